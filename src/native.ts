@@ -1,0 +1,123 @@
+/**
+ * The only importer of the .node file: the typed interface of the addon. Thin calls, no protocol knowledge. Unless a
+ * comment says otherwise a call returns a value >= 0 or `-errno` and never throws for what the outside world does
+ * (a wrong argument type throws TypeError: that is our bug).
+ *
+ * The addon is loaded once per thread; its table of memory regions is process-wide. Scratch tables (rows, addresses,
+ * messages, epoll events) belong to the thread that loaded it.
+ */
+import type { HostIo } from './stack/ports';
+
+/** What kind of file a descriptor is (`fdKind`). */
+export const FD_OTHER = 0;
+export const FD_EVENTFD = 1;
+export const FD_SOCKET = 2;
+export const FD_PIPE = 3;
+export const FD_MEMORY = 4; // regular file or memfd (also hugetlbfs, tmpfs)
+
+/** F_SEAL_* bits (Linux). */
+export const F_SEAL_SEAL = 1;
+export const F_SEAL_SHRINK = 2;
+export const F_SEAL_GROW = 4;
+
+export interface Native extends HostIo {
+  // ---- memory.cc ----------------------------------------------------------------------------------------------
+  /**
+   * Maps `length` bytes at file offset `offset` (need not be page-aligned) of `fd`, shared, read-write, NORESERVE.
+   * Checks that the file is that long. Returns the region's number or -errno (-EINVAL: range; -ENFILE: table full).
+   * The descriptor may be closed afterwards. Any thread.
+   */
+  mapRegion(fd: number, offset: number, length: number): number;
+  /** Maps `length` bytes of private zeroed memory as a region (scratch). */
+  allocRegion(length: number): number;
+  /**
+   * The region's memory. One SharedArrayBuffer per call over one backing store per region: shared by postMessage
+   * between threads; the mapping goes when the last one is collected and the region was retired. Throws RangeError
+   * for an unknown region.
+   */
+  regionBuffer(region: number): SharedArrayBuffer;
+  regionLength(region: number): number;
+  /**
+   * Lets go of guest memory at once: anonymous zero pages are mapped over it, so that views which outlive it read
+   * zeros. Rows naming it fail with -EFAULT from now on.
+   */
+  retireRegion(region: number): number;
+  /** Number of SIGBUS faults answered with a zero page in this region so far (front-end truncated its file). */
+  regionFaults(region: number): number;
+  /** Regions now in the table (tests: leaks). */
+  regionCount(): number;
+  memfdCreate(name: string, size: number, seals: number): number;
+  /** F_GET_SEALS, or -errno. */
+  getSeals(fd: number): number;
+  /** File size in bytes (fstat), or -errno. */
+  fileSize(fd: number): number;
+  ftruncate(fd: number, size: number): number;
+
+  // ---- unix_socket.cc -----------------------------------------------------------------------------------------
+  /**
+   * Listens on a unix stream socket with file mode 0600. A stale socket file is replaced; -EADDRINUSE if somebody
+   * answers there or the path is not a socket; -ENAMETOOLONG above 107 bytes.
+   */
+  unixListen(path: string, backlog: number): number;
+  unixAccept(fd: number): number;
+  /** Connects (the result is immediate for unix sockets: 0+ fd, -ENOENT, -ECONNREFUSED, -EAGAIN backlog full). */
+  unixConnect(path: string): number;
+  /** Stream socket pair: writes both to `out[0]`, `out[1]`. */
+  unixPair(out: Int32Array): number;
+  /**
+   * recvmsg of up to `length` bytes into `buf` at `offset`, descriptors (close-on-exec) to `fds`: count in fds[0],
+   * then the descriptors from fds[1] on. At most fds.length - 1 (<= 64); if more came or the control data was cut
+   * (MSG_CTRUNC) all are closed and -EMSGSIZE is returned. 0 = end of stream. -EAGAIN when empty.
+   */
+  recvFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array): number;
+  /** sendmsg with `fdCount` descriptors taken from fds[0…]. */
+  sendFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array, fdCount: number): number;
+  /** SO_PEERCRED uid of a unix socket, or -errno. */
+  peerUid(fd: number): number;
+
+  // ---- event_fd.cc --------------------------------------------------------------------------------------------
+  eventFd(initial: number): number;
+  /** Writes 1 (8 bytes) to an eventfd, pipe or stream socket (no SIGPIPE, never blocks). 0 or -errno. */
+  signal(fd: number): number;
+  /** Reads and clears: the 8-byte counter's low 31 bits, 0 if nothing was there, or -errno. Never blocks. */
+  drain(fd: number): number;
+  fdKind(fd: number): number;
+  setNonBlocking(fd: number): number;
+
+  // ---- watch.cc: libuv, for threads with an ordinary event loop ---------------------------------------------------
+  /** Calls `callback(events)` (EPOLLIN=1, EPOLLOUT=4, HUP/ERR = 8) on this thread's libuv loop while fd is ready
+   *  (level-triggered). Returns a handle >= 0. The handle keeps the loop alive. */
+  pollStart(fd: number, events: number, callback: (events: number) => void): number;
+  pollChange(handle: number, events: number): number;
+  /** Must come before the descriptor is closed. */
+  pollStop(handle: number): number;
+
+  // ---- epoll.cc: for the data plane ---------------------------------------------------------------------------
+  /** Makes this thread's epoll set, which HostIo.watch/rewatch/unwatch use. Returns its fd. */
+  epollInit(): number;
+  /**
+   * Waits up to `timeoutUs` µs (-1: no limit, 0: poll) on this thread's set. Returns the number of events n; event i
+   * is epollOut[3i] = key, [3i + 1] = generation, [3i + 2] = events. -EINTR is returned as 0.
+   */
+  epollWait(timeoutUs: number): number;
+  readonly epollOut: Int32Array;
+
+  // ---- netlink.cc, misc ---------------------------------------------------------------------------------------
+  /** NETLINK_ROUTE socket, bound, strict checking on where the kernel has it. `groups`: RTMGRP_* mask. */
+  netlinkOpen(groups: number): number;
+  /** Copies `length` bytes between a region and `buf` (tests and cold paths). */
+  read(fd: number, buf: Uint8Array, offset: number, length: number): number;
+  write(fd: number, buf: Uint8Array, offset: number, length: number): number;
+  /** CLOCK_MONOTONIC in µs. */
+  nowUs(): number;
+  /** Raises RLIMIT_NOFILE to its hard limit; returns the limit now in force. */
+  raiseFileLimit(): number;
+  /** Index of a network interface, or -errno. */
+  ifIndex(name: string): number;
+  getuid(): number;
+}
+
+/** Loads the addon. Throws one clear Error if it was not built. */
+export function loadNative(): Native {
+  throw new Error('not implemented');
+}

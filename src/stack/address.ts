@@ -1,0 +1,54 @@
+/** Addresses as four int32 words, and the words of `HostIo.addrs` slots. No allocation. */
+import { ADDR_SLOT_SIZE, AF_INET, AF_INET6 } from './ports';
+
+/** Third word of a v4-mapped address. */
+export const V4_MAPPED = 0xffff;
+
+/** Writes family, port, scope and address (four words) into slot `slot` of an address table. */
+export function addrSlotWrite(
+  table: DataView,
+  slot: number,
+  family: number,
+  port: number,
+  scope: number,
+  w0: number,
+  w1: number,
+  w2: number,
+  w3: number,
+): void {
+  const o = slot * ADDR_SLOT_SIZE;
+  table.setUint16(o, family, true);
+  table.setUint16(o + 2, port, true);
+  table.setUint32(o + 4, scope, true);
+  table.setInt32(o + 8, w0);
+  table.setInt32(o + 12, w1);
+  table.setInt32(o + 16, w2);
+  table.setInt32(o + 20, w3);
+}
+
+export function addrSlotFamily(table: DataView, slot: number): number {
+  return table.getUint16(slot * ADDR_SLOT_SIZE, true);
+}
+
+export function addrSlotPort(table: DataView, slot: number): number {
+  return table.getUint16(slot * ADDR_SLOT_SIZE + 2, true);
+}
+
+export function addrSlotScope(table: DataView, slot: number): number {
+  return table.getUint32(slot * ADDR_SLOT_SIZE + 4, true);
+}
+
+/** Word `i` (0 … 3) of the slot's address. */
+export function addrSlotWord(table: DataView, slot: number, i: number): number {
+  return table.getInt32(slot * ADDR_SLOT_SIZE + 8 + 4 * i);
+}
+
+/** True if the four words are v4-mapped. */
+export function isV4(w0: number, w1: number, w2: number): boolean {
+  return w0 === 0 && w1 === 0 && w2 === V4_MAPPED;
+}
+
+/** AF_INET for v4-mapped words, else AF_INET6. */
+export function familyOf(w0: number, w1: number, w2: number): number {
+  return isV4(w0, w1, w2) ? AF_INET : AF_INET6;
+}

@@ -1,0 +1,94 @@
+/** What the stack is told at start. Immutable; addresses in network byte order. */
+
+/** An IPv6 (16 bytes) or IPv4 (4 bytes) address in network byte order. */
+export type AddressBytes = Uint8Array;
+
+export interface Ip4Config {
+  /** Assigned to the guest by DHCP; the host's own address unless the user chose otherwise. */
+  readonly guestAddr: AddressBytes;
+  readonly prefixLen: number;
+  /** The guest's default gateway; null: none known, then no DHCP. Also our own address on the link. */
+  readonly gateway: AddressBytes | null;
+  /** Resolvers to advertise, at most 3, already remapped (passt-style: loopback resolvers become the gateway). */
+  readonly dns: readonly AddressBytes[];
+  /** Guest-side address that stands for 127.0.0.1; null: none. Default: the gateway. */
+  readonly mapHostLoopback: AddressBytes | null;
+  /** Guest-side address that stands for the host's own address; null: none. */
+  readonly mapGuestAddr: AddressBytes | null;
+  /** Guest-side resolver address whose ports 53 and 853 are redirected to `dnsHost`; null: none. */
+  readonly dnsMatch: AddressBytes | null;
+  readonly dnsHost: AddressBytes | null;
+  /** Source address bound on outbound sockets (`-o`); null: kernel's choice. */
+  readonly outboundAddr: AddressBytes | null;
+  /** SO_BINDTODEVICE on outbound sockets; null: none. Never applied to loopback targets. */
+  readonly outboundIf: string | null;
+  /** `-a` given: the guest's address is not learnt from its frames. */
+  readonly addrFixed: boolean;
+}
+
+export interface Ip6Config {
+  /** Global address assigned to the guest; null in local mode. */
+  readonly guestAddr: AddressBytes | null;
+  /** Gateway: link-local as a rule. */
+  readonly gateway: AddressBytes | null;
+  /** Our own link-local address on the link: source of RA, NA, DHCPv6. */
+  readonly ourLinkLocal: AddressBytes;
+  readonly dns: readonly AddressBytes[];
+  readonly mapHostLoopback: AddressBytes | null;
+  readonly mapGuestAddr: AddressBytes | null;
+  readonly dnsMatch: AddressBytes | null;
+  readonly dnsHost: AddressBytes | null;
+  readonly outboundAddr: AddressBytes | null;
+  readonly outboundIf: string | null;
+  readonly addrFixed: boolean;
+  /** Interface index that link-local host destinations are scoped to; 0: none. */
+  readonly scopeId: number;
+}
+
+/** One listening socket, bound and (TCP) listening, opened by the control plane. */
+export interface ForwardListener {
+  readonly fd: number;
+  readonly protocol: 'tcp' | 'udp';
+  /** AF_INET, AF_INET6; 'dual' for a [::] socket with IPV6_V6ONLY off. */
+  readonly family: 'v4' | 'v6' | 'dual';
+  /** Port bound on the host and the guest's port it is forwarded to. */
+  readonly port: number;
+  readonly targetPort: number;
+  /** Fixed guest-side target address; null: the guest's observed address. */
+  readonly targetAddr: AddressBytes | null;
+}
+
+export interface StackConfig {
+  /** Our (the gateway's) Ethernet address, 6 bytes. */
+  readonly ourMac: Uint8Array;
+  readonly ip4: Ip4Config | null;
+  readonly ip6: Ip6Config | null;
+  /** Link MTU advertised (DHCP option 26, RA, TCP MSS); 0: not advertised, 65520 assumed. */
+  readonly mtu: number;
+  readonly search: readonly string[];
+  readonly hostname: string | null;
+  readonly fqdn: string | null;
+  readonly tcp: boolean;
+  readonly udp: boolean;
+  readonly icmp: boolean;
+  readonly dhcp: boolean;
+  readonly dhcpv6: boolean;
+  readonly ndp: boolean;
+  readonly ra: boolean;
+  /** Advertise resolvers / search list. */
+  readonly advertiseDns: boolean;
+  readonly advertiseSearch: boolean;
+  /** UDP flow timeouts in ms: unreplied, and stream. */
+  readonly udpTimeoutMs: number;
+  readonly udpStreamTimeoutMs: number;
+  /** Most flows of each kind, from RLIMIT_NOFILE. */
+  readonly maxTcpFlows: number;
+  readonly maxUdpFlows: number;
+  readonly maxPingFlows: number;
+  /** net.ipv4.tcp_syn_retries, tcp_syn_linear_timeouts, tcp_rto_max_ms of the host. */
+  readonly tcpSynRetries: number;
+  readonly tcpSynLinearTimeouts: number;
+  readonly tcpRtoMaxMs: number;
+  /** True if MSG_PEEK with SO_PEEK_OFF works on TCP for the families in use (probed at start). */
+  readonly tcpPeekOff: boolean;
+}

@@ -1,0 +1,117 @@
+/** What every protocol handler of the stack shares: set once, fields updated in place, never reallocated. */
+import type { StackConfig } from './config';
+import type { Counters } from './counters';
+import type { Clock, GuestPort, HostIo, Random } from './ports';
+
+/** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */
+export interface StackContext {
+  readonly config: StackConfig;
+  readonly port: GuestPort;
+  readonly io: HostIo;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly counters: Counters;
+  readonly link: LinkState;
+  /** Emits a rate-limited log line (5 a second per site); may allocate, so never on a per-packet path that succeeds. */
+  log(level: 'debug' | 'info' | 'warn', message: string): void;
+}
+
+/** What has been learnt about the guest's end of the link (passt-compatible "observed" addresses). */
+export interface LinkState {
+  /** Guest's Ethernet address as two numbers: high 16 bits, low 32 bits (int32). Broadcast until a frame was seen. */
+  guestMacHi: number;
+  guestMacLo: number;
+  ourMacHi: number;
+  ourMacLo: number;
+  /** Observed IPv4 address of the guest (int32, network order value); 0: none. */
+  guest4: number;
+  /** Observed global and link-local IPv6 addresses, four words each; all zero: none. */
+  readonly guest6: Int32Array;
+  readonly guest6LinkLocal: Int32Array;
+}
+
+/**
+ * The frame being handled, parsed once by stack.ts before it calls a handler. All numbers are checked against the
+ * frame's length: [l4Off, l4Off + l4Len) lies inside the frame; l4Len excludes Ethernet padding.
+ * `port.head` holds at least min(frame, 96) bytes; handlers `port.pull()` what they need beyond.
+ */
+export interface FrameInfo {
+  /** Length of the whole Ethernet frame. */
+  frameLen: number;
+  /** First row of the frame and number of rows (rows start at the Ethernet header). */
+  row: number;
+  rowCount: number;
+  /** 4 or 6. */
+  version: number;
+  l3Off: number;
+  /** IP protocol after extension headers; offset of its header; bytes of header and payload. */
+  protocol: number;
+  l4Off: number;
+  l4Len: number;
+  ttl: number;
+  tos: number;
+  /** Source and destination as four int32 words each: src at 0…3, dst at 4…7. */
+  readonly addr: Int32Array;
+}
+
+/** Keys given to HostIo.watch: kind in the high byte, index (flow number, listener number) in the low 24 bits. */
+export const KEY_KIND_SHIFT = 24;
+export const KEY_INDEX_MASK = 0xffffff;
+export const KEY_TCP = 1;
+export const KEY_TCP_LISTENER = 2;
+export const KEY_UDP = 3;
+export const KEY_UDP_LISTENER = 4;
+export const KEY_PING = 5;
+/** Kinds 64 … 127 belong to the data plane (kick descriptors, command wake-up). */
+export const KEY_DATAPLANE = 64;
+
+/** Parts of HostIo.scratch, bytes: who may write where. Each owner's use ends before its handler returns. */
+export const SCRATCH_UDP = 0; // 64 KiB × 16: receive buffers of datagrams that do not fit in place
+export const SCRATCH_UDP_SIZE = 1 << 20;
+export const SCRATCH_TCP = SCRATCH_UDP_SIZE; // 1 MiB: bytes read again only to be skipped (no SO_PEEK_OFF)
+export const SCRATCH_TCP_SIZE = 1 << 20;
+export const SCRATCH_MISC = SCRATCH_TCP + SCRATCH_TCP_SIZE; // 128 KiB: ICMP payloads, error quotes
+export const SCRATCH_MISC_SIZE = 1 << 17;
+export const SCRATCH_SIZE = SCRATCH_MISC + SCRATCH_MISC_SIZE;
+
+/** Parts of HostIo.addrs (slots). */
+export const ADDR_SLOT_TCP = 0; // 0 … 15
+export const ADDR_SLOT_UDP = 16; // 16 … 23 single calls
+export const ADDR_SLOT_ICMP = 24; // 24 … 31
+export const ADDR_SLOT_UDP_MSG = 64; // 64 … 191: peers and locals of recvMany/sendMany
+
+/** Parts of the row table. A received frame and what is gathered from it use the low part, output the high part. */
+export const ROWS_IN = 0;
+export const ROWS_IN_COUNT = 2048;
+export const ROWS_OUT = ROWS_IN_COUNT;
+export const ROWS_OUT_COUNT = 2048;
+export const ROWS_MISC = ROWS_OUT + ROWS_OUT_COUNT; // ICMP, UDP scratch, error queue
+export const ROWS_MISC_COUNT = 1024;
+export const ROWS_TOTAL = ROWS_MISC + ROWS_MISC_COUNT;
+/** Messages of the mmsg calls. */
+export const MSGS_TOTAL = 256;
+/** IOV_MAX: rows one system call takes. */
+export const ROWS_PER_CALL = 1024;
+
+/** A transport: TCP, UDP or ICMP flows behind one interface, so that stack.ts only dispatches. */
+export interface FlowHandler {
+  /**
+   * One frame of this protocol from the guest. Payload rows may be kept until `endOfBatch`, in which case the number
+   * of the first free row is returned and the next frame is received from there; else returns `frame.row`.
+   */
+  fromGuest(frame: FrameInfo): number;
+  /** All frames of this turn were seen: send what was gathered. Called before `releaseReceived`. */
+  endOfBatch(): void;
+  /** A watched descriptor of ours is ready. Stale generations are ignored. */
+  onSocket(kind: number, index: number, generation: number, events: number): void;
+  /** The guest posted receive buffers: resume flows that waited, in turn. */
+  onGuestReady(): void;
+  /** Runs timers due at `clock.nowMs`. */
+  onTimer(): void;
+  /** Milliseconds (clock.nowMs scale) of the earliest timer, or Infinity. */
+  nextDeadline(): number;
+  /** True if flows wait for another turn without any event to come (fairness budget used up). */
+  readonly busy: boolean;
+  /** The guest was reset or rebooted: close all host sockets, forget all flows. */
+  reset(): void;
+}
