@@ -59,6 +59,11 @@ export interface GuestPort {
    *  with these true, TCP frames of up to MAX_FRAME bytes may be committed with a gsoType and gsoSize. */
   readonly gsoTcp4: boolean;
   readonly gsoTcp6: boolean;
+  /**
+   * Largest Ethernet frame that `reserve` can ever give: MAX_FRAME with merged receive buffers, else what one of the
+   * guest's buffers holds. It may shrink when a `reserve` fails for that reason (`Stack.onGuestReady` follows).
+   */
+  readonly maxFrame: number;
 
   // ---- from guest: valid after receive() returned > 0, until the next receive()
   /** Private copy of the frame's first `headLen` bytes. Network byte order; offset 0 is the Ethernet destination. */

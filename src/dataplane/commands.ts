@@ -1,0 +1,40 @@
+/** What the control plane and the data plane say to each other through the worker's message port. */
+import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';
+import type { ForwardListener, StackConfig } from '../stack/config';
+
+/** Given to the worker at its start. */
+export interface WorkerSetup {
+  readonly config: StackConfig;
+  readonly listeners: readonly ForwardListener[];
+  readonly counters: SharedArrayBuffer;
+  /** eventfd that the control plane signals after it has posted a command. */
+  readonly wakeFd: number;
+}
+
+export type Command =
+  | { readonly kind: 'features'; readonly features: bigint }
+  | { readonly kind: 'memory'; readonly regions: readonly DeviceMemoryRegion[] }
+  | { readonly kind: 'startRing'; readonly ring: DeviceRing }
+  | { readonly kind: 'stopRing'; readonly index: number }
+  | { readonly kind: 'enable'; readonly index: number; readonly enabled: boolean }
+  | { readonly kind: 'call'; readonly index: number; readonly fd: number }
+  | { readonly kind: 'kick'; readonly index: number; readonly fd: number }
+  | { readonly kind: 'logRing'; readonly index: number; readonly logAddr: number }
+  | { readonly kind: 'log'; readonly log: DirtyLog | null }
+  | { readonly kind: 'reset' }
+  | { readonly kind: 'stop' };
+
+export interface CommandMessage {
+  readonly seq: number;
+  readonly command: Command;
+}
+
+/** Worker to control plane. `done` answers one command; the others are events. */
+export type WorkerMessage =
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'done'; readonly seq: number; readonly value: number }
+  | { readonly kind: 'fault'; readonly index: number; readonly reason: string }
+  | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn'; readonly message: string };
+
+/** `base` of a ring that a new data plane takes over: the used index in guest memory says how far the old one came. */
+export const BASE_FROM_USED_INDEX = -1;

@@ -1,0 +1,412 @@
+/**
+ * The guest's receive queue (frames to the guest).
+ *
+ * Theory of operation. `reserve` pops as many chains as one frame needs at the most (several only with MRG_RXBUF) and
+ * names their payload room by rows, so that one system call can fill many frames in place. Reserved frames are a
+ * first-in-first-out list; `commit` completes the oldest with the length it really got, and chains that it did not
+ * need go back. Nothing is visible to the guest before `publish`: all of a frame's buffers appear with one store of
+ * used.idx (virtio 1.2 §5.1.6.4).
+ *
+ * Giving back. Chains can be un-popped only from the end of the available ring. Frames are filled in order, so the
+ * unused chains are the last ones: `commit` of the youngest frame and `cancel` rewind. A frame that leaves chains
+ * unused while a younger one is committed after it cannot rewind; its spare chains are completed with length 0, which
+ * guests discard (counted by Linux as rx_length_errors). No caller does so today.
+ *
+ * The header room is written in place when the first buffer holds all of it in one piece (every Linux driver's does),
+ * else in a private block that `commit` spreads over the pieces.
+ */
+import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
+import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MAX_HEADER } from '../stack/ports';
+import type { HostIo, Rows } from '../stack/ports';
+import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_OUT, ROWS_OUT_COUNT } from '../stack/context';
+import type { NegotiatedFeatures } from './features';
+import type { DirtyMarker } from './dirty-log';
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, netHdrSetNumBuffers, netHdrWrite } from './virtio-net-header';
+
+/** Ethernet's minimum frame without its check sequence; shorter ones are zero-padded (some guests insist). */
+const MIN_FRAME = 60;
+
+/** Fault of the receive ring that virtio-ring-ts cannot know of; outside its range of codes. */
+export const BAD_RECEIVE_BUFFER = -64;
+
+const MAX_RESERVED = 1024;
+const MAX_CHAINS = 4096;
+const MAX_SEGMENTS = 16384;
+/** Rows one chain may need: an indirect table has at most 1024 entries, each of which may cross a region. */
+const SEGMENTS_PER_CHAIN = 2048;
+
+/** Where the first buffer is too small or split, the header is written here: one region of its own. */
+export interface HeaderBlock {
+  readonly region: number;
+  readonly view: DataView;
+}
+
+export class ReceiveSide {
+  /** View and offset of the frame pointed at by `front`. */
+  out: DataView;
+  outOff: number;
+  fault: number;
+  enabled: boolean;
+  queue: SplitQueueDevice | null;
+  /** Largest frame that can be reserved; shrinks below MAX_FRAME only without MRG_RXBUF. */
+  maxFrame: number;
+  /** A reserve failed for want of buffers: the guest's next kick (or this turn's end) resumes the flows. */
+  wanted: boolean;
+  /** A reserve failed although buffers may be there: resume without waiting for a kick. */
+  retry: boolean;
+  dirty: DirtyMarker | null;
+  /** Chains completed with length 0 because they could not be given back. */
+  spoiled: number;
+
+  private readonly memory: GuestMemory;
+  private readonly io: HostIo;
+  private readonly header: HeaderBlock;
+  private features: NegotiatedFeatures;
+
+  // Segments (buffers) of the chains popped and not yet completed, oldest first.
+  private readonly segs: Rows;
+  private segEnd: number;
+  // Chains: head, writable bytes, first segment, number of segments.
+  private readonly chainHead: Uint16Array;
+  private readonly chainBytes: Int32Array;
+  private readonly chainSeg: Int32Array;
+  private readonly chainSegs: Int32Array;
+  private chainEnd: number;
+  // Reserved frames: first chain, number of chains, header bytes, payload room.
+  private readonly frameChain: Int32Array;
+  private readonly frameChains: Int32Array;
+  private readonly frameHeader: Int32Array;
+  private readonly frameRoom: Int32Array;
+  private frameBegin: number;
+  private frameEnd: number;
+  // The frame pointed at by `front`.
+  private inPlace: boolean;
+  private pushed: boolean;
+
+  constructor(memory: GuestMemory, io: HostIo, header: HeaderBlock, features: NegotiatedFeatures) {
+    this.memory = memory;
+    this.io = io;
+    this.header = header;
+    this.features = features;
+    this.out = header.view;
+    this.outOff = VIRTIO_NET_HDR_LEN;
+    this.fault = 0;
+    this.enabled = false;
+    this.queue = null;
+    this.maxFrame = MAX_FRAME;
+    this.wanted = false;
+    this.retry = false;
+    this.dirty = null;
+    this.spoiled = 0;
+    this.segs = {
+      region: new Int32Array(MAX_SEGMENTS),
+      offset: new Float64Array(MAX_SEGMENTS),
+      length: new Int32Array(MAX_SEGMENTS),
+      capacity: MAX_SEGMENTS,
+    };
+    this.segEnd = 0;
+    this.chainHead = new Uint16Array(MAX_CHAINS);
+    this.chainBytes = new Int32Array(MAX_CHAINS);
+    this.chainSeg = new Int32Array(MAX_CHAINS);
+    this.chainSegs = new Int32Array(MAX_CHAINS);
+    this.chainEnd = 0;
+    this.frameChain = new Int32Array(MAX_RESERVED);
+    this.frameChains = new Int32Array(MAX_RESERVED);
+    this.frameHeader = new Int32Array(MAX_RESERVED);
+    this.frameRoom = new Int32Array(MAX_RESERVED);
+    this.frameBegin = 0;
+    this.frameEnd = 0;
+    this.inPlace = true;
+    this.pushed = false;
+  }
+
+  setFeatures(features: NegotiatedFeatures): void {
+    this.features = features;
+    this.maxFrame = MAX_FRAME;
+  }
+
+  start(queue: SplitQueueDevice, enabled: boolean): void {
+    this.queue = queue;
+    this.enabled = enabled;
+    this.fault = 0;
+    this.maxFrame = MAX_FRAME;
+    this.forget();
+    queue.disableNotify();
+  }
+
+  /** Gives reservations back and forgets the ring. Committed frames must have been published. */
+  stop(): void {
+    this.cancel();
+    this.queue = null;
+    this.wanted = false;
+    this.retry = false;
+  }
+
+  /** See GuestPort.reserve. */
+  reserve(headerLen: number, payloadLen: number, row: number): number {
+    const queue = this.queue;
+    if (queue === null || !this.enabled || this.fault !== 0) return -1;
+    const need = this.features.headerLen + headerLen + payloadLen;
+    if (headerLen > MAX_HEADER || headerLen + payloadLen > this.maxFrame) {
+      // Only after maxFrame shrank (no MRG_RXBUF): the caller looks at maxFrame again.
+      this.retry = true;
+      return -1;
+    }
+    if (this.frameEnd === MAX_RESERVED) {
+      this.retry = true;
+      return -1;
+    }
+    const firstChain = this.chainEnd;
+    let have = 0;
+    while (have < need) {
+      if (this.chainEnd === MAX_CHAINS || this.segEnd + SEGMENTS_PER_CHAIN > MAX_SEGMENTS) {
+        this.retry = true;
+        return this.unreserve(firstChain);
+      }
+      const n = queue.pop(this.segs, this.segEnd, SEGMENTS_PER_CHAIN);
+      if (n < 0) {
+        this.fault = n;
+        return this.unreserve(firstChain);
+      }
+      if (queue.head < 0) {
+        this.wanted = true;
+        return this.unreserve(firstChain);
+      }
+      const bytes = queue.writableBytes;
+      const c = this.chainEnd++;
+      this.chainHead[c] = queue.head;
+      this.chainBytes[c] = bytes;
+      this.chainSeg[c] = this.segEnd;
+      this.chainSegs[c] = n;
+      this.segEnd += n;
+      if (queue.readableRows !== 0 || bytes < this.features.headerLen + 1) {
+        // A receive buffer the device may not write, or without room for the header: the driver is broken.
+        this.fault = BAD_RECEIVE_BUFFER;
+        return this.unreserve(firstChain);
+      }
+      have += bytes;
+      if (!this.features.mergeable && have < need) {
+        this.maxFrame = have - this.features.headerLen;
+        this.retry = true;
+        return this.unreserve(firstChain);
+      }
+    }
+    const f = this.frameEnd++;
+    this.frameChain[f] = firstChain;
+    this.frameChains[f] = this.chainEnd - firstChain;
+    this.frameHeader[f] = headerLen;
+    this.frameRoom[f] = payloadLen;
+    return payloadLen === 0
+      ? 0
+      : this.nameBytes(f, this.features.headerLen + headerLen, payloadLen, row, ROWS_OUT + ROWS_OUT_COUNT);
+  }
+
+  /** See GuestPort.front. */
+  front(): void {
+    const seg = this.chainSeg[this.frameChain[this.frameBegin]];
+    const headerLen = this.features.headerLen;
+    this.inPlace = this.segs.length[seg] >= headerLen + this.frameHeader[this.frameBegin];
+    if (this.inPlace) {
+      this.out = this.memory.view(this.segs.region[seg]);
+      this.outOff = this.segs.offset[seg] + headerLen;
+    } else {
+      this.out = this.header.view;
+      this.outOff = headerLen;
+    }
+  }
+
+  /** See GuestPort.commit. Returns the frame's length, padding included. */
+  commit(
+    payloadLen: number,
+    flags: number,
+    csumStart: number,
+    csumOffset: number,
+    gsoType: number,
+    gsoSize: number,
+  ): number {
+    const queue = this.queue;
+    const f = this.frameBegin;
+    if (queue === null || f === this.frameEnd) return 0;
+    const netLen = this.features.headerLen;
+    const headerLen = this.frameHeader[f];
+    const hdr = this.outOff - netLen;
+    let vnetFlags = 0;
+    if ((flags & COMMIT_NEEDS_CSUM) !== 0) {
+      if (this.features.guestCsum) vnetFlags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+      else this.finishChecksum(f, payloadLen, csumStart, csumOffset);
+    }
+    const marked = vnetFlags !== 0;
+    netHdrWrite(
+      this.out,
+      hdr,
+      vnetFlags,
+      gsoType,
+      gsoType === GSO_NONE ? 0 : headerLen,
+      gsoType === GSO_NONE ? 0 : gsoSize,
+      marked ? csumStart : 0,
+      marked ? csumOffset : 0,
+    );
+    const frameLen = Math.max(headerLen + payloadLen, MIN_FRAME);
+    const total = netLen + frameLen;
+    // How many of the chains are needed, and what each holds.
+    const first = this.frameChain[f];
+    const chains = this.frameChains[f];
+    let left = total;
+    let used = 0;
+    while (used < chains && left > 0) left -= Math.min(left, this.chainBytes[first + used++]);
+    if (netLen === VIRTIO_NET_HDR_LEN) netHdrSetNumBuffers(this.out, hdr, used);
+    if (!this.inPlace) this.spreadHeader(f, netLen + headerLen);
+    const written = total - left; // less than total only where a lone tiny buffer has no room for padding
+    this.pad(f, netLen + headerLen + payloadLen, written);
+    this.pushUsed(queue, first, used, written);
+    this.giveBack(queue, f, used);
+    return frameLen;
+  }
+
+  /** See GuestPort.cancel. */
+  cancel(): void {
+    if (this.queue !== null && this.frameBegin < this.frameEnd) {
+      const first = this.frameChain[this.frameBegin];
+      this.queue.rewind(this.chainEnd - first);
+    }
+    this.forget();
+  }
+
+  /** Publishes what was committed. Returns true if the guest wants a notification. */
+  publish(): boolean {
+    if (!this.pushed || this.queue === null) return false;
+    this.pushed = false;
+    if (this.dirty !== null) this.dirty.usedIndex();
+    return this.queue.publish();
+  }
+
+  private forget(): void {
+    this.frameBegin = 0;
+    this.frameEnd = 0;
+    this.chainEnd = 0;
+    this.segEnd = 0;
+  }
+
+  /** Takes back the chains popped for a frame that could not be reserved. Returns -1. */
+  private unreserve(firstChain: number): number {
+    if (this.queue !== null && this.chainEnd > firstChain) {
+      this.queue.rewind(this.chainEnd - firstChain);
+      this.segEnd = this.chainSeg[firstChain];
+      this.chainEnd = firstChain;
+    }
+    return -1;
+  }
+
+  private pushUsed(queue: SplitQueueDevice, first: number, used: number, written: number): void {
+    let left = written;
+    for (let i = 0; i < used; i++) {
+      const n = Math.min(left, this.chainBytes[first + i]);
+      if (this.dirty !== null) {
+        this.dirty.segments(this.segs, this.chainSeg[first + i], this.chainSegs[first + i], n);
+        this.dirty.usedElement(queue.usedIdx & (queue.size - 1));
+      }
+      queue.pushUsed(this.chainHead[first + i], n);
+      left -= n;
+    }
+    this.pushed = true;
+  }
+
+  /** The oldest frame is done with `used` of its chains: the others go back. */
+  private giveBack(queue: SplitQueueDevice, f: number, used: number): void {
+    const spare = this.frameChains[f] - used;
+    this.frameBegin = f + 1;
+    const youngest = this.frameBegin === this.frameEnd;
+    if (spare > 0) {
+      const from = this.frameChain[f] + used;
+      if (youngest) {
+        queue.rewind(spare);
+      } else {
+        for (let i = 0; i < spare; i++) queue.pushUsed(this.chainHead[from + i], 0);
+        this.spoiled += spare;
+      }
+    }
+    if (youngest) this.forget();
+  }
+
+  /**
+   * Writes rows that name `length` bytes of frame `f` from position `start` (counted from the virtio_net_hdr) to the
+   * shared table from `row` on; `limit` is the first row not to be written. Returns their number.
+   */
+  private nameBytes(f: number, start: number, length: number, row: number, limit: number): number {
+    const { region, offset, length: lengths } = this.io.rows;
+    const segs = this.segs;
+    const c = this.frameChain[f] + this.frameChains[f] - 1;
+    const end = this.chainSeg[c] + this.chainSegs[c];
+    let skip = start;
+    let left = length;
+    let to = row;
+    for (let s = this.chainSeg[this.frameChain[f]]; s < end && left > 0 && to < limit; s++) {
+      const len = segs.length[s];
+      if (skip >= len) {
+        skip -= len;
+        continue;
+      }
+      const n = Math.min(len - skip, left);
+      region[to] = segs.region[s];
+      offset[to] = segs.offset[s] + skip;
+      lengths[to] = n;
+      skip = 0;
+      left -= n;
+      to++;
+    }
+    return to - row;
+  }
+
+  /** Completes the checksum whose field holds the pseudo-header sum, over header and payload (RFC 1071). */
+  private finishChecksum(f: number, payloadLen: number, csumStart: number, csumOffset: number): void {
+    const { region, offset, length } = this.io.rows;
+    const seg = this.chainSeg[this.frameChain[f]];
+    region[ROWS_MISC] = this.inPlace ? this.segs.region[seg] : this.header.region;
+    offset[ROWS_MISC] = this.outOff + csumStart;
+    length[ROWS_MISC] = this.frameHeader[f] - csumStart;
+    let n = 1;
+    if (payloadLen > 0) {
+      n += this.nameBytes(
+        f,
+        this.features.headerLen + this.frameHeader[f],
+        payloadLen,
+        ROWS_MISC + 1,
+        ROWS_MISC + ROWS_MISC_COUNT,
+      );
+    }
+    const sum = ~this.io.checksum(ROWS_MISC, n, 0) & 0xffff;
+    // 0 means "no checksum" in UDP (RFC 768); for TCP 0 and 0xffff are the same sum, so one rule serves both.
+    this.out.setUint16(this.outOff + csumStart + csumOffset, sum === 0 ? 0xffff : sum);
+  }
+
+  /** Spreads a header written in the private block over the frame's buffers. */
+  private spreadHeader(f: number, length: number): void {
+    const segs = this.segs;
+    const from = this.header.view;
+    let pos = 0;
+    for (let s = this.chainSeg[this.frameChain[f]]; pos < length; s++) {
+      const to = this.memory.view(segs.region[s]);
+      const n = Math.min(segs.length[s], length - pos);
+      const at = segs.offset[s];
+      for (let i = 0; i < n; i++) to.setUint8(at + i, from.getUint8(pos + i));
+      pos += n;
+    }
+  }
+
+  /** Zeroes bytes [start, end) of the frame's buffers: never bytes of an earlier use. */
+  private pad(f: number, start: number, end: number): void {
+    if (start >= end) return;
+    const segs = this.segs;
+    let base = 0;
+    let pos = start;
+    for (let s = this.chainSeg[this.frameChain[f]]; pos < end; s++) {
+      const len = segs.length[s];
+      if (pos < base + len) {
+        const to = this.memory.view(segs.region[s]);
+        const stop = Math.min(end, base + len);
+        for (; pos < stop; pos++) to.setUint8(segs.offset[s] + (pos - base), 0);
+      }
+      base += len;
+    }
+  }
+}

@@ -1,0 +1,249 @@
+/**
+ * The guest's transmit queue (frames from the guest).
+ *
+ * Theory of operation. `receive` pops one chain, checks its virtio_net_hdr on a private copy, cuts the header off the
+ * rows and copies the first bytes of the frame into private memory (`head`): whatever is decided about a frame is
+ * decided there, so that a guest that rewrites its buffers meanwhile changes payload at the most. The chain's head
+ * number is remembered; `releaseReceived` returns all of them with one store of used.idx and at most one
+ * notification, after the batch's payload went to the host sockets straight from the guest's buffers.
+ *
+ * A frame that the guest got wrong is counted and completed; a chain that breaks the ring's own rules is a fault:
+ * the ring stops (the session is told), the process goes on.
+ */
+import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
+import { dropCode, C_DROPS } from '../stack/counters';
+import type { Counters } from '../stack/counters';
+import { GSO_NONE, MAX_FRAME, MAX_HEAD } from '../stack/ports';
+import type { Rows } from '../stack/ports';
+import { ROWS_IN, ROWS_IN_COUNT } from '../stack/context';
+import type { DirtyMarker } from './dirty-log';
+import type { NegotiatedFeatures } from './features';
+import {
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_ECN,
+  VIRTIO_NET_HDR_GSO_NONE,
+  VIRTIO_NET_HDR_GSO_TCPV4,
+  VIRTIO_NET_HDR_GSO_TCPV6,
+  VIRTIO_NET_HDR_GSO_UDP_L4,
+  netHdrCsumOffset,
+  netHdrCsumStart,
+  netHdrFlags,
+  netHdrGsoSize,
+  netHdrGsoType,
+} from './virtio-net-header';
+
+const DROP_FRAME_SHORT = dropCode('frame_short');
+const DROP_FRAME_TOO_LONG = dropCode('frame_too_long');
+const DROP_VNET_HEADER = dropCode('vnet_header');
+const DROP_GUEST_DOWN = dropCode('guest_down');
+
+/** Bytes copied to `head` at once: Ethernet, an IPv6 header and a TCP header with time stamps fit. */
+const HEAD_FIRST = 96;
+
+const ETHERNET_HEADER_LEN = 14;
+
+export class TransmitSide {
+  readonly head: DataView;
+  headLen: number;
+  rowCount: number;
+  gsoType: number;
+  gsoSize: number;
+  csumPartial: boolean;
+  /** Ring fault code (negative) once the ring broke, else 0. */
+  fault: number;
+  enabled: boolean;
+  queue: SplitQueueDevice | null;
+  dirty: DirtyMarker | null;
+
+  private readonly memory: GuestMemory;
+  private readonly rows: Rows;
+  private readonly counters: Counters;
+  private features: NegotiatedFeatures;
+  private readonly vnet: DataView;
+  private readonly heads: Uint16Array;
+  private taken: number;
+  private row: number;
+  private frameLen: number;
+
+  constructor(memory: GuestMemory, rows: Rows, counters: Counters, features: NegotiatedFeatures) {
+    this.memory = memory;
+    this.rows = rows;
+    this.counters = counters;
+    this.features = features;
+    this.head = new DataView(new ArrayBuffer(MAX_HEAD));
+    this.headLen = 0;
+    this.rowCount = 0;
+    this.gsoType = GSO_NONE;
+    this.gsoSize = 0;
+    this.csumPartial = false;
+    this.fault = 0;
+    this.enabled = false;
+    this.queue = null;
+    this.dirty = null;
+    this.vnet = new DataView(new ArrayBuffer(16));
+    this.heads = new Uint16Array(32768);
+    this.taken = 0;
+    this.row = 0;
+    this.frameLen = 0;
+  }
+
+  setFeatures(features: NegotiatedFeatures): void {
+    this.features = features;
+  }
+
+  start(queue: SplitQueueDevice, enabled: boolean): void {
+    this.queue = queue;
+    this.enabled = enabled;
+    this.fault = 0;
+    this.taken = 0;
+  }
+
+  /** Forgets the ring. What was taken must have been released. */
+  stop(): void {
+    this.queue = null;
+    this.taken = 0;
+  }
+
+  /** See GuestPort.receive. */
+  receive(row: number): number {
+    const queue = this.queue;
+    if (queue === null || this.fault !== 0) return 0;
+    const limit = ROWS_IN + ROWS_IN_COUNT - row;
+    for (;;) {
+      if (this.taken === this.heads.length) return 0;
+      const n = queue.pop(this.rows, row, limit);
+      if (n < 0) {
+        this.fault = n;
+        return 0;
+      }
+      if (queue.head < 0) return 0;
+      this.heads[this.taken++] = queue.head;
+      if (!this.enabled) {
+        // vhost-user "Ring states": a started but disabled ring is drained without effect.
+        this.counters[C_DROPS + DROP_GUEST_DOWN]++;
+        continue;
+      }
+      const drop = this.accept(row, queue.readableRows, queue.readableBytes);
+      if (drop === 0) return this.frameLen;
+      this.counters[C_DROPS + drop]++;
+    }
+  }
+
+  /** Extends the private copy. */
+  pull(n: number): number {
+    const want = Math.min(n, this.frameLen, MAX_HEAD);
+    if (want > this.headLen) {
+      // Only what was not there yet is read: bytes already decided on are never fetched again.
+      this.copy(this.row, this.rowCount, this.head, this.headLen, want);
+      this.headLen = want;
+    }
+    return this.headLen;
+  }
+
+  /** Completes everything taken. Returns true if the guest wants a notification. */
+  releaseReceived(): boolean {
+    const queue = this.queue;
+    const taken = this.taken;
+    if (queue === null || taken === 0) return false;
+    for (let i = 0; i < taken; i++) {
+      if (this.dirty !== null) this.dirty.usedElement(queue.usedIdx & (queue.size - 1));
+      queue.pushUsed(this.heads[i], 0);
+    }
+    this.taken = 0;
+    if (this.dirty !== null) this.dirty.usedIndex();
+    return queue.publish();
+  }
+
+  /** Checks the chain just popped and sets up the frame. Returns 0 or a drop code. */
+  private accept(row: number, rowCount: number, bytes: number): number {
+    const headerLen = this.features.headerLen;
+    const frameLen = bytes - headerLen;
+    if (frameLen < ETHERNET_HEADER_LEN) return DROP_FRAME_SHORT;
+    if (frameLen > MAX_FRAME) return DROP_FRAME_TOO_LONG;
+    this.copy(row, rowCount, this.vnet, 0, headerLen);
+    const drop = this.checkNetHeader(frameLen);
+    if (drop !== 0) return drop;
+    this.rowCount = this.trim(row, rowCount, headerLen);
+    this.row = row;
+    this.frameLen = frameLen;
+    this.headLen = Math.min(frameLen, HEAD_FIRST);
+    this.copy(row, this.rowCount, this.head, 0, this.headLen);
+    return 0;
+  }
+
+  private checkNetHeader(frameLen: number): number {
+    const vnet = this.vnet;
+    const f = this.features;
+    const flags = netHdrFlags(vnet, 0);
+    const type = netHdrGsoType(vnet, 0);
+    const partial = (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0;
+    if (partial) {
+      const end = netHdrCsumStart(vnet, 0) + netHdrCsumOffset(vnet, 0) + 2;
+      if (!f.csum || end > frameLen) return DROP_VNET_HEADER;
+    }
+    this.csumPartial = partial;
+    this.gsoType = GSO_NONE;
+    this.gsoSize = 0;
+    if (type === VIRTIO_NET_HDR_GSO_NONE) return 0;
+    const size = netHdrGsoSize(vnet, 0);
+    if (size === 0 || !partial) return DROP_VNET_HEADER;
+    switch (type & ~VIRTIO_NET_HDR_GSO_ECN) {
+      case VIRTIO_NET_HDR_GSO_TCPV4:
+        if (!f.hostTso4) return DROP_VNET_HEADER;
+        break;
+      case VIRTIO_NET_HDR_GSO_TCPV6:
+        if (!f.hostTso6) return DROP_VNET_HEADER;
+        break;
+      case VIRTIO_NET_HDR_GSO_UDP_L4:
+        if (!f.hostUso) return DROP_VNET_HEADER;
+        break;
+      default:
+        return DROP_VNET_HEADER;
+    }
+    this.gsoType = type;
+    this.gsoSize = size;
+    return 0;
+  }
+
+  /** Cuts `n` bytes off the front of the rows, moving the rest down. Returns the number of rows left. */
+  private trim(row: number, rowCount: number, n: number): number {
+    const { region, offset, length } = this.rows;
+    let from = row;
+    const end = row + rowCount;
+    let left = n;
+    while (left > 0 && from < end && length[from] <= left) {
+      left -= length[from];
+      from++;
+    }
+    if (from < end && left > 0) {
+      offset[from] += left;
+      length[from] -= left;
+    }
+    if (from === row) return rowCount;
+    let to = row;
+    for (; from < end; from++, to++) {
+      region[to] = region[from];
+      offset[to] = offset[from];
+      length[to] = length[from];
+    }
+    return to - row;
+  }
+
+  /** Copies bytes [start, end) of what the rows name to `to` at the same positions. The rows hold at least `end`. */
+  private copy(row: number, rowCount: number, to: DataView, start: number, end: number): void {
+    const { region, offset, length } = this.rows;
+    let base = 0; // position of the current row's first byte
+    let pos = start;
+    for (let r = row; r < row + rowCount && pos < end; r++) {
+      const len = length[r];
+      if (pos < base + len) {
+        const from = this.memory.view(region[r]);
+        const stop = Math.min(end, base + len);
+        let at = offset[r] + (pos - base);
+        for (; pos + 4 <= stop; pos += 4, at += 4) to.setInt32(pos, from.getInt32(at));
+        for (; pos < stop; pos++, at++) to.setUint8(pos, from.getUint8(at));
+      }
+      base += len;
+    }
+  }
+}

@@ -1,0 +1,54 @@
+/** Entry of the data plane's thread: builds the stack over this thread's addon instance and runs the loop. */
+import { randomFillSync } from 'node:crypto';
+import { parentPort, workerData } from 'node:worker_threads';
+import { loadNative } from '../native';
+import type { StackContext } from '../stack/context';
+import type { Random } from '../stack/ports';
+import { createStack } from '../stack/stack';
+import type { WorkerMessage, WorkerSetup } from './commands';
+import { EventLoop } from './event-loop';
+
+/** Random numbers by the pool: one system call a thousand. */
+class PooledRandom implements Random {
+  private readonly pool: Int32Array;
+  private next: number;
+
+  constructor() {
+    this.pool = new Int32Array(1024);
+    this.next = this.pool.length;
+  }
+
+  u32(): number {
+    if (this.next === this.pool.length) {
+      randomFillSync(this.pool);
+      this.next = 0;
+    }
+    return this.pool[this.next++];
+  }
+}
+
+function main(): void {
+  if (parentPort === null) throw new Error('worker.js runs in a worker thread only');
+  const port = parentPort;
+  const setup = workerData as WorkerSetup;
+  const native = loadNative();
+  const counters = new Float64Array(setup.counters);
+  const loop = new EventLoop(native, port, setup.wakeFd, counters);
+  const context: StackContext = {
+    config: setup.config,
+    port: loop.port,
+    io: native,
+    clock: loop.clock,
+    random: new PooledRandom(),
+    counters,
+    link: newLinkState(setup),
+    log: (level, message) => {
+      port.postMessage({ kind: 'log', level, message } satisfies WorkerMessage);
+    },
+  };
+  const stack = createStack(context, setup.listeners);
+  port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
+  loop.run(stack);
+}
+
+main();
