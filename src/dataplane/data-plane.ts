@@ -24,6 +24,8 @@ export interface DataPlaneOptions {
   readonly log: (level: 'debug' | 'info' | 'warn' | 'error', message: string) => void;
   /** Called once if the data plane cannot be kept alive. */
   readonly onFatal?: (error: Error) => void;
+  /** The worker's script; another one in tests. */
+  readonly workerFile?: string;
 }
 
 /** More restarts than this within RESTART_WINDOW_MS end the service. */
@@ -74,7 +76,10 @@ export class DataPlane implements VhostDevice {
   async stop(): Promise<void> {
     this.stopping = true;
     const { worker } = this;
-    if (worker === null) return;
+    if (worker === null) {
+      this.settle(this.takePending());
+      return;
+    }
     const exited = new Promise<void>((resolve) => {
       worker.once('exit', () => {
         resolve();
@@ -179,7 +184,7 @@ export class DataPlane implements VhostDevice {
       wakeFd: this.wakeFd,
     };
     return new Promise((resolve, reject) => {
-      const worker = new Worker(join(__dirname, 'worker.js'), { workerData: setup, name: 'tubetti-dataplane' });
+      const worker = new Worker(this.options.workerFile ?? join(__dirname, 'worker.js'), { workerData: setup, name: 'tubetti-dataplane' });
       let ready = false;
       let failure: Error | null = null;
       worker.on('message', (message: WorkerMessage) => {
@@ -228,6 +233,7 @@ export class DataPlane implements VhostDevice {
     this.deaths.push(now);
     while (this.deaths.length > 0 && now - this.deaths[0] > RESTART_WINDOW_MS) this.deaths.shift();
     if (this.deaths.length > MAX_RESTARTS) {
+      this.settle(this.takePending());
       this.options.onFatal?.(new Error(`the data plane keeps failing: ${why}`));
       return;
     }
@@ -251,7 +257,8 @@ export class DataPlane implements VhostDevice {
     void this.send({ kind: 'memory', regions: this.regions });
     void this.send({ kind: 'log', log: this.dirtyLog });
     for (const ring of this.running.values()) {
-      if (!stopped.has(ring.index)) void this.send({ kind: 'startRing', ring: { ...ring, base: BASE_FROM_USED_INDEX } });
+      if (!stopped.has(ring.index))
+        void this.send({ kind: 'startRing', ring: { ...ring, base: BASE_FROM_USED_INDEX } });
     }
     this.settle(unanswered);
   }

@@ -130,6 +130,8 @@ export class EventLoop {
     if (this.transmitPending) this.transmit(stack);
     if (this.receiveReady) {
       this.receiveReady = false;
+      const { queue } = this.port.rx;
+      if (queue !== null) queue.disableNotify();
       stack.onGuestReady();
     }
     stack.onTimer();
@@ -211,7 +213,7 @@ export class EventLoop {
     }
     if (rx.wanted) {
       rx.wanted = false;
-      if (queue.enableNotifyForMore()) this.receiveReady = true;
+      if (queue.enableNotify()) this.receiveReady = true;
     }
   }
 

@@ -15,6 +15,9 @@ import { TransmitSide } from './transmit-side';
 export const RING_RECEIVE = 0;
 export const RING_TRANSMIT = 1;
 
+/** What the port needs of the addon. */
+export type PortIo = Pick<Native, 'rows' | 'checksum' | 'signal'>;
+
 export class VirtioGuestPort implements GuestPort {
   readonly rx: ReceiveSide;
   readonly tx: TransmitSide;
@@ -22,11 +25,11 @@ export class VirtioGuestPort implements GuestPort {
   txCallFd: number;
   gsoTcp4: boolean;
   gsoTcp6: boolean;
-  private readonly native: Native;
+  private readonly native: PortIo;
   private readonly counters: Counters;
 
   constructor(
-    native: Native,
+    native: PortIo,
     memory: GuestMemory,
     header: HeaderBlock,
     counters: Counters,

@@ -8,9 +8,9 @@
  * used.idx (virtio 1.2 §5.1.6.4).
  *
  * Giving back. Chains can be un-popped only from the end of the available ring. Frames are filled in order, so the
- * unused chains are the last ones: `commit` of the youngest frame and `cancel` rewind. A frame that leaves chains
- * unused while a younger one is committed after it cannot rewind; its spare chains are completed with length 0, which
- * guests discard (counted by Linux as rx_length_errors). No caller does so today.
+ * unused chains are the last ones: those a partly filled frame left (`spare`) and those of the frames after it, which
+ * `cancel` rewinds together. A younger frame that is committed after all puts spare chains out of reach; they are
+ * completed with length 0, which guests discard (counted by Linux as rx_length_errors). No caller does so today.
  *
  * The header room is written in place when the first buffer holds all of it in one piece (every Linux driver's does),
  * else in a private block that `commit` spreads over the pieces.
@@ -41,6 +41,9 @@ export interface HeaderBlock {
   readonly view: DataView;
 }
 
+/** The row table to fill, and the checksum over what rows name. */
+export type ChecksumIo = Pick<HostIo, 'rows' | 'checksum'>;
+
 export class ReceiveSide {
   /** View and offset of the frame pointed at by `front`. */
   out: DataView;
@@ -59,7 +62,7 @@ export class ReceiveSide {
   spoiled: number;
 
   private readonly memory: GuestMemory;
-  private readonly io: HostIo;
+  private readonly io: ChecksumIo;
   private readonly header: HeaderBlock;
   private features: NegotiatedFeatures;
 
@@ -79,11 +82,13 @@ export class ReceiveSide {
   private readonly frameRoom: Int32Array;
   private frameBegin: number;
   private frameEnd: number;
+  /** Chains just before those of the oldest reserved frame that a committed one did not need. */
+  private spare: number;
   // The frame pointed at by `front`.
   private inPlace: boolean;
   private pushed: boolean;
 
-  constructor(memory: GuestMemory, io: HostIo, header: HeaderBlock, features: NegotiatedFeatures) {
+  constructor(memory: GuestMemory, io: ChecksumIo, header: HeaderBlock, features: NegotiatedFeatures) {
     this.memory = memory;
     this.io = io;
     this.header = header;
@@ -116,6 +121,7 @@ export class ReceiveSide {
     this.frameRoom = new Int32Array(MAX_RESERVED);
     this.frameBegin = 0;
     this.frameEnd = 0;
+    this.spare = 0;
     this.inPlace = true;
     this.pushed = false;
   }
@@ -227,6 +233,7 @@ export class ReceiveSide {
     const queue = this.queue;
     const f = this.frameBegin;
     if (queue === null || f === this.frameEnd) return 0;
+    if (this.spare > 0) this.spoil(queue, this.frameChain[f]);
     const netLen = this.features.headerLen;
     const headerLen = this.frameHeader[f];
     const hdr = this.outOff - netLen;
@@ -266,8 +273,7 @@ export class ReceiveSide {
   /** See GuestPort.cancel. */
   cancel(): void {
     if (this.queue !== null && this.frameBegin < this.frameEnd) {
-      const first = this.frameChain[this.frameBegin];
-      this.queue.rewind(this.chainEnd - first);
+      this.queue.rewind(this.chainEnd - this.frameChain[this.frameBegin] + this.spare);
     }
     this.forget();
   }
@@ -283,6 +289,7 @@ export class ReceiveSide {
   private forget(): void {
     this.frameBegin = 0;
     this.frameEnd = 0;
+    this.spare = 0;
     this.chainEnd = 0;
     this.segEnd = 0;
   }
@@ -311,21 +318,20 @@ export class ReceiveSide {
     this.pushed = true;
   }
 
-  /** The oldest frame is done with `used` of its chains: the others go back. */
+  /** The oldest frame is done with `used` of its chains: the others go back, now or with what follows them. */
   private giveBack(queue: SplitQueueDevice, f: number, used: number): void {
-    const spare = this.frameChains[f] - used;
+    this.spare = this.frameChains[f] - used;
     this.frameBegin = f + 1;
-    const youngest = this.frameBegin === this.frameEnd;
-    if (spare > 0) {
-      const from = this.frameChain[f] + used;
-      if (youngest) {
-        queue.rewind(spare);
-      } else {
-        for (let i = 0; i < spare; i++) queue.pushUsed(this.chainHead[from + i], 0);
-        this.spoiled += spare;
-      }
-    }
-    if (youngest) this.forget();
+    if (this.frameBegin < this.frameEnd) return;
+    if (this.spare > 0) queue.rewind(this.spare);
+    this.forget();
+  }
+
+  /** Completes the spare chains before chain `end` empty: something younger is about to be committed. */
+  private spoil(queue: SplitQueueDevice, end: number): void {
+    for (let c = end - this.spare; c < end; c++) queue.pushUsed(this.chainHead[c], 0);
+    this.spoiled += this.spare;
+    this.spare = 0;
   }
 
   /**
