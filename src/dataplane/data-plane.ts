@@ -184,7 +184,10 @@ export class DataPlane implements VhostDevice {
       wakeFd: this.wakeFd,
     };
     return new Promise((resolve, reject) => {
-      const worker = new Worker(this.options.workerFile ?? join(__dirname, 'worker.js'), { workerData: setup, name: 'tubetti-dataplane' });
+      const worker = new Worker(this.options.workerFile ?? join(__dirname, 'worker.js'), {
+        workerData: setup,
+        name: 'tubetti-dataplane',
+      });
       let ready = false;
       let failure: Error | null = null;
       worker.on('message', (message: WorkerMessage) => {

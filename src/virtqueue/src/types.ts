@@ -39,3 +39,12 @@ export const FAULT_ORDER = -6; // readable after writable
 export const FAULT_INDIRECT = -7; // nested, NEXT set, bad length, not negotiated
 export const FAULT_LENGTH = -8; // total above 2^31 - 1
 export const FAULT_ROWS = -9; // more segments than the row table takes
+
+/** Driver side: the device returned an index or a head that is not outstanding. */
+export const FAULT_USED = -10;
+
+/** What was negotiated for a ring (virtio 1.2 §6): VIRTIO_F_INDIRECT_DESC and VIRTIO_F_EVENT_IDX. */
+export interface RingFeatures {
+  readonly indirect: boolean;
+  readonly eventIdx: boolean;
+}

@@ -1,0 +1,143 @@
+import { needEvent } from 'virtio-ring-ts';
+import type { SplitQueueDevice } from 'virtio-ring-ts';
+import { ALL, LOW, PLAIN, RawRing, makeDevice, makeMemory, makeRows } from './raw-ring';
+
+const rows = makeRows(16);
+
+/** A ring of 8 with one-byte chains, `n` of them popped by a device that started at `base` = used.idx. */
+function started(features: typeof ALL, base: number, n: number): [RawRing, SplitQueueDevice] {
+  const ring = new RawRing(8);
+  for (let i = 0; i < 8; i++) ring.desc(i, LOW, 1);
+  for (let i = 0; i < n; i++) ring.availHead(base + i, i);
+  ring.usedIdx = base;
+  ring.availIdx = base + n;
+  const dev = makeDevice(ring, makeMemory().memory, features, base);
+  for (let i = 0; i < n; i++) dev.pop(rows, 0, 16);
+  return [ring, dev];
+}
+
+describe('needEvent', () => {
+  it.each([
+    // event, new, old
+    [5, 6, 5, true], // the element asked for
+    [5, 5, 4, false], // one before
+    [5, 7, 6, false], // one after
+    [5, 9, 2, true], // a batch over it
+    [5, 5, 5, false], // nothing moved
+    [65535, 0, 65535, true],
+    [65535, 3, 65530, true],
+    [0, 1, 65535, true],
+    [1, 1, 65535, false],
+    [65534, 0, 65535, false],
+  ])('event %i, new %i, old %i: %s', (event, now, old, expected) => {
+    expect(needEvent(event, now, old)).toBe(expected);
+  });
+});
+
+describe.each([0, 65533])('publish with EVENT_IDX from index %i', (base) => {
+  it('the first notification is unconditional, then used_event decides', () => {
+    const [ring, dev] = started(ALL, base, 6);
+    ring.usedEvent = base + 30000;
+    dev.pushUsed(0, 0);
+    expect(dev.publish()).toBe(true);
+
+    ring.usedEvent = base + 2; // wants to hear of element base + 2
+    dev.pushUsed(1, 0);
+    expect(dev.publish()).toBe(false); // used.idx = base + 2: one before
+    dev.pushUsed(2, 0);
+    expect(dev.publish()).toBe(true); // equal
+    dev.pushUsed(3, 0);
+    expect(dev.publish()).toBe(false); // one after
+
+    ring.usedEvent = base + 4;
+    dev.pushUsed(4, 0);
+    dev.pushUsed(5, 0);
+    expect(dev.publish()).toBe(true); // passed within a batch
+  });
+
+  it('flags are ignored', () => {
+    const [ring, dev] = started(ALL, base, 2);
+    dev.pushUsed(0, 0);
+    dev.publish();
+    ring.availFlags = 1;
+    ring.usedEvent = base + 1;
+    dev.pushUsed(1, 0);
+    expect(dev.publish()).toBe(true);
+  });
+});
+
+describe('publish', () => {
+  it('without EVENT_IDX follows NO_INTERRUPT, after the first', () => {
+    const [ring, dev] = started(PLAIN, 0, 4);
+    ring.availFlags = 1;
+    dev.pushUsed(0, 0);
+    expect(dev.publish()).toBe(true);
+    dev.pushUsed(1, 0);
+    expect(dev.publish()).toBe(false);
+    ring.availFlags = 0;
+    dev.pushUsed(2, 0);
+    expect(dev.publish()).toBe(true);
+  });
+
+  it.each([ALL, PLAIN])('of nothing notifies nobody', (features) => {
+    const [ring, dev] = started(features, 5, 1);
+    expect(dev.publish()).toBe(false);
+    dev.pushUsed(0, 0);
+    expect(dev.publish()).toBe(true); // still the first
+    expect(dev.publish()).toBe(false);
+    expect(ring.usedIdx).toBe(6);
+  });
+
+  it.each([ALL, PLAIN])('resetSignalled makes the next notification unconditional', (features) => {
+    const [ring, dev] = started(features, 0, 3);
+    dev.pushUsed(0, 0);
+    dev.publish();
+    ring.availFlags = 1;
+    ring.usedEvent = 30000;
+    dev.pushUsed(1, 0);
+    expect(dev.publish()).toBe(false);
+    dev.resetSignalled();
+    dev.pushUsed(2, 0);
+    expect(dev.publish()).toBe(true);
+  });
+});
+
+describe('enableNotify and disableNotify', () => {
+  it('with EVENT_IDX writes avail_event and leaves flags alone', () => {
+    const [ring, dev] = started(ALL, 65534, 4);
+    expect(dev.enableNotify()).toBe(false);
+    expect(ring.availEvent).toBe(2);
+    dev.disableNotify();
+    expect([ring.availEvent, ring.usedFlags]).toEqual([2, 0]);
+  });
+
+  it('without EVENT_IDX sets and clears NO_NOTIFY', () => {
+    const [ring, dev] = started(PLAIN, 0, 1);
+    dev.disableNotify();
+    expect(ring.usedFlags).toBe(1);
+    expect(dev.enableNotify()).toBe(false);
+    expect(ring.usedFlags).toBe(0);
+    expect(ring.availEvent).toBe(0);
+  });
+
+  it.each([ALL, PLAIN])('sees chains added before the driver could see the request', (features) => {
+    const [ring, dev] = started(features, 0, 2);
+    expect(dev.pop(rows, 0, 16)).toBe(0);
+    ring.offer(2, 2); // the driver checked avail_event or the flag before we changed it: no kick comes
+    expect(dev.enableNotify()).toBe(true);
+    expect(dev.pending).toBe(1);
+    expect(dev.pop(rows, 0, 16)).toBe(1);
+    expect(dev.enableNotify()).toBe(false);
+  });
+
+  it('after a rewind asks for chains beyond those known', () => {
+    const [ring, dev] = started(ALL, 0, 3);
+    dev.rewind(3); // not enough buffers: they stay in the ring
+    expect(dev.enableNotify()).toBe(false);
+    expect(ring.availEvent).toBe(3); // the driver kicks when it adds number 3
+    expect(dev.pending).toBe(3);
+    ring.offer(3, 3);
+    expect(dev.enableNotify()).toBe(true);
+    expect(dev.pending).toBe(4);
+  });
+});
