@@ -6,7 +6,11 @@
  * The addon is loaded once per thread; its table of memory regions is process-wide. Scratch tables (rows, addresses,
  * messages, epoll events) belong to the thread that loaded it.
  */
-import type { HostIo } from './stack/ports';
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
+import { MSGS_TOTAL, ROWS_TOTAL, SCRATCH_SIZE } from './stack/context';
+import { ADDR_SLOTS, ADDR_SLOT_SIZE, type HostIo } from './stack/ports';
 
 /** What kind of file a descriptor is (`fdKind`). */
 export const FD_OTHER = 0;
@@ -105,7 +109,7 @@ export interface Native extends HostIo {
   // ---- netlink.cc, misc ---------------------------------------------------------------------------------------
   /** NETLINK_ROUTE socket, bound, strict checking on where the kernel has it. `groups`: RTMGRP_* mask. */
   netlinkOpen(groups: number): number;
-  /** Copies `length` bytes between a region and `buf` (tests and cold paths). */
+  /** read(2) / write(2) of up to `length` bytes of `buf` from `offset` on (netlink, cold paths). -EINVAL: range. */
   read(fd: number, buf: Uint8Array, offset: number, length: number): number;
   write(fd: number, buf: Uint8Array, offset: number, length: number): number;
   /** CLOCK_MONOTONIC in µs. */
@@ -117,7 +121,36 @@ export interface Native extends HostIo {
   getuid(): number;
 }
 
-/** Loads the addon. Throws one clear Error if it was not built. */
+/** What the addon exports beside the interface: what it was built for. */
+interface Built {
+  /** NODE_MODULE_VERSION: the addon uses V8 in one place, so it belongs to one Node ABI. */
+  readonly abi: number;
+}
+
+/** The package's root seen from src/ as from dist/: both lie directly in it. */
+const ADDON_PATH = join(resolve(__dirname, '..'), 'build', 'Release', 'tubetti.node');
+const HOW_TO_BUILD = 'run `npm install` or `npm run build:addon`';
+
+/** Why the addon cannot be used with this Node and these sources, or null. */
+function mismatch(native: Native & Built): string | null {
+  if (String(native.abi) !== process.versions.modules) return `built for another Node (ABI ${String(native.abi)})`;
+  const same =
+    native.rows.capacity === ROWS_TOTAL &&
+    native.msgRow.length === MSGS_TOTAL &&
+    native.addrs.byteLength === ADDR_SLOTS * ADDR_SLOT_SIZE &&
+    native.scratch.byteLength === SCRATCH_SIZE;
+  return same ? null : 'of another version of Tubetti';
+}
+
+/**
+ * Loads the addon. Throws one clear Error if it was not built, or was built for another Node or version.
+ *
+ * The same object is returned to every caller of a thread: its scratch tables and its epoll set are the thread's.
+ */
 export function loadNative(): Native {
-  throw new Error('not implemented');
+  if (!existsSync(ADDON_PATH)) throw new Error(`the native addon is not built: ${HOW_TO_BUILD}`);
+  const native = createRequire(__filename)(ADDON_PATH) as Native & Built;
+  const reason = mismatch(native);
+  if (reason !== null) throw new Error(`the native addon is ${reason}: ${HOW_TO_BUILD}`);
+  return native;
 }

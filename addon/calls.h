@@ -1,0 +1,95 @@
+// Every call of the addon as a plain C++ function, by file; module.cc exports them through Glue. What each means is
+// written once, at the TypeScript interfaces: src/native.ts and src/stack/ports.ts.
+#pragma once
+
+#include <string>
+
+#include "glue.h"
+
+namespace tubetti {
+
+// memory.cc
+int32_t MapRegion(Thread&, int32_t fd, double offset, double length);
+int32_t AllocRegion(Thread&, double length);
+int32_t RetireRegionCall(Thread&, int32_t region);
+double RegionLength(Thread&, int32_t region);
+double RegionFaults(Thread&, int32_t region);
+int32_t RegionCount(Thread&);
+int32_t MemfdCreate(Thread&, std::string name, double size, int32_t seals);
+int32_t GetSeals(Thread&, int32_t fd);
+double FileSize(Thread&, int32_t fd);
+int32_t Ftruncate(Thread&, int32_t fd, double size);
+
+// unix_socket.cc
+int32_t UnixListen(Thread&, std::string path, int32_t backlog);
+int32_t UnixAccept(Thread&, int32_t fd);
+int32_t UnixConnect(Thread&, std::string path);
+int32_t UnixPair(Thread&, Ints out);
+int32_t RecvFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, Ints fds);
+int32_t SendFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, Ints fds, int32_t fd_count);
+double PeerUid(Thread&, int32_t fd);
+
+// event_fd.cc
+int32_t EventFd(Thread&, int32_t initial);
+int32_t Signal(Thread&, int32_t fd);
+int32_t Drain(Thread&, int32_t fd);
+int32_t FdKind(Thread&, int32_t fd);
+int32_t SetNonBlocking(Thread&, int32_t fd);
+
+// watch.cc: callbacks of their own kind
+napi_value PollStart(napi_env env, napi_callback_info info);
+int32_t PollChange(Thread&, int32_t handle, int32_t events);
+int32_t PollStop(Thread&, int32_t handle);
+
+// epoll.cc
+int32_t EpollInit(Thread&);
+int32_t EpollWait(Thread&, double timeout_us);
+int32_t Watch(Thread&, int32_t fd, int32_t events, int32_t key, int32_t generation);
+int32_t Rewatch(Thread&, int32_t fd, int32_t events, int32_t key, int32_t generation);
+int32_t Unwatch(Thread&, int32_t fd);
+
+// socket.cc
+int32_t Socket(Thread&, int32_t family, int32_t kind);
+int32_t Bind(Thread&, int32_t fd, int32_t slot);
+int32_t Connect(Thread&, int32_t fd, int32_t slot);
+int32_t Listen(Thread&, int32_t fd, int32_t backlog);
+int32_t Accept(Thread&, int32_t fd, int32_t slot);
+int32_t GetSockName(Thread&, int32_t fd, int32_t slot);
+int32_t GetPeerName(Thread&, int32_t fd, int32_t slot);
+int32_t SetSockOpt(Thread&, int32_t fd, int32_t level, int32_t name, int32_t value);
+int32_t GetSockOpt(Thread&, int32_t fd, int32_t level, int32_t name);
+int32_t BindToDevice(Thread&, int32_t fd, std::string name);
+int32_t Shutdown(Thread&, int32_t fd, int32_t how);
+int32_t Close(Thread&, int32_t fd);
+int32_t Abort(Thread&, int32_t fd);
+
+// tcp_info.cc
+int32_t TcpInfo(Thread&, int32_t fd);
+int32_t MemInfo(Thread&, int32_t fd);
+int32_t OutQueue(Thread&, int32_t fd);
+
+// socket_io.cc
+int32_t Recv(Thread&, int32_t fd, int32_t row, int32_t row_count, int32_t flags);
+int32_t Discard(Thread&, int32_t fd, int32_t bytes);
+int32_t Send(Thread&, int32_t fd, int32_t row, int32_t row_count, int32_t flags);
+int32_t RecvError(Thread&, int32_t fd, int32_t offender, int32_t dest, int32_t row, int32_t row_count);
+
+// messages.cc
+int32_t RecvMany(Thread&, int32_t fd, int32_t first, int32_t count, int32_t flags);
+int32_t SendMany(Thread&, int32_t fd, int32_t first, int32_t count);
+
+// checksum.cc
+int32_t Checksum(Thread&, int32_t row, int32_t row_count, double initial);
+
+// netlink.cc
+int32_t NetlinkOpen(Thread&, int32_t groups);
+int32_t IfIndex(Thread&, std::string name);
+
+// system.cc
+int32_t Read(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
+int32_t Write(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
+double NowUs(Thread&);
+double RaiseFileLimit(Thread&);
+double GetUid(Thread&);
+
+}  // namespace tubetti

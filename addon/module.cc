@@ -1,0 +1,90 @@
+// The export table.
+#include <napi.h>
+
+#include "calls.h"
+#include "exports.h"
+
+namespace tubetti {
+
+namespace {
+
+void ExportControlPlane(Thread& t, Napi::Object e) {
+  Export<MapRegion>(t, e, "mapRegion");
+  Export<AllocRegion>(t, e, "allocRegion");
+  ExportRaw(t, e, "regionBuffer", RegionBuffer);
+  Export<RegionLength>(t, e, "regionLength");
+  Export<RetireRegionCall>(t, e, "retireRegion");
+  Export<RegionFaults>(t, e, "regionFaults");
+  Export<RegionCount>(t, e, "regionCount");
+  Export<MemfdCreate>(t, e, "memfdCreate");
+  Export<GetSeals>(t, e, "getSeals");
+  Export<FileSize>(t, e, "fileSize");
+  Export<Ftruncate>(t, e, "ftruncate");
+  Export<UnixListen>(t, e, "unixListen");
+  Export<UnixAccept>(t, e, "unixAccept");
+  Export<UnixConnect>(t, e, "unixConnect");
+  Export<UnixPair>(t, e, "unixPair");
+  Export<RecvFds>(t, e, "recvFds");
+  Export<SendFds>(t, e, "sendFds");
+  Export<PeerUid>(t, e, "peerUid");
+  Export<EventFd>(t, e, "eventFd");
+  Export<Signal>(t, e, "signal");
+  Export<Drain>(t, e, "drain");
+  Export<FdKind>(t, e, "fdKind");
+  Export<SetNonBlocking>(t, e, "setNonBlocking");
+  ExportRaw(t, e, "pollStart", PollStart);
+  Export<PollChange>(t, e, "pollChange");
+  Export<PollStop>(t, e, "pollStop");
+  Export<NetlinkOpen>(t, e, "netlinkOpen");
+  Export<IfIndex>(t, e, "ifIndex");
+  Export<Read>(t, e, "read");
+  Export<Write>(t, e, "write");
+  Export<NowUs>(t, e, "nowUs");
+  Export<RaiseFileLimit>(t, e, "raiseFileLimit");
+  Export<GetUid>(t, e, "getuid");
+}
+
+void ExportHostIo(Thread& t, Napi::Object e) {
+  Export<EpollInit>(t, e, "epollInit");
+  Export<EpollWait>(t, e, "epollWait");
+  Export<Watch>(t, e, "watch");
+  Export<Rewatch>(t, e, "rewatch");
+  Export<Unwatch>(t, e, "unwatch");
+  Export<Socket>(t, e, "socket");
+  Export<Bind>(t, e, "bind");
+  Export<Connect>(t, e, "connect");
+  Export<Listen>(t, e, "listen");
+  Export<Accept>(t, e, "accept");
+  Export<GetSockName>(t, e, "getsockname");
+  Export<GetPeerName>(t, e, "getpeername");
+  Export<SetSockOpt>(t, e, "setsockopt");
+  Export<GetSockOpt>(t, e, "getsockopt");
+  Export<BindToDevice>(t, e, "bindToDevice");
+  Export<Shutdown>(t, e, "shutdown");
+  Export<Close>(t, e, "close");
+  Export<Abort>(t, e, "abort");
+  Export<TcpInfo>(t, e, "tcpInfo");
+  Export<MemInfo>(t, e, "memInfo");
+  Export<OutQueue>(t, e, "outq");
+  Export<Recv>(t, e, "recv");
+  Export<Discard>(t, e, "discard");
+  Export<Send>(t, e, "send");
+  Export<RecvMany>(t, e, "recvMany");
+  Export<SendMany>(t, e, "sendMany");
+  Export<RecvError>(t, e, "recvError");
+  Export<Checksum>(t, e, "checksum");
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  Thread* thread = MakeThread(env, exports);
+  if (thread == nullptr) return exports;
+  ExportControlPlane(*thread, exports);
+  ExportHostIo(*thread, exports);
+  return exports;
+}
+
+NODE_API_MODULE(tubetti, Init)
+
+}  // namespace
+
+}  // namespace tubetti

@@ -1,0 +1,40 @@
+// Small things of the operating system.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <ctime>
+
+#include "calls.h"
+
+namespace tubetti {
+
+int32_t Read(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length) {
+  uint8_t* data = buf.Range(offset, length);
+  if (data == nullptr) return -EINVAL;
+  return static_cast<int32_t>(Retry([&] { return ::read(fd, data, static_cast<size_t>(length)); }));
+}
+
+int32_t Write(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length) {
+  const uint8_t* data = buf.Range(offset, length);
+  if (data == nullptr) return -EINVAL;
+  return static_cast<int32_t>(Retry([&] { return ::write(fd, data, static_cast<size_t>(length)); }));
+}
+
+double NowUs(Thread&) {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec / 1000);
+}
+
+double RaiseFileLimit(Thread&) {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return -errno;
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return static_cast<double>(before);
+  return static_cast<double>(limit.rlim_cur);
+}
+
+double GetUid(Thread&) { return getuid(); }
+
+}  // namespace tubetti
