@@ -1,0 +1,192 @@
+/**
+ * One front-end, from its connection to the end.
+ *
+ * Theory of operation
+ *
+ * Each message is looked up in the dispatch table (requests.ts), checked in the order feature → descriptors → size →
+ * body, and run against the back-end's state (backend.ts). Replies are made here only: a request with an answer of
+ * its own gets that; any other gets a u64 of 0 (done) or 1 (refused), if it asked and REPLY_ACK was negotiated, looked
+ * at *after* the request ran, because user-mode Linux asks on the very SET_PROTOCOL_FEATURES that negotiates it.
+ * Messages are strictly in order: while one waits for the device, the connection reads no other. A reply never waits
+ * for the front-end (QEMU holds its main lock until it comes).
+ *
+ * The session ends when the front-end leaves, breaks the protocol, takes its memory away, or when we stop. Then, in this
+ * order: no more messages; the request at work finishes; rings stop; the device lets go of memory; descriptors and
+ * memory go; and the socket is closed last, so that a front-end which sees it close may rely on nobody touching its
+ * rings (QEMU reads the used index right then, to continue from there).
+ *
+ * Invariants: every received descriptor is closed on every path (by the message, the ring or the back-end that owns
+ * it); nothing a front-end says ends more than its own session.
+ */
+import type { BackendOptions } from './backend';
+import { Backend } from './backend';
+import type { Message } from './connection';
+import { Connection } from './connection';
+import { ProtocolError, disposition } from './errors';
+import { encodeU64Reply, validateFds, validateSize } from './messages';
+import { VHOST_USER_PROTOCOL_F_REPLY_ACK } from './protocol';
+import type { Reply, Request } from './requests';
+import { REQUESTS } from './requests';
+
+/** How often lost memory is looked for when the front-end says nothing, in ms. */
+const MEMORY_CHECK_MS = 1000;
+
+/** Refusals logged in a session: a front-end must not be able to fill the log. */
+const LOGGED_REFUSALS = 10;
+
+export interface SessionOptions extends BackendOptions {
+  /** Connected stream socket, which the session owns from now on. */
+  readonly fd: number;
+}
+
+/** Why a session ended: the front-end left, we stopped it, the front-end broke the protocol, or we have a bug. */
+export type SessionEnd =
+  | { readonly reason: 'left' | 'stopped' }
+  | { readonly reason: 'protocol'; readonly error: ProtocolError }
+  | { readonly reason: 'internal'; readonly error: unknown };
+
+export class Session {
+  readonly #options: SessionOptions;
+  readonly #backend: Backend;
+  readonly #connection: Connection;
+  /** Settles with how the session ended, when all it held was given back. */
+  readonly done: Promise<SessionEnd>;
+  #resolveDone: (end: SessionEnd) => void = () => undefined;
+  /** The request that waits for the device. */
+  #atWork: Promise<void> = Promise.resolve();
+  #ending = false;
+  #refusals = 0;
+  #memoryCheck: NodeJS.Timeout | null = null;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#backend = new Backend(options);
+    this.#connection = new Connection(options.native, options.fd, {
+      message: (message) => this.#message(message),
+      ended: (error) => {
+        this.#end(error === null ? { reason: 'left' } : { reason: 'protocol', error });
+      },
+    });
+    this.done = new Promise((resolve) => {
+      this.#resolveDone = resolve;
+    });
+  }
+
+  /** No message is handled any more; `done` settles soon. */
+  get ending(): boolean {
+    return this.#ending;
+  }
+
+  start(): void {
+    const { device } = this.#options;
+    device.onRingFault = (index, reason) => {
+      this.#backend.rings.fault(index, reason);
+      this.#checkMemory();
+    };
+    device.attach();
+    this.#memoryCheck = setInterval(() => {
+      this.#checkMemory();
+    }, MEMORY_CHECK_MS);
+    this.#memoryCheck.unref();
+    this.#connection.start();
+  }
+
+  /** Ends the session from our side. */
+  stop(): Promise<SessionEnd> {
+    this.#end({ reason: 'stopped' });
+    return this.done;
+  }
+
+  /** Calls back when everything the front-end has sent so far was handled, which may have ended the session. */
+  whenIdle(callback: () => void): void {
+    this.#connection.whenIdle(callback);
+  }
+
+  #message(message: Message): Promise<void> | null {
+    const request = REQUESTS.get(message.request);
+    try {
+      const result = this.#run(request, message);
+      if (result instanceof Promise) {
+        this.#atWork = this.#finish(request, message, result);
+        return this.#atWork;
+      }
+      this.#reply(message, result);
+    } catch (error) {
+      this.#failed(request, message, error);
+    }
+    this.#checkMemory();
+    return null;
+  }
+
+  async #finish(request: Request | undefined, message: Message, result: Promise<Reply>): Promise<void> {
+    try {
+      this.#reply(message, await result);
+    } catch (error) {
+      this.#failed(request, message, error);
+    }
+    this.#checkMemory();
+  }
+
+  #run(request: Request | undefined, message: Message): Reply | Promise<Reply> {
+    if (request === undefined) {
+      throw new ProtocolError('VU_ERR_REQUEST', `request ${message.request} is not known here`);
+    }
+    const { name, feature, fds, size } = request;
+    if (feature >= 0 && !this.#backend.has(feature)) {
+      throw new ProtocolError('VU_ERR_NOT_NEGOTIATED', `${name} without its protocol feature`);
+    }
+    if (fds >= 0) validateFds(name, message.fds.count, fds);
+    if (size >= 0) validateSize(name, message.payload.byteLength, size);
+    return request.run(this.#backend, message);
+  }
+
+  #reply(message: Message, reply: Reply): void {
+    if (reply !== null) this.#connection.send(reply);
+    else if (this.#wantsAck(message)) this.#connection.send(encodeU64Reply(message.request, 0n));
+  }
+
+  #wantsAck(message: Message): boolean {
+    return message.needReply && this.#backend.has(VHOST_USER_PROTOCOL_F_REPLY_ACK);
+  }
+
+  #failed(request: Request | undefined, message: Message, error: unknown): void {
+    if (!(error instanceof ProtocolError)) {
+      this.#end({ reason: 'internal', error });
+      return;
+    }
+    // A refusal in place of an answer would be taken for the answer.
+    const canRefuse = disposition(error.code) === 'refuse' && this.#wantsAck(message) && request?.replies !== true;
+    if (!canRefuse) {
+      this.#end({ reason: 'protocol', error });
+      return;
+    }
+    this.#refusals++;
+    if (this.#refusals <= LOGGED_REFUSALS) this.#options.log('warn', `refused to the front-end: ${error.message}`);
+    this.#connection.send(encodeU64Reply(message.request, 1n));
+  }
+
+  #checkMemory(): void {
+    if (this.#ending || !this.#backend.memoryLost) return;
+    const error = new ProtocolError('VU_ERR_MEMORY_LOST', 'guest memory was taken away while in use');
+    this.#end({ reason: 'protocol', error });
+  }
+
+  #end(end: SessionEnd): void {
+    if (this.#ending) return;
+    this.#ending = true;
+    this.#connection.stop();
+    void this.#tearDown(end);
+  }
+
+  async #tearDown(end: SessionEnd): Promise<void> {
+    if (this.#memoryCheck !== null) clearInterval(this.#memoryCheck);
+    // Also lets a request that fails inside its own handler come to its end.
+    await this.#atWork;
+    await this.#backend.release((error) => {
+      this.#options.log('error', `internal error while a session ends: ${String(error)}`);
+    });
+    this.#options.device.onRingFault = null;
+    this.#connection.close();
+    this.#resolveDone(end);
+  }
+}

@@ -1,0 +1,39 @@
+/** Proof that nothing was left behind: descriptors of the process, regions of the addon's table. */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import type { Native } from '../../../src/native';
+import { countFds } from './mock-front-end';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+
+/** Turns of the loop (each with a garbage collection for regions) that things may take to go. */
+const TURNS = 100;
+
+export class LeakCheck {
+  readonly #native: Native;
+  readonly #fds: number;
+  readonly #regions: number;
+
+  constructor(native: Native) {
+    this.#native = native;
+    this.#fds = countFds();
+    this.#regions = native.regionCount();
+  }
+
+  /**
+   * Waits until as many descriptors and regions exist as at the beginning. A retired region leaves the table when
+   * the last buffer over it is collected, and the sweeper does that when it likes.
+   */
+  async verify(): Promise<void> {
+    for (let turn = 0; turn < TURNS; turn++) {
+      if (countFds() <= this.#fds && this.#native.regionCount() <= this.#regions) break;
+      collectGarbage();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect({ fds: countFds() - this.#fds, regions: Math.max(0, this.#native.regionCount() - this.#regions) }).toEqual({
+      fds: 0,
+      regions: 0,
+    });
+  }
+}
