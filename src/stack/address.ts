@@ -52,3 +52,42 @@ export function isV4(w0: number, w1: number, w2: number): boolean {
 export function familyOf(w0: number, w1: number, w2: number): number {
   return isV4(w0, w1, w2) ? AF_INET : AF_INET6;
 }
+
+/** 127/8 or ::1. */
+export function isLoopback(w0: number, w1: number, w2: number, w3: number): boolean {
+  if (w0 !== 0 || w1 !== 0) return false;
+  return w2 === V4_MAPPED ? w3 >>> 24 === 127 : w2 === 0 && w3 === 1;
+}
+
+/** 0.0.0.0 or `::`. */
+export function isUnspecified(w0: number, w1: number, w2: number, w3: number): boolean {
+  return w0 === 0 && w1 === 0 && w3 === 0 && (w2 === 0 || w2 === V4_MAPPED);
+}
+
+/** 224/4 or ff00::/8. */
+export function isMulticast(w0: number, w1: number, w2: number, w3: number): boolean {
+  return isV4(w0, w1, w2) ? w3 >>> 28 === 14 : w0 >>> 24 === 0xff;
+}
+
+/** fe80::/10. IPv4 has no scoped sockets, so 169.254/16 is not meant. */
+export function isLinkLocal6(w0: number): boolean {
+  return w0 >>> 22 === 0x3fa;
+}
+
+/** Writes an address of 4 or 16 bytes (network order) as four words at `out[at…]`; IPv4 becomes v4-mapped. */
+export function addressWords(bytes: Uint8Array, out: Int32Array, at: number): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length === 4) {
+    out[at] = 0;
+    out[at + 1] = 0;
+    out[at + 2] = V4_MAPPED;
+    out[at + 3] = view.getInt32(0);
+    return;
+  }
+  for (let i = 0; i < 4; i++) out[at + i] = view.getInt32(4 * i);
+}
+
+/** Are the four words at `a[i…]` the address given? */
+export function wordsEqual(a: Int32Array, i: number, w0: number, w1: number, w2: number, w3: number): boolean {
+  return a[i + 3] === w3 && a[i] === w0 && a[i + 1] === w1 && a[i + 2] === w2;
+}

@@ -95,6 +95,8 @@ export const ROWS_PER_CALL = 1024;
 
 /** A transport: TCP, UDP or ICMP flows behind one interface, so that stack.ts only dispatches. */
 export interface FlowHandler {
+  /** Called once by `Stack.start`, on the thread that runs the stack, when descriptors can be watched (listeners). */
+  start?(): void;
   /**
    * One frame of this protocol from the guest. Payload rows may be kept until `endOfBatch`, in which case the number
    * of the first free row is returned and the next frame is received from there; else returns `frame.row`.

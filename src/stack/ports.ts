@@ -35,8 +35,11 @@ export const MAX_FRAME = 14 + 65535;
 /** Bytes a header block given to `GuestPort.reserve` may have at the most. */
 export const MAX_HEADER = 4096;
 
-/** Bytes of a received frame that `GuestPort.head` may hold at the most. */
-export const MAX_HEAD = 256;
+/**
+ * Bytes of a received frame that `GuestPort.head` may hold at the most: enough for the messages the services on the link
+ * must read whole (DHCP with all its options, DHCPv6, ND). Other handlers pull headers only.
+ */
+export const MAX_HEAD = 2048;
 
 /**
  * The guest's end of the link. One port is one virtio-net device (one queue pair).

@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { GuestMemory, MAX_INDIRECT_ENTRIES, SplitQueueDevice } from 'virtio-ring-ts';
 import { RawRing, makeRows, writeDesc } from '../unit/virtqueue/raw-ring';
 
-const runTimeMs = Number(process.env['PROPERTY_MS'] ?? 4000);
+const runTimeMs = Number(process.env.PROPERTY_MS ?? 4000);
 
 const BASE = 0x1000;
 const REGION = 0x400;

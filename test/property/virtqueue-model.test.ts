@@ -7,7 +7,7 @@ import { GuestMemory, SplitQueueDevice, SplitQueueDriver } from 'virtio-ring-ts'
 import type { Rows } from 'virtio-ring-ts';
 import { RawRing, makeRows } from '../unit/virtqueue/raw-ring';
 
-const runTimeMs = Number(process.env['PROPERTY_MS'] ?? 4000);
+const runTimeMs = Number(process.env.PROPERTY_MS ?? 4000);
 const GPA = 2 ** 34;
 const HALF = 0x8000;
 

@@ -1,0 +1,448 @@
+/**
+ * Echo ("ping") from the guest over the host's unprivileged ICMP sockets, for ICMP (RFC 792) and ICMPv6 (RFC 4443).
+ *
+ * Theory of operation. A flow is the guest's address, the destination and the identifier of the request; it has one
+ * connected datagram socket. The kernel puts an identifier of its own on the wire and gives us replies to it only; the
+ * guest's identifier is restored, payload and sequence number are left alone. Errors about a request (time exceeded,
+ * unreachable) come from the socket's error queue and are passed on, so that traceroute by echo works.
+ *
+ * The sockets need net.ipv4.ping_group_range. Without, requests to ourselves (the gateway, our link-local address) are
+ * answered here, and others are dropped.
+ *
+ * Everything else that a guest may send by ICMP is not ours: neighbour discovery is handled before, the rest ignored.
+ */
+import { addrSlotWrite, addressWords, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
+import {
+  ADDR_SLOT_ICMP,
+  KEY_KIND_SHIFT,
+  KEY_PING,
+  ROWS_MISC,
+  ROWS_OUT,
+  SCRATCH_MISC,
+  type FlowHandler,
+  type FrameInfo,
+  type StackContext,
+} from './context';
+import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from './counters';
+import { KEY_WORDS, SlotQueue } from './flow-table';
+import { PingFlows } from './icmp/flows';
+import { PingErrors } from './icmp/ping-errors';
+import { SelfEcho } from './icmp/self-echo';
+import { NatResult, natOurAddress, natTables, natToHost, type NatTables } from './nat';
+import { CLASS_ICMP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from './output';
+import { AF_INET, EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, MSG_TRUNC, SOCK_ICMP } from './ports';
+import { RowSpan } from './row-span';
+import {
+  EACCES,
+  EAGAIN,
+  EMFILE,
+  ENFILE,
+  EPERM,
+  IP_RECVERR,
+  IP_TTL,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_RECVERR,
+  IPV6_UNICAST_HOPS,
+  SO_BROADCAST,
+  SOL_SOCKET,
+} from './socket-options';
+import { checksumFinish, checksumOk, pseudoHeaderSum6 } from './wire/checksum';
+import {
+  ICMP_ECHO_REPLY,
+  ICMP_ECHO_REQUEST,
+  ICMP_HEADER_LEN,
+  icmpCheck,
+  icmpCode,
+  icmpId,
+  icmpSeq,
+  icmpType,
+  ICMPV6_ECHO_REPLY,
+  ICMPV6_ECHO_REQUEST,
+  icmpWrite,
+} from './wire/icmp';
+import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from './wire/ipv4';
+
+const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
+const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');
+const DROP_SOURCE_INVALID = dropCode('source_invalid');
+const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
+const DROP_ICMP_MALFORMED = dropCode('icmp_malformed');
+const DROP_ICMP_UNSUPPORTED = dropCode('icmp_unsupported');
+const DROP_FRAME_TOO_LONG = dropCode('frame_too_long');
+const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
+const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
+const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
+
+const REPLIES_PER_SERVICE = 32;
+const ERRORS_IN_A_ROW = 8;
+
+const SLOT_ADDR = ADDR_SLOT_ICMP;
+
+/** `open`: the host does not let us have a ping socket. Below all drop codes. */
+const REFUSED = -1000;
+
+export class IcmpHandler implements FlowHandler {
+  private readonly ctx: StackContext;
+  private readonly nat: NatTables;
+  private readonly flows: PingFlows;
+  /** Flows whose sockets were not emptied. */
+  private readonly ready: SlotQueue;
+  private readonly errors: PingErrors;
+  private readonly selfEcho: SelfEcho;
+  private readonly span: RowSpan;
+  private readonly target: NatResult;
+  private readonly outbound4: Int32Array | null;
+  private readonly outbound6: Int32Array | null;
+  private stalled: boolean;
+  private hinted: boolean;
+
+  constructor(ctx: StackContext) {
+    const capacity = ctx.config.maxPingFlows;
+    const { ip4, ip6 } = ctx.config;
+    this.ctx = ctx;
+    this.nat = natTables(ctx.config);
+    this.flows = new PingFlows(capacity, ctx.clock, ctx.random);
+    this.ready = new SlotQueue(capacity);
+    this.errors = new PingErrors(ctx, this.nat, this.flows);
+    this.selfEcho = new SelfEcho(ctx);
+    this.span = new RowSpan();
+    this.target = new NatResult();
+    this.outbound4 = ip4 === null ? null : wordsOrNull(ip4.outboundAddr);
+    this.outbound6 = ip6 === null ? null : wordsOrNull(ip6.outboundAddr);
+    this.stalled = false;
+    this.hinted = false;
+  }
+
+  // ---- FlowHandler ----------------------------------------------------------------------------------------------
+
+  fromGuest(frame: FrameInfo): number {
+    const { port, io } = this.ctx;
+    const off = frame.l4Off;
+    const v4 = frame.version === 4;
+    if (port.pull(off + ICMP_HEADER_LEN) < off + ICMP_HEADER_LEN) return this.drop(frame, DROP_HEAD_TOO_SHORT);
+    const bad = icmpCheck(port.head, off, off + frame.l4Len);
+    if (bad !== 0) return this.drop(frame, bad);
+    const echo = v4
+      ? frame.protocol === IP_PROTO_ICMP && icmpType(port.head, off) === ICMP_ECHO_REQUEST
+      : frame.protocol === IP_PROTO_ICMPV6 && icmpType(port.head, off) === ICMPV6_ECHO_REQUEST;
+    if (!echo) return this.drop(frame, DROP_ICMP_UNSUPPORTED);
+    if (icmpCode(port.head, off) !== 0) return this.drop(frame, DROP_ICMP_MALFORMED);
+    const id = icmpId(port.head, off);
+    if (!this.span.narrow(io.rows, frame.row, frame.rowCount, off, frame.l4Len)) {
+      return this.drop(frame, DROP_ICMP_MALFORMED);
+    }
+    if (!port.csumPartial && !this.checksumGood(frame)) return this.drop(frame, DROP_ICMP_MALFORMED);
+
+    this.fillProbe(frame, id);
+    let slot = this.flows.table.lookup();
+    if (slot < 0) {
+      slot = this.open(frame, id);
+      if (slot < 0) {
+        if (slot !== REFUSED) return this.drop(frame, -slot);
+        const answered = this.isForUs(v4) && this.selfEcho.answer(frame);
+        return answered ? frame.row : this.drop(frame, DROP_HOST_SOCKET_ERROR);
+      }
+    }
+    this.flows.touch(slot);
+    if (this.flows.ttl[slot] !== frame.ttl) this.setTtl(slot, v4, frame.ttl);
+    if (this.send(slot) < 0) this.drop(frame, DROP_HOST_SOCKET_ERROR);
+    return frame.row;
+  }
+
+  endOfBatch(): void {
+    // Requests leave one by one.
+  }
+
+  onSocket(kind: number, index: number, generation: number, events: number): void {
+    if (kind !== KEY_PING || !this.flows.isCurrent(index, generation)) return;
+    if ((events & EPOLLERR) !== 0) this.errors.drain(index);
+    if ((events & EPOLLIN) === 0) return;
+    this.ready.push(index);
+    if (!this.stalled) this.serve(index);
+  }
+
+  onGuestReady(): void {
+    this.stalled = false;
+    this.resume();
+  }
+
+  onTimer(): void {
+    const { timers } = this.flows;
+    for (let slot = timers.expire(this.ctx.clock.nowMs); slot >= 0; slot = timers.expire(this.ctx.clock.nowMs)) {
+      this.close(slot);
+    }
+    if (this.busy) this.resume();
+  }
+
+  nextDeadline(): number {
+    return this.flows.timers.nextDeadline();
+  }
+
+  get busy(): boolean {
+    return !this.stalled && this.ready.length > 0;
+  }
+
+  reset(): void {
+    for (let slot = this.flows.order.first(); slot >= 0; slot = this.flows.order.first()) this.close(slot);
+    this.stalled = false;
+  }
+
+  // ---- flows ----------------------------------------------------------------------------------------------------
+
+  private drop(frame: FrameInfo, code: DropCode): number {
+    this.ctx.counters[C_DROPS + code]++;
+    return frame.row;
+  }
+
+  private fillProbe(frame: FrameInfo, id: number): void {
+    const { probe } = this.flows.table;
+    for (let i = 0; i < 8; i++) probe[i] = frame.addr[i];
+    probe[KEY_WORDS - 1] = id;
+  }
+
+  private checksumGood(frame: FrameInfo): boolean {
+    const a = frame.addr;
+    const sum =
+      frame.version === 4
+        ? 0
+        : pseudoHeaderSum6(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], IP_PROTO_ICMPV6, frame.l4Len);
+    return checksumOk(this.ctx.io.checksum(this.span.first, this.span.count, sum));
+  }
+
+  /** Is what `target` holds an echo to ourselves: to the host's loopback, or to our own address on the link? */
+  private isForUs(v4: boolean): boolean {
+    const { dst, src } = this.target;
+    if (isLoopback(dst[0], dst[1], dst[2], dst[3])) return true;
+    if (!natOurAddress(this.nat, v4, this.target)) return false;
+    return src[0] === dst[0] && src[1] === dst[1] && src[2] === dst[2] && src[3] === dst[3];
+  }
+
+  private evict(): boolean {
+    const slot = this.flows.order.first();
+    if (slot < 0) return false;
+    this.close(slot);
+    return true;
+  }
+
+  private close(slot: number): void {
+    const fd = this.flows.fd[slot];
+    this.ready.remove(slot);
+    this.flows.free(slot);
+    this.ctx.io.close(fd);
+    this.ctx.counters[C_FLOWS_ICMP] = this.flows.table.count;
+  }
+
+  /** Makes a flow for a request. Returns its number, REFUSED (`target` is filled), or minus a drop code. */
+  private open(frame: FrameInfo, id: number): number {
+    const { ctx, flows, target } = this;
+    const a = frame.addr;
+    const v4 = frame.version === 4;
+    if (isV4(a[0], a[1], a[2]) !== v4) return -DROP_SOURCE_INVALID;
+    if (isV4(a[4], a[5], a[6]) !== v4) return -DROP_DESTINATION_INVALID;
+    if (isUnspecified(a[0], a[1], a[2], a[3]) || isMulticast(a[0], a[1], a[2], a[3])) return -DROP_SOURCE_INVALID;
+    if (isLoopback(a[0], a[1], a[2], a[3])) return -DROP_LOOPBACK_ADDRESS;
+    const code = natToHost(this.nat, frame.protocol, a[4], a[5], a[6], a[7], 0, target);
+    if (code !== 0) return -code;
+
+    if (flows.full && !this.evict()) return -DROP_FLOW_TABLE_FULL;
+    const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
+    let fd = ctx.io.socket(family, SOCK_ICMP);
+    if ((fd === -EMFILE || fd === -ENFILE) && this.evict()) fd = ctx.io.socket(family, SOCK_ICMP);
+    if (fd === -EMFILE || fd === -ENFILE) return -DROP_NO_DESCRIPTORS;
+    if (fd < 0) {
+      this.hint(fd);
+      return REFUSED;
+    }
+    if (this.prepare(fd, family) < 0) {
+      ctx.io.close(fd);
+      return -DROP_HOST_SOCKET_ERROR;
+    }
+    this.fillProbe(frame, id);
+    const slot = flows.open(fd, target.dst);
+    ctx.counters[C_FLOWS_OPENED_ICMP]++;
+    ctx.counters[C_FLOWS_ICMP] = flows.table.count;
+    const key = (KEY_PING << KEY_KIND_SHIFT) | slot;
+    if (ctx.io.watch(fd, EPOLLIN | EPOLLET, key, flows.table.generation[slot]) < 0) {
+      this.close(slot);
+      return -DROP_NO_DESCRIPTORS;
+    }
+    return slot;
+  }
+
+  /** Binds as configured, connects to `target`. Returns 0 or -errno. */
+  private prepare(fd: number, family: number): number {
+    const { io, config } = this.ctx;
+    const { dst, scope, local } = this.target;
+    const v4 = family === AF_INET;
+    if (!local) {
+      const ifname = v4 ? config.ip4?.outboundIf : config.ip6?.outboundIf;
+      if (typeof ifname === 'string') {
+        const r = io.bindToDevice(fd, ifname);
+        if (r < 0) return r;
+      }
+      const from = v4 ? this.outbound4 : this.outbound6;
+      if (from !== null) {
+        addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, 0, from[0], from[1], from[2], from[3]);
+        const r = io.bind(fd, SLOT_ADDR);
+        if (r < 0) return r;
+      }
+    }
+    if (v4) io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
+    else io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+    addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, scope, dst[0], dst[1], dst[2], dst[3]);
+    const r = io.connect(fd, SLOT_ADDR);
+    if (r !== -EACCES || !v4) return r;
+    io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
+    return io.connect(fd, SLOT_ADDR);
+  }
+
+  private hint(error: number): void {
+    if (this.hinted) return;
+    this.hinted = true;
+    const why =
+      error === -EACCES || error === -EPERM
+        ? 'the group of this process is not in net.ipv4.ping_group_range'
+        : `errno ${String(-error)}`;
+    this.ctx.log('warn', `no ICMP echo for the guest beyond the gateway: ${why}`);
+  }
+
+  private setTtl(slot: number, v4: boolean, ttl: number): void {
+    this.flows.ttl[slot] = ttl;
+    if (ttl === 0) return;
+    if (v4) this.ctx.io.setsockopt(this.flows.fd[slot], IPPROTO_IP, IP_TTL, ttl);
+    else this.ctx.io.setsockopt(this.flows.fd[slot], IPPROTO_IPV6, IPV6_UNICAST_HOPS, ttl);
+  }
+
+  /** The kernel fills in identifier and checksum. Returns bytes sent or -errno. */
+  private send(slot: number): number {
+    const { io } = this.ctx;
+    const { first, count } = this.span;
+    const n = io.send(this.flows.fd[slot], first, count, 0);
+    if (n >= 0 || n === -EAGAIN) return n;
+    // It may be the error of an earlier request, reported now.
+    this.errors.drain(slot);
+    return io.send(this.flows.fd[slot], first, count, 0);
+  }
+
+  // ---- replies --------------------------------------------------------------------------------------------------
+
+  private resume(): void {
+    for (let n = this.ready.length; n > 0 && !this.stalled && this.ready.length > 0; n--) {
+      this.serve(this.ready.first());
+    }
+  }
+
+  private serve(slot: number): void {
+    this.ready.remove(slot);
+    const { io } = this.ctx;
+    const fd = this.flows.fd[slot];
+    let errors = 0;
+    for (let n = 0; n < REPLIES_PER_SERVICE; n++) {
+      this.headerRow(ROWS_MISC);
+      const length = io.recv(fd, ROWS_MISC, 1, MSG_PEEK | MSG_TRUNC);
+      if (length === -EAGAIN) return;
+      if (length < 0) {
+        if (++errors >= ERRORS_IN_A_ROW) {
+          this.close(slot);
+          return;
+        }
+        this.errors.drain(slot);
+        continue;
+      }
+      errors = 0;
+      if (!this.reply(slot, fd, length)) {
+        this.stalled = true;
+        this.ready.push(slot);
+        return;
+      }
+    }
+    this.ready.push(slot);
+  }
+
+  /** Row `row` names scratch memory for the ICMP header of what is received. */
+  private headerRow(row: number): void {
+    const { rows, scratchRegion } = this.ctx.io;
+    rows.region[row] = scratchRegion;
+    rows.offset[row] = SCRATCH_MISC;
+    rows.length[row] = ICMP_HEADER_LEN;
+  }
+
+  private discard(fd: number, code: DropCode): boolean {
+    this.headerRow(ROWS_MISC);
+    this.ctx.io.recv(fd, ROWS_MISC, 1, 0);
+    this.ctx.counters[C_DROPS + code]++;
+    return true;
+  }
+
+  /** Moves the message of `length` bytes at the head of the socket's queue to the guest. False: no room, it is left. */
+  private reply(slot: number, fd: number, length: number): boolean {
+    const { ctx } = this;
+    const { port, io } = ctx;
+    const key = this.flows.table.keys;
+    const k = KEY_WORDS * slot;
+    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const headerLen = (v4 ? OUTPUT_HEADER_LEN4 : OUTPUT_HEADER_LEN6) + ICMP_HEADER_LEN;
+    const payload = length - ICMP_HEADER_LEN;
+    if (payload < 0) return this.discard(fd, DROP_ICMP_MALFORMED);
+    if (headerLen + payload > Math.min(port.maxFrame, MAX_FRAME)) return this.discard(fd, DROP_FRAME_TOO_LONG);
+    const rowCount = port.reserve(headerLen, payload, ROWS_OUT + 1);
+    if (rowCount < 0) return false;
+    this.headerRow(ROWS_OUT);
+    const received = io.recv(fd, ROWS_OUT, rowCount + 1, MSG_TRUNC);
+    const type = icmpType(io.scratch, SCRATCH_MISC);
+    if (received !== length || type !== (v4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY)) {
+      port.cancel();
+      if (received !== -EAGAIN) ctx.counters[C_DROPS + DROP_ICMP_UNSUPPORTED]++;
+      return true;
+    }
+    const id = key[k + KEY_WORDS - 1];
+    const seq = icmpSeq(io.scratch, SCRATCH_MISC);
+    let sum = (type << 8) + id + seq;
+    if (!v4) {
+      sum += pseudoHeaderSum6(
+        key[k + 4],
+        key[k + 5],
+        key[k + 6],
+        key[k + 7],
+        key[k],
+        key[k + 1],
+        key[k + 2],
+        key[k + 3],
+        IP_PROTO_ICMPV6,
+        length,
+      );
+    }
+    if (rowCount > 0) sum = io.checksum(ROWS_OUT + 1, rowCount, sum);
+    port.front();
+    const at = outputHeaders(
+      ctx,
+      v4 ? 4 : 6,
+      key[k + 4],
+      key[k + 5],
+      key[k + 6],
+      key[k + 7],
+      key[k],
+      key[k + 1],
+      key[k + 2],
+      key[k + 3],
+      v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6,
+      length,
+      OUTPUT_TTL,
+      0,
+      0,
+    );
+    icmpWrite(port.out, at, type, 0, checksumFinish(sum), (id << 16) | seq);
+    port.commit(payload, 0, 0, 0, GSO_NONE, 0);
+    countToGuest(ctx, CLASS_ICMP, headerLen + payload);
+    this.flows.touch(slot);
+    return true;
+  }
+}
+
+function wordsOrNull(bytes: Uint8Array | null): Int32Array | null {
+  if (bytes === null) return null;
+  const words = new Int32Array(4);
+  addressWords(bytes, words, 0);
+  return words;
+}

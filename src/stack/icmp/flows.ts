@@ -1,0 +1,71 @@
+/** State of echo flows: columns indexed by flow number, order of use, time limit. */
+import { FlowTable, KEY_WORDS, SlotQueue } from '../flow-table';
+import type { Clock, Random } from '../ports';
+import { TimerWheel } from '../timers';
+
+const IDLE_MS = 60_000;
+
+export class PingFlows {
+  /** Keyed by guest's address, destination as the guest sees it, and the guest's identifier in place of the ports. */
+  readonly table: FlowTable;
+  /** Flows in use, least recently used first. */
+  readonly order: SlotQueue;
+  readonly timers: TimerWheel;
+  /** Connected socket; -1: the number is not in use. */
+  readonly fd: Int32Array;
+  /** Hop limit the socket is set to; -1: not set yet. */
+  readonly ttl: Int16Array;
+  /** Host-side destination, four words a flow. */
+  readonly peer: Int32Array;
+  private readonly clock: Clock;
+
+  constructor(capacity: number, clock: Clock, random: Random) {
+    this.table = new FlowTable(capacity, random.u32(), random.u32());
+    this.order = new SlotQueue(capacity);
+    this.timers = new TimerWheel(capacity, clock.nowMs);
+    this.fd = new Int32Array(capacity).fill(-1);
+    this.ttl = new Int16Array(capacity);
+    this.peer = new Int32Array(4 * capacity);
+    this.clock = clock;
+  }
+
+  /** Is `slot` the flow that `generation` was watched for? */
+  isCurrent(slot: number, generation: number): boolean {
+    return slot < this.table.capacity && this.fd[slot] >= 0 && this.table.generation[slot] === generation;
+  }
+
+  get full(): boolean {
+    return this.table.count === this.table.capacity;
+  }
+
+  /** Makes a flow under the key in `table.probe`; the table must not be full. */
+  open(fd: number, peer: Int32Array): number {
+    const slot = this.table.alloc();
+    this.table.insert(slot);
+    this.fd[slot] = fd;
+    this.ttl[slot] = -1;
+    for (let i = 0; i < 4; i++) this.peer[4 * slot + i] = peer[i];
+    this.touch(slot);
+    return slot;
+  }
+
+  /** Forgets a flow. Its socket is the caller's to close. */
+  free(slot: number): void {
+    this.fd[slot] = -1;
+    this.order.remove(slot);
+    this.timers.cancel(slot);
+    this.table.remove(slot);
+    this.table.free(slot);
+  }
+
+  touch(slot: number): void {
+    this.order.remove(slot);
+    this.order.push(slot);
+    this.timers.set(slot, this.clock.nowMs + IDLE_MS);
+  }
+
+  /** The guest's identifier. */
+  id(slot: number): number {
+    return this.table.keys[KEY_WORDS * slot + KEY_WORDS - 1];
+  }
+}

@@ -1,0 +1,89 @@
+/** Errors about echo requests: the sockets' error queues, turned into ICMP errors to the guest. */
+import { addrSlotWord, isV4 } from '../address';
+import { ADDR_SLOT_ICMP, ROWS_MISC, SCRATCH_MISC } from '../context';
+import type { StackContext } from '../context';
+import { KEY_WORDS } from '../flow-table';
+import { NatResult, natSourceToGuest } from '../nat';
+import type { NatTables } from '../nat';
+import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
+import { ICMP_ECHO_REQUEST, ICMP_HEADER_LEN, icmpSeq, icmpType, ICMPV6_ECHO_REQUEST, icmpWrite } from '../wire/icmp';
+import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
+import type { PingFlows } from './flows';
+import { IcmpErrorSender, icmpErrorKnown, MAX_QUOTE6 } from './icmp-error';
+
+const ORIGIN_ICMP = 2;
+const ORIGIN_ICMP6 = 3;
+const SLOT_OFFENDER = ADDR_SLOT_ICMP + 1;
+const SLOT_DEST = ADDR_SLOT_ICMP + 2;
+const ERRORS_PER_CALL = 32;
+/** Hop limit shown in a quoted request whose real one is not known. */
+const QUOTED_TTL = 64;
+
+export class PingErrors {
+  private readonly ctx: StackContext;
+  private readonly nat: NatTables;
+  private readonly flows: PingFlows;
+  private readonly sender: IcmpErrorSender;
+  private readonly found: NatResult;
+
+  constructor(ctx: StackContext, nat: NatTables, flows: PingFlows) {
+    this.ctx = ctx;
+    this.nat = nat;
+    this.flows = flows;
+    this.sender = new IcmpErrorSender(ctx);
+    this.found = new NatResult();
+  }
+
+  /** Empties the error queue of a flow's socket. */
+  drain(slot: number): void {
+    const { io } = this.ctx;
+    for (let i = 0; i < ERRORS_PER_CALL; i++) {
+      io.rows.region[ROWS_MISC] = io.scratchRegion;
+      io.rows.offset[ROWS_MISC] = SCRATCH_MISC;
+      io.rows.length[ROWS_MISC] = MAX_QUOTE6;
+      if (io.recvError(this.flows.fd[slot], SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1) <= 0) return;
+      this.report(slot);
+    }
+  }
+
+  /** The kernel returns the request from its ICMP header on, with the identifier it had on the wire. */
+  private report(slot: number): void {
+    const { ctx, found } = this;
+    const { io } = ctx;
+    const error = io.sockErrOut;
+    const key = this.flows.table.keys;
+    const k = KEY_WORDS * slot;
+    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    if (error[SOCKERR_ORIGIN] !== (v4 ? ORIGIN_ICMP : ORIGIN_ICMP6) || !icmpErrorKnown(v4, error[SOCKERR_TYPE])) return;
+    const w0 = addrSlotWord(io.addrs, SLOT_OFFENDER, 0);
+    const w1 = addrSlotWord(io.addrs, SLOT_OFFENDER, 1);
+    const w2 = addrSlotWord(io.addrs, SLOT_OFFENDER, 2);
+    const w3 = addrSlotWord(io.addrs, SLOT_OFFENDER, 3);
+    const p = 4 * slot;
+    const { peer } = this.flows;
+    if (peer[p] === w0 && peer[p + 1] === w1 && peer[p + 2] === w2 && peer[p + 3] === w3) {
+      for (let i = 0; i < 4; i++) found.src[i] = key[k + 4 + i];
+    } else if (natSourceToGuest(this.nat, ctx.link, w0, w1, w2, w3, found) !== 0) {
+      return;
+    }
+    const length = Math.min(error[SOCKERR_LENGTH], MAX_QUOTE6);
+    const request = v4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
+    // Without its header the guest could not tell which request this is about.
+    if (length < ICMP_HEADER_LEN || icmpType(io.scratch, SCRATCH_MISC) !== request) return;
+    const seq = icmpSeq(io.scratch, SCRATCH_MISC);
+    icmpWrite(io.scratch, SCRATCH_MISC, request, 0, 0, (this.flows.id(slot) << 16) | seq);
+    this.sender.send(
+      error[SOCKERR_TYPE],
+      error[SOCKERR_CODE],
+      error[SOCKERR_INFO],
+      found.src,
+      key,
+      k,
+      v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6,
+      this.flows.ttl[slot] > 0 ? this.flows.ttl[slot] : QUOTED_TTL,
+      io.scratch,
+      SCRATCH_MISC,
+      length,
+    );
+  }
+}

@@ -1,0 +1,58 @@
+/** Echo replies that we give ourselves (RFC 792, RFC 4443 §4.2), for when the host does not let us send any. */
+import type { FrameInfo, StackContext } from '../context';
+import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../output';
+import { MAX_HEAD } from '../ports';
+import { checksumAdd, checksumFinish, pseudoHeaderSum6 } from '../wire/checksum';
+import { ICMP_ECHO_REPLY, ICMPV6_ECHO_REPLY, icmpSetChecksum } from '../wire/icmp';
+import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
+
+export class SelfEcho {
+  private readonly ctx: StackContext;
+  private readonly frame: DataView;
+
+  constructor(ctx: StackContext) {
+    this.ctx = ctx;
+    this.frame = new DataView(new ArrayBuffer(MAX_HEAD));
+  }
+
+  /**
+   * Answers the echo request in `frame`. Only what can be copied from `port.head` is: a request whose frame is longer
+   * than MAX_HEAD bytes is refused with false (nothing else in the stack reads payload).
+   */
+  answer(frame: FrameInfo): boolean {
+    const { ctx } = this;
+    const { port } = ctx;
+    const v4 = frame.version === 4;
+    const a = frame.addr;
+    const out = this.frame;
+    const end = frame.l4Off + frame.l4Len;
+    if (port.pull(end) < end) return false;
+    const at = outputHeadersTo(
+      ctx,
+      out,
+      0,
+      frame.version,
+      a[4],
+      a[5],
+      a[6],
+      a[7],
+      a[0],
+      a[1],
+      a[2],
+      a[3],
+      v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6,
+      frame.l4Len,
+      OUTPUT_TTL,
+      0,
+      0,
+    );
+    const head = port.head;
+    for (let i = 0; i < frame.l4Len; i++) out.setUint8(at + i, head.getUint8(frame.l4Off + i));
+    out.setUint8(at, v4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY);
+    icmpSetChecksum(out, at, 0);
+    const sum = v4 ? 0 : pseudoHeaderSum6(a[4], a[5], a[6], a[7], a[0], a[1], a[2], a[3], IP_PROTO_ICMPV6, frame.l4Len);
+    icmpSetChecksum(out, at, checksumFinish(checksumAdd(out, at, frame.l4Len, sum)));
+    sendSmall(ctx, out, at + frame.l4Len, CLASS_ICMP);
+    return true;
+  }
+}

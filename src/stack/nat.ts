@@ -1,0 +1,282 @@
+/**
+ * Address translation between the guest's view and the host's, compatible with passt's documented rules. Pure
+ * functions over words; nothing is allocated after `natTables`.
+ *
+ * Theory of operation. The guest shares its address with the host, so two things need a name of their own on the
+ * guest's side: the host's loopback (`mapHostLoopback`, by default the gateway) and the host's own address
+ * (`mapGuestAddr`). Destinations are rewritten toward the host (`natToHost`), sources toward the guest
+ * (`natSourceToGuest`). Everything else passes unchanged: there is no port translation here and no state. Replies of
+ * a flow never come here: a flow remembers the addresses its guest side uses.
+ *
+ * Differences from passt, on purpose: a resolver to match without a resolver to go to matches nothing (passt then
+ * sends queries to 0.0.0.0), and a guest address that was never observed is never `::`.
+ */
+import {
+  addressWords,
+  isLinkLocal6,
+  isLoopback,
+  isMulticast,
+  isUnspecified,
+  isV4,
+  V4_MAPPED,
+  wordsEqual,
+} from './address';
+import type { AddressBytes, StackConfig } from './config';
+import type { LinkState } from './context';
+import { dropCode, type DropCode } from './counters';
+
+const DROP_FAMILY_DISABLED = dropCode('family_disabled');
+const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');
+const DROP_SOURCE_INVALID = dropCode('source_invalid');
+const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
+
+const PROTO_TCP = 6;
+const PROTO_UDP = 17;
+const PORT_DNS = 53;
+const PORT_DNS_TLS = 853;
+
+/** One family's addresses as words, four each; flags say which are set. */
+interface FamilyTables {
+  readonly enabled: boolean;
+  readonly words: Int32Array;
+  readonly set: Uint8Array;
+  /** The assigned address is (as far as we know) the host's own. */
+  readonly assignedIsHost: boolean;
+  /** Interface index for link-local host destinations; 0: none. */
+  readonly scopeId: number;
+}
+
+// Rows of FamilyTables.words; four words each.
+const MAP_HOST_LOOPBACK = 0;
+const MAP_GUEST_ADDR = 1;
+const ASSIGNED = 2;
+const DNS_MATCH = 3;
+const DNS_HOST = 4;
+/** Our own address on the link: IPv4 gateway, IPv6 our link-local. */
+const OURS = 5;
+const ROW_COUNT = 6;
+
+/** `StackConfig`'s addresses, converted once. */
+export interface NatTables {
+  readonly v4: FamilyTables;
+  readonly v6: FamilyTables;
+}
+
+/** Where the functions below leave their result. Reused; four words each, IPv4 as v4-mapped. */
+export class NatResult {
+  readonly src: Int32Array = new Int32Array(4);
+  readonly dst: Int32Array = new Int32Array(4);
+  /** `natToHost`: scope id for `dst`; 0: none. */
+  scope = 0;
+  /**
+   * `natToHost`: `dst` is loopback or the host's own address. `outboundIf` and `outboundAddr` must not be applied:
+   * a socket bound to another interface never gets an answer from there.
+   */
+  local = false;
+}
+
+function familyTables(
+  rows: readonly (AddressBytes | null)[],
+  enabled: boolean,
+  assignedIsHost: boolean,
+  scopeId: number,
+): FamilyTables {
+  const words = new Int32Array(4 * ROW_COUNT);
+  const set = new Uint8Array(ROW_COUNT);
+  rows.forEach((bytes, row) => {
+    if (bytes === null) return;
+    addressWords(bytes, words, 4 * row);
+    set[row] = 1;
+  });
+  return { enabled, words, set, assignedIsHost, scopeId };
+}
+
+/** Converts the addresses of `config`. Allocates; called once. */
+export function natTables(config: StackConfig): NatTables {
+  const { ip4, ip6 } = config;
+  return {
+    v4: familyTables(
+      ip4 === null
+        ? []
+        : [ip4.mapHostLoopback, ip4.mapGuestAddr, ip4.guestAddr, ip4.dnsMatch, ip4.dnsHost, ip4.gateway],
+      ip4 !== null,
+      ip4 !== null && !ip4.addrFixed,
+      0,
+    ),
+    v6: familyTables(
+      ip6 === null
+        ? []
+        : [ip6.mapHostLoopback, ip6.mapGuestAddr, ip6.guestAddr, ip6.dnsMatch, ip6.dnsHost, ip6.ourLinkLocal],
+      ip6 !== null,
+      ip6 !== null && !ip6.addrFixed,
+      ip6 === null ? 0 : ip6.scopeId,
+    ),
+  };
+}
+
+function matches(t: FamilyTables, row: number, w0: number, w1: number, w2: number, w3: number): boolean {
+  return t.set[row] === 1 && wordsEqual(t.words, 4 * row, w0, w1, w2, w3);
+}
+
+function copyRow(t: FamilyTables, row: number, to: Int32Array): void {
+  const from = 4 * row;
+  to[0] = t.words[from];
+  to[1] = t.words[from + 1];
+  to[2] = t.words[from + 2];
+  to[3] = t.words[from + 3];
+}
+
+function setWords(to: Int32Array, w0: number, w1: number, w2: number, w3: number): void {
+  to[0] = w0;
+  to[1] = w1;
+  to[2] = w2;
+  to[3] = w3;
+}
+
+/** Addresses that mean nothing without an interface: fe80::/10, ff01::/16 and ff02::/16 whatever their flags. */
+function needsScope(w0: number, w1: number, w2: number): boolean {
+  if (isV4(w0, w1, w2)) return false;
+  if (isLinkLocal6(w0)) return true;
+  const scope = (w0 >>> 16) & 0xf;
+  return w0 >>> 24 === 0xff && (scope === 1 || scope === 2);
+}
+
+/**
+ * Destination on the host of what the guest sends to `w0…w3`, port `port` (0 for echo; host order).
+ * Fills `out.dst`, `out.scope`, `out.local`. Returns 0 or a drop code; `out` is then undefined.
+ *
+ * Loopback destinations must not come from the guest: the host's loopback is reached through its mapping only.
+ */
+export function natToHost(
+  nat: NatTables,
+  protocol: number,
+  w0: number,
+  w1: number,
+  w2: number,
+  w3: number,
+  port: number,
+  out: NatResult,
+): DropCode {
+  const t = isV4(w0, w1, w2) ? nat.v4 : nat.v6;
+  if (!t.enabled) return DROP_FAMILY_DISABLED;
+  if (isUnspecified(w0, w1, w2, w3)) return DROP_DESTINATION_INVALID;
+  if (isLoopback(w0, w1, w2, w3)) return DROP_LOOPBACK_ADDRESS;
+
+  const resolver = (protocol === PROTO_TCP || protocol === PROTO_UDP) && (port === PORT_DNS || port === PORT_DNS_TLS);
+  const dst = out.dst;
+  if (resolver && t.set[DNS_HOST] === 1 && matches(t, DNS_MATCH, w0, w1, w2, w3)) {
+    copyRow(t, DNS_HOST, dst);
+  } else if (matches(t, MAP_HOST_LOOPBACK, w0, w1, w2, w3)) {
+    if (t === nat.v4) setWords(dst, 0, 0, V4_MAPPED, 0x7f000001);
+    else setWords(dst, 0, 0, 0, 1);
+  } else if (t.set[ASSIGNED] === 1 && matches(t, MAP_GUEST_ADDR, w0, w1, w2, w3)) {
+    copyRow(t, ASSIGNED, dst);
+  } else {
+    setWords(dst, w0, w1, w2, w3);
+  }
+  out.scope = needsScope(dst[0], dst[1], dst[2]) ? t.scopeId : 0;
+  out.local =
+    isLoopback(dst[0], dst[1], dst[2], dst[3]) ||
+    (t.assignedIsHost && matches(t, ASSIGNED, dst[0], dst[1], dst[2], dst[3]));
+  return 0;
+}
+
+function isObserved(link: LinkState, w0: number, w1: number, w2: number, w3: number): boolean {
+  if (isV4(w0, w1, w2)) return w3 === link.guest4;
+  return wordsEqual(link.guest6, 0, w0, w1, w2, w3) || wordsEqual(link.guest6LinkLocal, 0, w0, w1, w2, w3);
+}
+
+/**
+ * Address under which the guest sees the host-side peer `w0…w3`: fills `out.src`. Also for the offender of an ICMP
+ * error. Returns 0, or a drop code if there is no address to show.
+ */
+export function natSourceToGuest(
+  nat: NatTables,
+  link: LinkState,
+  w0: number,
+  w1: number,
+  w2: number,
+  w3: number,
+  out: NatResult,
+): DropCode {
+  const v4 = isV4(w0, w1, w2);
+  const t = v4 ? nat.v4 : nat.v6;
+  if (!t.enabled) return DROP_FAMILY_DISABLED;
+  const loopback = isLoopback(w0, w1, w2, w3);
+  const theLoopback = v4 ? w3 === 0x7f000001 : loopback;
+  if (theLoopback && t.set[MAP_HOST_LOOPBACK] === 1) {
+    copyRow(t, MAP_HOST_LOOPBACK, out.src);
+  } else if (t.set[MAP_GUEST_ADDR] === 1 && matches(t, ASSIGNED, w0, w1, w2, w3)) {
+    copyRow(t, MAP_GUEST_ADDR, out.src);
+  } else if (
+    loopback ||
+    isUnspecified(w0, w1, w2, w3) ||
+    matches(t, ASSIGNED, w0, w1, w2, w3) ||
+    isObserved(link, w0, w1, w2, w3)
+  ) {
+    // The guest could not answer these: it would answer itself.
+    if (t.set[OURS] === 0) return DROP_SOURCE_INVALID;
+    copyRow(t, OURS, out.src);
+  } else {
+    setWords(out.src, w0, w1, w2, w3);
+  }
+  return 0;
+}
+
+function isZero(words: Int32Array): boolean {
+  return (words[0] | words[1] | words[2] | words[3]) === 0;
+}
+
+/**
+ * What the guest sees of a connection or datagram that peer `p0…p3` sent to the host's address `l0…l3`: fills
+ * `out.src` and `out.dst`. `target` is the listener's fixed guest-side address as four words, or null. Ports are the
+ * caller's. Returns 0, or a drop code: refuse the connection, drop the datagram.
+ */
+export function natToGuest(
+  nat: NatTables,
+  link: LinkState,
+  p0: number,
+  p1: number,
+  p2: number,
+  p3: number,
+  l0: number,
+  l1: number,
+  l2: number,
+  l3: number,
+  target: Int32Array | null,
+  out: NatResult,
+): DropCode {
+  const code = natSourceToGuest(nat, link, p0, p1, p2, p3, out);
+  if (code !== 0) return code;
+  const { src, dst } = out;
+  const v4 = isV4(p0, p1, p2);
+  if (target !== null) {
+    // A rule's target of the other family cannot be reached: there is no protocol translation.
+    if (isV4(target[0], target[1], target[2]) !== v4) return DROP_DESTINATION_INVALID;
+    setWords(dst, target[0], target[1], target[2], target[3]);
+    return 0;
+  }
+  if (isMulticast(l0, l1, l2, l3)) {
+    setWords(dst, l0, l1, l2, l3);
+    return 0;
+  }
+  if (v4) {
+    if (link.guest4 === 0) return DROP_DESTINATION_INVALID;
+    setWords(dst, 0, 0, V4_MAPPED, link.guest4);
+    return 0;
+  }
+  const preferred = isLinkLocal6(src[0]) ? link.guest6LinkLocal : link.guest6;
+  const other = preferred === link.guest6 ? link.guest6LinkLocal : link.guest6;
+  const from = isZero(preferred) ? other : preferred;
+  if (isZero(from)) return DROP_DESTINATION_INVALID;
+  setWords(dst, from[0], from[1], from[2], from[3]);
+  return 0;
+}
+
+/** Our own address on the link, for errors that we report ourselves: fills `out.src`. False if there is none. */
+export function natOurAddress(nat: NatTables, v4: boolean, out: NatResult): boolean {
+  const t = v4 ? nat.v4 : nat.v6;
+  if (t.set[OURS] === 0) return false;
+  copyRow(t, OURS, out.src);
+  return true;
+}

@@ -1,0 +1,254 @@
+/**
+ * Neighbour Discovery, RFC 4861: we are the guest's router, and the neighbour at every address.
+ *
+ * Solicitations are answered for any target but the guest's own addresses and those under duplicate address detection
+ * (source `::`, RFC 4862 §5.4). Advertisements from the guest are only learnt from (its source address, by the stack).
+ * Router advertisements answer solicitations, are sent when the link comes up, and are repeated every 200 to 600 s.
+ */
+import { addressWords, wordsEqual } from './address';
+import type { FrameInfo, StackContext } from './context';
+import type { DropCode } from './counters';
+import { dropCode } from './counters';
+import type { Mac } from './link';
+import { macFor } from './link';
+import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall } from './output';
+import { MAX_HEADER } from './ports';
+import { checksumAdd, checksumFinish, checksumOk, pseudoHeaderSum6 } from './wire/checksum';
+import { encodeNames } from './wire/domain-name';
+import { icmpSetChecksum, icmpType } from './wire/icmp';
+import {
+  NA_OVERRIDE,
+  NA_ROUTER,
+  NA_SOLICITED,
+  NDP_HOP_LIMIT,
+  NDP_INFINITE,
+  NDP_NA_LEN,
+  NDP_NEIGHBOR_SOLICITATION,
+  NDP_NS_LEN,
+  NDP_OPTION_SOURCE_LL,
+  NDP_OPTION_TARGET_LL,
+  NDP_PREFIX_AUTONOMOUS,
+  NDP_PREFIX_ON_LINK,
+  NDP_RA_LEN,
+  NDP_ROUTER_SOLICITATION,
+  NDP_RS_LEN,
+  RA_MANAGED,
+  ndpCheck,
+  ndpFindOption,
+  ndpTargetWord,
+  ndpWriteDnssl,
+  ndpWriteLinkLayer,
+  ndpWriteMtu,
+  ndpWriteNa,
+  ndpWriteNs,
+  ndpWritePrefix64,
+  ndpWriteRa,
+  ndpWriteRdnss,
+} from './wire/icmpv6/ndp';
+import { IP_PROTO_ICMPV6 } from './wire/ipv4';
+import { ipv6IsLoopback, ipv6IsMulticast, ipv6IsUnspecified } from './wire/ipv6';
+
+const DROP_NDP_MALFORMED = dropCode('ndp_malformed');
+const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
+
+/** Smallest MTU an IPv6 link may have (RFC 8200 §5); a smaller one is not advertised. */
+const IPV6_MIN_MTU = 1280;
+const LINK_MTU_DEFAULT = 65520;
+
+/** Hop limit suggested to the guest, and router lifetime: the longest there is (RFC 8319 §4). */
+const RA_CUR_HOP_LIMIT = 255;
+const RA_LIFETIME_SEC = 65535;
+
+/** Unsolicited advertisements come every RA_INTERVAL_MS plus a random part below RA_INTERVAL_SPREAD_S seconds. */
+const RA_INTERVAL_MS = 200_000;
+const RA_INTERVAL_SPREAD_S = 400;
+
+/** Offset of the ICMPv6 message in frames we build. */
+const L4 = OUTPUT_HEADER_LEN6;
+
+export class NdpService {
+  readonly #ctx: StackContext;
+  readonly #ours: Int32Array;
+  /** Address assigned to the guest; all zero: none. */
+  readonly #assigned: Int32Array;
+  /** NS and NA are built here. */
+  readonly #out: DataView;
+  /** The router advertisement, complete but for headers and checksum: it never changes. */
+  readonly #ra: DataView;
+  readonly #raLen: number;
+  readonly #mac: Mac;
+  #raAtMs: number;
+
+  constructor(ctx: StackContext) {
+    this.#ctx = ctx;
+    this.#ours = new Int32Array(4);
+    this.#assigned = new Int32Array(4);
+    const ip6 = ctx.config.ip6;
+    if (ip6 !== null) {
+      addressWords(ip6.ourLinkLocal, this.#ours, 0);
+      if (ip6.guestAddr !== null) addressWords(ip6.guestAddr, this.#assigned, 0);
+    }
+    this.#out = new DataView(new ArrayBuffer(L4 + NDP_NS_LEN + 8));
+    this.#ra = new DataView(new ArrayBuffer(MAX_HEADER));
+    this.#mac = { hi: 0, lo: 0 };
+    this.#raLen = this.#buildRa();
+    this.#raAtMs = Infinity;
+  }
+
+  /** An ND message (ICMPv6 type 133 … 136) from the guest. */
+  fromGuest(frame: FrameInfo): DropCode {
+    const port = this.#ctx.port;
+    const off = frame.l4Off;
+    const end = off + frame.l4Len;
+    if (port.pull(end) < end) return DROP_HEAD_TOO_SHORT;
+    const head = port.head;
+    const a = frame.addr;
+    if (frame.ttl !== NDP_HOP_LIMIT) return DROP_NDP_MALFORMED;
+    const drop = ndpCheck(head, off, end);
+    if (drop !== 0) return drop;
+    const sum = pseudoHeaderSum6(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], IP_PROTO_ICMPV6, frame.l4Len);
+    if (!port.csumPartial && !checksumOk(checksumAdd(head, off, frame.l4Len, sum))) return DROP_NDP_MALFORMED;
+    switch (icmpType(head, off)) {
+      case NDP_NEIGHBOR_SOLICITATION:
+        return this.#solicited(frame, head, off);
+      case NDP_ROUTER_SOLICITATION:
+        return this.#routerSolicited(frame, head, off, end);
+      default:
+        return 0; // advertisements: nothing to do
+    }
+  }
+
+  #solicited(frame: FrameInfo, head: DataView, off: number): DropCode {
+    const t0 = ndpTargetWord(head, off, 0);
+    const t1 = ndpTargetWord(head, off, 1);
+    const t2 = ndpTargetWord(head, off, 2);
+    const t3 = ndpTargetWord(head, off, 3);
+    if (ipv6IsMulticast(t0) || ipv6IsUnspecified(t0, t1, t2, t3) || ipv6IsLoopback(t0, t1, t2, t3)) {
+      return DROP_NDP_MALFORMED;
+    }
+    const a = frame.addr;
+    if (ipv6IsUnspecified(a[0], a[1], a[2], a[3]) || this.#isGuests(t0, t1, t2, t3)) return 0;
+    macFor(this.#ctx, t0, t1, t2, t3, this.#mac);
+    ndpWriteNa(this.#out, L4, NA_ROUTER | NA_SOLICITED | NA_OVERRIDE, t0, t1, t2, t3);
+    ndpWriteLinkLayer(this.#out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, this.#mac.hi, this.#mac.lo);
+    this.#send(this.#out, NDP_NA_LEN + 8, a[0], a[1], a[2], a[3]);
+    return 0;
+  }
+
+  #isGuests(w0: number, w1: number, w2: number, w3: number): boolean {
+    const link = this.#ctx.link;
+    return (
+      wordsEqual(this.#assigned, 0, w0, w1, w2, w3) ||
+      wordsEqual(link.guest6, 0, w0, w1, w2, w3) ||
+      wordsEqual(link.guest6LinkLocal, 0, w0, w1, w2, w3)
+    );
+  }
+
+  #routerSolicited(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
+    if (!this.#ctx.config.ra) return 0;
+    const a = frame.addr;
+    if (!ipv6IsUnspecified(a[0], a[1], a[2], a[3])) {
+      this.#send(this.#ra, this.#raLen, a[0], a[1], a[2], a[3]);
+      return 0;
+    }
+    // RFC 4861 §6.1.1: nobody without an address can have told us where it is found.
+    if (ndpFindOption(head, off + NDP_RS_LEN, end, NDP_OPTION_SOURCE_LL) >= 0) return DROP_NDP_MALFORMED;
+    this.advertise();
+    return 0;
+  }
+
+  /**
+   * Asks for the guest's assigned address, to learn its Ethernet address: to its solicited-node group (RFC 4291
+   * §2.7.1). False if it could not be sent now.
+   */
+  probe(): boolean {
+    const [w0, w1, w2, w3] = this.#assigned;
+    if (this.#ctx.config.ip6 === null || ipv6IsUnspecified(w0, w1, w2, w3)) return true;
+    const { ourMacHi, ourMacLo } = this.#ctx.link;
+    ndpWriteNs(this.#out, L4, w0, w1, w2, w3);
+    ndpWriteLinkLayer(this.#out, L4 + NDP_NS_LEN, NDP_OPTION_SOURCE_LL, ourMacHi, ourMacLo);
+    return this.#send(this.#out, NDP_NS_LEN + 8, 0xff020000 | 0, 0, 1, 0xff000000 | (w3 & 0xffffff));
+  }
+
+  /** Sends a router advertisement to all nodes. False if it could not be sent now. */
+  advertise(): boolean {
+    if (this.#ctx.config.ip6 === null || !this.#ctx.config.ra) return true;
+    return this.#send(this.#ra, this.#raLen, 0xff020000 | 0, 0, 0, 1);
+  }
+
+  /** Starts (again) the interval to the next unsolicited advertisement. */
+  schedule(): void {
+    const { config, clock, random } = this.#ctx;
+    if (config.ip6 === null || !config.ndp || !config.ra) return;
+    this.#raAtMs = clock.nowMs + RA_INTERVAL_MS + ((random.u32() >>> 0) % RA_INTERVAL_SPREAD_S) * 1000;
+  }
+
+  /** Time of the next unsolicited advertisement, or Infinity. */
+  nextDeadline(): number {
+    return this.#raAtMs;
+  }
+
+  onTimer(): void {
+    if (this.#ctx.clock.nowMs < this.#raAtMs) return;
+    if (!this.#ctx.port.up) {
+      this.#raAtMs = Infinity; // the link coming up starts it again
+      return;
+    }
+    this.advertise();
+    this.schedule();
+  }
+
+  /** Completes headers and checksum of the message of `length` bytes at L4 of `dv`, and sends it to `d0…d3`. */
+  #send(dv: DataView, length: number, d0: number, d1: number, d2: number, d3: number): boolean {
+    const [s0, s1, s2, s3] = this.#ours;
+    outputHeadersTo(
+      this.#ctx,
+      dv,
+      0,
+      6,
+      s0,
+      s1,
+      s2,
+      s3,
+      d0,
+      d1,
+      d2,
+      d3,
+      IP_PROTO_ICMPV6,
+      length,
+      NDP_HOP_LIMIT,
+      0,
+      0,
+    );
+    icmpSetChecksum(dv, L4, 0);
+    const sum = pseudoHeaderSum6(s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length);
+    icmpSetChecksum(dv, L4, checksumFinish(checksumAdd(dv, L4, length, sum)));
+    return sendSmall(this.#ctx, dv, L4 + length, CLASS_ICMP);
+  }
+
+  #buildRa(): number {
+    const { config, link } = this.#ctx;
+    if (config.ip6 === null) return 0;
+    const dv = this.#ra;
+    const managed = config.dhcpv6 && config.ip6.guestAddr !== null;
+    ndpWriteRa(dv, L4, RA_CUR_HOP_LIMIT, managed ? RA_MANAGED : 0, RA_LIFETIME_SEC);
+    let at = L4 + NDP_RA_LEN;
+    if (config.ip6.guestAddr !== null) {
+      const flags = NDP_PREFIX_ON_LINK | NDP_PREFIX_AUTONOMOUS;
+      at = ndpWritePrefix64(dv, at, flags, this.#assigned[0], this.#assigned[1]);
+    }
+    at = ndpWriteLinkLayer(dv, at, NDP_OPTION_SOURCE_LL, link.ourMacHi, link.ourMacLo);
+    if (config.mtu >= IPV6_MIN_MTU) at = ndpWriteMtu(dv, at, config.mtu);
+    if (config.advertiseDns && config.ip6.dns.length > 0) {
+      at = ndpWriteRdnss(dv, at, NDP_INFINITE, config.ip6.dns.slice(0, 3));
+    }
+    if (config.advertiseSearch) {
+      // The advertisement must fit into one packet; an option's length is counted in one byte of 8-byte units.
+      const mtu = config.mtu >= IPV6_MIN_MTU ? config.mtu : config.mtu === 0 ? LINK_MTU_DEFAULT : IPV6_MIN_MTU;
+      const room = Math.min(mtu + 14, MAX_HEADER) - at - 16;
+      const names = encodeNames(config.search, Math.min(room, 255 * 8 - 8));
+      if (names.length > 0) at = ndpWriteDnssl(dv, at, NDP_INFINITE, names);
+    }
+    return at - L4;
+  }
+}

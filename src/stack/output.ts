@@ -1,0 +1,137 @@
+/**
+ * Frames toward the guest: Ethernet and IP headers, frames built whole, and their counting.
+ *
+ * Two ways to send. Handlers that move payload by rows `reserve` and `front` themselves, call `outputHeaders` for
+ * everything in front of the transport header, write that, `commit`, and call `countToGuest` once. Small frames (ARP,
+ * ICMP, DHCP …) are built in private memory with `outputHeadersTo` and sent by `sendSmall`, which counts them itself.
+ * Nothing here counts a frame that was not committed, and nobody else touches the to-guest counters.
+ */
+import type { StackContext } from './context';
+import { C_BYTES_TO_GUEST_TCP, C_DROPS, C_FRAMES_TO_GUEST, dropCode } from './counters';
+import { GSO_NONE } from './ports';
+import { ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from './wire/ethernet';
+import { IPV4_DF, IPV4_HEADER_LEN, ipv4Write } from './wire/ipv4';
+import { IPV6_HEADER_LEN, ipv6Write } from './wire/ipv6';
+
+/** Bytes in front of the transport header. */
+export const OUTPUT_HEADER_LEN4 = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN;
+export const OUTPUT_HEADER_LEN6 = ETHERNET_HEADER_LEN + IPV6_HEADER_LEN;
+
+/** TTL and hop limit of what we send, unless a handler knows better. */
+export const OUTPUT_TTL = 255;
+
+/** Classes of the byte counters: offsets from C_BYTES_TO_GUEST_TCP (and from C_BYTES_FROM_GUEST_TCP). */
+export const CLASS_TCP = 0;
+export const CLASS_UDP = 1;
+export const CLASS_ICMP = 2;
+export const CLASS_OTHER = 3;
+
+const DROP_NO_RECEIVE_BUFFERS = dropCode('no_receive_buffers');
+const DROP_GUEST_DOWN = dropCode('guest_down');
+
+/** Counts one committed frame: `bytes` is the Ethernet frame without padding. Once a frame, by whoever commits it. */
+export function countToGuest(ctx: StackContext, protocolClass: number, bytes: number): void {
+  ctx.counters[C_BYTES_TO_GUEST_TCP + protocolClass] += bytes;
+  ctx.counters[C_FRAMES_TO_GUEST]++;
+}
+
+/**
+ * Writes the Ethernet and IP headers of a frame to the guest at `port.outOff` of `port.out` (`front` came before).
+ *
+ * `version` is 4 or 6; for 4 only s3 and d3 are used. `l4Len` counts the transport header and all its payload (for a GSO
+ * frame too). Destination is the guest's Ethernet address, source ours. IPv4: identification 0 and DF (RFC 6864 §4.1),
+ * no options, header checksum complete. `flowLabel` is used by IPv6 only.
+ *
+ * Returns the offset of the transport header in `port.out`.
+ */
+export function outputHeaders(
+  ctx: StackContext,
+  version: number,
+  s0: number,
+  s1: number,
+  s2: number,
+  s3: number,
+  d0: number,
+  d1: number,
+  d2: number,
+  d3: number,
+  protocol: number,
+  l4Len: number,
+  ttl: number,
+  tos: number,
+  flowLabel: number,
+): number {
+  const port = ctx.port;
+  return outputHeadersTo(
+    ctx,
+    port.out,
+    port.outOff,
+    version,
+    s0,
+    s1,
+    s2,
+    s3,
+    d0,
+    d1,
+    d2,
+    d3,
+    protocol,
+    l4Len,
+    ttl,
+    tos,
+    flowLabel,
+  );
+}
+
+/** As `outputHeaders`, at `off` of any memory. */
+export function outputHeadersTo(
+  ctx: StackContext,
+  dv: DataView,
+  off: number,
+  version: number,
+  s0: number,
+  s1: number,
+  s2: number,
+  s3: number,
+  d0: number,
+  d1: number,
+  d2: number,
+  d3: number,
+  protocol: number,
+  l4Len: number,
+  ttl: number,
+  tos: number,
+  flowLabel: number,
+): number {
+  const link = ctx.link;
+  const type = version === 4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
+  ethernetWrite(dv, off, link.guestMacHi, link.guestMacLo, link.ourMacHi, link.ourMacLo, type);
+  const l3 = off + ETHERNET_HEADER_LEN;
+  if (version === 4) {
+    ipv4Write(dv, l3, IPV4_HEADER_LEN + l4Len, tos, 0, IPV4_DF, ttl, protocol, s3, d3);
+    return l3 + IPV4_HEADER_LEN;
+  }
+  ipv6Write(dv, l3, l4Len, protocol, ttl, tos, flowLabel, s0, s1, s2, s3, d0, d1, d2, d3);
+  return l3 + IPV6_HEADER_LEN;
+}
+
+/**
+ * Sends the first `length` (14 … MAX_HEADER) bytes of `frame`, checksums complete, as one frame and counts it. Returns
+ * false, with a drop counted, if the guest has no receive buffer for it. No reservation may be outstanding.
+ */
+export function sendSmall(ctx: StackContext, frame: DataView, length: number, protocolClass: number): boolean {
+  const port = ctx.port;
+  if (port.reserve(length, 0, 0) < 0) {
+    ctx.counters[C_DROPS + (port.up ? DROP_NO_RECEIVE_BUFFERS : DROP_GUEST_DOWN)]++;
+    return false;
+  }
+  port.front();
+  const out = port.out;
+  const at = port.outOff;
+  let i = 0;
+  for (; i + 4 <= length; i += 4) out.setInt32(at + i, frame.getInt32(i));
+  for (; i < length; i++) out.setUint8(at + i, frame.getUint8(i));
+  port.commit(0, 0, 0, 0, GSO_NONE, 0);
+  countToGuest(ctx, protocolClass, length);
+  return true;
+}

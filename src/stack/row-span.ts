@@ -1,0 +1,39 @@
+/** Narrowing rows to a part of what they name: how a handler gets from a frame's rows to its payload. */
+import type { Rows } from './ports';
+
+/** Result of `narrow`, reused. At least one row, which may be empty. */
+export class RowSpan {
+  first = 0;
+  count = 0;
+
+  /**
+   * Narrows rows `row … row + count - 1`, in place, to bytes [skip, skip + length) of what they name. Returns false,
+   * with the rows untouched, if they name fewer bytes.
+   */
+  narrow(rows: Rows, row: number, count: number, skip: number, length: number): boolean {
+    const lengths = rows.length;
+    const end = row + count;
+    let first = row;
+    let left = skip;
+    while (first < end && left >= lengths[first] && (left > 0 || lengths[first] === 0)) left -= lengths[first++];
+    if (first === end) {
+      // Nothing is left: an empty part is named by the emptied last row.
+      if (count === 0 || left !== 0 || length !== 0) return false;
+      rows.offset[end - 1] += lengths[end - 1];
+      lengths[end - 1] = 0;
+      this.first = end - 1;
+      this.count = 1;
+      return true;
+    }
+    let last = first;
+    let want = length + left;
+    while (last < end && want > lengths[last]) want -= lengths[last++];
+    if (last === end) return false;
+    lengths[last] = want;
+    rows.offset[first] += left;
+    lengths[first] -= left;
+    this.first = first;
+    this.count = last + 1 - first;
+    return true;
+  }
+}

@@ -1,0 +1,32 @@
+/** Linux's numbers for the socket options and errors that UDP and ping sockets use (asm-generic, <linux/in.h>). */
+
+export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
+export const SO_BROADCAST = 6;
+export const SO_RCVBUF = 8;
+
+export const IPPROTO_IP = 0;
+export const IP_TOS = 1;
+export const IP_TTL = 2;
+export const IP_PKTINFO = 8;
+export const IP_RECVERR = 11;
+export const IP_MULTICAST_TTL = 33;
+
+export const IPPROTO_IPV6 = 41;
+export const IPV6_UNICAST_HOPS = 16;
+export const IPV6_MULTICAST_HOPS = 18;
+export const IPV6_RECVERR = 25;
+export const IPV6_RECVPKTINFO = 49;
+export const IPV6_TCLASS = 67;
+
+export const EPERM = 1;
+export const EAGAIN = 11;
+export const EACCES = 13;
+export const EINVAL = 22;
+export const ENFILE = 23;
+export const EMFILE = 24;
+export const EMSGSIZE = 90;
+export const EADDRINUSE = 98;
+export const ENETUNREACH = 101;
+export const ENOBUFS = 105;
+export const EHOSTUNREACH = 113;

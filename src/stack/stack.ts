@@ -1,0 +1,447 @@
+/**
+ * One guest's network: frames, socket events and timers, each handed to the handler it belongs to.
+ *
+ * Theory of operation. The data plane calls in, in each turn of its loop: `onSocket` for ready descriptors, `fromGuest`
+ * while frames wait, `onGuestReady` after the guest posted receive buffers, `onTimer` always; and it publishes what was
+ * committed by one `port.flush()` at the end of the turn. Nothing here is re-entrant.
+ *
+ * A frame is parsed once: Ethernet, then IP down to the transport header, into one `FrameInfo`, from the port's private
+ * copy. It is dropped, with a reason counted, or goes to one of the services on the link (ARP, DHCP, DHCPv6, ND), or to
+ * the TCP, UDP or ICMP handler. Handlers may gather payload rows of many frames; rows stay valid up to `endOfBatch`, after
+ * which the guest gets its buffers back. A batch ends when the port is empty, the budget is spent, or the row table might
+ * not hold another frame.
+ *
+ * Address words: IPv4 is v4-mapped inside the stack, so an IPv6 packet from or to ::ffff:0:0/96 would be taken for IPv4;
+ * such packets are invalid on a link (RFC 4291 §2.5.5.2) and dropped here. So are loopback, unspecified and multicast
+ * sources: no handler sees one.
+ */
+import { V4_MAPPED } from './address';
+import { ArpService } from './arp';
+import type { FlowHandler, FrameInfo, StackContext } from './context';
+import {
+  KEY_INDEX_MASK,
+  KEY_KIND_SHIFT,
+  KEY_PING,
+  KEY_TCP,
+  KEY_TCP_LISTENER,
+  KEY_UDP,
+  KEY_UDP_LISTENER,
+  ROWS_IN,
+  ROWS_IN_COUNT,
+} from './context';
+import type { DropCode } from './counters';
+import { C_BYTES_FROM_GUEST_TCP, C_DROPS, C_FRAMES_FROM_GUEST, dropCode } from './counters';
+import { DhcpService } from './dhcp';
+import { Dhcpv6Service } from './dhcpv6';
+import { learn4, learn6, learnMac, resetLinkState } from './link';
+import { NdpService } from './ndp';
+import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './output';
+import { MAX_HEAD } from './ports';
+import { DHCP_SERVER_PORT } from './wire/dhcp';
+import { DHCPV6_SERVER_PORT } from './wire/dhcpv6';
+import {
+  ETHERNET_HEADER_LEN,
+  ETHERTYPE_ARP,
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  ETHERTYPE_QINQ,
+  ETHERTYPE_VLAN,
+  ethernetCheck,
+  ethernetSrcHi,
+  ethernetSrcLo,
+  ethernetType,
+} from './wire/ethernet';
+import { NDP_NEIGHBOR_ADVERTISEMENT, NDP_ROUTER_SOLICITATION } from './wire/icmpv6/ndp';
+import {
+  IPV4_BROADCAST,
+  IP_PROTO_ICMP,
+  IP_PROTO_ICMPV6,
+  IP_PROTO_TCP,
+  IP_PROTO_UDP,
+  ipv4Check,
+  ipv4Dst,
+  ipv4HeaderLen,
+  ipv4IsFragment,
+  ipv4IsLoopback,
+  ipv4IsMulticast,
+  ipv4Protocol,
+  ipv4Src,
+  ipv4Tos,
+  ipv4TotalLen,
+  ipv4Ttl,
+} from './wire/ipv4';
+import {
+  IPV6_HEADER_LEN,
+  ipv6Check,
+  ipv6DstWord,
+  ipv6HopLimit,
+  ipv6IsLoopback,
+  ipv6IsMulticast,
+  ipv6IsUnspecified,
+  ipv6PayloadLen,
+  ipv6SrcWord,
+  ipv6TrafficClass,
+  ipv6Walk,
+} from './wire/ipv6';
+import { UDP_HEADER_LEN, udpDstPort } from './wire/udp';
+
+const DROP_FRAME_SHORT = dropCode('frame_short');
+const DROP_ETHERTYPE = dropCode('ethertype_unsupported');
+const DROP_VLAN = dropCode('vlan_tagged');
+const DROP_FAMILY_DISABLED = dropCode('family_disabled');
+const DROP_IPV4_FRAGMENT = dropCode('ipv4_fragment');
+const DROP_PROTOCOL = dropCode('ip_protocol_unsupported');
+const DROP_LOOPBACK = dropCode('loopback_address');
+const DROP_SOURCE = dropCode('source_invalid');
+const DROP_DESTINATION = dropCode('destination_invalid');
+const DROP_PROTOCOL_DISABLED = dropCode('protocol_disabled');
+const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
+
+/**
+ * Rows kept free for the next frame; when fewer are left, the batch ends first. A guest's descriptor chain may be as long
+ * as its ring, and one that does not fit is a fault of the ring: so this is generous, not what a frame usually takes.
+ */
+const ROWS_PER_FRAME = 1024;
+const ROWS_IN_LIMIT = ROWS_IN + ROWS_IN_COUNT - ROWS_PER_FRAME;
+
+/** Bytes of transport header that are in `port.head` whenever a handler is called (or all of a shorter packet). */
+const L4_HEAD = 60;
+
+/** What still has to be sent since the link came up. */
+const ANNOUNCE_ARP = 1;
+const ANNOUNCE_NS = 2;
+const ANNOUNCE_RA = 4;
+
+/** The transports' flow handlers. */
+export interface StackHandlers {
+  readonly tcp: FlowHandler;
+  readonly udp: FlowHandler;
+  readonly icmp: FlowHandler;
+}
+
+export class Stack {
+  readonly #ctx: StackContext;
+  readonly #tcp: FlowHandler;
+  readonly #udp: FlowHandler;
+  readonly #icmp: FlowHandler;
+  readonly #arp: ArpService;
+  readonly #ndp: NdpService;
+  readonly #dhcp: DhcpService;
+  readonly #dhcpv6: Dhcpv6Service;
+  readonly #dhcpv6Serves: boolean;
+  readonly #frame: FrameInfo;
+  /** Byte counter class of the frame being handled. */
+  #class: number;
+  /** First row free for the next frame. */
+  #row: number;
+  #announce: number;
+
+  constructor(ctx: StackContext, handlers: StackHandlers) {
+    this.#ctx = ctx;
+    this.#tcp = handlers.tcp;
+    this.#udp = handlers.udp;
+    this.#icmp = handlers.icmp;
+    this.#arp = new ArpService(ctx);
+    this.#ndp = new NdpService(ctx);
+    this.#dhcp = new DhcpService(ctx);
+    this.#dhcpv6 = new Dhcpv6Service(ctx);
+    const { ip6, dhcpv6 } = ctx.config;
+    this.#dhcpv6Serves = dhcpv6 && ip6 !== null && ip6.guestAddr !== null;
+    this.#frame = {
+      frameLen: 0,
+      row: 0,
+      rowCount: 0,
+      version: 0,
+      l3Off: 0,
+      protocol: 0,
+      l4Off: 0,
+      l4Len: 0,
+      ttl: 0,
+      tos: 0,
+      addr: new Int32Array(8),
+    };
+    this.#class = CLASS_OTHER;
+    this.#row = ROWS_IN;
+    this.#announce = 0;
+  }
+
+  /** True if flows wait for another turn without any event to come. */
+  get busy(): boolean {
+    return this.#tcp.busy || this.#udp.busy || this.#icmp.busy;
+  }
+
+  /** Once, on the thread that runs the stack, when descriptors can be watched. */
+  start(): void {
+    this.#tcp.start?.();
+    this.#udp.start?.();
+    this.#icmp.start?.();
+  }
+
+  /** Handles up to `budget` frames. Returns true if there may be more. */
+  fromGuest(budget: number): boolean {
+    const port = this.#ctx.port;
+    this.#row = ROWS_IN;
+    let left = budget;
+    for (; left > 0; left--) {
+      if (this.#row > ROWS_IN_LIMIT) this.#endBatch();
+      const length = port.receive(this.#row);
+      if (length === 0) break;
+      this.#receive(length);
+    }
+    this.#endBatch();
+    return left === 0;
+  }
+
+  #endBatch(): void {
+    this.#tcp.endOfBatch();
+    this.#udp.endOfBatch();
+    this.#icmp.endOfBatch();
+    this.#ctx.port.releaseReceived();
+    this.#row = ROWS_IN;
+  }
+
+  #receive(length: number): void {
+    const { port, counters } = this.#ctx;
+    const frame = this.#frame;
+    frame.frameLen = length;
+    frame.row = this.#row;
+    frame.rowCount = port.rowCount;
+    this.#class = CLASS_OTHER;
+    const drop = this.#ethernet(frame);
+    if (drop !== 0) counters[C_DROPS + drop]++;
+    counters[C_BYTES_FROM_GUEST_TCP + this.#class] += length;
+    counters[C_FRAMES_FROM_GUEST]++;
+  }
+
+  #ethernet(frame: FrameInfo): DropCode {
+    const head = this.#ctx.port.head;
+    if (ethernetCheck(head, 0, frame.frameLen) !== 0) return DROP_FRAME_SHORT;
+    learnMac(this.#ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
+    frame.l3Off = ETHERNET_HEADER_LEN;
+    switch (ethernetType(head, 0)) {
+      case ETHERTYPE_IPV4:
+        return this.#ipv4(frame, head);
+      case ETHERTYPE_IPV6:
+        return this.#ipv6(frame, head);
+      case ETHERTYPE_ARP:
+        return this.#ctx.config.ip4 === null ? DROP_FAMILY_DISABLED : this.#arp.fromGuest(frame);
+      case ETHERTYPE_VLAN:
+      case ETHERTYPE_QINQ:
+        return DROP_VLAN;
+      default:
+        return DROP_ETHERTYPE;
+    }
+  }
+
+  #ipv4(frame: FrameInfo, head: DataView): DropCode {
+    const off = ETHERNET_HEADER_LEN;
+    if (this.#ctx.config.ip4 === null) return DROP_FAMILY_DISABLED;
+    const malformed = ipv4Check(head, off, frame.frameLen);
+    if (malformed !== 0) return malformed;
+    const headerLen = ipv4HeaderLen(head, off);
+    const src = ipv4Src(head, off);
+    const dst = ipv4Dst(head, off);
+    const a = frame.addr;
+    frame.version = 4;
+    frame.protocol = ipv4Protocol(head, off);
+    frame.l4Off = off + headerLen;
+    frame.l4Len = ipv4TotalLen(head, off) - headerLen;
+    frame.ttl = ipv4Ttl(head, off);
+    frame.tos = ipv4Tos(head, off);
+    a[0] = 0;
+    a[1] = 0;
+    a[2] = V4_MAPPED;
+    a[3] = src;
+    a[4] = 0;
+    a[5] = 0;
+    a[6] = V4_MAPPED;
+    a[7] = dst;
+    this.#class = classOf(frame.protocol);
+    if (ipv4IsLoopback(src) || ipv4IsLoopback(dst)) return DROP_LOOPBACK;
+    if (ipv4IsMulticast(src) || src === IPV4_BROADCAST) return DROP_SOURCE;
+    if (dst === 0) return DROP_DESTINATION;
+    if (src !== 0) learn4(this.#ctx, src);
+    if (ipv4IsFragment(head, off)) return DROP_IPV4_FRAGMENT;
+    return this.#transport(frame, src === 0);
+  }
+
+  #ipv6(frame: FrameInfo, head: DataView): DropCode {
+    const off = ETHERNET_HEADER_LEN;
+    if (this.#ctx.config.ip6 === null) return DROP_FAMILY_DISABLED;
+    const malformed = ipv6Check(head, off, frame.frameLen);
+    if (malformed !== 0) return malformed;
+    const a = frame.addr;
+    for (let i = 0; i < 4; i++) {
+      a[i] = ipv6SrcWord(head, off, i);
+      a[4 + i] = ipv6DstWord(head, off, i);
+    }
+    frame.version = 6;
+    frame.ttl = ipv6HopLimit(head, off);
+    frame.tos = ipv6TrafficClass(head, off);
+    if (ipv6IsLoopback(a[0], a[1], a[2], a[3]) || ipv6IsLoopback(a[4], a[5], a[6], a[7])) return DROP_LOOPBACK;
+    if (ipv6IsMulticast(a[0]) || isMapped(a, 0)) return DROP_SOURCE;
+    if (ipv6IsUnspecified(a[4], a[5], a[6], a[7]) || isMapped(a, 4)) return DROP_DESTINATION;
+    const noSource = ipv6IsUnspecified(a[0], a[1], a[2], a[3]);
+    if (!noSource) learn6(this.#ctx, a[0], a[1], a[2], a[3]);
+
+    const port = this.#ctx.port;
+    const end = off + IPV6_HEADER_LEN + ipv6PayloadLen(head, off);
+    let found = ipv6Walk(head, off, end, port.headLen);
+    if (found === -DROP_HEAD_TOO_SHORT) found = ipv6Walk(head, off, end, port.pull(MAX_HEAD));
+    if (found < 0) return -found;
+    frame.protocol = found >>> 16;
+    frame.l4Off = off + (found & 0xffff);
+    frame.l4Len = end - frame.l4Off;
+    this.#class = classOf(frame.protocol);
+    return this.#transport(frame, noSource);
+  }
+
+  /** Addresses are checked; `noSource`: the source is 0.0.0.0 or `::`, which only the services on the link accept. */
+  #transport(frame: FrameInfo, noSource: boolean): DropCode {
+    const { port, config } = this.#ctx;
+    const need = frame.l4Off + (frame.l4Len < L4_HEAD ? frame.l4Len : L4_HEAD);
+    if (port.headLen < need && port.pull(need) < need) return DROP_HEAD_TOO_SHORT;
+    switch (frame.protocol) {
+      case IP_PROTO_TCP:
+        if (noSource) return DROP_SOURCE;
+        if (!config.tcp) return DROP_PROTOCOL_DISABLED;
+        this.#row = this.#tcp.fromGuest(frame);
+        return 0;
+      case IP_PROTO_UDP:
+        return this.#datagram(frame, noSource);
+      case IP_PROTO_ICMP:
+        if (frame.version !== 4) return DROP_PROTOCOL;
+        break;
+      case IP_PROTO_ICMPV6: {
+        if (frame.version !== 6) return DROP_PROTOCOL;
+        const type = frame.l4Len > 0 ? port.head.getUint8(frame.l4Off) : 0;
+        if (type >= NDP_ROUTER_SOLICITATION && type <= NDP_NEIGHBOR_ADVERTISEMENT) {
+          return config.ndp ? this.#ndp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+        }
+        break;
+      }
+      default:
+        return DROP_PROTOCOL;
+    }
+    if (noSource) return DROP_SOURCE;
+    if (!config.icmp) return DROP_PROTOCOL_DISABLED;
+    this.#row = this.#icmp.fromGuest(frame);
+    return 0;
+  }
+
+  #datagram(frame: FrameInfo, noSource: boolean): DropCode {
+    const { port, config } = this.#ctx;
+    const dstPort = frame.l4Len < UDP_HEADER_LEN ? 0 : udpDstPort(port.head, frame.l4Off);
+    if (frame.version === 4) {
+      // Whatever its destination: a client that renews sends to its server, which is us.
+      if (dstPort === DHCP_SERVER_PORT) return config.dhcp ? this.#dhcp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+    } else if (dstPort === DHCPV6_SERVER_PORT && ipv6IsMulticast(frame.addr[4])) {
+      if (noSource) return DROP_SOURCE;
+      return this.#dhcpv6Serves ? this.#dhcpv6.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+    }
+    if (noSource) return DROP_SOURCE;
+    if (!config.udp) return DROP_PROTOCOL_DISABLED;
+    this.#row = this.#udp.fromGuest(frame);
+    return 0;
+  }
+
+  /** A watched descriptor is ready: `key` and `generation` as given to `HostIo.watch`. */
+  onSocket(key: number, generation: number, events: number): void {
+    const kind = key >>> KEY_KIND_SHIFT;
+    const index = key & KEY_INDEX_MASK;
+    switch (kind) {
+      case KEY_TCP:
+      case KEY_TCP_LISTENER:
+        this.#tcp.onSocket(kind, index, generation, events);
+        break;
+      case KEY_UDP:
+      case KEY_UDP_LISTENER:
+        this.#udp.onSocket(kind, index, generation, events);
+        break;
+      case KEY_PING:
+        this.#icmp.onSocket(kind, index, generation, events);
+        break;
+      default:
+        break;
+    }
+  }
+
+  /** The guest posted receive buffers. */
+  onGuestReady(): void {
+    if (this.#announce !== 0) this.#announceAll();
+    this.#tcp.onGuestReady();
+    this.#udp.onGuestReady();
+    this.#icmp.onGuestReady();
+  }
+
+  /** Runs what is due. Called every turn, so that handlers that are `busy` go on. */
+  onTimer(): void {
+    this.#ndp.onTimer();
+    this.#tcp.onTimer();
+    this.#udp.onTimer();
+    this.#icmp.onTimer();
+  }
+
+  /** Milliseconds (clock.nowMs scale) of the earliest timer, or Infinity. */
+  nextDeadline(): number {
+    return Math.min(
+      this.#ndp.nextDeadline(),
+      this.#tcp.nextDeadline(),
+      this.#udp.nextDeadline(),
+      this.#icmp.nextDeadline(),
+    );
+  }
+
+  /**
+   * Both rings run: asks for the guest's Ethernet address, so that connections from outside find it, and advertises the
+   * router. What finds no receive buffer yet is sent when the guest posts some.
+   */
+  onLinkUp(): void {
+    const { config } = this.#ctx;
+    this.#announce = 0;
+    if (config.ip4 !== null) this.#announce |= ANNOUNCE_ARP;
+    if (config.ip6 !== null && config.ndp) {
+      this.#announce |= ANNOUNCE_NS;
+      if (config.ra) this.#announce |= ANNOUNCE_RA;
+      this.#ndp.schedule();
+    }
+    this.#announceAll();
+  }
+
+  #announceAll(): void {
+    const pending = this.#announce;
+    if ((pending & ANNOUNCE_ARP) !== 0 && !this.#arp.probe()) return;
+    this.#announce &= ~ANNOUNCE_ARP;
+    if ((pending & ANNOUNCE_NS) !== 0 && !this.#ndp.probe()) return;
+    this.#announce &= ~ANNOUNCE_NS;
+    if ((pending & ANNOUNCE_RA) !== 0 && !this.#ndp.advertise()) return;
+    this.#announce = 0;
+  }
+
+  /** The guest was reset or rebooted: flows are closed, what was learnt of it is forgotten. */
+  reset(): void {
+    this.#tcp.reset();
+    this.#udp.reset();
+    this.#icmp.reset();
+    resetLinkState(this.#ctx.link, this.#ctx.config);
+  }
+}
+
+function classOf(protocol: number): number {
+  switch (protocol) {
+    case IP_PROTO_TCP:
+      return CLASS_TCP;
+    case IP_PROTO_UDP:
+      return CLASS_UDP;
+    case IP_PROTO_ICMP:
+    case IP_PROTO_ICMPV6:
+      return CLASS_ICMP;
+    default:
+      return CLASS_OTHER;
+  }
+}
+
+/** True if the IPv6 address at `a[i…]` is v4-mapped. */
+function isMapped(a: Int32Array, i: number): boolean {
+  return a[i] === 0 && a[i + 1] === 0 && a[i + 2] === V4_MAPPED;
+}

@@ -1,0 +1,100 @@
+/** The ends of a flow: finished, reset from either side, given up, forgotten. */
+import { C_FLOWS_TCP } from '../counters';
+import {
+  F_ACK_DUE,
+  F_ACTIVE_CLOSE,
+  F_FIN_ACKED,
+  F_GUEST_FIN,
+  F_HOST_EOF,
+  F_SYN_DUE,
+  ST_FREE,
+  ST_OPEN,
+  ST_RESET,
+  ST_TIME_WAIT,
+  TIMERS,
+  TIME_WAIT_MS,
+  TIMER_IDLE,
+  TIMER_MAIN,
+  TIMER_WINDOW,
+  cancelTimer,
+  setTimer,
+} from './flow';
+import type { TcpEngine } from './flow';
+import { sendReset } from './send';
+
+/** Forgets payload gathered for the flow. */
+function dropGathered(t: TcpEngine, flow: number): void {
+  if (t.gatherFlow === flow) t.gatherFlow = -1;
+}
+
+/** Gives the slot back. The socket must be closed, or is closed now in an orderly way. */
+export function release(t: TcpEngine, flow: number): void {
+  if (t.state[flow] === ST_FREE) return;
+  dropGathered(t, flow);
+  if (t.fd[flow] >= 0) t.io.close(t.fd[flow]);
+  t.fd[flow] = -1;
+  for (let kind = 0; kind < TIMERS; kind++) cancelTimer(t, flow, kind);
+  t.ready.remove(flow);
+  t.touched.remove(flow);
+  t.lingering.remove(flow);
+  t.table.remove(flow);
+  t.table.free(flow);
+  t.state[flow] = ST_FREE;
+  t.flags[flow] = 0;
+  t.ctx.counters[C_FLOWS_TCP]--;
+}
+
+/** The guest reset the flow: the peer sees a reset as well. */
+export function abortHost(t: TcpEngine, flow: number): void {
+  if (t.fd[flow] >= 0) t.io.abort(t.fd[flow]);
+  t.fd[flow] = -1;
+  release(t, flow);
+}
+
+/**
+ * Resets the flow toward both sides. The RST to the guest is sent now or, if there is no receive buffer, when one
+ * comes; until then the slot stays taken.
+ */
+export function resetBoth(t: TcpEngine, flow: number): void {
+  const before = t.state[flow];
+  if (before === ST_FREE || before === ST_RESET) return;
+  dropGathered(t, flow);
+  if (t.fd[flow] >= 0) t.io.abort(t.fd[flow]);
+  t.fd[flow] = -1;
+  // Without a link nothing is owed: the guest's next segment will find no flow.
+  if (before === ST_TIME_WAIT || !t.port.up || (!t.starved && sendReset(t, flow, before))) {
+    release(t, flow);
+    return;
+  }
+  if (!t.starved) {
+    t.starved = true;
+    t.starvedAt = t.clock.nowMs;
+  }
+  for (let kind = 0; kind < TIMERS; kind++) cancelTimer(t, flow, kind);
+  t.state[flow] = ST_RESET;
+  // What the flow was decides the RST's form; the column is free now.
+  t.backoff[flow] = before;
+  t.flags[flow] &= ~(F_ACK_DUE | F_SYN_DUE);
+  t.ready.push(flow);
+}
+
+/** Ends the flow if both directions are done (RFC 9293 §3.6). Returns true if it is no longer OPEN. */
+export function finishIfDone(t: TcpEngine, flow: number): boolean {
+  if (t.state[flow] !== ST_OPEN) return true;
+  const done = F_HOST_EOF | F_FIN_ACKED | F_GUEST_FIN;
+  if ((t.flags[flow] & done) !== done) return false;
+  if ((t.flags[flow] & F_ACTIVE_CLOSE) === 0) {
+    // LAST-ACK: the guest keeps TIME-WAIT.
+    release(t, flow);
+    return true;
+  }
+  t.io.close(t.fd[flow]);
+  t.fd[flow] = -1;
+  t.state[flow] = ST_TIME_WAIT;
+  cancelTimer(t, flow, TIMER_IDLE);
+  cancelTimer(t, flow, TIMER_WINDOW);
+  cancelTimer(t, flow, TIMER_MAIN);
+  setTimer(t, flow, TIMER_MAIN, TIME_WAIT_MS);
+  t.lingering.push(flow);
+  return true;
+}

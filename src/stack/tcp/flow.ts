@@ -1,0 +1,349 @@
+/**
+ * TCP flows: the columns of the flow table and what all parts of src/stack/tcp share.
+ *
+ * ## Theory of operation
+ *
+ * A flow glues two half-connections together byte by byte: our own TCP toward the guest, over frames, and the host
+ * kernel's TCP behind a socket. Sequence numbers, options, windows and retransmissions are independent on both sides.
+ * No payload is held here:
+ *
+ * - **Host → guest.** Bytes stay in the socket's receive queue until the guest has acknowledged them: they are peeked
+ *   straight into the guest's buffers (`output.ts`), and acknowledged ones are discarded from the queue. The socket is
+ *   the retransmission buffer. The guest's window and free receive buffers decide how much is read; when either is
+ *   missing, the bytes wait in the kernel, whose own window then slows the peer.
+ * - **Guest → host.** Payload is sent to the socket from the guest's buffers, one call per flow and batch (`input.ts`).
+ *   What the socket took is acknowledged at once, what it did not take is not. The window we tell is what the socket's
+ *   send buffer has room for (`window.ts`), so a guest that respects it never sends in vain.
+ *
+ * ### Acknowledgement policy
+ * Everything the socket accepted is acknowledged, once per flow and batch. The guest thereby learns that the host's
+ * kernel, not the peer, has its bytes: the same promise a local socket makes. (RFC 9293 §3.8.6.3 allows a delay of up
+ * to 0.5 s; a batch is far shorter.)
+ *
+ * ### States
+ * | state | meaning | leaves by |
+ * |---|---|---|
+ * | CONNECTING | guest's SYN seen, host connect under way; nothing sent | connect result, guest's RST |
+ * | SYN_SENT | connection accepted on the host, SYN owed or sent to the guest | SYN-ACK, RST, time-out |
+ * | SYN_RCVD | SYN-ACK owed or sent | ACK, RST, time-out |
+ * | OPEN | both sides connected; F_HOST_EOF, F_GUEST_FIN, F_FIN_ACKED tell how far closing has come | both FINs done, resets |
+ * | TIME_WAIT | both directions finished, we closed first: only answers, no socket any more | timer, new SYN |
+ * | RESET | socket gone, an RST is owed to the guest and waits for a receive buffer | RST sent |
+ *
+ * The RFC 9293 states FIN-WAIT, CLOSE-WAIT, CLOSING and LAST-ACK are combinations of the three flags in OPEN.
+ *
+ * ### Work owed
+ * Nothing is sent while a segment is parsed. Parsing, socket events and timers only set flags for what is owed
+ * (F_ACK_DUE, F_SYN_DUE, F_RTX_DUE, F_PROBE_DUE, F_READABLE) and `service` (service.ts) pays, in one place: for every
+ * flow touched in a batch at its end, for a socket's flow at its event, for a timer's flow when it fires. If the guest
+ * has no receive buffer, the flow goes to the end of the `ready` queue, and so does every later one (`starved`), until
+ * new buffers are announced; then they are served in turn. A flow that used up its budget waits there too.
+ *
+ * ### Edge-triggered events
+ * A socket is watched once, for everything, edge-triggered. F_READABLE remembers "there may be something to read" and
+ * is cleared only by EAGAIN, or by a read that returned less than asked while neither end of stream, an error nor
+ * urgent data was seen (a read stops short at the urgent mark). Room in the send buffer is re-announced by the kernel
+ * only after it was seen missing: see window.ts.
+ *
+ * ### Sequence numbers (int32, RFC 9293 names)
+ * sndUna ≤ sndNxt ≤ sndMax: acknowledged by the guest, next to send (moved back to sndUna by a time-out), highest sent.
+ * sockSeq ≤ sndUna is the first byte still in the socket's receive queue, peekSeq where the kernel will peek next.
+ * rcvNxt is the first byte from the guest that the socket has not taken, rcvAdv the right edge of the window told:
+ * it never moves left.
+ */
+import type { ForwardListener } from '../config';
+import type { StackContext } from '../context';
+import { addressWords } from '../address';
+import { C_DROPS } from '../counters';
+import type { DropCode } from '../counters';
+import { FlowTable, SlotQueue } from '../flow-table';
+import type { NatTables } from '../nat';
+import { NatResult, natTables } from '../nat';
+import type { Clock, GuestPort, HostIo } from '../ports';
+import { TimerWheel } from '../timers';
+
+// ---- states (column `state`)
+export const ST_FREE = 0;
+export const ST_CONNECTING = 1;
+export const ST_SYN_SENT = 2;
+export const ST_SYN_RCVD = 3;
+export const ST_OPEN = 4;
+export const ST_TIME_WAIT = 5;
+export const ST_RESET = 6;
+
+// ---- flags (column `flags`): progress of closing
+/** The host peer's end of stream was read; finSeq is the sequence number of our FIN. */
+export const F_HOST_EOF = 1 << 0;
+/** Our FIN was acknowledged. */
+export const F_FIN_ACKED = 1 << 1;
+/** The guest's FIN was received in order and passed on. */
+export const F_GUEST_FIN = 1 << 2;
+/** Our FIN went out before the guest's came: TIME-WAIT is ours. */
+export const F_ACTIVE_CLOSE = 1 << 3;
+
+// ---- flags: what the socket told
+export const F_READABLE = 1 << 4;
+/** EPOLLRDHUP was seen: the end of the stream is in the receive queue. */
+export const F_RDHUP = 1 << 5;
+/** Urgent data was seen: short reads prove nothing. */
+export const F_URGENT = 1 << 6;
+/** The socket failed; what can still be read goes to the guest, then an RST. */
+export const F_HOST_ERROR = 1 << 7;
+/** The kernel knows that we wait for room in the send buffer. */
+export const F_OUT_ARMED = 1 << 8;
+/** The socket took less than was sent to it: the guest has to send the rest again. */
+export const F_REFUSED = 1 << 9;
+/** SO_KEEPALIVE is on. */
+export const F_KEEPALIVE = 1 << 10;
+
+// ---- flags: owed to the guest
+export const F_ACK_DUE = 1 << 11;
+export const F_SYN_DUE = 1 << 12;
+/** Retransmit the segment at sndUna. */
+export const F_RTX_DUE = 1 << 13;
+/** A zero-window probe or keep-alive: an ACK just below what the guest expects. */
+export const F_PROBE_DUE = 1 << 14;
+
+// ---- flags: retransmission
+/** The main timer is the zero-window probe timer. */
+export const F_PERSIST = 1 << 15;
+/** In fast recovery up to `recover` (RFC 6582). */
+export const F_RECOVERY = 1 << 16;
+/** After a time-out: one segment at a time until something is acknowledged. */
+export const F_LOSS = 1 << 17;
+/** A segment's round trip is being timed. */
+export const F_TIMING = 1 << 18;
+/** The last attempt found no receive buffer for a frame of the preferred size. */
+export const F_SQUEEZED = 1 << 19;
+
+export const F_V6 = 1 << 20;
+/** The guest offered window scaling. */
+export const F_SCALING = 1 << 21;
+/** A handshake segment was retransmitted (RFC 6298 §5.7). */
+export const F_SYN_RETRIED = 1 << 22;
+
+// ---- timers of a flow: id = flow * TIMERS + kind
+export const TIMERS = 3;
+/** Handshake, retransmission, zero-window probe or TIME-WAIT, by state and F_PERSIST. */
+export const TIMER_MAIN = 0;
+export const TIMER_IDLE = 1;
+/** Looks again at a send buffer that is too full for a useful window. */
+export const TIMER_WINDOW = 2;
+
+/** RFC 6298 §2: first RTO and lower bound. */
+export const RTO_INITIAL_MS = 1000;
+export const RTO_MIN_MS = 1000;
+/** RFC 6298 §5.7: first RTO for data if the handshake needed a retransmission. */
+export const RTO_AFTER_SYN_RETRY_MS = 3000;
+/** Unanswered retransmissions or probes before the flow is given up. */
+export const MAX_RETRIES = 7;
+/** The link has no queues that could hold old segments for long, so TIME-WAIT need not last 2 × 2 minutes. */
+export const TIME_WAIT_MS = 2000;
+/** A guest silent for this long gets a keep-alive. */
+export const KEEPALIVE_MS = 30_000;
+/** A flow on which nothing happens for this long is reset. */
+export const INACTIVITY_MS = 7_200_000;
+
+/** Our window scale: 65535 << 8 is 16 MiB, four times Linux's largest default send buffer. */
+export const OUR_WINDOW_SCALE = 8;
+/** MTU that is assumed if none is advertised. */
+export const DEFAULT_MTU = 65520;
+/** Smallest segment size we let the guest impose (Linux: TCP_MIN_MSS). */
+export const MIN_MSS = 88;
+/** RFC 9293 §3.7.1: segment size if the peer sent no option. */
+export const DEFAULT_MSS4 = 536;
+export const DEFAULT_MSS6 = 1220;
+
+/** First guess of how much there is to read; adapts between the bounds. */
+export const HINT_MIN = 4096;
+export const HINT_INITIAL = 16384;
+
+/** A listener's state. */
+export interface Listener {
+  readonly config: ForwardListener;
+  readonly target: Int32Array | null;
+  /** Connections may wait in its backlog (edge seen, not yet accepted until EAGAIN). */
+  pending: boolean;
+}
+
+export class TcpEngine {
+  readonly ctx: StackContext;
+  readonly io: HostIo;
+  readonly port: GuestPort;
+  readonly clock: Clock;
+  readonly nat: NatTables;
+  readonly natResult: NatResult;
+  readonly table: FlowTable;
+  readonly timers: TimerWheel;
+  readonly listeners: readonly (Listener | null)[];
+  /** Some listener's `pending` is set. */
+  acceptPending: boolean;
+  /** Not before this time (clock.nowMs) is accepting tried again, descriptors having run out; 0: no wait. */
+  acceptAt: number;
+
+  /** Flows that wait for receive buffers or for their next turn. */
+  readonly ready: SlotQueue;
+  /** Flows that this batch touched. */
+  readonly touched: SlotQueue;
+  /** Flows in TIME_WAIT, oldest first. */
+  readonly lingering: SlotQueue;
+  /** No receive buffers: everybody queues up until `onGuestReady`. */
+  starved: boolean;
+  starvedAt: number;
+
+  // ---- payload of one flow gathered in this batch: rows gatherRow … gatherEnd - 1, after the flow's rcvNxt
+  gatherFlow: number;
+  gatherRow: number;
+  gatherEnd: number;
+  gatherBytes: number;
+
+  /** MSS we offer. */
+  readonly mss4: number;
+  readonly mss6: number;
+  readonly isn0: number;
+  readonly isn1: number;
+
+  // ---- columns
+  readonly state: Uint8Array;
+  readonly flags: Int32Array;
+  readonly fd: Int32Array;
+  readonly sndUna: Int32Array;
+  readonly sndNxt: Int32Array;
+  readonly sndMax: Int32Array;
+  readonly sndWnd: Int32Array;
+  readonly sndWl1: Int32Array;
+  readonly sndWl2: Int32Array;
+  readonly maxWnd: Int32Array;
+  readonly iss: Int32Array;
+  readonly irs: Int32Array;
+  readonly rcvNxt: Int32Array;
+  readonly rcvAdv: Int32Array;
+  readonly finSeq: Int32Array;
+  readonly sockSeq: Int32Array;
+  readonly peekSeq: Int32Array;
+  readonly recover: Int32Array;
+  /** Segment size toward the guest, without options. */
+  readonly mss: Int32Array;
+  readonly sndScale: Uint8Array;
+  readonly rcvScale: Uint8Array;
+  readonly hint: Int32Array;
+  readonly dupAcks: Uint8Array;
+  /** Duplicate acknowledgements owed. */
+  readonly dupOwed: Uint8Array;
+  /** Retransmissions or probes without any answer; doublings of the timer. */
+  readonly retries: Uint8Array;
+  readonly backoff: Uint8Array;
+  readonly windowPolls: Uint8Array;
+  /** RFC 6298, ms: SRTT × 8 (-1: none yet), RTTVAR × 4, RTO. */
+  readonly srtt8: Int32Array;
+  readonly rttvar4: Int32Array;
+  readonly rto: Int32Array;
+  readonly rttSeq: Int32Array;
+  readonly rttAt: Float64Array;
+  /** Unfolded sum of the pseudo-header's addresses and protocol. */
+  readonly pseudo: Int32Array;
+  readonly guestAt: Float64Array;
+  readonly activeAt: Float64Array;
+
+  constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
+    const { config, random } = ctx;
+    const n = config.maxTcpFlows;
+    this.ctx = ctx;
+    this.io = ctx.io;
+    this.port = ctx.port;
+    this.clock = ctx.clock;
+    this.nat = natTables(config);
+    this.natResult = new NatResult();
+    this.table = new FlowTable(n, random.u32(), random.u32());
+    this.timers = new TimerWheel(n * TIMERS, ctx.clock.nowMs);
+    this.listeners = listeners.map((l) => (l.protocol === 'tcp' ? newListener(l) : null));
+    this.acceptPending = false;
+    this.acceptAt = 0;
+    this.ready = new SlotQueue(n);
+    this.touched = new SlotQueue(n);
+    this.lingering = new SlotQueue(n);
+    this.starved = false;
+    this.starvedAt = 0;
+    this.gatherFlow = -1;
+    this.gatherRow = 0;
+    this.gatherEnd = 0;
+    this.gatherBytes = 0;
+    const mtu = config.mtu === 0 ? DEFAULT_MTU : config.mtu;
+    this.mss4 = Math.max(MIN_MSS, mtu - 40);
+    this.mss6 = Math.max(MIN_MSS, mtu - 60);
+    this.isn0 = random.u32();
+    this.isn1 = random.u32();
+    this.state = new Uint8Array(n);
+    this.flags = new Int32Array(n);
+    this.fd = new Int32Array(n).fill(-1);
+    this.sndUna = new Int32Array(n);
+    this.sndNxt = new Int32Array(n);
+    this.sndMax = new Int32Array(n);
+    this.sndWnd = new Int32Array(n);
+    this.sndWl1 = new Int32Array(n);
+    this.sndWl2 = new Int32Array(n);
+    this.maxWnd = new Int32Array(n);
+    this.iss = new Int32Array(n);
+    this.irs = new Int32Array(n);
+    this.rcvNxt = new Int32Array(n);
+    this.rcvAdv = new Int32Array(n);
+    this.finSeq = new Int32Array(n);
+    this.sockSeq = new Int32Array(n);
+    this.peekSeq = new Int32Array(n);
+    this.recover = new Int32Array(n);
+    this.mss = new Int32Array(n);
+    this.sndScale = new Uint8Array(n);
+    this.rcvScale = new Uint8Array(n);
+    this.hint = new Int32Array(n);
+    this.dupAcks = new Uint8Array(n);
+    this.dupOwed = new Uint8Array(n);
+    this.retries = new Uint8Array(n);
+    this.backoff = new Uint8Array(n);
+    this.windowPolls = new Uint8Array(n);
+    this.srtt8 = new Int32Array(n);
+    this.rttvar4 = new Int32Array(n);
+    this.rto = new Int32Array(n);
+    this.rttSeq = new Int32Array(n);
+    this.rttAt = new Float64Array(n);
+    this.pseudo = new Int32Array(n);
+    this.guestAt = new Float64Array(n);
+    this.activeAt = new Float64Array(n);
+  }
+}
+
+function newListener(config: ForwardListener): Listener {
+  let target: Int32Array | null = null;
+  if (config.targetAddr !== null) {
+    target = new Int32Array(4);
+    addressWords(config.targetAddr, target, 0);
+  }
+  return { config, target, pending: false };
+}
+
+/** Counts a dropped segment. */
+export function countDrop(t: TcpEngine, code: DropCode): void {
+  t.ctx.counters[C_DROPS + code]++;
+}
+
+/** Remembers that `flow` is to be served at the end of the batch. */
+export function touch(t: TcpEngine, flow: number): void {
+  t.touched.push(flow);
+}
+
+/** Sets timer `kind` of the flow to `ms` from now. */
+export function setTimer(t: TcpEngine, flow: number, kind: number, ms: number): void {
+  t.timers.set(flow * TIMERS + kind, t.clock.nowMs + ms);
+}
+
+export function cancelTimer(t: TcpEngine, flow: number, kind: number): void {
+  t.timers.cancel(flow * TIMERS + kind);
+}
+
+export function timerIsSet(t: TcpEngine, flow: number, kind: number): boolean {
+  return t.timers.isSet(flow * TIMERS + kind);
+}
+
+/** Retransmission or probe time-out with its exponential back-off, ms (RFC 6298 §5.5; net.ipv4.tcp_rto_max_ms). */
+export function backedOffRto(t: TcpEngine, flow: number): number {
+  return Math.min(t.rto[flow] * 2 ** t.backoff[flow], t.ctx.config.tcpRtoMaxMs);
+}

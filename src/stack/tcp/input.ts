@@ -1,0 +1,456 @@
+/**
+ * Segments from the guest: RFC 9293 §3.10.7, with RFC 5961's stricter checks of RST, SYN and ACK.
+ *
+ * Payload of consecutive in-order segments of one flow is gathered: their rows are trimmed to the payload and moved
+ * together, so that one system call at the end of the batch (or when another flow's data comes) sends it all. `rcvNxt`
+ * moves only when the socket took the bytes; until then the expected sequence number is rcvNxt + gatherBytes.
+ *
+ * Out-of-order segments are not kept: the guest is told by duplicate acknowledgements, one for each.
+ */
+import type { FrameInfo } from '../context';
+import { ROWS_PER_CALL } from '../context';
+import { C_TCP_RESETS_FROM_GUEST, dropCode } from '../counters';
+import { seqInWindow } from '../seq';
+import { checksumAdd, checksumFold, checksumOk } from '../wire/checksum';
+import {
+  TCP_ACK,
+  TCP_FIN,
+  TCP_HEADER_LEN,
+  TCP_RST,
+  TCP_SYN,
+  tcpAck,
+  tcpCheck,
+  tcpDataOffset,
+  tcpDstPort,
+  tcpFlags,
+  tcpSeq,
+  tcpSrcPort,
+  tcpWindow,
+} from '../wire/tcp';
+import { processAck } from './ack';
+import { abortHost, finishIfDone, release } from './close';
+import { connectFromGuest, established, learnSyn } from './connect';
+import {
+  F_ACK_DUE,
+  F_GUEST_FIN,
+  F_HOST_ERROR,
+  F_KEEPALIVE,
+  F_OUT_ARMED,
+  F_REFUSED,
+  F_SYN_DUE,
+  ST_CONNECTING,
+  ST_OPEN,
+  ST_RESET,
+  ST_SYN_RCVD,
+  ST_SYN_SENT,
+  ST_TIME_WAIT,
+  TIMER_WINDOW,
+  countDrop,
+  setTimer,
+  timerIsSet,
+  touch,
+} from './flow';
+import type { TcpEngine } from './flow';
+import { answerReset, pseudoSum } from './send';
+
+const DROP_TCP_MALFORMED = dropCode('tcp_malformed');
+const DROP_TCP_CHECKSUM = dropCode('tcp_checksum');
+const DROP_TCP_NO_FLOW = dropCode('tcp_no_flow');
+const DROP_TCP_OUT_OF_WINDOW = dropCode('tcp_out_of_window');
+const DROP_TCP_BAD_ACK = dropCode('tcp_bad_ack');
+const DROP_TCP_OUT_OF_ORDER = dropCode('tcp_out_of_order');
+const DROP_TCP_SOCKET_FULL = dropCode('tcp_socket_full');
+const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
+
+const EAGAIN = -11;
+const EINTR = -4;
+const SOL_SOCKET = 1;
+const SO_KEEPALIVE = 9;
+/** Look again at a socket that refused data for another reason than a full buffer, ms. */
+const REFUSED_POLL_MS = 50;
+/** Duplicate acknowledgements that make a sender retransmit at once (RFC 5681 §3.2). */
+const DUP_ACKS = 3;
+
+// The segment being handled, parsed once.
+let seq = 0;
+let ack = 0;
+let flags = 0;
+let windowRaw = 0;
+let payloadLen = 0;
+let ports = 0;
+
+/** One TCP segment. Returns the first row that is free afterwards (FlowHandler.fromGuest). */
+export function segmentFromGuest(t: TcpEngine, frame: FrameInfo): number {
+  const code = parse(t, frame);
+  if (code !== 0) {
+    countDrop(t, code);
+    return freeRow(t, frame);
+  }
+  const { probe } = t.table;
+  for (let i = 0; i < 8; i++) probe[i] = frame.addr[i];
+  probe[8] = ports;
+  const flow = t.table.lookup();
+  if (flow < 0) {
+    withoutFlow(t, frame);
+    return freeRow(t, frame);
+  }
+  const now = t.clock.nowMs;
+  t.guestAt[flow] = now;
+  switch (t.state[flow]) {
+    case ST_CONNECTING:
+      inConnecting(t, flow, frame);
+      break;
+    case ST_SYN_SENT:
+      inSynSent(t, flow, frame);
+      break;
+    case ST_RESET:
+      // The RST is on its way, as soon as there is a buffer.
+      break;
+    default:
+      synchronized(t, flow, frame);
+      break;
+  }
+  return freeRow(t, frame);
+}
+
+/** Rows up to this one may be in use by gathered payload. */
+function freeRow(t: TcpEngine, frame: FrameInfo): number {
+  return t.gatherFlow >= 0 && t.gatherEnd > frame.row ? t.gatherEnd : rowBase(t, frame);
+}
+
+/** Where this frame's payload rows may start: right behind what is gathered, if the frame's rows follow it. */
+function rowBase(t: TcpEngine, frame: FrameInfo): number {
+  if (t.gatherEnd !== frame.row) return frame.row;
+  // The rows before belong to this handler: what is no longer gathered there is free again.
+  return t.gatherFlow >= 0 ? t.gatherEnd : t.gatherRow;
+}
+
+function parse(t: TcpEngine, frame: FrameInfo): number {
+  const port = t.port;
+  const off = frame.l4Off;
+  const end = off + frame.l4Len;
+  const headLen = port.pull(Math.min(off + 60, end));
+  if (frame.l4Len < TCP_HEADER_LEN) return DROP_TCP_MALFORMED;
+  if (headLen < off + TCP_HEADER_LEN) return DROP_HEAD_TOO_SHORT;
+  const head = port.head;
+  const code = tcpCheck(head, off, end);
+  if (code !== 0) return code;
+  const tcpLen = tcpDataOffset(head, off);
+  if (headLen < off + tcpLen) return DROP_HEAD_TOO_SHORT;
+  const src = tcpSrcPort(head, off);
+  const dst = tcpDstPort(head, off);
+  if (src === 0 || dst === 0) return DROP_TCP_MALFORMED;
+  ports = (src << 16) | dst;
+  seq = tcpSeq(head, off);
+  ack = tcpAck(head, off);
+  flags = tcpFlags(head, off);
+  windowRaw = tcpWindow(head, off);
+  payloadLen = frame.l4Len - tcpLen;
+  if (!port.csumPartial && !checksumIsRight(t, frame, tcpLen)) return DROP_TCP_CHECKSUM;
+  return 0;
+}
+
+/** RFC 9293 §3.1 (MUST-3). The header was copied, so its part is summed here and the payload's by the host. */
+function checksumIsRight(t: TcpEngine, frame: FrameInfo, tcpLen: number): boolean {
+  let sum = checksumAdd(t.port.head, frame.l4Off, tcpLen, pseudoSum(frame.addr, 0, frame.version === 6));
+  sum = checksumFold(sum + frame.l4Len);
+  if (payloadLen > 0) {
+    const base = rowBase(t, frame);
+    const n = trimRows(t, frame, frame.l4Off + tcpLen, payloadLen, base);
+    // The frame's rows name the payload only from now on.
+    frame.row = base;
+    frame.rowCount = n;
+    sum = t.io.checksum(base, n, sum);
+    trimmed = true;
+  } else {
+    trimmed = false;
+  }
+  return checksumOk(sum);
+}
+/** The frame's rows were cut down to the payload already. */
+let trimmed = false;
+
+/**
+ * Rewrites the frame's rows to name `length` bytes from byte `skip` on, from row `to` (at most frame.row) on. Returns
+ * their number.
+ */
+function trimRows(t: TcpEngine, frame: FrameInfo, skip: number, length: number, to: number): number {
+  const { region, offset, length: lengths } = t.io.rows;
+  const last = frame.row + frame.rowCount;
+  const first = to;
+  for (let row = frame.row; row < last && length > 0; row++) {
+    const have = lengths[row];
+    if (skip >= have) {
+      skip -= have;
+      continue;
+    }
+    const n = Math.min(have - skip, length);
+    region[to] = region[row];
+    offset[to] = offset[row] + skip;
+    lengths[to] = n;
+    skip = 0;
+    length -= n;
+    to++;
+  }
+  return to - first;
+}
+
+/** RFC 9293 §3.10.7.1 and .2: CLOSED and LISTEN. */
+function withoutFlow(t: TcpEngine, frame: FrameInfo): void {
+  if ((flags & TCP_RST) !== 0) {
+    countDrop(t, DROP_TCP_NO_FLOW);
+    return;
+  }
+  if ((flags & (TCP_SYN | TCP_ACK)) === TCP_SYN) {
+    connectFromGuest(t, frame, ports, seq, windowRaw);
+    return;
+  }
+  countDrop(t, DROP_TCP_NO_FLOW);
+  refuse(t, frame);
+}
+
+function segmentLength(): number {
+  return payloadLen + ((flags & TCP_SYN) !== 0 ? 1 : 0) + ((flags & TCP_FIN) !== 0 ? 1 : 0);
+}
+
+function refuse(t: TcpEngine, frame: FrameInfo): void {
+  // Not worth waiting for a receive buffer: the guest will send again, and ask again.
+  if (!t.starved) answerReset(t, frame, ports, seq, ack, flags, segmentLength());
+}
+
+/** Nothing was sent to the guest yet: its SYN may come again, or another one, or it may give up. */
+function inConnecting(t: TcpEngine, flow: number, frame: FrameInfo): void {
+  if ((flags & TCP_RST) !== 0) {
+    if (seq === t.rcvNxt[flow]) guestReset(t, flow);
+    return;
+  }
+  if ((flags & (TCP_SYN | TCP_ACK)) === TCP_SYN) {
+    if (seq !== t.irs[flow]) learnSyn(t, flow, t.port.head, frame.l4Off, seq, windowRaw);
+    return;
+  }
+  refuse(t, frame);
+}
+
+/** RFC 9293 §3.10.7.3: we sent a SYN for a connection accepted on the host. */
+function inSynSent(t: TcpEngine, flow: number, frame: FrameInfo): void {
+  const hasAck = (flags & TCP_ACK) !== 0;
+  if (hasAck && ack !== ((t.iss[flow] + 1) | 0)) {
+    countDrop(t, DROP_TCP_BAD_ACK);
+    if ((flags & TCP_RST) === 0) refuse(t, frame);
+    return;
+  }
+  if ((flags & TCP_RST) !== 0) {
+    if (hasAck) guestReset(t, flow);
+    return;
+  }
+  if ((flags & TCP_SYN) === 0) return;
+  learnSyn(t, flow, t.port.head, frame.l4Off, seq, windowRaw);
+  if (hasAck) {
+    established(t, flow, seq, ack, windowRaw);
+    t.flags[flow] |= F_ACK_DUE;
+  } else {
+    // Both opened at once (RFC 9293 §3.5, figure 7).
+    t.state[flow] = ST_SYN_RCVD;
+    t.flags[flow] |= F_SYN_DUE;
+  }
+  touch(t, flow);
+}
+
+function guestReset(t: TcpEngine, flow: number): void {
+  t.ctx.counters[C_TCP_RESETS_FROM_GUEST]++;
+  abortHost(t, flow);
+}
+
+/** What the guest must send next, counting what this batch gathered. */
+function expected(t: TcpEngine, flow: number): number {
+  return t.gatherFlow === flow ? (t.rcvNxt[flow] + t.gatherBytes) | 0 : t.rcvNxt[flow];
+}
+
+/** RFC 9293 §3.10.7.4. */
+function synchronized(t: TcpEngine, flow: number, frame: FrameInfo): void {
+  const next = expected(t, flow);
+  const window = Math.max(0, (t.rcvAdv[flow] - next) | 0);
+  if ((flags & TCP_RST) !== 0) {
+    resetFromGuest(t, flow, next, window);
+    return;
+  }
+  if ((flags & TCP_SYN) !== 0) {
+    synInSynchronized(t, flow, frame, next);
+    return;
+  }
+  const ahead = (seq - next) | 0;
+  const length = segmentLength();
+  if (!acceptable(ahead, length, window)) {
+    unacceptable(t, flow, ahead, window);
+    // Even with the window closed, an acknowledgement at the right place counts (RFC 9293 §3.10.7.4).
+    if (!(ahead === 0 && window === 0)) return;
+  }
+  if ((flags & TCP_ACK) === 0) return;
+  if (t.state[flow] === ST_SYN_RCVD) {
+    if (ack !== ((t.iss[flow] + 1) | 0)) {
+      countDrop(t, DROP_TCP_BAD_ACK);
+      refuse(t, frame);
+      return;
+    }
+    established(t, flow, seq, ack, windowRaw * 2 ** t.sndScale[flow]);
+  } else if (!processAck(t, flow, seq, ack, windowRaw * 2 ** t.sndScale[flow], length)) {
+    countDrop(t, DROP_TCP_BAD_ACK);
+    challenge(t, flow);
+    return;
+  }
+  touch(t, flow);
+  if (length > 0 && t.state[flow] === ST_OPEN && (t.flags[flow] & F_GUEST_FIN) === 0) {
+    text(t, flow, frame, ahead, window);
+  }
+  finishIfDone(t, flow);
+}
+
+/** RFC 9293 §3.10.7.4, table 6; `ahead` is the sequence number's distance from what is expected. */
+function acceptable(ahead: number, length: number, window: number): boolean {
+  if (length === 0) return window === 0 ? ahead === 0 : ahead >= 0 && ahead < window;
+  if (window === 0) return false;
+  const last = ahead + length - 1;
+  return (ahead >= 0 && ahead < window) || (last >= 0 && last < window) || (ahead < 0 && last >= window);
+}
+
+/** Answers what cannot be accepted with an acknowledgement; a keep-alive (RFC 9293 §3.8.4) is passed on. */
+function unacceptable(t: TcpEngine, flow: number, ahead: number, window: number): void {
+  challenge(t, flow);
+  if (ahead === -1 && payloadLen <= 1 && (flags & TCP_FIN) === 0) {
+    if ((t.flags[flow] & F_KEEPALIVE) === 0 && t.fd[flow] >= 0) {
+      t.flags[flow] |= F_KEEPALIVE;
+      t.io.setsockopt(t.fd[flow], SOL_SOCKET, SO_KEEPALIVE, 1);
+    }
+    return;
+  }
+  if (ahead === 0 && window === 0) countDrop(t, DROP_TCP_SOCKET_FULL);
+  else countDrop(t, DROP_TCP_OUT_OF_WINDOW);
+}
+
+/** Owes the guest an acknowledgement, once a batch: a flood of bad segments gets no flood of answers (RFC 5961 §7). */
+function challenge(t: TcpEngine, flow: number): void {
+  t.flags[flow] |= F_ACK_DUE;
+  touch(t, flow);
+}
+
+/** RFC 5961 §3.2: only an RST exactly where the next byte is expected resets. */
+function resetFromGuest(t: TcpEngine, flow: number, next: number, window: number): void {
+  if (seq === next || seq === t.rcvNxt[flow]) {
+    guestReset(t, flow);
+  } else if (seqInWindow(seq, t.rcvNxt[flow], window)) {
+    challenge(t, flow);
+  } else {
+    countDrop(t, DROP_TCP_OUT_OF_WINDOW);
+  }
+}
+
+/** RFC 5961 §4.2, but a repeated SYN is answered by the SYN-ACK again, and TIME-WAIT may be reopened. */
+function synInSynchronized(t: TcpEngine, flow: number, frame: FrameInfo, next: number): void {
+  const bare = (flags & TCP_ACK) === 0;
+  if (t.state[flow] === ST_SYN_RCVD && seq === t.irs[flow]) {
+    t.flags[flow] |= bare ? F_SYN_DUE : F_ACK_DUE;
+    touch(t, flow);
+    if (!bare && ack === ((t.iss[flow] + 1) | 0)) established(t, flow, seq, ack, windowRaw);
+    return;
+  }
+  if (t.state[flow] === ST_TIME_WAIT && bare && ((seq - next) | 0) > 0) {
+    // RFC 9293 §3.10.7.4: a later SYN may reopen the connection (MAY-2); ours lasts so that it may.
+    release(t, flow);
+    withoutFlow(t, frame);
+    return;
+  }
+  challenge(t, flow);
+}
+
+/** RFC 9293 §3.10.7.4, seventh and eighth step: payload and FIN. */
+function text(t: TcpEngine, flow: number, frame: FrameInfo, ahead: number, window: number): void {
+  t.flags[flow] |= F_ACK_DUE;
+  if (ahead > 0 || window === 0) {
+    if (ahead > 0) {
+      countDrop(t, DROP_TCP_OUT_OF_ORDER);
+      if (t.dupOwed[flow] < DUP_ACKS) t.dupOwed[flow]++;
+    }
+    return;
+  }
+  const overlap = -ahead;
+  let take = payloadLen - overlap;
+  let fin = (flags & TCP_FIN) !== 0;
+  if (take > window) {
+    take = window;
+    fin = false;
+  }
+  if (take > 0 && !gather(t, flow, frame, overlap, take)) return;
+  if (fin) finFromGuest(t, flow);
+}
+
+/** Adds payload to what is to be sent at the end of the batch. Returns false if it comes too late for that. */
+function gather(t: TcpEngine, flow: number, frame: FrameInfo, skip: number, take: number): boolean {
+  const { rows } = t.io;
+  void rows;
+  const header = trimmed ? 0 : frame.l4Off + tcpDataOffset(t.port.head, frame.l4Off);
+  if (t.gatherFlow >= 0) {
+    const used = t.gatherEnd - t.gatherRow;
+    const mine = t.gatherFlow === flow;
+    if (!mine || t.gatherEnd !== frame.row || used + frame.rowCount > ROWS_PER_CALL) {
+      const before = expected(t, flow);
+      flushGathered(t);
+      // The socket did not take all that came before this segment, or failed.
+      if (t.state[flow] !== ST_OPEN || t.rcvNxt[flow] !== before) return false;
+    }
+  }
+  const base = rowBase(t, frame);
+  const n = trimRows(t, frame, header + skip, take, base);
+  if (t.gatherFlow < 0) {
+    t.gatherFlow = flow;
+    t.gatherRow = base;
+    t.gatherBytes = 0;
+  }
+  t.gatherEnd = base + n;
+  t.gatherBytes += take;
+  return true;
+}
+
+/** Sends gathered payload to its socket; what the socket took is acknowledged. */
+export function flushGathered(t: TcpEngine): void {
+  const flow = t.gatherFlow;
+  if (flow < 0) return;
+  const bytes = t.gatherBytes;
+  const count = Math.min(t.gatherEnd - t.gatherRow, ROWS_PER_CALL);
+  t.gatherFlow = -1;
+  let n = EINTR;
+  while (n === EINTR) n = t.io.send(t.fd[flow], t.gatherRow, count, 0);
+  t.activeAt[flow] = t.clock.nowMs;
+  if (n > 0) t.rcvNxt[flow] = (t.rcvNxt[flow] + n) | 0;
+  t.flags[flow] |= F_ACK_DUE;
+  touch(t, flow);
+  if (n === bytes) return;
+  countDrop(t, DROP_TCP_SOCKET_FULL);
+  t.flags[flow] |= F_REFUSED;
+  if (n >= 0 || n === EAGAIN) {
+    // A send that falls short makes the kernel announce room.
+    t.flags[flow] |= F_OUT_ARMED;
+    return;
+  }
+  switch (n) {
+    case -12: // ENOMEM
+    case -105: // ENOBUFS
+      if (!timerIsSet(t, flow, TIMER_WINDOW)) setTimer(t, flow, TIMER_WINDOW, REFUSED_POLL_MS);
+      return;
+    default:
+      t.flags[flow] |= F_HOST_ERROR;
+  }
+}
+
+/** The guest's FIN, if all before it was taken. */
+function finFromGuest(t: TcpEngine, flow: number): void {
+  const at = expected(t, flow);
+  if (t.gatherFlow === flow) flushGathered(t);
+  if (t.state[flow] !== ST_OPEN || t.rcvNxt[flow] !== at) return;
+  if (t.io.shutdown(t.fd[flow], 1) < 0) {
+    t.flags[flow] |= F_HOST_ERROR;
+    return;
+  }
+  t.rcvNxt[flow] = (at + 1) | 0;
+  if (((t.rcvAdv[flow] - t.rcvNxt[flow]) | 0) < 0) t.rcvAdv[flow] = t.rcvNxt[flow];
+  t.flags[flow] |= F_GUEST_FIN | F_ACK_DUE;
+}

@@ -1,0 +1,366 @@
+/**
+ * Data from the host's socket to the guest: peeked into frames reserved on the guest's receive queue, one system call
+ * for many segments.
+ */
+import { SCRATCH_TCP, SCRATCH_TCP_SIZE, ROWS_OUT, ROWS_PER_CALL } from '../context';
+import { C_TCP_RETRANSMITS } from '../counters';
+import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, MSG_PEEK } from '../ports';
+import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp';
+import {
+  F_ACK_DUE,
+  F_FIN_ACKED,
+  F_HOST_EOF,
+  F_HOST_ERROR,
+  F_LOSS,
+  F_PERSIST,
+  F_RDHUP,
+  F_READABLE,
+  F_RTX_DUE,
+  F_SQUEEZED,
+  F_TIMING,
+  F_URGENT,
+  F_V6,
+  HINT_MIN,
+  TIMER_MAIN,
+  backedOffRto,
+  setTimer,
+  timerIsSet,
+} from './flow';
+import type { TcpEngine } from './flow';
+import { l4Offset, sendFin, writeSegment } from './send';
+import { refreshWindow, windowField } from './window';
+
+/** Nothing more can be sent before something happens that will be noticed. */
+export const OUT_IDLE = 0;
+/** The guest has no receive buffer. */
+export const OUT_STARVED = 1;
+/** The flow had its share of this turn. */
+export const OUT_BUDGET = 2;
+
+/** Bytes a flow may send in one turn before others have theirs. */
+const BUDGET = 512 * 1024;
+/** Segments filled by one system call. */
+const MAX_FRAMES = 128;
+/** A frame small enough for what a guest with few buffers left may have. */
+const SMALL_FRAME = 1024;
+const SOL_SOCKET = 1;
+const SO_PEEK_OFF = 42;
+const EAGAIN = -11;
+const EINTR = -4;
+
+const frameRoom = new Int32Array(MAX_FRAMES);
+// Results of `reserveFrames`, besides the number of frames.
+let reservedBytes = 0;
+let reservedRows = 0;
+let ranOut = false;
+
+/** Sends what can be sent, up to a budget. Returns OUT_*. */
+export function output(t: TcpEngine, flow: number): number {
+  let budget = BUDGET;
+  if ((t.flags[flow] & F_ACK_DUE) !== 0 && mayRead(t, flow)) refreshWindow(t, flow);
+  for (;;) {
+    const flags = t.flags[flow];
+    if ((flags & F_HOST_EOF) !== 0 && t.sndNxt[flow] === t.finSeq[flow]) return outputFin(t, flow);
+    if (!mayRead(t, flow)) return OUT_IDLE;
+    const room = usableWindow(t, flow);
+    if (room <= 0) {
+      persist(t, flow);
+      return OUT_IDLE;
+    }
+    if (budget <= 0) return OUT_BUDGET;
+    const want = Math.min(room, budget, t.hint[flow]);
+    const sent = outputSegments(t, flow, want, room);
+    if (sent < 0) {
+      if (sent === -1) return OUT_STARVED;
+      if ((t.flags[flow] & F_HOST_EOF) === 0 || t.sndNxt[flow] !== t.finSeq[flow]) return OUT_IDLE;
+      continue; // end of stream: FIN
+    }
+    budget -= sent;
+  }
+}
+
+/** True if there are, or may be, bytes in the socket after sndNxt. */
+function mayRead(t: TcpEngine, flow: number): boolean {
+  const end = (t.flags[flow] & F_HOST_EOF) !== 0 ? t.finSeq[flow] : t.sndMax[flow];
+  if (((t.sndNxt[flow] - end) | 0) < 0) return true;
+  return (t.flags[flow] & (F_READABLE | F_HOST_EOF)) === F_READABLE;
+}
+
+/**
+ * Bytes the guest's window has room for now. A sliver of a window is not used while an acknowledgement is to come
+ * that may open it (RFC 9293 §3.8.6.2.1).
+ */
+function usableWindow(t: TcpEngine, flow: number): number {
+  let room = (t.sndUna[flow] + t.sndWnd[flow] - t.sndNxt[flow]) | 0;
+  const inFlight = (t.sndNxt[flow] - t.sndUna[flow]) | 0;
+  if ((t.flags[flow] & F_LOSS) !== 0) {
+    const first = t.mss[flow] - inFlight;
+    if (room > first) room = first;
+  } else if (inFlight > 0 && room < t.mss[flow] && room < t.maxWnd[flow] / 2) {
+    return 0;
+  }
+  return room;
+}
+
+/** The window is used up: while nothing is in flight, only probes find out when it opens. */
+function persist(t: TcpEngine, flow: number): void {
+  if (t.sndMax[flow] !== t.sndUna[flow] || timerIsSet(t, flow, TIMER_MAIN)) return;
+  t.flags[flow] |= F_PERSIST;
+  setTimer(t, flow, TIMER_MAIN, backedOffRto(t, flow));
+}
+
+function outputFin(t: TcpEngine, flow: number): number {
+  if ((t.flags[flow] & F_FIN_ACKED) !== 0) return OUT_IDLE;
+  const seq = t.finSeq[flow];
+  // The FIN takes a sequence number, hence a byte of window (RFC 9293 §3.4).
+  if (((t.sndUna[flow] + t.sndWnd[flow] - seq) | 0) <= 0) {
+    persist(t, flow);
+    return OUT_IDLE;
+  }
+  if ((t.flags[flow] & F_ACK_DUE) !== 0) refreshWindow(t, flow);
+  if (!sendFin(t, flow, seq)) return OUT_STARVED;
+  advanceTo(t, flow, (seq + 1) | 0);
+  return OUT_IDLE;
+}
+
+/** Segments up to `next` are out: moves sndNxt and sndMax, sees to the timer. */
+function advanceTo(t: TcpEngine, flow: number, next: number): void {
+  t.sndNxt[flow] = next;
+  if (((next - t.sndMax[flow]) | 0) > 0) {
+    if ((t.flags[flow] & F_TIMING) === 0 && t.backoff[flow] === 0) {
+      // One segment at a time is timed, never one that was sent before (RFC 6298 §3, Karn).
+      t.flags[flow] |= F_TIMING;
+      t.rttSeq[flow] = next;
+      t.rttAt[flow] = t.clock.nowMs;
+    }
+    t.sndMax[flow] = next;
+  }
+  if (!timerIsSet(t, flow, TIMER_MAIN)) setTimer(t, flow, TIMER_MAIN, backedOffRto(t, flow));
+}
+
+/** Largest payload of one frame to the guest. */
+function frameLimit(t: TcpEngine, flow: number): number {
+  const port = t.port;
+  const v6 = (t.flags[flow] & F_V6) !== 0;
+  const headers = l4Offset(t, flow) + TCP_HEADER_LEN;
+  const most = Math.min(14 + 65535, port.maxFrame) - headers;
+  const mss = t.mss[flow];
+  if (most <= mss) return most;
+  if (!(v6 ? port.gsoTcp6 : port.gsoTcp4)) return mss;
+  return most - (most % mss);
+}
+
+/** Reserves frames for up to `want` bytes, rows from `row` on. Returns their number. */
+function reserveFrames(t: TcpEngine, flow: number, want: number, row: number): number {
+  const port = t.port;
+  const headers = l4Offset(t, flow) + TCP_HEADER_LEN;
+  const limit = frameLimit(t, flow);
+  const rowEnd = ROWS_OUT + ROWS_PER_CALL;
+  const first = row;
+  let frames = 0;
+  reservedBytes = 0;
+  ranOut = false;
+  while (reservedBytes < want && frames < MAX_FRAMES && row < rowEnd) {
+    let room = Math.min(limit, want - reservedBytes);
+    let rows = port.reserve(headers, room, row);
+    if (rows < 0 && frames === 0 && (t.flags[flow] & F_SQUEEZED) !== 0 && room > SMALL_FRAME) {
+      // Not even one frame, the second time: the guest may never have room for a large one.
+      room = SMALL_FRAME;
+      rows = port.reserve(headers, room, row);
+    }
+    if (rows < 0) {
+      ranOut = true;
+      break;
+    }
+    frameRoom[frames++] = room;
+    reservedBytes += room;
+    row += rows;
+  }
+  reservedRows = Math.min(row, rowEnd) - first;
+  if (frames === 0) t.flags[flow] |= F_SQUEEZED;
+  else t.flags[flow] &= ~F_SQUEEZED;
+  return frames;
+}
+
+/**
+ * Reads up to `want` bytes from sndNxt on into frames and sends them. `room` is the guest's window. Returns bytes sent,
+ * -1 if there are no receive buffers (any more), or -2 if nothing is left to read, or the socket failed.
+ */
+function outputSegments(t: TcpEngine, flow: number, want: number, room: number): number {
+  const mss = t.mss[flow];
+  // Whole segments, unless the window leaves no choice: the rest would go out as a runt.
+  if (want > mss) want -= want % mss;
+  const skip = skipRows(t, flow, t.sndNxt[flow]);
+  if (skip < 0) return -2;
+  const frames = reserveFrames(t, flow, want, ROWS_OUT + skip);
+  if (frames === 0) return -1;
+  const asked = reservedBytes;
+  const starved = ranOut;
+  const n = peek(t, flow, t.sndNxt[flow], skip, reservedRows);
+  if (n <= 0) {
+    t.port.cancel();
+    if (n < 0) noteReadError(t, flow, n);
+    else noteEndOfStream(t, flow);
+    return -2;
+  }
+  commitFrames(t, flow, frames, n, t.sndNxt[flow]);
+  if (((t.sndNxt[flow] - t.sndMax[flow]) | 0) < 0) t.ctx.counters[C_TCP_RETRANSMITS]++;
+  advanceTo(t, flow, (t.sndNxt[flow] + n) | 0);
+  t.activeAt[flow] = t.clock.nowMs;
+  t.flags[flow] &= ~F_ACK_DUE;
+  adaptHint(t, flow, n, asked, room);
+  if (n < asked) {
+    if ((t.flags[flow] & (F_RDHUP | F_URGENT | F_HOST_ERROR)) === 0) t.flags[flow] &= ~F_READABLE;
+  } else if (starved) {
+    return -1;
+  }
+  return n;
+}
+
+/** Next time's guess at how much is there: doubles while reads come back full, halves while they are mostly empty. */
+function adaptHint(t: TcpEngine, flow: number, n: number, asked: number, room: number): void {
+  const hint = t.hint[flow];
+  if (n === asked) {
+    if (asked < room && hint < BUDGET) t.hint[flow] = hint * 2;
+  } else if (n < hint / 4 && hint > HINT_MIN) {
+    t.hint[flow] = hint / 2;
+  }
+}
+
+/** Writes headers in front of the `n` bytes read from `seq` on, commits the filled frames and cancels the others. */
+function commitFrames(t: TcpEngine, flow: number, frames: number, n: number, seq: number): void {
+  const port = t.port;
+  const l4 = l4Offset(t, flow);
+  const mss = t.mss[flow];
+  const gso = (t.flags[flow] & F_V6) !== 0 ? GSO_TCPV6 : GSO_TCPV4;
+  const window = windowField(t, flow);
+  const ack = t.rcvNxt[flow];
+  let left = n;
+  let i = 0;
+  while (i < frames && left > 0) {
+    const len = Math.min(frameRoom[i++], left);
+    left -= len;
+    port.front();
+    writeSegment(t, flow, seq, ack, TCP_HEADER_LEN, left === 0 ? TCP_ACK | TCP_PSH : TCP_ACK, window, len);
+    const large = len > mss;
+    port.commit(len, COMMIT_NEEDS_CSUM, l4, TCP_CHECKSUM_OFFSET, large ? gso : GSO_NONE, large ? mss : 0);
+    seq = (seq + len) | 0;
+  }
+  if (i < frames) port.cancel();
+}
+
+/**
+ * Makes the next peek of the socket start at `seq`: by SO_PEEK_OFF, or by rows over scratch memory that take the bytes
+ * before it. Returns the number of such rows, or -1 if the socket failed or too much is in flight.
+ */
+function skipRows(t: TcpEngine, flow: number, seq: number): number {
+  let skip = (seq - t.sockSeq[flow]) | 0;
+  if (t.ctx.config.tcpPeekOff) {
+    if (t.peekSeq[flow] !== seq) {
+      const r = t.io.setsockopt(t.fd[flow], SOL_SOCKET, SO_PEEK_OFF, skip);
+      if (r < 0) {
+        t.flags[flow] |= F_HOST_ERROR;
+        return -1;
+      }
+      t.peekSeq[flow] = seq;
+    }
+    return 0;
+  }
+  const { region, offset, length } = t.io.rows;
+  let n = 0;
+  while (skip > 0) {
+    // The guest's acknowledgements bring the flow on from here.
+    if (n === ROWS_PER_CALL / 2) return -1;
+    const row = ROWS_OUT + n++;
+    region[row] = t.io.scratchRegion;
+    offset[row] = SCRATCH_TCP;
+    length[row] = Math.min(skip, SCRATCH_TCP_SIZE);
+    skip -= length[row];
+  }
+  return n;
+}
+
+/** Peeks from `seq` on, as prepared by `skipRows`. Returns bytes, 0 at the end of the stream, or -errno. */
+function peek(t: TcpEngine, flow: number, seq: number, skip: number, rows: number): number {
+  const io = t.io;
+  let n = EINTR;
+  while (n === EINTR) n = io.recv(t.fd[flow], ROWS_OUT, Math.min(skip + rows, ROWS_PER_CALL), MSG_PEEK);
+  if (n <= 0) return n;
+  if (t.ctx.config.tcpPeekOff) {
+    t.peekSeq[flow] = (seq + n) | 0;
+    return n;
+  }
+  const fresh = n - ((seq - t.sockSeq[flow]) | 0);
+  if (fresh > 0) return fresh;
+  // Bytes in flight only. The end of the stream does not show behind them; the event told of it.
+  return fresh === 0 && (t.flags[flow] & F_RDHUP) !== 0 ? 0 : EAGAIN;
+}
+
+function noteReadError(t: TcpEngine, flow: number, error: number): void {
+  t.flags[flow] &= ~F_READABLE;
+  if (error !== EAGAIN) t.flags[flow] |= F_HOST_ERROR;
+}
+
+function noteEndOfStream(t: TcpEngine, flow: number): void {
+  t.flags[flow] &= ~F_READABLE;
+  // After an error the queue ends without a FIN; the reset follows.
+  if ((t.flags[flow] & F_HOST_ERROR) !== 0) return;
+  if (t.sndNxt[flow] !== t.sndMax[flow] || (t.flags[flow] & F_HOST_EOF) !== 0) {
+    // Bytes that were there before are gone: nobody else reads this socket, but never pass a cut stream on as whole.
+    t.flags[flow] |= F_HOST_ERROR;
+    return;
+  }
+  t.flags[flow] |= F_HOST_EOF;
+  t.finSeq[flow] = t.sndNxt[flow];
+}
+
+/** Sends the segment at sndUna again without moving sndNxt (fast retransmit). Returns OUT_IDLE or OUT_STARVED. */
+export function retransmitFirst(t: TcpEngine, flow: number): number {
+  const una = t.sndUna[flow];
+  const eof = (t.flags[flow] & F_HOST_EOF) !== 0;
+  const end = eof && ((t.sndMax[flow] - t.finSeq[flow]) | 0) > 0 ? t.finSeq[flow] : t.sndMax[flow];
+  const len = Math.min((end - una) | 0, t.mss[flow]);
+  t.flags[flow] &= ~F_TIMING;
+  if (len <= 0) {
+    if (eof && una === t.finSeq[flow] && una !== t.sndMax[flow] && !sendFin(t, flow, una)) return OUT_STARVED;
+    t.flags[flow] &= ~F_RTX_DUE;
+    return OUT_IDLE;
+  }
+  const skip = skipRows(t, flow, una);
+  if (skip < 0) return OUT_IDLE;
+  const frames = reserveFrames(t, flow, len, ROWS_OUT + skip);
+  if (frames === 0) return OUT_STARVED;
+  const n = peek(t, flow, una, skip, reservedRows);
+  t.flags[flow] &= ~F_RTX_DUE;
+  if (n <= 0) {
+    t.port.cancel();
+    if (n < 0) noteReadError(t, flow, n);
+    return OUT_IDLE;
+  }
+  commitFrames(t, flow, frames, n, una);
+  t.ctx.counters[C_TCP_RETRANSMITS]++;
+  t.flags[flow] &= ~F_ACK_DUE;
+  setTimer(t, flow, TIMER_MAIN, backedOffRto(t, flow));
+  return OUT_IDLE;
+}
+
+/** Throws away what the guest has acknowledged. */
+export function discardAcked(t: TcpEngine, flow: number): void {
+  const eof = (t.flags[flow] & F_HOST_EOF) !== 0;
+  let end = t.sndUna[flow];
+  if (eof && ((end - t.finSeq[flow]) | 0) > 0) end = t.finSeq[flow];
+  let n = (end - t.sockSeq[flow]) | 0;
+  while (n > 0) {
+    // It stops at an urgent mark, hence the loop.
+    const done = t.io.discard(t.fd[flow], n);
+    if (done === EINTR) continue;
+    if (done <= 0) {
+      t.flags[flow] |= F_HOST_ERROR;
+      return;
+    }
+    t.sockSeq[flow] = (t.sockSeq[flow] + done) | 0;
+    n -= done;
+  }
+  // The kernel moves its peek offset along, but not below zero.
+  if (((t.peekSeq[flow] - t.sockSeq[flow]) | 0) < 0) t.peekSeq[flow] = t.sockSeq[flow];
+}

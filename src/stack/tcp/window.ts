@@ -1,0 +1,120 @@
+/**
+ * The window told to the guest: what the host socket will really take now.
+ *
+ * Linux accepts bytes into a TCP socket as long as the memory of what is queued (sk_wmem_queued, which counts buffer
+ * heads too) is below sk_sndbuf; SO_MEMINFO tells both. The window is the free part, less an eighth for buffer heads,
+ * or less what the queue's present ratio of bytes to memory says if that is worse (many small segments in flight). The
+ * peer's own window is left out on purpose: the socket takes bytes beyond it, and a window bounded by it could close
+ * without any event to reopen it.
+ *
+ * The right edge never moves left (RFC 9293 §3.8.6), and moves right only by a useful step: a segment, or half of the
+ * buffer if that is less (§3.8.6.2.2, silly windows).
+ *
+ * Reopening. The kernel announces room (EPOLLOUT, at a third free) only if it knows that someone waits: because a
+ * send fell short, or because the socket was polled while full. So when the window told gets smaller than a useful
+ * step, the socket's watch is renewed, which polls it: no edge can be lost, as a socket with room by then reports so
+ * at once. Polling also tells the kernel that the sender is limited by the buffer, which makes it grow. Because a third
+ * of the buffer may be less than a useful step, a timer looks again from time to time until the window is open.
+ */
+import { EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MEMINFO_SNDBUF, MEMINFO_WMEM_QUEUED } from '../ports';
+import { KEY_KIND_SHIFT, KEY_TCP } from '../context';
+import { F_ACK_DUE, F_GUEST_FIN, F_OUT_ARMED, F_V6, TIMER_WINDOW, setTimer, timerIsSet } from './flow';
+import type { TcpEngine } from './flow';
+
+/** Urgent data (Linux): reads stop at its mark. */
+export const EPOLLPRI = 0x002;
+
+/** All a flow's socket is watched for, once and for all. */
+export const SOCKET_EVENTS = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+
+const WINDOW_POLL_MS = 10;
+/** 10 ms × 2^6 = 640 ms. */
+const WINDOW_POLL_DOUBLINGS = 6;
+/** Used where the kernel has no SO_MEMINFO. */
+const WINDOW_BLIND = 65535;
+
+export function socketKey(flow: number): number {
+  return (KEY_TCP << KEY_KIND_SHIFT) | flow;
+}
+
+/**
+ * Looks at the socket's send buffer and moves the right edge if there is a useful step's worth of room; sees to it
+ * that a closed window opens again. Returns true if the edge moved.
+ */
+export function refreshWindow(t: TcpEngine, flow: number): boolean {
+  const fd = t.fd[flow];
+  if (fd < 0 || (t.flags[flow] & F_GUEST_FIN) !== 0) return false;
+  const io = t.io;
+  const mss = (t.flags[flow] & F_V6) !== 0 ? t.mss6 : t.mss4;
+  const most = 65535 * 2 ** t.rcvScale[flow];
+  let available = WINDOW_BLIND;
+  let step = mss;
+  let writable = true;
+  if (io.memInfo(fd) >= 0) {
+    const size = io.memInfoOut[MEMINFO_SNDBUF];
+    const queued = io.memInfoOut[MEMINFO_WMEM_QUEUED];
+    const free = size - queued;
+    let share = 0.875;
+    // Worth a second system call only once the queue says something about the traffic.
+    if (queued > size / 4) {
+      const bytes = io.outq(fd);
+      if (bytes >= 0 && bytes < queued * share) share = bytes / queued;
+    }
+    available = free > 0 ? Math.floor(free * share) : 0;
+    step = Math.min(mss, Math.floor(size * 0.4375));
+    // The kernel's own idea of "writable" (sk_stream_is_writeable).
+    writable = free > 0 && free * 2 >= queued;
+  }
+  if (available > most) available = most;
+  if (step > most / 2) step = most / 2;
+  const edge = (t.rcvNxt[flow] + available) | 0;
+  const advance = (edge - t.rcvAdv[flow]) | 0;
+  let moved = false;
+  if (advance >= step || (advance > 0 && available === most)) {
+    t.rcvAdv[flow] = edge;
+    moved = true;
+  }
+  if (((t.rcvAdv[flow] - t.rcvNxt[flow]) | 0) < step) {
+    if (!writable) armOutput(t, flow);
+    if (!timerIsSet(t, flow, TIMER_WINDOW)) {
+      const polls = t.windowPolls[flow];
+      setTimer(t, flow, TIMER_WINDOW, WINDOW_POLL_MS * 2 ** polls);
+      if (polls < WINDOW_POLL_DOUBLINGS) t.windowPolls[flow] = polls + 1;
+    }
+  } else {
+    t.windowPolls[flow] = 0;
+  }
+  return moved;
+}
+
+/** Makes the kernel announce room in the send buffer. */
+function armOutput(t: TcpEngine, flow: number): void {
+  if ((t.flags[flow] & F_OUT_ARMED) !== 0) return;
+  t.flags[flow] |= F_OUT_ARMED;
+  t.io.rewatch(t.fd[flow], SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]);
+}
+
+/**
+ * The window field of the next segment. Rounded up to the scale's unit, so that rounding never takes back what was
+ * promised.
+ */
+export function windowField(t: TcpEngine, flow: number): number {
+  const scale = t.rcvScale[flow];
+  const window = (t.rcvAdv[flow] - t.rcvNxt[flow]) | 0;
+  if (window <= 0) return 0;
+  const field = Math.min(65535, (window + (1 << scale) - 1) >> scale);
+  const edge = (t.rcvNxt[flow] + (field << scale)) | 0;
+  if (((edge - t.rcvAdv[flow]) | 0) > 0) t.rcvAdv[flow] = edge;
+  return field;
+}
+
+/** The window field of a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2). */
+export function synWindowField(t: TcpEngine, flow: number): number {
+  const window = (t.rcvAdv[flow] - t.rcvNxt[flow]) | 0;
+  return window <= 0 ? 0 : Math.min(65535, window);
+}
+
+/** The kernel announced room, or the timer says to look again: tell the guest if there is a better window. */
+export function reopenWindow(t: TcpEngine, flow: number): void {
+  if (refreshWindow(t, flow)) t.flags[flow] |= F_ACK_DUE;
+}

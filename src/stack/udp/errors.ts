@@ -1,0 +1,136 @@
+/** What the network says about datagrams we sent: the sockets' error queues, turned into ICMP errors to the guest. */
+import { addrSlotPort, addrSlotWord, isV4 } from '../address';
+import { ADDR_SLOT_UDP, ROWS_MISC, SCRATCH_MISC } from '../context';
+import type { StackContext } from '../context';
+import { KEY_WORDS } from '../flow-table';
+import { IcmpErrorSender, icmpErrorKnown, MAX_QUOTE6 } from '../icmp/icmp-error';
+import { NatResult, natSourceToGuest, natToGuest } from '../nat';
+import type { NatTables } from '../nat';
+import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
+import { IP_PROTO_UDP } from '../wire/ipv4';
+import { UDP_HEADER_LEN, udpWrite } from '../wire/udp';
+import type { UdpFlows } from './flows';
+import type { UdpListener } from './listeners';
+
+const ORIGIN_ICMP = 2;
+const ORIGIN_ICMP6 = 3;
+
+const SLOT_OFFENDER = ADDR_SLOT_UDP + 1;
+const SLOT_DEST = ADDR_SLOT_UDP + 2;
+
+/** Errors taken from a socket at one go: a flood of errors must not hold up the loop. */
+const ERRORS_PER_CALL = 32;
+
+/** Hop limit shown in a quoted packet whose real one is not known. */
+const QUOTED_TTL = 64;
+
+export class UdpErrors {
+  private readonly ctx: StackContext;
+  private readonly nat: NatTables;
+  private readonly flows: UdpFlows;
+  private readonly sender: IcmpErrorSender;
+  private readonly found: NatResult;
+
+  constructor(ctx: StackContext, nat: NatTables, flows: UdpFlows) {
+    this.ctx = ctx;
+    this.nat = nat;
+    this.flows = flows;
+    this.sender = new IcmpErrorSender(ctx);
+    this.found = new NatResult();
+  }
+
+  /** Empties the error queue of a flow's own socket. */
+  drainFlow(slot: number): void {
+    const fd = this.flows.fd[slot];
+    for (let i = 0; i < ERRORS_PER_CALL && this.next(fd); i++) this.report(slot);
+  }
+
+  /** Empties the error queue of a listener, whose errors belong to any of its flows. */
+  drainListener(listener: UdpListener): void {
+    for (let i = 0; i < ERRORS_PER_CALL && this.next(listener.fd); i++) {
+      const slot = this.flowOf(listener);
+      if (slot >= 0) this.report(slot);
+    }
+  }
+
+  /** Tells the guest that what its flow key in `key[k…]` sent cannot be sent from here. No payload is quoted. */
+  unreachable(type: number, code: number, from: Int32Array, key: Int32Array, k: number): void {
+    this.send(type, code, 0, from, key, k, QUOTED_TTL, 0);
+  }
+
+  private next(fd: number): boolean {
+    const { io } = this.ctx;
+    io.rows.region[ROWS_MISC] = io.scratchRegion;
+    io.rows.offset[ROWS_MISC] = SCRATCH_MISC + UDP_HEADER_LEN;
+    io.rows.length[ROWS_MISC] = MAX_QUOTE6 - UDP_HEADER_LEN;
+    return io.recvError(fd, SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1) > 0;
+  }
+
+  /** Flow of the error's original destination, which is the peer that was sent to; -1: none. */
+  private flowOf(listener: UdpListener): number {
+    const { ctx, found } = this;
+    const a = ctx.io.addrs;
+    const d0 = addrSlotWord(a, SLOT_DEST, 0);
+    const d1 = addrSlotWord(a, SLOT_DEST, 1);
+    const d2 = addrSlotWord(a, SLOT_DEST, 2);
+    const d3 = addrSlotWord(a, SLOT_DEST, 3);
+    if (natToGuest(this.nat, ctx.link, d0, d1, d2, d3, 0, 0, 0, 0, listener.target, found) !== 0) return -1;
+    const { table } = this.flows;
+    table.probe.set(found.dst, 0);
+    table.probe.set(found.src, 4);
+    table.probe[KEY_WORDS - 1] = (listener.targetPort << 16) | addrSlotPort(a, SLOT_DEST);
+    return table.lookup();
+  }
+
+  private report(slot: number): void {
+    const { ctx, flows, found } = this;
+    const { sockErrOut, addrs } = ctx.io;
+    const origin = sockErrOut[SOCKERR_ORIGIN];
+    if (origin !== ORIGIN_ICMP && origin !== ORIGIN_ICMP6) return;
+    const keys = flows.table.keys;
+    const k = slot * KEY_WORDS;
+    const v4 = isV4(keys[k], keys[k + 1], keys[k + 2]);
+    if (v4 !== (origin === ORIGIN_ICMP) || !icmpErrorKnown(v4, sockErrOut[SOCKERR_TYPE])) return;
+    const w0 = addrSlotWord(addrs, SLOT_OFFENDER, 0);
+    const w1 = addrSlotWord(addrs, SLOT_OFFENDER, 1);
+    const w2 = addrSlotWord(addrs, SLOT_OFFENDER, 2);
+    const w3 = addrSlotWord(addrs, SLOT_OFFENDER, 3);
+    const p = 4 * slot;
+    const peer = flows.peer;
+    if (peer[p] === w0 && peer[p + 1] === w1 && peer[p + 2] === w2 && peer[p + 3] === w3) {
+      for (let i = 0; i < 4; i++) found.src[i] = keys[k + 4 + i];
+    } else if (natSourceToGuest(this.nat, ctx.link, w0, w1, w2, w3, found) !== 0) {
+      return;
+    }
+    const length = Math.min(Math.max(0, sockErrOut[SOCKERR_LENGTH]), MAX_QUOTE6 - UDP_HEADER_LEN);
+    const ttl = flows.ttl[slot] > 0 ? flows.ttl[slot] : QUOTED_TTL;
+    this.send(
+      sockErrOut[SOCKERR_TYPE],
+      sockErrOut[SOCKERR_CODE],
+      sockErrOut[SOCKERR_INFO],
+      found.src,
+      keys,
+      k,
+      ttl,
+      length,
+    );
+  }
+
+  /** The quoted UDP header goes in front of the payload that `next` left in scratch memory. */
+  private send(
+    type: number,
+    code: number,
+    info: number,
+    from: Int32Array,
+    key: Int32Array,
+    k: number,
+    ttl: number,
+    length: number,
+  ): void {
+    const { scratch } = this.ctx.io;
+    const ports = key[k + KEY_WORDS - 1];
+    udpWrite(scratch, SCRATCH_MISC, ports >>> 16, ports & 0xffff, UDP_HEADER_LEN + length, 0);
+    const quoteLen = UDP_HEADER_LEN + length;
+    this.sender.send(type, code, info, from, key, k, IP_PROTO_UDP, ttl, scratch, SCRATCH_MISC, quoteLen);
+  }
+}

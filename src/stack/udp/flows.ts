@@ -1,0 +1,138 @@
+/**
+ * State of UDP flows: columns indexed by flow number, order of use, time limits.
+ *
+ * A flow is a pair of ends as the guest sees it (its key), and how to reach the other end on the host: a connected
+ * socket of its own (the guest sent first), or a listener's socket and the peer's address (the peer sent first).
+ */
+import { FlowTable, KEY_WORDS, SlotQueue } from '../flow-table';
+import type { Clock, Random } from '../ports';
+import { TimerWheel } from '../timers';
+
+/** A datagram from another peer may wait in the socket: it came between bind and connect. */
+export const FLOW_FRESH = 1;
+/** One end is port 53: a question and its answer. */
+export const FLOW_DNS = 2;
+/** The destination is a multicast group: other options set the hop limit. */
+export const FLOW_MULTICAST = 4;
+/** The socket is bound to the guest's own source port. */
+export const FLOW_PORT_KEPT = 8;
+
+/** Life of a DNS flow after its latest datagram, once the answer was seen. */
+const DNS_ANSWERED_MS = 5000;
+
+const PORT_DNS = 53;
+
+export class UdpFlows {
+  readonly table: FlowTable;
+  /** Flows in use, least recently used first. */
+  readonly order: SlotQueue;
+  readonly timers: TimerWheel;
+  /** Own connected socket, or -1. */
+  readonly fd: Int32Array;
+  /** Number of the listener whose socket is used, or -1. */
+  readonly listener: Int32Array;
+  readonly flags: Uint8Array;
+  /** The peer's host-side address (four words a flow), port and scope. */
+  readonly peer: Int32Array;
+  readonly peerPort: Uint16Array;
+  readonly peerScope: Uint32Array;
+  /** Listener flows: the host's address that the peer used, four words a flow. */
+  readonly local: Int32Array;
+  /** What the socket is set to; ttl -1: not set yet. */
+  readonly ttl: Int16Array;
+  readonly tos: Uint8Array;
+  private readonly used: Uint8Array;
+  /** Datagrams seen from each side; counting stops at 2. */
+  private readonly fromGuest: Uint8Array;
+  private readonly fromHost: Uint8Array;
+  private readonly clock: Clock;
+  private readonly timeoutMs: number;
+  private readonly streamTimeoutMs: number;
+
+  constructor(capacity: number, timeoutMs: number, streamTimeoutMs: number, clock: Clock, random: Random) {
+    this.table = new FlowTable(capacity, random.u32(), random.u32());
+    this.order = new SlotQueue(capacity);
+    this.timers = new TimerWheel(capacity, clock.nowMs);
+    this.fd = new Int32Array(capacity).fill(-1);
+    this.listener = new Int32Array(capacity).fill(-1);
+    this.flags = new Uint8Array(capacity);
+    this.peer = new Int32Array(4 * capacity);
+    this.peerPort = new Uint16Array(capacity);
+    this.peerScope = new Uint32Array(capacity);
+    this.local = new Int32Array(4 * capacity);
+    this.ttl = new Int16Array(capacity);
+    this.tos = new Uint8Array(capacity);
+    this.used = new Uint8Array(capacity);
+    this.fromGuest = new Uint8Array(capacity);
+    this.fromHost = new Uint8Array(capacity);
+    this.clock = clock;
+    this.timeoutMs = timeoutMs;
+    this.streamTimeoutMs = streamTimeoutMs;
+  }
+
+  /** Is `slot` the flow that `generation` was watched for? */
+  isCurrent(slot: number, generation: number): boolean {
+    return slot < this.table.capacity && this.used[slot] === 1 && this.table.generation[slot] === generation;
+  }
+
+  /**
+   * Makes a flow under the key in `table.probe`. Returns its number, or -1 if all are in use. The caller fills in how
+   * the host side is reached.
+   */
+  open(fd: number, listener: number): number {
+    const slot = this.table.alloc();
+    if (slot < 0) return -1;
+    this.table.insert(slot);
+    const ports = this.table.probe[KEY_WORDS - 1];
+    this.used[slot] = 1;
+    this.fd[slot] = fd;
+    this.listener[slot] = listener;
+    this.flags[slot] = ports >>> 16 === PORT_DNS || (ports & 0xffff) === PORT_DNS ? FLOW_DNS : 0;
+    this.ttl[slot] = -1;
+    this.tos[slot] = 0;
+    this.fromGuest[slot] = 0;
+    this.fromHost[slot] = 0;
+    this.order.push(slot);
+    this.arm(slot);
+    return slot;
+  }
+
+  /** Forgets a flow. Its socket is the caller's to close. */
+  free(slot: number): void {
+    this.used[slot] = 0;
+    this.fd[slot] = -1;
+    this.listener[slot] = -1;
+    this.order.remove(slot);
+    this.timers.cancel(slot);
+    this.table.remove(slot);
+    this.table.free(slot);
+  }
+
+  touchFromGuest(slot: number): void {
+    if (this.fromGuest[slot] < 2) this.fromGuest[slot]++;
+    this.touch(slot);
+  }
+
+  touchFromHost(slot: number): void {
+    if (this.fromHost[slot] < 2) this.fromHost[slot]++;
+    this.touch(slot);
+  }
+
+  private touch(slot: number): void {
+    this.order.remove(slot);
+    this.order.push(slot);
+    this.arm(slot);
+  }
+
+  private arm(slot: number): void {
+    this.timers.set(slot, this.clock.nowMs + this.idleLimitMs(slot));
+  }
+
+  /** As Linux's connection tracking: a stream is a flow with an answer and more than one datagram from a side. */
+  private idleLimitMs(slot: number): number {
+    const answered = this.fromGuest[slot] > 0 && this.fromHost[slot] > 0;
+    if (!answered) return this.timeoutMs;
+    if ((this.flags[slot] & FLOW_DNS) !== 0) return Math.min(DNS_ANSWERED_MS, this.timeoutMs);
+    return this.fromGuest[slot] > 1 || this.fromHost[slot] > 1 ? this.streamTimeoutMs : this.timeoutMs;
+  }
+}

@@ -1,0 +1,85 @@
+/** UDP sockets that the control plane opened for forwarded ports. They stay open across resets of the guest. */
+import { addressWords, addrSlotWord, isUnspecified, isV4 } from '../address';
+import type { ForwardListener } from '../config';
+import { ADDR_SLOT_UDP, KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../context';
+import type { HostIo } from '../ports';
+import { EPOLLET, EPOLLIN } from '../ports';
+import {
+  IP_PKTINFO,
+  IP_RECVERR,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_RECVERR,
+  IPV6_RECVPKTINFO,
+  SO_RCVBUF,
+  SO_REUSEADDR,
+  SOL_SOCKET,
+} from '../socket-options';
+
+/** Wanted receive buffer of a listener, which all its peers share; the kernel cuts it to net.core.rmem_max. */
+const RECEIVE_BUFFER = 4 << 20;
+
+export interface UdpListener {
+  readonly fd: number;
+  /** Port on the host and port of the guest. */
+  readonly port: number;
+  readonly targetPort: number;
+  /** Fixed guest-side address as four words; null: the guest's observed address. */
+  readonly target: Int32Array | null;
+  /** Address bound; all zero words for wildcards of any family. */
+  readonly bound: Int32Array;
+  readonly wildcard: boolean;
+  readonly takes4: boolean;
+  readonly takes6: boolean;
+}
+
+/** Prepares one socket and watches it as number `index`. Returns null if the socket is not usable. Cold. */
+export function openUdpListener(io: HostIo, listener: ForwardListener, index: number): UdpListener | null {
+  const { fd, family } = listener;
+  const takes4 = family !== 'v6';
+  const takes6 = family !== 'v4';
+  // Sockets of flows that the guest starts from the same port are bound to it as well.
+  io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  io.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
+  if (takes4) {
+    io.setsockopt(fd, IPPROTO_IP, IP_PKTINFO, 1);
+    io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
+  }
+  if (takes6) {
+    io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+    io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+  }
+  if (io.getsockname(fd, ADDR_SLOT_UDP) < 0) return null;
+  const bound = new Int32Array(4);
+  for (let i = 0; i < 4; i++) bound[i] = addrSlotWord(io.addrs, ADDR_SLOT_UDP, i);
+  if (io.watch(fd, EPOLLIN | EPOLLET, (KEY_UDP_LISTENER << KEY_KIND_SHIFT) | index, 0) < 0) return null;
+  let target: Int32Array | null = null;
+  if (listener.targetAddr !== null) {
+    target = new Int32Array(4);
+    addressWords(listener.targetAddr, target, 0);
+  }
+  return {
+    fd,
+    port: listener.port,
+    targetPort: listener.targetPort,
+    target,
+    bound,
+    wildcard: isUnspecified(bound[0], bound[1], bound[2], bound[3]),
+    takes4,
+    takes6,
+  };
+}
+
+/** Would a datagram to `l0…l3`, port `port`, of this family have come to this listener? */
+export function listenerTakes(
+  listener: UdpListener,
+  port: number,
+  l0: number,
+  l1: number,
+  l2: number,
+  l3: number,
+): boolean {
+  if (listener.port !== port || !(isV4(l0, l1, l2) ? listener.takes4 : listener.takes6)) return false;
+  const b = listener.bound;
+  return listener.wildcard || (b[0] === l0 && b[1] === l1 && b[2] === l2 && b[3] === l3);
+}

@@ -1,0 +1,193 @@
+/**
+ * IPv6 header and the walk over extension headers, RFC 8200. Accessors are valid once `ipv6Check` returned 0 for the same
+ * bytes. Addresses are read as four int32 words.
+ */
+import type { DropCode } from '../counters';
+import { dropCode } from '../counters';
+
+export const IPV6_HEADER_LEN = 40;
+
+const VERSION_CLASS_FLOW = 0;
+const PAYLOAD_LEN = 4;
+const NEXT_HEADER = 6;
+const HOP_LIMIT = 7;
+const SRC = 8;
+const DST = 24;
+
+// Next-header values of extension headers.
+export const IPV6_HOP_BY_HOP = 0;
+export const IPV6_ROUTING = 43;
+export const IPV6_FRAGMENT = 44;
+export const IPV6_DEST_OPTIONS = 60;
+export const IPV6_NO_NEXT = 59;
+
+/** Most extension headers we walk. RFC 8200 §4.1 lists six at most; more is an attack or a mistake. */
+export const IPV6_MAX_EXTENSIONS = 8;
+
+const DROP_IPV6_HEADER = dropCode('ipv6_header');
+const DROP_IPV6_LENGTH = dropCode('ipv6_length');
+const DROP_IPV6_EXTENSION = dropCode('ipv6_extension');
+const DROP_IPV6_FRAGMENT = dropCode('ipv6_fragment');
+const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
+
+/** `end` is the first byte past the frame. Bytes after the payload length are Ethernet padding. */
+export function ipv6Check(dv: DataView, off: number, end: number): DropCode {
+  const room = end - off;
+  if (room < IPV6_HEADER_LEN || dv.getUint8(off) >> 4 !== 6) return DROP_IPV6_HEADER;
+  return dv.getUint16(off + PAYLOAD_LEN) > room - IPV6_HEADER_LEN ? DROP_IPV6_LENGTH : 0;
+}
+
+export function ipv6TrafficClass(dv: DataView, off: number): number {
+  return (dv.getUint32(off + VERSION_CLASS_FLOW) >>> 20) & 0xff;
+}
+
+export function ipv6FlowLabel(dv: DataView, off: number): number {
+  return dv.getUint32(off + VERSION_CLASS_FLOW) & 0xfffff;
+}
+
+/** Extension headers and payload, bytes. */
+export function ipv6PayloadLen(dv: DataView, off: number): number {
+  return dv.getUint16(off + PAYLOAD_LEN);
+}
+
+export function ipv6NextHeader(dv: DataView, off: number): number {
+  return dv.getUint8(off + NEXT_HEADER);
+}
+
+export function ipv6HopLimit(dv: DataView, off: number): number {
+  return dv.getUint8(off + HOP_LIMIT);
+}
+
+/** Word `i` (0 … 3) of the source. */
+export function ipv6SrcWord(dv: DataView, off: number, i: number): number {
+  return dv.getInt32(off + SRC + 4 * i);
+}
+
+/** Word `i` (0 … 3) of the destination. */
+export function ipv6DstWord(dv: DataView, off: number, i: number): number {
+  return dv.getInt32(off + DST + 4 * i);
+}
+
+/** Writes the fixed header. `payloadLen` counts everything after it. */
+export function ipv6Write(
+  dv: DataView,
+  off: number,
+  payloadLen: number,
+  nextHeader: number,
+  hopLimit: number,
+  trafficClass: number,
+  flowLabel: number,
+  src0: number,
+  src1: number,
+  src2: number,
+  src3: number,
+  dst0: number,
+  dst1: number,
+  dst2: number,
+  dst3: number,
+): void {
+  dv.setInt32(off + VERSION_CLASS_FLOW, 0x60000000 | ((trafficClass & 0xff) << 20) | (flowLabel & 0xfffff));
+  dv.setUint16(off + PAYLOAD_LEN, payloadLen);
+  dv.setUint8(off + NEXT_HEADER, nextHeader);
+  dv.setUint8(off + HOP_LIMIT, hopLimit);
+  dv.setInt32(off + SRC, src0);
+  dv.setInt32(off + SRC + 4, src1);
+  dv.setInt32(off + SRC + 8, src2);
+  dv.setInt32(off + SRC + 12, src3);
+  dv.setInt32(off + DST, dst0);
+  dv.setInt32(off + DST + 4, dst1);
+  dv.setInt32(off + DST + 8, dst2);
+  dv.setInt32(off + DST + 12, dst3);
+}
+
+/**
+ * Walks the extension headers of the packet at `off` (checked by `ipv6Check`) to its transport header. Hop-by-hop,
+ * routing and destination options are skipped without looking at their options, so is an atomic fragment header (offset
+ * 0, no more fragments: RFC 6946). `end` is the end of the packet, `limit` the end of the bytes in `dv`.
+ *
+ * Returns protocol * 65536 + (offset of the transport header - off), or minus a drop code: 'ipv6_fragment' for real
+ * fragments, 'ipv6_extension' for too many or cut headers and for "no next header", 'head_too_short' if the headers go
+ * on past `limit`. Unknown next headers are returned as the protocol: whoever dispatches refuses them.
+ */
+export function ipv6Walk(dv: DataView, off: number, end: number, limit: number): number {
+  let protocol = dv.getUint8(off + NEXT_HEADER);
+  let at = off + IPV6_HEADER_LEN;
+  for (let n = 0; n <= IPV6_MAX_EXTENSIONS; n++) {
+    switch (protocol) {
+      case IPV6_HOP_BY_HOP:
+        // Allowed directly after the fixed header only (RFC 8200 §4.1).
+        if (n > 0) return -DROP_IPV6_EXTENSION;
+        break;
+      case IPV6_ROUTING:
+      case IPV6_FRAGMENT:
+      case IPV6_DEST_OPTIONS:
+        break;
+      case IPV6_NO_NEXT:
+        return -DROP_IPV6_EXTENSION;
+      default:
+        return protocol * 65536 + (at - off);
+    }
+    if (end - at < 8) return -DROP_IPV6_EXTENSION;
+    if (limit - at < 8) return -DROP_HEAD_TOO_SHORT;
+    let length = 8;
+    if (protocol === IPV6_FRAGMENT) {
+      // Offset (13 bits), reserved (2), more (1).
+      if ((dv.getUint16(at + 2) & 0xfff9) !== 0) return -DROP_IPV6_FRAGMENT;
+    } else {
+      length = (dv.getUint8(at + 1) + 1) * 8;
+    }
+    protocol = dv.getUint8(at);
+    at += length;
+    if (at > end) return -DROP_IPV6_EXTENSION;
+  }
+  return -DROP_IPV6_EXTENSION;
+}
+
+// ---- addresses as words ----------------------------------------------------------------------------------------------
+
+/** fe80::/10. */
+export function ipv6IsLinkLocal(w0: number): boolean {
+  return w0 >>> 22 === 0x3fa;
+}
+
+/** ff00::/8. */
+export function ipv6IsMulticast(w0: number): boolean {
+  return w0 >>> 24 === 0xff;
+}
+
+/** The unspecified address `::`. */
+export function ipv6IsUnspecified(w0: number, w1: number, w2: number, w3: number): boolean {
+  return (w0 | w1 | w2 | w3) === 0;
+}
+
+/** `::1`. */
+export function ipv6IsLoopback(w0: number, w1: number, w2: number, w3: number): boolean {
+  return (w0 | w1 | w2) === 0 && w3 === 1;
+}
+
+/** RFC 5952 text of four words; allocates. */
+export function ipv6Text(w0: number, w1: number, w2: number, w3: number): string {
+  const groups = [w0, w1, w2, w3].flatMap((w) => [w >>> 16, w & 0xffff]);
+  // The longest run of at least two zero groups is written `::`, the first of equals.
+  let best = -1;
+  let bestLen = 1;
+  for (let i = 0; i < 8; i++) {
+    let n = 0;
+    while (i + n < 8 && groups[i + n] === 0) n++;
+    if (n > bestLen) {
+      best = i;
+      bestLen = n;
+    }
+  }
+  const hex = groups.map((g) => g.toString(16));
+  if (best < 0) return hex.join(':');
+  return `${hex.slice(0, best).join(':')}::${hex.slice(best + bestLen).join(':')}`;
+}
+
+/** For traces and tests; allocates. */
+export function ipv6Describe(dv: DataView, off: number): string {
+  const text = (at: number): string =>
+    ipv6Text(dv.getInt32(at), dv.getInt32(at + 4), dv.getInt32(at + 8), dv.getInt32(at + 12));
+  const rest = `next ${String(ipv6NextHeader(dv, off))} length ${String(ipv6PayloadLen(dv, off))} hops ${String(ipv6HopLimit(dv, off))}`;
+  return `ipv6 ${text(off + SRC)} > ${text(off + DST)} ${rest}`;
+}
