@@ -2,9 +2,12 @@
 import { randomFillSync } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { loadNative } from '../native';
-import type { StackContext } from '../stack/context';
+import type { FlowHandler, FrameInfo, StackContext } from '../stack/context';
 import type { Random } from '../stack/ports';
-import { createStack } from '../stack/stack';
+import { IcmpHandler } from '../stack/icmp';
+import { createLinkState } from '../stack/link';
+import { Stack } from '../stack/stack';
+import { UdpHandler } from '../stack/udp';
 import type { WorkerMessage, WorkerSetup } from './commands';
 import { EventLoop } from './event-loop';
 
@@ -27,6 +30,17 @@ class PooledRandom implements Random {
   }
 }
 
+class NoTcp implements FlowHandler {
+  fromGuest(frame: FrameInfo): number { return frame.row; }
+  endOfBatch(): void {}
+  onSocket(): void {}
+  onGuestReady(): void {}
+  onTimer(): void {}
+  nextDeadline(): number { return Infinity; }
+  readonly busy = false;
+  reset(): void {}
+}
+
 function main(): void {
   if (parentPort === null) throw new Error('worker.js runs in a worker thread only');
   const port = parentPort;
@@ -41,12 +55,15 @@ function main(): void {
     clock: loop.clock,
     random: new PooledRandom(),
     counters,
-    link: newLinkState(setup),
+    link: createLinkState(setup.config),
     log: (level, message) => {
       port.postMessage({ kind: 'log', level, message } satisfies WorkerMessage);
     },
   };
-  const stack = createStack(context, setup.listeners);
+  native.epollInit();
+  const udp = new UdpHandler(context);
+  udp.listen(setup.listeners);
+  const stack = new Stack(context, { tcp: new NoTcp(), udp, icmp: new IcmpHandler(context) });
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
   loop.run(stack);
 }

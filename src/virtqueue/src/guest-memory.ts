@@ -23,7 +23,7 @@ export class GuestMemory {
   private readonly sizes: Float64Array;
   private readonly regions: Int32Array;
   /** By region number. */
-  private views: DataView[];
+  private readonly views: DataView[];
 
   /** `maxRegions`: how many regions `add` accepts at the same time. */
   constructor(maxRegions = 512) {
@@ -48,7 +48,7 @@ export class GuestMemory {
     this.hitRegion = -1;
     this.hitOffset = 0;
     this.hitIndex = 0;
-    this.views = [];
+    this.views.fill(EMPTY_VIEW);
   }
 
   /**
@@ -77,6 +77,7 @@ export class GuestMemory {
     this.hitIndex = 0;
     // Dense on purpose: a table with holes would become a dictionary and slow every header access.
     while (this.views.length <= region) this.views.push(EMPTY_VIEW);
+    // eslint-disable-next-line no-restricted-syntax -- memory tables change a few times in a guest's life
     this.views[region] = new DataView(buffer);
     return true;
   }

@@ -1,0 +1,119 @@
+/** What the options of a command line are gathered in before they are looked at as a whole. */
+import { PortTable, type PortRange } from '../config/port-spec';
+import type { LogLevel } from '../log';
+import type { AddressBytes } from '../stack/config';
+import type { HostPort } from './values';
+
+/** Our end's address on the link unless `-M` says otherwise: passt's, so that a guest's neighbour tables stay right. */
+export const DEFAULT_MAC = Uint8Array.of(0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55);
+export const DEFAULT_MTU = 65520;
+export const DEFAULT_LOG_SIZE = 1 << 20;
+
+export type Action = 'run' | 'help' | 'version' | 'capabilities';
+
+/** A mutable twin of HostRequest for each family, filled while parsing. */
+export interface Family {
+  addr: AddressBytes | null;
+  prefixLen: number | null;
+  gateway: AddressBytes | null;
+  outboundAddr: AddressBytes | null;
+  outboundIf: string | null;
+  dns: AddressBytes[];
+  dnsForward: AddressBytes | null;
+  dnsHost: AddressBytes | null;
+  mapHostLoopback: AddressBytes | null;
+  mapGuestAddr: AddressBytes | null;
+}
+
+export interface Draft {
+  socket: string | null;
+  connect: string | null;
+  fd: number | null;
+  oneOff: boolean;
+  level: LogLevel;
+  logFile: string | null;
+  logSize: number;
+  metrics: HostPort | null;
+  mtu: number;
+  mac: Uint8Array;
+  netmask: number | null;
+  iface: string | null;
+  v4: Family;
+  v6: Family;
+  /** `-D none`: families without an address of their own get no resolver at all. */
+  dnsNone: boolean;
+  search: string[] | null;
+  hostname: string | null;
+  fqdn: string | null;
+  mapGateway: boolean;
+  only: 0 | 4 | 6;
+  tcp: boolean;
+  udp: boolean;
+  icmp: boolean;
+  dhcp: boolean;
+  ndp: boolean;
+  dhcpv6: boolean;
+  ra: boolean;
+  advertiseDns: boolean;
+  advertiseSearch: boolean;
+  freebind: boolean;
+  ports: PortTable;
+  /** `-t`/`-u` are looked at last, as protocols and families must be known. */
+  portOptions: { protocol: 'tcp' | 'udp'; spec: string; origin: string }[];
+  warnings: string[];
+  action: Action;
+}
+
+function emptyFamily(): Family {
+  return {
+    addr: null,
+    prefixLen: null,
+    gateway: null,
+    outboundAddr: null,
+    outboundIf: null,
+    dns: [],
+    dnsForward: null,
+    dnsHost: null,
+    mapHostLoopback: null,
+    mapGuestAddr: null,
+  };
+}
+
+export function emptyDraft(ephemeral: PortRange): Draft {
+  return {
+    socket: null,
+    connect: null,
+    fd: null,
+    oneOff: false,
+    level: 'info',
+    logFile: null,
+    logSize: DEFAULT_LOG_SIZE,
+    metrics: null,
+    mtu: DEFAULT_MTU,
+    mac: DEFAULT_MAC,
+    netmask: null,
+    iface: null,
+    v4: emptyFamily(),
+    v6: emptyFamily(),
+    dnsNone: false,
+    search: null,
+    hostname: null,
+    fqdn: null,
+    mapGateway: true,
+    only: 0,
+    tcp: true,
+    udp: true,
+    icmp: true,
+    dhcp: true,
+    ndp: true,
+    dhcpv6: true,
+    ra: true,
+    advertiseDns: true,
+    advertiseSearch: true,
+    freebind: false,
+    ports: new PortTable(ephemeral),
+    portOptions: [],
+    warnings: [],
+    action: 'run',
+  };
+}

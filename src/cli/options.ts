@@ -1,0 +1,130 @@
+/** From a command line to `Options`: what concerns several options at once. The table is in option-table.ts. */
+import { ConfigError } from '../errors';
+import type { HostRequest } from '../config/host-config';
+import { checkRules, type PortRange, type PortRule } from '../config/port-spec';
+import { readEphemeralRange } from '../config/sysctl';
+import type { LogLevel } from '../log';
+import { type Action, type Draft, emptyDraft, type Family } from './draft';
+import { parseLine } from './getopt';
+import { OPTIONS } from './option-table';
+import type { HostPort } from './values';
+
+/** How the vhost-user front-end is reached. */
+export type Transport =
+  | { readonly kind: 'listen'; readonly path: string | null }
+  | { readonly kind: 'connect'; readonly path: string }
+  | { readonly kind: 'fd'; readonly fd: number };
+
+/** Everything the command line asked for. What the host must be asked about is left to src/config. */
+export interface Options {
+  readonly transport: Transport;
+  /** Exit when the first front-end leaves. */
+  readonly oneOff: boolean;
+  readonly logLevel: LogLevel;
+  readonly logFile: string | null;
+  readonly logSize: number;
+  readonly metrics: HostPort | null;
+  readonly host: HostRequest;
+  readonly rules: readonly PortRule[];
+  readonly freebind: boolean;
+  /** Remarks for the log, in the order of the command line. */
+  readonly warnings: readonly string[];
+}
+
+export type Command =
+  { readonly action: 'run'; readonly options: Options } | { readonly action: Exclude<Action, 'run'> };
+
+function conflict(message: string): ConfigError {
+  return new ConfigError('CFG_ERR_CONFLICT', message);
+}
+
+function transportOf(draft: Draft): Transport {
+  const given = [
+    draft.socket === null ? '' : '--socket',
+    draft.connect === null ? '' : '--connect',
+    draft.fd === null ? '' : '--fd',
+  ].filter((name) => name !== '');
+  if (given.length > 1) throw conflict(`${given.join(' and ')}: there is one front-end, give one of them`);
+  if (draft.fd !== null) return { kind: 'fd', fd: draft.fd };
+  if (draft.connect !== null) return { kind: 'connect', path: draft.connect };
+  return { kind: 'listen', path: draft.socket };
+}
+
+/** What concerns several options at once. */
+function finish(draft: Draft): Options {
+  if (draft.netmask !== null && draft.v4.prefixLen !== null) {
+    throw conflict('--netmask and --address ADDR/LEN: the prefix length is given twice, leave one out');
+  }
+  const v4 = draft.only !== 6;
+  const v6 = draft.only !== 4;
+  const families: readonly (readonly [Family, boolean, string])[] = [
+    [draft.v4, v4, 'IPv4'],
+    [draft.v6, v6, 'IPv6'],
+  ];
+  for (const [family, on, name] of families) {
+    const given =
+      family.addr ??
+      family.gateway ??
+      family.outboundAddr ??
+      family.dnsForward ??
+      family.mapHostLoopback ??
+      family.mapGuestAddr;
+    if (!on && (given !== null || family.outboundIf !== null))
+      draft.warnings.push(`options for ${name} have no effect: ${name} is off`);
+  }
+  for (const { protocol, spec, origin } of draft.portOptions) draft.ports.add(protocol, spec, origin);
+  checkRules(draft.ports.rules, { v4, v6, tcp: draft.tcp, udp: draft.udp });
+  return {
+    transport: transportOf(draft),
+    oneOff: draft.oneOff,
+    logLevel: draft.level,
+    logFile: draft.logFile,
+    logSize: draft.logSize,
+    metrics: draft.metrics,
+    host: {
+      v4,
+      v6,
+      v6Required: draft.only === 6,
+      iface: draft.iface,
+      ip4: { ...draft.v4, prefixLen: draft.v4.prefixLen ?? draft.netmask },
+      ip6: draft.v6,
+      dnsNone: draft.dnsNone,
+      search: draft.search,
+      mapGateway: draft.mapGateway,
+      ourMac: draft.mac,
+      mtu: draft.mtu,
+      hostname: draft.hostname,
+      fqdn: draft.fqdn,
+      tcp: draft.tcp,
+      udp: draft.udp,
+      icmp: draft.icmp,
+      dhcp: draft.dhcp,
+      ndp: draft.ndp,
+      dhcpv6: draft.dhcpv6,
+      ra: draft.ra,
+      advertiseDns: draft.advertiseDns,
+      advertiseSearch: draft.advertiseSearch,
+    },
+    rules: draft.ports.rules,
+    freebind: draft.freebind,
+    warnings: draft.warnings,
+  };
+}
+
+/**
+ * Reads a command line (without the program's name). Throws ConfigError for everything that is wrong with it.
+ * `-h`, `--version` and `--print-capabilities` take effect where they stand, as with getopt: what follows is not
+ * looked at. `ephemeral` is what `-t all` leaves out.
+ */
+export function parseOptions(argv: readonly string[], ephemeral: PortRange = readEphemeralRange()): Command {
+  const draft = emptyDraft(ephemeral);
+  const rest = parseLine(OPTIONS, argv, (option, value, shown) => {
+    option.apply(draft, value, shown);
+    return draft.action === 'run';
+  });
+  if (draft.action !== 'run') return { action: draft.action };
+  if (rest.length > 0) {
+    throw new ConfigError('CFG_ERR_USAGE', `extra argument "${rest[0]}": only options are taken (see --help)`);
+  }
+  return { action: 'run', options: finish(draft) };
+}

@@ -1,0 +1,206 @@
+/**
+ * Puts the service together: reads the host, opens ports, starts the data plane, then serves front-ends until a signal
+ * or the end of a one-off session. What was opened is given back in the opposite order.
+ */
+import { closeListeners, openListeners, type OpenedListeners } from '../config/listeners';
+import { flowLimits, resolveHostConfig, stackConfig } from '../config/host-config';
+import { readHostNetwork } from '../config/netlink';
+import { probePeekOff } from '../config/peek-off';
+import { readResolvConf } from '../config/resolv-conf';
+import { readSysctls } from '../config/sysctl';
+import { DataPlane } from '../dataplane/data-plane';
+import { ConfigError, describeErrno, ECONNREFUSED, ENOENT, messageOf } from '../errors';
+import type { Log } from '../log';
+import { createExporter } from '../metrics/exporter';
+import { type MetricsServer, startMetricsServer } from '../metrics/server';
+import type { Native } from '../native';
+import type { StackConfig } from '../stack/config';
+import { COUNTERS } from '../stack/counters';
+import { AF_INET, AF_INET6, SOCK_UDP } from '../stack/ports';
+import { ServerError } from '../vhost/errors';
+import { VhostServer } from '../vhost/server';
+import type { Options } from './options';
+import { type Endpoint, summary } from './summary';
+import { version } from './version';
+import type { HostPort } from './values';
+
+/** Descriptors that forwarded ports of `all` may take: the rest is for connections. */
+const WEAK_SHARE = 0.5;
+const DEFAULT_SOCKETS = 99;
+
+/** Where passt listens if nothing is said: the first of /tmp/passt_1.socket … that nobody serves. */
+function defaultSocket(native: Native): string {
+  for (let i = 1; i <= DEFAULT_SOCKETS; i++) {
+    const path = `/tmp/passt_${i}.socket`;
+    const fd = native.unixConnect(path);
+    if (fd === -ENOENT || fd === -ECONNREFUSED) return path;
+    if (fd >= 0) native.close(fd);
+  }
+  throw new ConfigError('CFG_ERR_SOCKET', `all of /tmp/passt_1.socket … are in use, give --socket PATH`);
+}
+
+function endpointOf(options: Options, native: Native): Endpoint {
+  const { transport } = options;
+  if (transport.kind !== 'listen') return transport;
+  return { kind: 'listen', path: transport.path ?? defaultSocket(native) };
+}
+
+/** True if sockets of the IPv6 family can be made on this host. */
+function hasIp6Sockets(native: Native): boolean {
+  const fd = native.socket(AF_INET6, SOCK_UDP);
+  if (fd >= 0) native.close(fd);
+  return fd >= 0;
+}
+
+function canPeekOff(native: Native, v4: boolean, v6: boolean): boolean {
+  return (!v4 || probePeekOff(native, AF_INET)) && (!v6 || probePeekOff(native, AF_INET6));
+}
+
+async function startMetrics(at: HostPort, registry: ReturnType<typeof createExporter>): Promise<MetricsServer> {
+  try {
+    return await startMetricsServer(registry, at.host, at.port);
+  } catch (error) {
+    const errno = error instanceof Error && 'errno' in error && typeof error.errno === 'number' ? error.errno : 0;
+    const why = errno === 0 ? messageOf(error) : describeErrno(errno);
+    throw new ConfigError('CFG_ERR_BIND', `--metrics ${at.host}:${at.port}: cannot listen: ${why}`);
+  }
+}
+
+/** The socket's troubles in the words of the option that asked for it. */
+function socketError(error: unknown, endpoint: Endpoint): unknown {
+  if (!(error instanceof ServerError)) return error;
+  const option =
+    endpoint.kind === 'fd'
+      ? `--fd ${endpoint.fd}`
+      : `--${endpoint.kind === 'listen' ? 'socket' : 'connect'} ${endpoint.path}`;
+  const hint = error.message.endsWith('EADDRINUSE')
+    ? ' (somebody serves it, or it is no socket: give another path)'
+    : '';
+  return new ConfigError('CFG_ERR_SOCKET', `${option}: ${error.message}${hint}`);
+}
+
+/** Settles when the service shall end: a signal (0), a one-off session's end (0), a data plane that cannot live (1). */
+class Ending {
+  readonly reached: Promise<number>;
+  private resolve: (status: number) => void = () => undefined;
+  private readonly signals = ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const;
+  private stopping = false;
+  private readonly log: Log;
+
+  constructor(log: Log) {
+    this.log = log;
+    this.reached = new Promise((resolve) => {
+      this.resolve = resolve;
+    });
+    for (const signal of this.signals) process.on(signal, this.onSignal);
+  }
+
+  end(status: number): void {
+    this.stopping = true;
+    this.resolve(status);
+  }
+
+  release(): void {
+    for (const signal of this.signals) process.off(signal, this.onSignal);
+  }
+
+  private readonly onSignal = (signal: NodeJS.Signals): void => {
+    // The second one is from somebody who does not want to wait.
+    if (this.stopping) process.exit(1);
+    this.log.debug(`${signal}: ending`);
+    this.end(0);
+  };
+}
+
+interface Prepared {
+  readonly config: StackConfig;
+  readonly opened: OpenedListeners;
+  readonly host: ReturnType<typeof resolveHostConfig>;
+}
+
+/** Everything that can fail for the user's or the host's reasons, before the first thread is started. */
+function prepare(options: Options, native: Native, log: Log): Prepared {
+  const fileLimit = native.raiseFileLimit();
+  const facts = {
+    network: readHostNetwork(native),
+    resolvConf: readResolvConf(),
+    v6Sockets: hasIp6Sockets(native),
+  };
+  const host = resolveHostConfig(options.host, facts);
+  for (const note of host.notes) log.log(note.level, note.text);
+  const families = { v4: host.ip4 !== null, v6: host.ip6 !== null };
+  const opened = openListeners(native, options.rules, {
+    ...families,
+    freebind: options.freebind,
+    maxWeak: Math.floor(fileLimit * WEAK_SHARE),
+  });
+  const peekOff = canPeekOff(native, families.v4, families.v6);
+  const limits = flowLimits(fileLimit, opened.listeners.length);
+  log.debug(
+    `${fileLimit} files: ${limits.maxTcpFlows} TCP, ${limits.maxUdpFlows} UDP, ${limits.maxPingFlows} ping flows`,
+  );
+  log.debug(`SO_PEEK_OFF on TCP: ${peekOff ? 'works' : 'does not work, bytes in flight are read again'}`);
+  return { config: stackConfig(options.host, host, readSysctls(), limits, peekOff), opened, host };
+}
+
+/** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
+export async function start(options: Options, native: Native, log: Log): Promise<number> {
+  for (const warning of options.warnings) log.warn(warning);
+  const endpoint = endpointOf(options, native);
+  const { config, opened, host } = prepare(options, native, log);
+  const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
+  const ending = new Ending(log);
+  /** What has to be given back, in the order it was had. */
+  const undo: (() => unknown)[] = [
+    () => {
+      closeListeners(native, opened.listeners);
+    },
+    () => {
+      ending.release();
+    },
+  ];
+  try {
+    const plane = await DataPlane.start({
+      config,
+      listeners: opened.listeners,
+      counters,
+      log: log.log,
+      onFatal: (error) => {
+        log.error(error.message);
+        ending.end(1);
+      },
+    });
+    undo.push(() => plane.stop());
+
+    const source =
+      endpoint.kind === 'fd'
+        ? { fd: endpoint.fd }
+        : endpoint.kind === 'listen'
+          ? { listen: endpoint.path }
+          : { connect: endpoint.path };
+    const server = new VhostServer({ native, device: plane, log: log.log, source, oneOff: options.oneOff });
+    server.once('end', () => {
+      ending.end(0);
+    });
+    let metricsUrl: string | null = null;
+    if (options.metrics !== null) {
+      const exporter = createExporter({ counters, guestConnected: () => server.connected, version: version() });
+      const metrics = await startMetrics(options.metrics, exporter);
+      undo.push(() => metrics.close());
+      const host6 = metrics.host.includes(':');
+      metricsUrl = `http://${host6 ? `[${metrics.host}]` : metrics.host}:${metrics.port}/metrics`;
+    }
+    undo.push(() => server.stop());
+    try {
+      server.start();
+    } catch (error) {
+      throw socketError(error, endpoint);
+    }
+    const { rules, oneOff } = options;
+    const report = { version: version(), endpoint, oneOff, config, host, rules, skipped: opened.skipped, metricsUrl };
+    for (const line of summary(report)) log.info(line);
+    return await ending.reached;
+  } finally {
+    for (const step of undo.reverse()) await step();
+  }
+}

@@ -1,0 +1,139 @@
+/** What is said at the start: in a few lines what the guest will get, and the lines to paste for the hypervisor. */
+import { formatHostPort, formatIp, formatMac, sameAddress } from '../config/address';
+import type { ResolvedHost } from '../config/host-config';
+import { describeRule, type PortRule } from '../config/port-spec';
+import type { AddressBytes, StackConfig } from '../stack/config';
+
+export type Endpoint =
+  { readonly kind: 'listen' | 'connect'; readonly path: string } | { readonly kind: 'fd'; readonly fd: number };
+
+export interface SummaryInput {
+  readonly version: string;
+  readonly endpoint: Endpoint;
+  readonly oneOff: boolean;
+  readonly config: StackConfig;
+  readonly host: ResolvedHost;
+  readonly rules: readonly PortRule[];
+  /** Options of weak rules and how many ports of theirs are not free. */
+  readonly skipped: ReadonlyMap<string, number>;
+  /** URL of the metrics, or null. */
+  readonly metricsUrl: string | null;
+}
+
+/** A word of a shell command line: quoted if the shell would not leave it alone. */
+export function shellWord(word: string): string {
+  return /^[A-Za-z0-9_\-+=:,./@%]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+export function xmlText(text: string): string {
+  const entities: Readonly<Record<string, string>> = {
+    '&': '&amp;',
+    '<': '&lt;',
+    '>': '&gt;',
+    "'": '&apos;',
+    '"': '&quot;',
+  };
+  return text.replace(/[&<>'"]/g, (character) => entities[character]);
+}
+
+/** The memory must be shared, or there is nothing that a vhost-user back-end could read; `size` must be that of `-m`. */
+export function qemuLines(endpoint: Endpoint, oneOff: boolean): string[] {
+  if (endpoint.kind === 'fd') return [];
+  // A comma in a value is written twice in QEMU's options.
+  const path = endpoint.path.replaceAll(',', ',,');
+  const mode = endpoint.kind === 'connect' ? ',server=on,wait=off' : oneOff ? '' : ',reconnect=1';
+  return [
+    '-m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -numa node,memdev=mem \\',
+    `-chardev ${shellWord(`socket,id=net0,path=${path}${mode}`)} \\`,
+    '-netdev vhost-user,id=net0,chardev=net0 -device virtio-net-pci,netdev=net0',
+  ];
+}
+
+function libvirtLines(endpoint: Endpoint): string[] {
+  if (endpoint.kind === 'fd') return [];
+  const mode = endpoint.kind === 'listen' ? 'client' : 'server';
+  return [
+    "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>",
+    `<interface type='vhostuser'><source type='unix' path='${xmlText(endpoint.path)}' mode='${mode}'/><model type='virtio'/></interface>`,
+  ];
+}
+
+function addressList(list: readonly AddressBytes[]): string {
+  return list.map(formatIp).join(', ');
+}
+
+function guestLines(input: SummaryInput): string[] {
+  const { config, host } = input;
+  const { ip4, ip6 } = config;
+  const lines: string[] = [];
+  const names = (dns: readonly AddressBytes[]): string =>
+    !config.advertiseDns || dns.length === 0 ? '' : `, DNS ${addressList(dns)}`;
+  const source = (template: string | null): string => (template === null ? ' (local mode)' : ` (from ${template})`);
+  if (ip4 !== null) {
+    const gateway = ip4.gateway === null ? ', no gateway' : `, gateway ${formatIp(ip4.gateway)}`;
+    const service = config.dhcp ? '' : ', no DHCP';
+    lines.push(
+      `  IPv4     ${formatIp(ip4.guestAddr)}/${ip4.prefixLen}${gateway}${names(ip4.dns)}${service}${source(host.template4)}`,
+    );
+  }
+  if (ip6 !== null) {
+    const addr = ip6.guestAddr === null ? 'no global address' : `${formatIp(ip6.guestAddr)}/64`;
+    const gateway = ip6.gateway === null ? ', no gateway' : `, gateway ${formatIp(ip6.gateway)}`;
+    lines.push(`  IPv6     ${addr}${gateway}${names(ip6.dns)}${source(host.template6)}`);
+  }
+  const search = config.advertiseSearch && config.search.length > 0 ? `, search ${config.search.join(' ')}` : '';
+  lines.push(
+    `  link     MTU ${config.mtu === 0 ? 'not advertised' : config.mtu}, our MAC ${formatMac(config.ourMac)}${search}`,
+  );
+  return lines;
+}
+
+function hostLines(config: StackConfig): string[] {
+  const lines: string[] = [];
+  for (const ip of [config.ip4, config.ip6]) {
+    if (ip === null) continue;
+    const loopback = ip === config.ip4 ? '127.0.0.1' : '::1';
+    if (ip.mapHostLoopback !== null)
+      lines.push(`  host     ${formatIp(ip.mapHostLoopback)} is this host's ${loopback}`);
+    if (ip.mapGuestAddr !== null) lines.push(`  host     ${formatIp(ip.mapGuestAddr)} is this host's own address`);
+    if (ip.dnsMatch !== null && ip.dnsHost !== null && !sameAddress(ip.dnsMatch, ip.dnsHost)) {
+      lines.push(`  DNS      queries to ${formatIp(ip.dnsMatch)} go to ${formatHostPort(ip.dnsHost, 53)}`);
+    }
+  }
+  return lines;
+}
+
+/** More rules than this are counted, not listed: `-t all` makes one of every gap. */
+const MAX_RULE_LINES = 8;
+
+function forwardLines(rules: readonly PortRule[], skipped: ReadonlyMap<string, number>): string[] {
+  const lines = rules.slice(0, MAX_RULE_LINES).map((rule) => `  forward  ${describeRule(rule)}`);
+  if (rules.length > MAX_RULE_LINES) lines.push(`  forward  … and ${rules.length - MAX_RULE_LINES} more`);
+  for (const [origin, count] of skipped) lines.push(`  forward  ${origin}: ${count} ports not free, left out`);
+  return lines;
+}
+
+/** The start-up report, one log line each. */
+export function summary(input: SummaryInput): string[] {
+  const { endpoint } = input;
+  const where =
+    endpoint.kind === 'fd'
+      ? `on descriptor ${endpoint.fd}`
+      : endpoint.kind === 'listen'
+        ? `on ${endpoint.path}`
+        : `for the front-end at ${endpoint.path}`;
+  const lines = [
+    `Tubetti ${input.version}: vhost-user network back-end ${where}. The guest gets:`,
+    ...guestLines(input),
+    ...hostLines(input.config),
+    ...forwardLines(input.rules, input.skipped),
+  ];
+  if (input.metricsUrl !== null) lines.push(`  metrics  ${input.metricsUrl}`);
+  const qemu = qemuLines(endpoint, input.oneOff);
+  if (qemu.length > 0) {
+    const hint = qemu.some((line) => line.includes('reconnect=1')) ? ' (9.2 or newer: reconnect-ms=1000)' : '';
+    lines.push(`QEMU${hint}:`, ...qemu.map((line) => `  ${line}`));
+    lines.push('libvirt:', ...libvirtLines(endpoint).map((line) => `  ${line}`));
+  }
+  return lines;
+}

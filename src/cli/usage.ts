@@ -1,0 +1,60 @@
+/** The usage text, made from the option table. */
+import { GROUPS, type Group, OPTIONS } from './option-table';
+
+const COLUMN = 30;
+const WIDTH = 100;
+
+/** Breaks `text` into lines of at most `width` characters. */
+function wrap(text: string, width: number): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = word;
+    } else line = line === '' ? word : `${line} ${word}`;
+  }
+  return [...lines, line];
+}
+
+function groupText(group: Group): string[] {
+  const lines = [`${GROUPS[group]}:`];
+  const members = OPTIONS.filter((option) => option.group === group);
+  if (group === 'later' || group === 'pasta') {
+    const names = members.map((option) => `--${option.long[0]}`).join(' ');
+    return [...lines, ...wrap(names, WIDTH - 2).map((line) => `  ${line}`)];
+  }
+  for (const option of members) {
+    const short = option.short === '' ? '   ' : `-${option.short},`;
+    const names = `  ${short} --${option.long[0]}${option.arg === '' ? '' : ` ${option.arg}`}`;
+    const [first, ...more] = wrap(option.help, WIDTH - COLUMN);
+    if (names.length + 2 > COLUMN) lines.push(names, ' '.repeat(COLUMN) + first);
+    else lines.push(names.padEnd(COLUMN) + first);
+    for (const line of more) lines.push(' '.repeat(COLUMN) + line);
+  }
+  return lines;
+}
+
+const SPEC_HELP = `  SPEC is [ADDR][%IFNAME]/PORTS or PORTS, and PORTS a list with commas:
+    22                   port 22 of the host is port 22 of the guest
+    2222:22              port 2222 is the guest's port 22
+    8000-8010:9000-9010  a range
+    all,~1-1023          all ports that are free, without 1 to 1023 and the ephemeral ones
+    127.0.0.1/8080:80    only where the host is reached as 127.0.0.1
+    none                 nothing (the default)`;
+
+export function usage(): string {
+  const groups = (Object.keys(GROUPS) as Group[]).map((group) => {
+    const text = groupText(group).join('\n');
+    return group === 'ports' ? `${text}\n\n${SPEC_HELP}` : text;
+  });
+  return `Usage: tubetti [OPTION]...
+
+Gives a virtual machine its network without privileges: serves the vhost-user socket of its virtio-net card and turns
+its frames into ordinary sockets of the host. The options are those of passt.
+
+${groups.join('\n\n')}
+
+Example: tubetti --socket /tmp/vm.sock -t 2222:22
+`;
+}

@@ -1,0 +1,144 @@
+/** Values of options: text to typed value, or a ConfigError that names option, value and what would be right. */
+import { ConfigError } from '../errors';
+import {
+  addressFamily,
+  isBroadcast,
+  isLoopback,
+  isMulticast,
+  isUnspecified,
+  isV4Mapped,
+  parseIp,
+  parseIp4,
+  parseMac,
+  prefixOf,
+} from '../config/address';
+import { isInterfaceName } from '../config/port-spec';
+import type { AddressBytes } from '../stack/config';
+
+/** Names the option in messages: `--mtu` or `-m`. */
+export type Shown = string;
+
+export function badValue(shown: Shown, value: string, right: string): ConfigError {
+  return new ConfigError('CFG_ERR_VALUE', `${shown} ${value === '' ? '""' : value}: ${right}`);
+}
+
+/** Base-0 number as strtoul(3) reads it: decimal, 0x hexadecimal, 0 octal. No sign, no blanks. */
+export function parseNumber(text: string): number | null {
+  if (/^0x[0-9a-f]+$/i.test(text)) return parseInt(text.slice(2), 16);
+  if (/^0[0-7]+$/.test(text)) return parseInt(text, 8);
+  if (/^(0|[1-9][0-9]*)$/.test(text)) return parseInt(text, 10);
+  return null;
+}
+
+export function numberValue(shown: Shown, value: string, min: number, max: number): number {
+  const number = parseNumber(value);
+  if (number === null || number < min || number > max)
+    throw badValue(shown, value, `give a number from ${min} to ${max}`);
+  return number;
+}
+
+/** Kinds of address that an option refuses. */
+export type AddressRefusal = 'unspecified' | 'loopback' | 'multicast' | 'broadcast' | 'mapped';
+
+function refused(addr: AddressBytes, kind: AddressRefusal): boolean {
+  switch (kind) {
+    case 'unspecified':
+      return isUnspecified(addr);
+    case 'loopback':
+      return isLoopback(addr);
+    case 'multicast':
+      return isMulticast(addr);
+    case 'broadcast':
+      return isBroadcast(addr);
+    case 'mapped':
+      return isV4Mapped(addr);
+  }
+}
+
+export function addressValue(shown: Shown, value: string, refuse: readonly AddressRefusal[]): AddressBytes {
+  const addr = parseIp(value);
+  if (addr === null) throw badValue(shown, value, 'give an IPv4 or IPv6 address');
+  for (const kind of refuse) {
+    if (refused(addr, kind))
+      throw badValue(shown, value, `the ${kind === 'mapped' ? 'v4-mapped' : kind} address cannot be used here`);
+  }
+  return addr;
+}
+
+/** ADDR[/PLEN]. */
+export function prefixedAddressValue(shown: Shown, value: string): { addr: AddressBytes; prefixLen: number | null } {
+  const slash = value.indexOf('/');
+  const text = slash < 0 ? value : value.slice(0, slash);
+  const addr = addressValue(shown, text, ['unspecified', 'loopback', 'multicast', 'broadcast', 'mapped']);
+  if (slash < 0) return { addr, prefixLen: null };
+  const max = addressFamily(addr) === 4 ? 32 : 128;
+  const length = value.slice(slash + 1);
+  if (!/^[0-9]{1,3}$/.test(length) || Number(length) > max) {
+    throw badValue(shown, value, `give a prefix length from 0 to ${max} behind the slash`);
+  }
+  return { addr, prefixLen: Number(length) };
+}
+
+/** Dotted contiguous mask, or 0–32. */
+export function netmaskValue(shown: Shown, value: string): number {
+  const mask = parseIp4(value);
+  const prefix = mask !== null ? prefixOf(mask) : /^[0-9]{1,2}$/.test(value) ? Number(value) : -1;
+  if (prefix < 0 || prefix > 32)
+    throw badValue(shown, value, 'give a prefix length from 0 to 32 or a mask like 255.255.255.0');
+  return prefix;
+}
+
+export function macValue(shown: Shown, value: string): Uint8Array {
+  const mac = parseMac(value);
+  if (mac === null) throw badValue(shown, value, 'give a MAC address like 9a:55:9a:55:9a:55');
+  if ((mac[0] & 1) !== 0)
+    throw badValue(shown, value, 'a group (multicast) MAC cannot be ours, the first byte must be even');
+  if (mac.every((byte) => byte === 0)) throw badValue(shown, value, 'the zero MAC cannot be ours');
+  return mac;
+}
+
+export function interfaceValue(shown: Shown, value: string): string {
+  if (!isInterfaceName(value)) throw badValue(shown, value, 'give the name of a network interface, 1 to 15 characters');
+  return value;
+}
+
+/** Longest path a unix socket can have: sun_path without its terminating zero byte. */
+export const MAX_SOCKET_PATH = 107;
+
+export function socketPathValue(shown: Shown, value: string): string {
+  const length = Buffer.byteLength(value);
+  if (length === 0 || length > MAX_SOCKET_PATH)
+    throw badValue(shown, value, `give a path of 1 to ${MAX_SOCKET_PATH} bytes`);
+  return value;
+}
+
+/**
+ * A domain name that DHCP can carry: labels of 1 to 63 bytes, 253 in all, no blanks or control characters. A dot at
+ * the end is taken off.
+ */
+export function nameValue(shown: Shown, value: string): string {
+  const name = value.endsWith('.') ? value.slice(0, -1) : value;
+  const labels = name.split('.');
+  const good =
+    name.length <= 253 && labels.every((label) => label.length >= 1 && label.length <= 63 && /^[!-~]+$/.test(label));
+  if (!good) throw badValue(shown, value, 'give a domain name: labels of 1 to 63 characters, 253 in all');
+  return name;
+}
+
+export interface HostPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** [ADDR:]PORT with IPv6 in brackets; the address defaults to 127.0.0.1. Port 0: the kernel's choice. */
+export function hostPortValue(shown: Shown, value: string): HostPort {
+  const right = 'give PORT, ADDR:PORT or [IPV6]:PORT';
+  const match = /^(?:(?:\[([^\]]+)\]|([^:[\]]+)):)?([0-9]{1,5})$/.exec(value) as (string | undefined)[] | null;
+  if (match === null) throw badValue(shown, value, right);
+  const host = match[1] ?? match[2] ?? '127.0.0.1';
+  const port = Number(match[3]);
+  const addr = parseIp(host);
+  if (addr === null || (match[1] !== undefined) !== (addr.length === 16) || port > 65535)
+    throw badValue(shown, value, right);
+  return { host, port };
+}

@@ -1,0 +1,353 @@
+/**
+ * rtnetlink(7): dumps of links, addresses and routes, as pure functions from bytes to plain objects. The kernel is
+ * trusted not to lie, but no length is: what does not fit is skipped, never read past.
+ *
+ * Netlink is in the byte order of the host; every machine that runs us is little-endian.
+ */
+import { ConfigError, describeErrno, EAGAIN, EINTR } from '../errors';
+import type { Native } from '../native';
+import type { AddressBytes } from '../stack/config';
+
+const LE = true;
+
+export const AF_UNSPEC = 0;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+
+// struct nlmsghdr: u32 length, u16 type, u16 flags, u32 sequence, u32 port id.
+const NLMSG_HEADER_LEN = 16;
+const NLMSG_ERROR = 2;
+const NLMSG_DONE = 3;
+const NLM_F_REQUEST = 0x1;
+const NLM_F_DUMP_INTR = 0x10;
+const NLM_F_DUMP = 0x300;
+
+export const RTM_NEWLINK = 16;
+export const RTM_GETLINK = 18;
+export const RTM_NEWADDR = 20;
+export const RTM_GETADDR = 22;
+export const RTM_NEWROUTE = 24;
+export const RTM_GETROUTE = 26;
+
+// Lengths of struct ifinfomsg, ifaddrmsg, rtmsg, rtnexthop.
+const IFINFO_LEN = 16;
+const IFADDR_LEN = 8;
+const RTMSG_LEN = 12;
+const RTNEXTHOP_LEN = 8;
+
+const IFLA_ADDRESS = 1;
+const IFLA_IFNAME = 3;
+const IFLA_MTU = 4;
+const IFA_ADDRESS = 1;
+const IFA_LOCAL = 2;
+const IFA_FLAGS = 8;
+const RTA_DST = 1;
+const RTA_OIF = 4;
+const RTA_GATEWAY = 5;
+const RTA_PRIORITY = 6;
+const RTA_MULTIPATH = 9;
+const RTA_TABLE = 15;
+const NLA_TYPE_MASK = 0x3fff;
+
+export const IFF_UP = 0x1;
+export const IFA_F_DADFAILED = 0x08;
+export const IFA_F_DEPRECATED = 0x20;
+export const RT_TABLE_MAIN = 254;
+export const RTN_UNICAST = 1;
+export const RT_SCOPE_UNIVERSE = 0;
+export const RT_SCOPE_LINK = 253;
+
+/** One message of a datagram: its payload is `bytes[start, end)`. */
+export interface NetlinkMessage {
+  readonly type: number;
+  readonly flags: number;
+  readonly seq: number;
+  readonly start: number;
+  readonly end: number;
+}
+
+export interface Link {
+  readonly index: number;
+  readonly name: string;
+  readonly flags: number;
+  readonly mac: Uint8Array | null;
+  readonly mtu: number;
+}
+
+export interface InterfaceAddress {
+  readonly family: number;
+  readonly index: number;
+  readonly prefixLen: number;
+  readonly flags: number;
+  readonly scope: number;
+  /** The interface's own address (IFA_LOCAL, or IFA_ADDRESS where there is no peer). */
+  readonly addr: AddressBytes;
+}
+
+export interface NextHop {
+  readonly index: number;
+  /** One less than the weight, as the kernel counts. */
+  readonly hops: number;
+  readonly gateway: AddressBytes | null;
+}
+
+export interface Route {
+  readonly family: number;
+  readonly dstLen: number;
+  readonly dst: AddressBytes | null;
+  readonly table: number;
+  readonly type: number;
+  readonly scope: number;
+  readonly priority: number;
+  /** Output interface, 0 if there is none (multipath: see `nextHops`). */
+  readonly index: number;
+  readonly gateway: AddressBytes | null;
+  readonly nextHops: readonly NextHop[];
+}
+
+function align4(n: number): number {
+  return (n + 3) & ~3;
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** Splits a datagram into messages. A message whose length is impossible ends the list. */
+export function splitMessages(bytes: Uint8Array): NetlinkMessage[] {
+  const view = viewOf(bytes);
+  const messages: NetlinkMessage[] = [];
+  let at = 0;
+  while (at + NLMSG_HEADER_LEN <= bytes.length) {
+    const length = view.getUint32(at, LE);
+    if (length < NLMSG_HEADER_LEN || length > bytes.length - at) break;
+    messages.push({
+      type: view.getUint16(at + 4, LE),
+      flags: view.getUint16(at + 6, LE),
+      seq: view.getUint32(at + 8, LE),
+      start: at + NLMSG_HEADER_LEN,
+      end: at + length,
+    });
+    at += align4(length);
+  }
+  return messages;
+}
+
+/** Attributes (struct rtattr) of `bytes[start, end)` by type; of several of one type the last one. */
+function attributes(bytes: Uint8Array, start: number, end: number): Map<number, Uint8Array> {
+  const view = viewOf(bytes);
+  const found = new Map<number, Uint8Array>();
+  let at = start;
+  while (at + 4 <= end) {
+    const length = view.getUint16(at, LE);
+    if (length < 4 || length > end - at) break;
+    found.set(view.getUint16(at + 2, LE) & NLA_TYPE_MASK, bytes.subarray(at + 4, at + length));
+    at += align4(length);
+  }
+  return found;
+}
+
+function u32(attribute: Uint8Array | undefined, fallback: number): number {
+  return attribute?.length === 4 ? viewOf(attribute).getUint32(0, LE) : fallback;
+}
+
+/** A copy of an address attribute if it has the family's length. */
+function address(attribute: Uint8Array | undefined, family: number): AddressBytes | null {
+  return attribute?.length === (family === AF_INET ? 4 : 16) ? Uint8Array.from(attribute) : null;
+}
+
+function messagesOf(bytes: Uint8Array, type: number, fixedLen: number): NetlinkMessage[] {
+  return splitMessages(bytes).filter((message) => message.type === type && message.end - message.start >= fixedLen);
+}
+
+/** RTM_NEWLINK messages of a dump. */
+export function parseLinks(bytes: Uint8Array): Link[] {
+  const view = viewOf(bytes);
+  return messagesOf(bytes, RTM_NEWLINK, IFINFO_LEN).map(({ start, end }) => {
+    const attrs = attributes(bytes, start + IFINFO_LEN, end);
+    const name = attrs.get(IFLA_IFNAME) ?? new Uint8Array(0);
+    const zero = name.indexOf(0);
+    const mac = attrs.get(IFLA_ADDRESS);
+    return {
+      index: view.getInt32(start + 4, LE),
+      flags: view.getUint32(start + 8, LE),
+      name: Buffer.from(zero < 0 ? name : name.subarray(0, zero)).toString('utf8'),
+      mac: mac?.length === 6 ? Uint8Array.from(mac) : null,
+      mtu: u32(attrs.get(IFLA_MTU), 0),
+    };
+  });
+}
+
+/** RTM_NEWADDR messages of a dump; other families are left out. */
+export function parseAddresses(bytes: Uint8Array): InterfaceAddress[] {
+  const view = viewOf(bytes);
+  const list: InterfaceAddress[] = [];
+  for (const { start, end } of messagesOf(bytes, RTM_NEWADDR, IFADDR_LEN)) {
+    const family = bytes[start];
+    if (family !== AF_INET && family !== AF_INET6) continue;
+    const attrs = attributes(bytes, start + IFADDR_LEN, end);
+    // On a point-to-point link IFA_ADDRESS is the peer's.
+    const addr = address(attrs.get(IFA_LOCAL) ?? attrs.get(IFA_ADDRESS), family);
+    const prefixLen = bytes[start + 1];
+    if (addr === null || prefixLen > 8 * addr.length) continue;
+    list.push({
+      family,
+      prefixLen,
+      flags: u32(attrs.get(IFA_FLAGS), bytes[start + 2]),
+      scope: bytes[start + 3],
+      index: view.getUint32(start + 4, LE),
+      addr,
+    });
+  }
+  return list;
+}
+
+function parseNextHops(bytes: Uint8Array, family: number): NextHop[] {
+  const view = viewOf(bytes);
+  const hops: NextHop[] = [];
+  let at = 0;
+  while (at + RTNEXTHOP_LEN <= bytes.length) {
+    const length = view.getUint16(at, LE);
+    if (length < RTNEXTHOP_LEN || length > bytes.length - at) break;
+    const attrs = attributes(bytes, at + RTNEXTHOP_LEN, at + length);
+    hops.push({
+      hops: bytes[at + 3],
+      index: view.getInt32(at + 4, LE),
+      gateway: address(attrs.get(RTA_GATEWAY), family),
+    });
+    at += align4(length);
+  }
+  return hops;
+}
+
+/** RTM_NEWROUTE messages of a dump; other families are left out. */
+export function parseRoutes(bytes: Uint8Array): Route[] {
+  const list: Route[] = [];
+  for (const { start, end } of messagesOf(bytes, RTM_NEWROUTE, RTMSG_LEN)) {
+    const family = bytes[start];
+    if (family !== AF_INET && family !== AF_INET6) continue;
+    const attrs = attributes(bytes, start + RTMSG_LEN, end);
+    const multipath = attrs.get(RTA_MULTIPATH);
+    list.push({
+      family,
+      dstLen: bytes[start + 1],
+      dst: address(attrs.get(RTA_DST), family),
+      table: u32(attrs.get(RTA_TABLE), bytes[start + 4]),
+      scope: bytes[start + 6],
+      type: bytes[start + 7],
+      priority: u32(attrs.get(RTA_PRIORITY), 0),
+      index: u32(attrs.get(RTA_OIF), 0),
+      gateway: address(attrs.get(RTA_GATEWAY), family),
+      nextHops: multipath === undefined ? [] : parseNextHops(multipath, family),
+    });
+  }
+  return list;
+}
+
+/** A dump request: the fixed part holds the family and zeros, which a strict kernel takes as "no filter". */
+export function dumpRequest(type: number, family: number, seq: number): Uint8Array {
+  const fixed = type === RTM_GETLINK ? IFINFO_LEN : type === RTM_GETADDR ? IFADDR_LEN : RTMSG_LEN;
+  const bytes = new Uint8Array(NLMSG_HEADER_LEN + fixed);
+  const view = viewOf(bytes);
+  view.setUint32(0, bytes.length, LE);
+  view.setUint16(4, type, LE);
+  view.setUint16(6, NLM_F_REQUEST | NLM_F_DUMP, LE);
+  view.setUint32(8, seq, LE);
+  bytes[NLMSG_HEADER_LEN] = family;
+  return bytes;
+}
+
+/** What one datagram of a dump's answer means. */
+export interface DumpProgress {
+  readonly done: boolean;
+  /** Something changed meanwhile: the dump may be inconsistent and is to be asked for again. */
+  readonly interrupted: boolean;
+  /** -errno of the kernel, or 0. */
+  readonly error: number;
+}
+
+export function dumpProgress(bytes: Uint8Array, seq: number): DumpProgress {
+  const view = viewOf(bytes);
+  let interrupted = false;
+  for (const message of splitMessages(bytes)) {
+    if (message.seq !== seq) continue;
+    if ((message.flags & NLM_F_DUMP_INTR) !== 0) interrupted = true;
+    if (message.type === NLMSG_DONE || message.type === NLMSG_ERROR) {
+      const error = message.end - message.start >= 4 ? Math.min(0, view.getInt32(message.start, LE)) : 0;
+      return { done: true, interrupted, error };
+    }
+  }
+  return { done: false, interrupted, error: 0 };
+}
+
+type NetlinkIo = Pick<Native, 'netlinkOpen' | 'read' | 'write' | 'close'>;
+
+/** The kernel makes the datagrams of a dump at most 32 KiB long. */
+const DATAGRAM_MAX = 65536;
+/** An upper bound for a loop over what the kernel sends: 4096 datagrams are about 128 MiB of routes. */
+const MAX_DATAGRAMS = 4096;
+const MAX_TRIES = 5;
+
+function hostError(what: string, result: number): ConfigError {
+  return new ConfigError('CFG_ERR_HOST', `cannot read the host's ${what} by netlink: ${describeErrno(result)}`);
+}
+
+/** One dump, all datagrams joined. */
+function dumpOnce(
+  io: NetlinkIo,
+  type: number,
+  family: number,
+  what: string,
+): { bytes: Uint8Array; interrupted: boolean } {
+  const fd = io.netlinkOpen(0);
+  if (fd < 0) throw hostError(what, fd);
+  try {
+    const seq = 1;
+    const request = dumpRequest(type, family, seq);
+    const sent = io.write(fd, request, 0, request.length);
+    if (sent < 0) throw hostError(what, sent);
+    const chunks: Uint8Array[] = [];
+    const buffer = new Uint8Array(DATAGRAM_MAX);
+    let interrupted = false;
+    for (let i = 0; i < MAX_DATAGRAMS; i++) {
+      const got = io.read(fd, buffer, 0, buffer.length);
+      // A dump is produced while it is read, so even a non-blocking socket has the next part at once.
+      if (got === -EINTR) continue;
+      if (got <= 0) throw hostError(what, got === 0 ? -EAGAIN : got);
+      const chunk = buffer.slice(0, got);
+      const progress = dumpProgress(chunk, seq);
+      if (progress.error < 0) throw hostError(what, progress.error);
+      interrupted ||= progress.interrupted;
+      chunks.push(chunk);
+      if (progress.done) return { bytes: Buffer.concat(chunks), interrupted };
+    }
+    throw new ConfigError('CFG_ERR_HOST', `the host has too many ${what} to read`);
+  } finally {
+    io.close(fd);
+  }
+}
+
+function dump(io: NetlinkIo, type: number, family: number, what: string): Uint8Array {
+  let last = dumpOnce(io, type, family, what);
+  for (let i = 1; i < MAX_TRIES && last.interrupted; i++) last = dumpOnce(io, type, family, what);
+  return last.bytes;
+}
+
+/** What the host's network looks like at this moment. */
+export interface HostNetwork {
+  readonly links: readonly Link[];
+  readonly addresses: readonly InterfaceAddress[];
+  readonly routes: readonly Route[];
+}
+
+/** Reads links, addresses and routes. Throws ConfigError CFG_ERR_HOST. */
+export function readHostNetwork(io: NetlinkIo): HostNetwork {
+  return {
+    links: parseLinks(dump(io, RTM_GETLINK, AF_UNSPEC, 'interfaces')),
+    addresses: parseAddresses(dump(io, RTM_GETADDR, AF_UNSPEC, 'addresses')),
+    // A kernel without IPv6 answers the second request with routes of all families.
+    routes: [AF_INET, AF_INET6].flatMap((family) =>
+      parseRoutes(dump(io, RTM_GETROUTE, family, 'routes')).filter((route) => route.family === family),
+    ),
+  };
+}

@@ -1,0 +1,77 @@
+/**
+ * Does MSG_PEEK with SO_PEEK_OFF work on TCP here? Linux has it since 6.9, for IPv4 and IPv6 at different times, and
+ * setsockopt alone succeeds on kernels that then ignore it: so it is tried, on a connection over loopback.
+ */
+import { EAGAIN, EINPROGRESS } from '../errors';
+import { AF_INET, AF_INET6, type HostIo, MSG_PEEK, SOCK_TCP } from '../stack/ports';
+import { ADDR_SLOT_TCP, ROWS_MISC, SCRATCH_MISC } from '../stack/context';
+import { addrSlotWrite, V4_MAPPED } from '../stack/address';
+
+const SOL_SOCKET = 1;
+const SO_PEEK_OFF = 42;
+const TRIES = 200;
+
+/** A call that may have to wait for loopback's softirq: retried for up to TRIES ms while it says -EAGAIN. */
+function patiently(call: () => number): number {
+  const sleeper = new Int32Array(new SharedArrayBuffer(4));
+  let result = call();
+  for (let i = 0; i < TRIES && result === -EAGAIN; i++) {
+    Atomics.wait(sleeper, 0, 0, 1);
+    result = call();
+  }
+  return result;
+}
+
+/** Points row ROWS_MISC at `length` bytes of scratch, at `at`. */
+function useScratch(io: HostIo, at: number, length: number): void {
+  io.rows.region[ROWS_MISC] = io.scratchRegion;
+  io.rows.offset[ROWS_MISC] = SCRATCH_MISC + at;
+  io.rows.length[ROWS_MISC] = length;
+}
+
+/** Reads `length` bytes by MSG_PEEK; true if they are `first`, `first + 1`, … */
+function peeks(io: HostIo, fd: number, first: number, length: number): boolean {
+  useScratch(io, 64, length);
+  if (patiently(() => io.recv(fd, ROWS_MISC, 1, MSG_PEEK)) !== length) return false;
+  for (let i = 0; i < length; i++) if (io.scratch.getUint8(SCRATCH_MISC + 64 + i) !== first + i) return false;
+  return true;
+}
+
+/** Sends 1 … 12 from `client` and looks at them piece by piece on `server`. */
+function peekOffWorks(io: HostIo, client: number, server: number): boolean {
+  for (let i = 0; i < 12; i++) io.scratch.setUint8(SCRATCH_MISC + i, 1 + i);
+  useScratch(io, 0, 12);
+  if (io.send(client, ROWS_MISC, 1, 0) !== 12) return false;
+  if (io.setsockopt(server, SOL_SOCKET, SO_PEEK_OFF, 0) < 0) return false;
+  // The offset moves on with each peek, back with each read, and to where it is set.
+  if (!peeks(io, server, 1, 4) || !peeks(io, server, 5, 4)) return false;
+  if (io.discard(server, 4) !== 4) return false;
+  if (!peeks(io, server, 9, 4)) return false;
+  if (io.setsockopt(server, SOL_SOCKET, SO_PEEK_OFF, 0) < 0) return false;
+  return peeks(io, server, 5, 4);
+}
+
+/** Tries one family. False also if loopback itself does not work, as the answer must be safe. */
+export function probePeekOff(io: HostIo, family: typeof AF_INET | typeof AF_INET6): boolean {
+  const fds: number[] = [];
+  const open = (fd: number): number => {
+    if (fd >= 0) fds.push(fd);
+    return fd;
+  };
+  try {
+    const slot = ADDR_SLOT_TCP;
+    if (family === AF_INET) addrSlotWrite(io.addrs, slot, AF_INET, 0, 0, 0, 0, V4_MAPPED, 0x7f000001);
+    else addrSlotWrite(io.addrs, slot, AF_INET6, 0, 0, 0, 0, 0, 1);
+    const listener = open(io.socket(family, SOCK_TCP));
+    if (listener < 0 || io.bind(listener, slot) < 0 || io.listen(listener, 1) < 0) return false;
+    if (io.getsockname(listener, slot) < 0) return false;
+    const client = open(io.socket(family, SOCK_TCP));
+    if (client < 0) return false;
+    const connected = io.connect(client, slot);
+    if (connected < 0 && connected !== -EINPROGRESS) return false;
+    const server = open(patiently(() => io.accept(listener, slot + 1)));
+    return server >= 0 && peekOffWorks(io, client, server);
+  } finally {
+    for (const fd of fds) io.close(fd);
+  }
+}

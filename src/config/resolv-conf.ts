@@ -1,0 +1,43 @@
+/** resolv.conf(5): resolvers and search domains. */
+import { readFileSync } from 'node:fs';
+import type { AddressBytes } from '../stack/config';
+import { parseIp } from './address';
+
+export interface ResolvConf {
+  /** In the order of the file; scope ids ("%eth0") are cut off. */
+  readonly nameservers: readonly AddressBytes[];
+  readonly search: readonly string[];
+}
+
+const MAX_SEARCH = 6;
+
+/**
+ * A keyword starts its line and blanks or tabs follow it. Of several `search` and `domain` lines the last one counts,
+ * as resolv.conf(5) says. Malformed lines and names that DHCP could not carry are skipped.
+ */
+export function parseResolvConf(text: string): ResolvConf {
+  const nameservers: AddressBytes[] = [];
+  let search: string[] = [];
+  for (const line of text.split('\n')) {
+    const [keyword, ...words] = line.trimEnd().split(/[ \t]+/);
+    if (keyword === 'nameserver' && words.length > 0) {
+      const addr = parseIp(words[0].split('%')[0]);
+      if (addr !== null) nameservers.push(addr);
+    } else if (keyword === 'search' || keyword === 'domain') {
+      const names = words
+        .map((word) => (word.endsWith('.') ? word.slice(0, -1) : word))
+        .filter((word) => word.length <= 253 && word.split('.').every((label) => /^[!-~]{1,63}$/.test(label)));
+      search = names.slice(0, keyword === 'domain' ? 1 : MAX_SEARCH);
+    }
+  }
+  return { nameservers, search };
+}
+
+/** The host's file; empty if it cannot be read. */
+export function readResolvConf(path = '/etc/resolv.conf'): ResolvConf {
+  try {
+    return parseResolvConf(readFileSync(path, 'utf8'));
+  } catch {
+    return { nameservers: [], search: [] };
+  }
+}

@@ -1,0 +1,68 @@
+/**
+ * Errors of the control plane. The data plane has none: it counts drops and returns codes (docs/architecture.md).
+ * Match on `code`, not on the class or the text.
+ */
+import { getSystemErrorMap, getSystemErrorName } from 'node:util';
+
+export type ConfigErrorCode =
+  /** Unknown option, missing or superfluous argument. */
+  | 'CFG_ERR_USAGE'
+  /** An option's value is malformed or out of range. */
+  | 'CFG_ERR_VALUE'
+  /** Known to passt, not (or not yet) to us. */
+  | 'CFG_ERR_UNSUPPORTED'
+  /** Two options contradict each other. */
+  | 'CFG_ERR_CONFLICT'
+  /** The host lacks what was asked for: an interface, an address family. */
+  | 'CFG_ERR_HOST'
+  /** A forwarded port cannot be bound. */
+  | 'CFG_ERR_BIND'
+  /** The vhost-user socket cannot be opened. */
+  | 'CFG_ERR_SOCKET';
+
+/** The user asked for something that cannot be: one line on stderr, exit status 1. */
+export class ConfigError extends Error {
+  readonly code: ConfigErrorCode;
+
+  constructor(code: ConfigErrorCode, message: string) {
+    super(message);
+    this.name = 'ConfigError';
+    this.code = code;
+  }
+}
+
+/** Our own bug: something that the code before made impossible has happened. */
+export class InvariantError extends Error {
+  readonly code = 'INVARIANT';
+
+  constructor(message: string) {
+    super(message);
+    this.name = 'InvariantError';
+  }
+}
+
+/** Linux errno values that the control plane tells apart (positive, as in errno.h). */
+export const EPERM = 1;
+export const ENOENT = 2;
+export const EINTR = 4;
+export const EAGAIN = 11;
+export const EACCES = 13;
+export const EINPROGRESS = 115;
+export const EADDRINUSE = 98;
+export const EADDRNOTAVAIL = 99;
+export const ECONNREFUSED = 111;
+
+/** "permission denied" for -EACCES: takes what the addon returned. */
+export function describeErrno(result: number): string {
+  return getSystemErrorMap().get(result)?.[1] ?? `error ${-result}`;
+}
+
+/** "EACCES" for -EACCES. */
+export function errnoName(result: number): string {
+  return result < 0 ? getSystemErrorName(result) : 'OK';
+}
+
+/** The message of anything thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

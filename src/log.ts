@@ -1,0 +1,187 @@
+/**
+ * The log: lines on stderr, and in a file if the user asked for one. Levels are passt's: by default errors, warnings
+ * and information; `-q` leaves out information, `-d` adds debug, `--trace` adds a line per packet.
+ *
+ * Text that a guest or a peer may have chosen can reach a message: control characters are replaced, so that one
+ * message is always one line.
+ */
+import * as fs from 'node:fs';
+
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace';
+
+const RANK: Readonly<Record<LogLevel, number>> = { error: 0, warn: 1, info: 2, debug: 3, trace: 4 };
+
+/** Takes one finished line, without its newline. */
+export type LogSink = (level: LogLevel, message: string) => void;
+
+/** Its functions need no `this`: they can be handed on by themselves. */
+export interface Log {
+  readonly level: LogLevel;
+  readonly enabled: (level: LogLevel) => boolean;
+  readonly log: (level: LogLevel, message: string) => void;
+  readonly error: (message: string) => void;
+  readonly warn: (message: string) => void;
+  readonly info: (message: string) => void;
+  readonly debug: (message: string) => void;
+  readonly trace: (message: string) => void;
+}
+
+/** Replaces control characters (C0, DEL, C1, line separators) so that a message stays one line. */
+export function oneLine(message: string): string {
+  return message.replace(/[\p{Cc}\u2028\u2029]/gu, '?');
+}
+
+/** A log of lines at `level` and more important ones, given to each sink. A sink that throws is skipped. */
+export function createLog(level: LogLevel, sinks: readonly LogSink[]): Log {
+  const limit = RANK[level];
+  const log = (at: LogLevel, message: string): void => {
+    if (RANK[at] > limit) return;
+    const line = oneLine(message);
+    for (const sink of sinks) {
+      try {
+        sink(at, line);
+      } catch {
+        // A full disk or a closed terminal must not take the guest's network down.
+      }
+    }
+  };
+  return {
+    level,
+    enabled: (at) => RANK[at] <= limit,
+    log,
+    error: (message) => {
+      log('error', message);
+    },
+    warn: (message) => {
+      log('warn', message);
+    },
+    info: (message) => {
+      log('info', message);
+    },
+    debug: (message) => {
+      log('debug', message);
+    },
+    trace: (message) => {
+      log('trace', message);
+    },
+  };
+}
+
+/** Seconds since the process started, four decimals. */
+function stamp(): string {
+  return process.uptime().toFixed(4);
+}
+
+/** Information is printed bare (it is the start-up summary); what is wrong says who speaks; debug lines carry the time. */
+export function stderrSink(): LogSink {
+  return (level, message) => {
+    const text =
+      level === 'info'
+        ? message
+        : level === 'error'
+          ? `tubetti: ${message}`
+          : level === 'warn'
+            ? `tubetti: warning: ${message}`
+            : `${stamp()}: ${message}`;
+    fs.writeSync(2, text + '\n');
+  };
+}
+
+const FILE_LABEL: Readonly<Record<LogLevel, string>> = {
+  error: 'ERROR:   ',
+  warn: 'WARNING: ',
+  info: 'info:    ',
+  debug: '',
+  trace: '',
+};
+
+/** Share of the limit that is dropped, oldest lines first, when a log file is full. */
+const ROTATE_SHARE = 0.3;
+
+/**
+ * A log file of at most `maxBytes`: truncated at the start, mode 0600, a header line, then `SECONDS: level: message`.
+ * When it is full the oldest 30 % go; the header stays the first line. Throws if the file cannot be opened.
+ */
+export class LogFile {
+  private readonly fd: number;
+  private readonly header: string;
+  private readonly maxBytes: number;
+  private size: number;
+
+  constructor(path: string, maxBytes: number, header: string) {
+    // Read access too: rotation reads back what it keeps.
+    const flags = fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_TRUNC | fs.constants.O_APPEND;
+    this.fd = fs.openSync(path, flags, 0o600);
+    this.header = oneLine(header) + '\n';
+    this.maxBytes = maxBytes;
+    this.size = fs.writeSync(this.fd, this.header);
+  }
+
+  readonly sink: LogSink = (level, message) => {
+    const line = Buffer.from(`${stamp()}: ${FILE_LABEL[level]}${message}\n`);
+    if (this.size + line.length > this.maxBytes) this.rotate();
+    this.size += fs.writeSync(this.fd, line);
+  };
+
+  close(): void {
+    fs.closeSync(this.fd);
+  }
+
+  private rotate(): void {
+    const old = Buffer.alloc(this.size);
+    const got = fs.readSync(this.fd, old, 0, old.length, 0);
+    const from = old.indexOf(0x0a, Buffer.byteLength(this.header) + Math.floor(this.maxBytes * ROTATE_SHARE));
+    const kept = from < 0 ? Buffer.alloc(0) : old.subarray(from + 1, got);
+    fs.ftruncateSync(this.fd, 0);
+    this.size = fs.writeSync(this.fd, this.header);
+    if (kept.length > 0) this.size += fs.writeSync(this.fd, kept);
+  }
+}
+
+/** Messages that a guest or a peer can provoke are limited to this many a second at each place in the code. */
+export const LOG_LIMIT_PER_SECOND = 5;
+
+/**
+ * Limits messages per site (a constant string naming a place in the code, never text from outside: the table of
+ * sites only grows).
+ */
+export class RateLimiter {
+  private readonly perSecond: number;
+  private readonly nowMs: () => number;
+  private readonly sites = new Map<string, { second: number; count: number; suppressed: number }>();
+
+  constructor(perSecond: number = LOG_LIMIT_PER_SECOND, nowMs: () => number = () => performance.now()) {
+    this.perSecond = perSecond;
+    this.nowMs = nowMs;
+  }
+
+  /** -1: say nothing. Else: speak, and this many messages of the site were suppressed since it last spoke. */
+  take(site: string): number {
+    const second = Math.floor(this.nowMs() / 1000);
+    let state = this.sites.get(site);
+    if (state === undefined) {
+      state = { second, count: 0, suppressed: 0 };
+      this.sites.set(site, state);
+    }
+    if (state.second !== second) {
+      state.second = second;
+      state.count = 0;
+    }
+    if (state.count >= this.perSecond) {
+      state.suppressed++;
+      return -1;
+    }
+    state.count++;
+    const suppressed = state.suppressed;
+    state.suppressed = 0;
+    return suppressed;
+  }
+
+  /** Logs through the limit, with a note on what was left out before. */
+  log(log: Log, level: LogLevel, site: string, message: string): void {
+    if (!log.enabled(level)) return;
+    const suppressed = this.take(site);
+    if (suppressed < 0) return;
+    log.log(level, suppressed === 0 ? message : `${message} (${suppressed} similar messages suppressed)`);
+  }
+}

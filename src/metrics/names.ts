@@ -1,0 +1,115 @@
+/**
+ * Names, labels and help texts of the data plane's counters: the one place where an index of stack/counters.ts meets
+ * a Prometheus name. Names are an interface to other people's dashboards: they do not change.
+ */
+import * as c from '../stack/counters';
+
+export type MetricKind = 'counter' | 'gauge';
+
+/** One time series: where its value is and what its labels are, in the order of `labels`. */
+export interface Series {
+  readonly index: number;
+  readonly values: readonly string[];
+}
+
+export interface MetricSpec {
+  readonly name: string;
+  readonly kind: MetricKind;
+  readonly help: string;
+  readonly labels: readonly string[];
+  readonly series: readonly Series[];
+}
+
+function single(kind: MetricKind, name: string, help: string, index: number): MetricSpec {
+  return { name, kind, help, labels: [], series: [{ index, values: [] }] };
+}
+
+const FROM = 'from_guest';
+const TO = 'to_guest';
+
+export const METRICS: readonly MetricSpec[] = [
+  {
+    name: 'tubetti_bytes_total',
+    kind: 'counter',
+    help: 'Bytes of Ethernet frames exchanged with the guest, by direction and transport protocol.',
+    labels: ['direction', 'protocol'],
+    series: [
+      { index: c.C_BYTES_FROM_GUEST_TCP, values: [FROM, 'tcp'] },
+      { index: c.C_BYTES_FROM_GUEST_UDP, values: [FROM, 'udp'] },
+      { index: c.C_BYTES_FROM_GUEST_ICMP, values: [FROM, 'icmp'] },
+      { index: c.C_BYTES_FROM_GUEST_OTHER, values: [FROM, 'other'] },
+      { index: c.C_BYTES_TO_GUEST_TCP, values: [TO, 'tcp'] },
+      { index: c.C_BYTES_TO_GUEST_UDP, values: [TO, 'udp'] },
+      { index: c.C_BYTES_TO_GUEST_ICMP, values: [TO, 'icmp'] },
+      { index: c.C_BYTES_TO_GUEST_OTHER, values: [TO, 'other'] },
+    ],
+  },
+  {
+    name: 'tubetti_frames_total',
+    kind: 'counter',
+    help: 'Ethernet frames exchanged with the guest, by direction. A segmentation-offloaded frame counts once.',
+    labels: ['direction'],
+    series: [
+      { index: c.C_FRAMES_FROM_GUEST, values: [FROM] },
+      { index: c.C_FRAMES_TO_GUEST, values: [TO] },
+    ],
+  },
+  {
+    name: 'tubetti_flows',
+    kind: 'gauge',
+    help: 'Flows open now, by protocol.',
+    labels: ['protocol'],
+    series: [
+      { index: c.C_FLOWS_TCP, values: ['tcp'] },
+      { index: c.C_FLOWS_UDP, values: ['udp'] },
+      { index: c.C_FLOWS_ICMP, values: ['icmp'] },
+    ],
+  },
+  {
+    name: 'tubetti_flows_opened_total',
+    kind: 'counter',
+    help: 'Flows ever opened, by protocol.',
+    labels: ['protocol'],
+    series: [
+      { index: c.C_FLOWS_OPENED_TCP, values: ['tcp'] },
+      { index: c.C_FLOWS_OPENED_UDP, values: ['udp'] },
+      { index: c.C_FLOWS_OPENED_ICMP, values: ['icmp'] },
+    ],
+  },
+  {
+    name: 'tubetti_drops_total',
+    kind: 'counter',
+    help: 'Frames and datagrams dropped, by reason.',
+    labels: ['reason'],
+    // Code 0 is "not dropped".
+    series: c.DROP_NAMES.slice(1).map((name, i) => ({ index: c.C_DROPS + i + 1, values: [name] })),
+  },
+  single('counter', 'tubetti_tcp_retransmits_total', 'TCP segments sent to the guest again.', c.C_TCP_RETRANSMITS),
+  {
+    name: 'tubetti_tcp_resets_total',
+    kind: 'counter',
+    help: 'TCP resets, by direction.',
+    labels: ['direction'],
+    series: [
+      { index: c.C_TCP_RESETS_FROM_GUEST, values: [FROM] },
+      { index: c.C_TCP_RESETS_TO_GUEST, values: [TO] },
+    ],
+  },
+  {
+    name: 'tubetti_notifications_total',
+    kind: 'counter',
+    help: 'Virtqueue notifications, by direction: kicks from the guest, interrupts to the guest.',
+    labels: ['direction'],
+    series: [
+      { index: c.C_KICKS_FROM_GUEST, values: [FROM] },
+      { index: c.C_CALLS_TO_GUEST, values: [TO] },
+    ],
+  },
+  single(
+    'counter',
+    'tubetti_ring_faults_total',
+    'Virtqueues stopped because the guest broke the rules.',
+    c.C_RING_FAULTS,
+  ),
+  single('counter', 'tubetti_loop_turns_total', "Turns of the data plane's event loop.", c.C_LOOP_TURNS),
+];
