@@ -10,7 +10,7 @@ import {
   FAULT_ROWS,
   FAULT_USED,
   GuestMemory,
-  SplitQueueDevice,
+  type SplitQueueDevice,
   faultName,
 } from 'virtio-ring-ts';
 import {

@@ -1,0 +1,155 @@
+/**
+ * ESLint, flat. Three things beyond the strict typed presets of typescript-eslint: which folder may import which
+ * (docs/architecture.md), no allocation inside the functions of hot files, and no enums.
+ *
+ * Relaxed, each for a reason:
+ * - restrict-template-expressions takes numbers: they are what messages are made of.
+ * - no-confusing-void-expression takes `() => call()`: a block around one call says nothing more.
+ * - no-unnecessary-condition takes constant loop conditions.
+ * - no-unused-vars takes `_name`: a parameter that an interface demands.
+ * - tests may assert what they know (`!`), look twice, print anything and hand on half-made objects.
+ */
+import js from '@eslint/js';
+import { defineConfig } from 'eslint/config';
+import tseslint from 'typescript-eslint';
+
+/** Files on the path of every packet: their function bodies must not allocate, throw or await. */
+export const hotFiles = [
+  'src/virtqueue/src/{guest-memory,split-device}.ts',
+  'src/dataplane/{guest-port,receive-side,transmit-side,event-loop}.ts',
+  'src/stack/{stack,output,nat,flow-table,siphash,timers,arp,icmp,udp}.ts',
+  'src/stack/wire/{ethernet,arp,ipv4,ipv6,icmp,udp,tcp,checksum}.ts',
+  'src/stack/tcp/*.ts',
+];
+
+/**
+ * Functions of hot files that the bans spare: constructors, and by their names what runs once (`create…`, `make…`,
+ * `new…`, `listen`) or only in traces and tests (`…Describe`, `…Text`). Any other cold function in a hot file says so where it allocates, with an
+ * eslint-disable-next-line and its reason.
+ */
+const COLD = '/^(create|make|new)[A-Z]|^listen$|(Describe|Text)$/';
+const hot = (selector, message) => ({
+  selector: [
+    `FunctionDeclaration:not([id.name=${COLD}]) ${selector}`,
+    `MethodDefinition:not([kind="constructor"]):not([key.name=${COLD}]) > FunctionExpression ${selector}`,
+  ].join(', '),
+  message: `Hot file: ${message} (docs/architecture.md, "The hot path").`,
+});
+
+const noEnums = {
+  selector: 'TSEnumDeclaration',
+  message: 'No enums: `as const` objects, or top-level number constants where a switch is hot.',
+};
+
+const hotBans = [
+  hot('NewExpression', 'no `new` outside constructors'),
+  hot('ArrayExpression', 'no array literals'),
+  hot('ObjectExpression', 'no object literals'),
+  hot('SpreadElement', 'no spread'),
+  hot('ArrowFunctionExpression', 'no closures'),
+  hot('ForOfStatement', 'no for…of'),
+  hot('TemplateLiteral[expressions.length>0]', 'no template strings'),
+  hot('ThrowStatement', 'no throw'),
+  hot('AwaitExpression', 'no await'),
+  hot('CallExpression[callee.name="BigInt"]', 'no BigInt'),
+  hot('Literal[bigint]', 'no BigInt'),
+  hot('Identifier[name="Buffer"]', 'no Buffer'),
+  hot('CallExpression[callee.property.name="subarray"]', 'no .subarray'),
+];
+
+/** Import directions: `files` must not import what matches `forbidden`. */
+const boundary = (files, forbidden, message) => ({
+  files,
+  rules: {
+    'no-restricted-imports': ['error', { patterns: [{ regex: forbidden, message }] }],
+  },
+});
+
+export default defineConfig(
+  {
+    ignores: ['**/dist/**', '**/build/**', '**/node_modules/**', 'coverage/**', '.cache/**'],
+  },
+  { linterOptions: { reportUnusedDisableDirectives: 'error' } },
+  js.configs.recommended,
+  {
+    files: ['**/*.ts'],
+    extends: [tseslint.configs.strictTypeChecked, tseslint.configs.stylisticTypeChecked],
+    languageOptions: {
+      parserOptions: { project: ['./tsconfig.test.json'], tsconfigRootDir: import.meta.dirname },
+    },
+    rules: {
+      'no-restricted-syntax': ['error', noEnums],
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      '@typescript-eslint/no-unnecessary-condition': ['error', { allowConstantLoopConditions: true }],
+      '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
+      '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'inline-type-imports' }],
+      eqeqeq: 'error',
+    },
+  },
+
+  // ---- who may import whom
+  boundary(['src/stack/*.ts'], '^\\.\\./|^node:|^[a-z@]', 'The stack imports nothing outside its own folder.'),
+  boundary(['src/stack/*/*.ts'], '^(\\.\\./){2}|^node:|^[a-z@]', 'The stack imports nothing outside its own folder.'),
+  boundary(['src/stack/*/*/*.ts'], '^(\\.\\./){3}|^node:|^[a-z@]', 'The stack imports nothing outside its own folder.'),
+  boundary(['src/virtqueue/src/**/*.ts'], '^\\.\\./|^node:|^[a-z@]', 'virtio-ring-ts imports nothing.'),
+  boundary(
+    ['src/vhost/**/*.ts'],
+    '^\\.\\./(cli|config|metrics|dataplane|stack)/|^virtio-ring-ts',
+    'vhost knows the addon, not networks and not rings.',
+  ),
+  boundary(
+    ['src/dataplane/**/*.ts'],
+    '^\\.\\./(cli|config|metrics)/|^\\.\\./vhost/(?!device$)',
+    'The data plane knows the stack, virtqueues, the addon and the device interface of vhost.',
+  ),
+  boundary(
+    ['src/config/**/*.ts'],
+    '^\\.\\./(cli|metrics|dataplane|vhost)/|^virtio-ring-ts',
+    'config knows the addon and the types of the stack.',
+  ),
+  boundary(
+    ['src/metrics/**/*.ts'],
+    '^\\.\\./(cli|config|dataplane|vhost)/|^virtio-ring-ts|^\\.\\./native',
+    'metrics know the counters.',
+  ),
+  boundary(
+    ['src/*.ts'],
+    '^\\./(cli|config|metrics|dataplane|vhost)/|^virtio-ring-ts',
+    'Files at the top are leaves that every folder may import.',
+  ),
+
+  { files: hotFiles, rules: { 'no-restricted-syntax': ['error', noEnums, ...hotBans] } },
+
+  {
+    files: ['test/**/*.ts', 'bench/**/*.ts', 'src/virtqueue/test/**/*.ts'],
+    rules: {
+      // Tests say what they know to be there, build strings of anything, and hand jest half-made objects.
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      // Without noUncheckedIndexedAccess an index that may miss looks as if it never did.
+      '@typescript-eslint/no-unnecessary-condition': 'off',
+      '@typescript-eslint/restrict-template-expressions': 'off',
+      '@typescript-eslint/no-empty-function': 'off',
+      '@typescript-eslint/unbound-method': 'off',
+      '@typescript-eslint/require-await': 'off',
+    },
+  },
+
+  {
+    files: ['**/*.{js,mjs,cjs}'],
+    languageOptions: {
+      globals: {
+        console: 'readonly',
+        process: 'readonly',
+        require: 'readonly',
+        module: 'writable',
+        __dirname: 'readonly',
+        setTimeout: 'readonly',
+        clearTimeout: 'readonly',
+        Buffer: 'readonly',
+        URL: 'readonly',
+      },
+    },
+  },
+);

@@ -1,0 +1,293 @@
+/**
+ * Makes a fresh clone ready: Debian packages, node_modules, the addon and dist, a kernel for the guests. Every step
+ * looks first and does nothing when there is nothing to do. Plain Node, no dependencies; the package registries are the
+ * only thing it needs from the network.
+ *
+ * - Packages are installed only as root or with a sudo that asks no password (and never with TUBETTI_NO_INSTALL=1).
+ *   Otherwise the command to type is printed. What the build needs is then an error; what only guests need is a note.
+ * - The kernel for QEMU is unpacked into .cache/, not installed: nothing touches /boot.
+ */
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { arch } from 'node:os';
+import { join } from 'node:path';
+import { ROOT, capture, run, which } from './run.mjs';
+
+/** Where {@link fetchKernel} leaves kernels: `.cache/kernel/NAME/{vmlinuz,modules/}`. */
+export const KERNEL_DIRECTORY = join(ROOT, '.cache', 'kernel');
+
+/**
+ * What is needed, how its presence is seen, and which package has it (Debian and Ubuntu agree on these names).
+ * @type {readonly { command: string, package: string, for: 'build' | 'uml' | 'qemu' | 'guests' | 'testpmd' }[]}
+ */
+const REQUIREMENTS = [
+  { command: 'cmake', package: 'cmake', for: 'build' },
+  { command: 'make', package: 'make', for: 'build' },
+  { command: 'g++', package: 'g++', for: 'build' },
+  { command: 'ip', package: 'iproute2', for: 'guests' },
+  { command: 'nsenter', package: 'util-linux', for: 'guests' },
+  { command: 'busybox', package: 'busybox-static', for: 'guests' },
+  { command: 'linux.uml', package: 'user-mode-linux', for: 'uml' },
+  { command: 'qemu-system-x86_64', package: 'qemu-system-x86', for: 'qemu' },
+  { command: 'dpdk-testpmd', package: 'dpdk-dev', for: 'testpmd' },
+];
+
+/**
+ * Kernel packages that boot as a QEMU guest, by preference: Debian's and Ubuntu's meta packages. The versioned package
+ * behind them is looked up.
+ */
+const KERNEL_PACKAGES = ['linux-image-cloud-amd64', 'linux-image-amd64', 'linux-image-virtual', 'linux-image-kvm'];
+
+/** Carries a message for the user; no stack trace wanted. */
+export class SetupError extends Error {}
+
+/**
+ * @typedef {object} SetupResult
+ * @property {boolean} uml      A stock User Mode Linux can be booted.
+ * @property {boolean} qemu     QEMU and a kernel for it are there.
+ * @property {boolean} testpmd  DPDK's testpmd is there.
+ * @property {string[]} notes   What is missing and why, one sentence each.
+ */
+
+/**
+ * @param {{ guests: boolean, log?: (line: string) => void }} options `guests`: also what booting guests needs
+ * @returns {Promise<SetupResult>}
+ * @throws {SetupError} when the project cannot be built here
+ */
+export async function setUp({ guests, log = (line) => console.log(`set-up: ${line}`) }) {
+  checkNode();
+  /** @type {string[]} */
+  const notes = [];
+  await installPackages(guests, log, notes);
+  await installModules(log);
+  await build(log);
+  const canBoot = guests && which('ip') !== null && which('nsenter') !== null && which('busybox') !== null;
+  const kernel = canBoot && which('qemu-system-x86_64') !== null ? await fetchKernel(log, notes) : null;
+  if (canBoot) await fetchDhclient(log, notes);
+  return {
+    uml: canBoot && which('linux.uml') !== null,
+    qemu: kernel !== null,
+    testpmd: canBoot && which('dpdk-testpmd') !== null,
+    notes,
+  };
+}
+
+function checkNode() {
+  const major = Number(process.versions.node.split('.')[0]);
+  if (process.platform !== 'linux') throw new SetupError(`Tubetti runs on Linux, not on ${process.platform}.`);
+  if (major < 20) throw new SetupError(`Node.js 20 or newer is needed; this is ${process.version}.`);
+}
+
+// ---- Debian packages -------------------------------------------------------------------------------------------------
+
+/**
+ * @param {boolean} guests
+ * @param {(line: string) => void} log
+ * @param {string[]} notes
+ */
+async function installPackages(guests, log, notes) {
+  const isMissing = (/** @type {{ command: string }} */ each) => which(each.command) === null;
+  const x86 = arch() === 'x64';
+  const wanted = REQUIREMENTS.filter((each) => each.for === 'build' || (guests && x86));
+  if (guests && !x86) notes.push(`the guests' packages are for x86-64; on ${arch()} no real guest is booted`);
+  let missing = wanted.filter(isMissing);
+  if (guests && x86 && !hasStaticBusybox()) {
+    missing = [...missing.filter((each) => each.command !== 'busybox'), requirementFor('busybox')];
+  }
+  if (missing.length === 0) return;
+
+  const packages = [...new Set(missing.map((each) => each.package))];
+  const prefix = aptPrefix();
+  if (prefix !== null) {
+    log(`installing Debian packages: ${packages.join(' ')}`);
+    await aptInstall(prefix, packages, log);
+    missing = missing.filter((each) => (each.command === 'busybox' ? !hasStaticBusybox() : isMissing(each)));
+  }
+  if (missing.length === 0) return;
+  const left = [...new Set(missing.map((each) => each.package))].join(' ');
+  const advice = `sudo apt-get install -y --no-install-recommends ${left}`;
+  if (missing.some((each) => each.for === 'build')) {
+    throw new SetupError(`Packages are missing and could not be installed from here. Please run:\n\n    ${advice}\n`);
+  }
+  notes.push(`missing packages (${advice}): ${missing.map((each) => `${each.command} for ${each.for}`).join(', ')}`);
+}
+
+/** @param {string} name */
+function requirementFor(name) {
+  const found = REQUIREMENTS.find((each) => each.command === name);
+  if (found === undefined) throw new Error(`no requirement called ${name}`);
+  return found;
+}
+
+/** The plain package `busybox` is linked dynamically, and an initramfs has no libraries. */
+function hasStaticBusybox() {
+  const path = which('busybox');
+  // ELF programs with a dynamic loader name it in clear text near their start.
+  return path !== null && !readFileSync(path).subarray(0, 4096).includes('ld-linux');
+}
+
+/** How to call apt-get with the rights to install, or null. @returns {string[] | null} */
+function aptPrefix() {
+  if (process.env.TUBETTI_NO_INSTALL === '1' || which('apt-get') === null) return null;
+  if (process.getuid?.() === 0) return [];
+  return which('sudo') !== null && capture('sudo', ['-n', 'true']) !== null ? ['sudo', '-n'] : null;
+}
+
+/**
+ * @param {string[]} prefix
+ * @param {string[]} packages
+ * @param {(line: string) => void} log
+ */
+async function aptInstall(prefix, packages, log) {
+  const apt = async (/** @type {string[]} */ args) => {
+    const [file = '', ...rest] = [...prefix, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', ...args];
+    return run(file, rest, { quiet: true });
+  };
+  const update = await apt(['update', '-qq']);
+  if (update.status !== 0) log(`apt-get update failed: ${lastLine(update.output)}`);
+  // One unknown name would make apt refuse them all.
+  const known = packages.filter((name) => capture('apt-cache', ['show', name]) !== null);
+  if (known.length === 0) return;
+  const install = await apt(['install', '-y', '-qq', '--no-install-recommends', ...known]);
+  if (install.status !== 0) log(`apt-get install failed: ${install.output.trim()}`);
+}
+
+/** @param {string} text */
+function lastLine(text) {
+  return text.trim().split('\n').pop() ?? '';
+}
+
+// ---- node_modules, addon, dist ---------------------------------------------------------------------------------------
+
+/** @param {(line: string) => void} log */
+async function installModules(log) {
+  if (modulesAreFresh()) return;
+  log('npm ci');
+  // The install scripts build the addon and dist; the next step does that, and shows it.
+  const { status, output } = await run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { quiet: true });
+  if (status !== 0) throw new SetupError(`npm ci failed:\n${output}`);
+}
+
+/** Whether node_modules holds the versions package-lock.json asks for, as npm's own record of it tells. */
+function modulesAreFresh() {
+  const record = join(ROOT, 'node_modules', '.package-lock.json');
+  if (!existsSync(record)) return false;
+  const have = JSON.parse(readFileSync(record, 'utf8')).packages;
+  const want = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')).packages;
+  return Object.entries(want).every(([path, entry]) => {
+    const optional = entry.optional === true || entry.devOptional === true || entry.peer === true;
+    return !path.startsWith('node_modules/') || optional || have[path]?.version === entry.version;
+  });
+}
+
+/** @param {(line: string) => void} log */
+async function build(log) {
+  for (const script of ['build-addon.mjs', 'build.mjs']) {
+    const started = Date.now();
+    const { status, output } = await run(process.execPath, [join(ROOT, 'scripts', script)], { quiet: true });
+    if (status !== 0) throw new SetupError(`scripts/${script} failed:\n${output}`);
+    const seconds = (Date.now() - started) / 1000;
+    if (seconds > 3) log(`${script === 'build.mjs' ? 'dist' : 'the addon'} built in ${seconds.toFixed(0)} s`);
+  }
+}
+
+// ---- Things unpacked into .cache -------------------------------------------------------------------------------------
+
+/**
+ * The name of the newest kernel in `.cache/kernel`, fetched if there is none; null when that is not possible.
+ * @param {(line: string) => void} log
+ * @param {string[]} notes
+ */
+async function fetchKernel(log, notes) {
+  const present = existsSync(KERNEL_DIRECTORY) ? readdirSync(KERNEL_DIRECTORY).filter((n) => !n.startsWith('.')) : [];
+  if (present.length > 0) return present.sort().pop() ?? null;
+  if (which('apt-get') === null) {
+    notes.push('no apt-get to fetch a guest kernel with: QEMU guests are skipped');
+    return null;
+  }
+  await refreshLists(log, KERNEL_PACKAGES[0] ?? '');
+  for (const meta of KERNEL_PACKAGES) {
+    const image = dependencyOf(meta, /^linux-image-\d/);
+    if (image === null) continue;
+    log(`fetching the guest kernel ${image}`);
+    const version = image.replace('linux-image-', '');
+    // Ubuntu keeps the modules in a package of their own.
+    const names = [image, `linux-modules-${version}`].filter((name) => capture('apt-cache', ['show', name]) !== null);
+    const failure = await unpack(names, join(KERNEL_DIRECTORY, `.new-${version}`));
+    if (failure === null) {
+      renameSync(join(KERNEL_DIRECTORY, `.new-${version}`), join(KERNEL_DIRECTORY, version));
+      return version;
+    }
+    log(failure);
+  }
+  notes.push('no guest kernel could be fetched with apt-get download: QEMU guests are skipped');
+  return null;
+}
+
+/**
+ * ISC's DHCPv6 client, for the guest's image. Not installed, for it would bring hooks into the system.
+ * @param {(line: string) => void} log
+ * @param {string[]} notes
+ */
+async function fetchDhclient(log, notes) {
+  const directory = join(ROOT, '.cache', 'dhclient');
+  if (existsSync(directory) || which('apt-get') === null) return;
+  await refreshLists(log, 'isc-dhcp-client');
+  const failure = await unpack(['isc-dhcp-client'], `${directory}.new`);
+  if (failure !== null) {
+    notes.push(`no DHCPv6 client for the guests: ${failure}`);
+    return;
+  }
+  renameSync(`${directory}.new`, directory);
+}
+
+/**
+ * A fresh container has no package lists at all.
+ * @param {(line: string) => void} log
+ * @param {string} name
+ */
+async function refreshLists(log, name) {
+  if (capture('apt-cache', ['show', name]) !== null) return;
+  const prefix = aptPrefix();
+  if (prefix === null) return;
+  const [file = '', ...rest] = [...prefix, 'apt-get', 'update', '-qq'];
+  const { status, output } = await run(file, rest, { quiet: true });
+  if (status !== 0) log(`apt-get update failed: ${lastLine(output)}`);
+}
+
+/**
+ * The first package behind a meta package whose name matches, following meta packages.
+ * @param {string} meta
+ * @param {RegExp} pattern
+ * @returns {string | null}
+ */
+function dependencyOf(meta, pattern) {
+  let name = meta;
+  for (let depth = 0; depth < 4; depth++) {
+    if (pattern.test(name)) return name;
+    const next = /^\s*Depends: (linux-image-\S+)/m.exec(capture('apt-cache', ['depends', name]) ?? '')?.[1];
+    if (next === undefined) return null;
+    name = next;
+  }
+  return null;
+}
+
+/**
+ * Downloads packages and unpacks them into a new directory. Needs no rights.
+ * @param {string[]} packages
+ * @param {string} target
+ * @returns {Promise<string | null>} what went wrong
+ */
+async function unpack(packages, target) {
+  rmSync(target, { recursive: true, force: true });
+  const debs = join(target, 'debs');
+  mkdirSync(debs, { recursive: true });
+  const download = await run('apt-get', ['download', '-qq', ...packages], { quiet: true, cwd: debs });
+  if (download.status !== 0) return `apt-get download ${packages.join(' ')}: ${lastLine(download.output)}`;
+  for (const deb of readdirSync(debs)) {
+    const { status, output } = await run('dpkg', ['-x', join(debs, deb), target], { quiet: true });
+    if (status !== 0) return `dpkg -x ${deb}: ${lastLine(output)}`;
+  }
+  rmSync(debs, { recursive: true });
+  writeFileSync(join(target, 'packages'), `${packages.join('\n')}\n`);
+  return null;
+}

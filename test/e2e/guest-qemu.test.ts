@@ -1,0 +1,27 @@
+import { bootQemu } from '../support/rig/qemu';
+import { describeGuest } from './guest-suite';
+import { FAMILIES, bringUp, expectConnected } from './network-cases';
+
+jest.setTimeout(300_000);
+
+describeGuest(
+  'qemu',
+  (bench) => bootQemu({ socketPath: bench.socketPath, scratch: bench.scratch, reconnectSeconds: 1 }),
+  (it, stage) => {
+    it('the driver is unbound and bound again, and the network works', async () => {
+      const { guest } = stage();
+      await guest.sh('cd /sys/bus/virtio/drivers/virtio_net && echo virtio0 >unbind && echo virtio0 >bind');
+      for (const family of FAMILIES) await bringUp(guest, family);
+      for (const family of FAMILIES) await expectConnected({ ...stage(), ...family });
+    });
+
+    it('the service is killed and started again, and the guest goes on', async () => {
+      const { bench, guest } = stage();
+      await bench.service.stop('SIGKILL');
+      await bench.restart();
+      // Nobody tells the guest: the same addresses must work as soon as QEMU has connected again.
+      for (const { remote } of FAMILIES) await guest.sh(`until ping -c 1 -W 1 ${remote}; do :; done`);
+      for (const family of FAMILIES) await expectConnected({ ...stage(), ...family });
+    });
+  },
+);

@@ -1,0 +1,113 @@
+/**
+ * Guest memory as a front-end has it: one memfd, shown to the back-end as one or more regions, and mapped here once.
+ * Code in the guest works on `bytes`/`view` by offset in the file; `gpa` and `userAddr` say what descriptors and ring
+ * addresses call that place.
+ */
+import type { Native } from '../../../src/native';
+import { errnoName } from './connection';
+
+/** A region as in SET_MEM_TABLE. */
+export interface RamRegion {
+  readonly gpa: number;
+  readonly size: number;
+  readonly userAddr: number;
+  readonly mmapOffset: number;
+}
+
+export interface RamOptions {
+  /** Bytes of memory. Default 64 MiB. */
+  readonly size?: number;
+  /**
+   * Sizes and guest-physical addresses of the regions, in file order; sizes add up to `size`. Default: as a small PC,
+   * everything at 0. A region's user address is its file offset above 0x7f0000000000.
+   */
+  readonly regions?: readonly { readonly gpa: number; readonly size: number }[];
+  /** F_SEAL_* bits; default SEAL | SHRINK | GROW, as QEMU's memory-backend-memfd. */
+  readonly seals?: number;
+}
+
+const USER_BASE = 0x7f00_0000_0000;
+const PAGE = 4096;
+
+export class GuestRam {
+  readonly fd: number;
+  readonly regions: readonly RamRegion[];
+  readonly buffer: SharedArrayBuffer;
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly #native: Native;
+  readonly #region: number;
+  #next = PAGE; // page 0 stays unused: address 0 in a descriptor is then always a mistake
+  #index = 0;
+
+  constructor(native: Native, options: RamOptions = {}) {
+    const size = options.size ?? 64 << 20;
+    const parts = options.regions ?? [{ gpa: 0, size }];
+    let offset = 0;
+    this.regions = parts.map((p) => {
+      const region = { gpa: p.gpa, size: p.size, userAddr: USER_BASE + offset, mmapOffset: offset };
+      offset += p.size;
+      return region;
+    });
+    if (offset !== size) throw new Error(`regions of ${offset} bytes in ${size} bytes of memory`);
+    this.#native = native;
+    this.fd = native.memfdCreate('guest-ram', size, options.seals ?? 7);
+    if (this.fd < 0) throw new Error(`memfd: ${errnoName(this.fd)}`);
+    this.#region = native.mapRegion(this.fd, 0, size);
+    if (this.#region < 0) throw new Error(`map: ${errnoName(this.#region)}`);
+    this.buffer = native.regionBuffer(this.#region);
+    this.bytes = new Uint8Array(this.buffer);
+    this.view = new DataView(this.buffer);
+  }
+
+  /** Guest-physical address of a file offset. */
+  gpa(offset: number): number {
+    const r = this.#regionOf(offset);
+    return r.gpa + (offset - r.mmapOffset);
+  }
+
+  /** Front-end user address of a file offset. */
+  userAddr(offset: number): number {
+    const r = this.#regionOf(offset);
+    return r.userAddr + (offset - r.mmapOffset);
+  }
+
+  /** File offset of a guest-physical address, or -1. */
+  offsetOf(gpa: number): number {
+    const r = this.regions.find((x) => gpa >= x.gpa && gpa < x.gpa + x.size);
+    return r === undefined ? -1 : r.mmapOffset + (gpa - r.gpa);
+  }
+
+  /** Takes `size` bytes that lie in one region. Never given back: a guest's driver allocates at its start only. */
+  alloc(size: number, align = 64): number {
+    for (;;) {
+      const r = this.regions[this.#index];
+      const at = Math.ceil(this.#next / align) * align;
+      if (at + size <= r.mmapOffset + r.size) {
+        this.#next = at + size;
+        return at;
+      }
+      if (this.#index + 1 === this.regions.length) throw new Error(`guest memory is full: no ${size} bytes left`);
+      this.#index++;
+      this.#next = this.regions[this.#index].mmapOffset;
+    }
+  }
+
+  /** Goes on allocating in the next region. */
+  nextRegion(): void {
+    if (this.#index + 1 === this.regions.length) throw new Error('no further region');
+    this.#index++;
+    this.#next = this.regions[this.#index].mmapOffset;
+  }
+
+  close(): void {
+    this.#native.retireRegion(this.#region);
+    this.#native.close(this.fd);
+  }
+
+  #regionOf(offset: number): RamRegion {
+    const r = this.regions.find((x) => offset >= x.mmapOffset && offset < x.mmapOffset + x.size);
+    if (r === undefined) throw new RangeError(`offset ${offset} is outside guest memory`);
+    return r;
+  }
+}

@@ -1,0 +1,183 @@
+// The guest's network tools that busybox has not: datagrams that are checked, and echo servers to be forwarded to.
+// Linked statically, addresses as literals only (no resolver). It prints one RESULT line and exits with 0, or says what
+// went wrong and exits with 1.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+[[noreturn]] void Fail(const char* what) {
+  perror(what);
+  exit(1);
+}
+
+socklen_t ParseAddress(const char* text, int port, sockaddr_storage* out) {
+  memset(out, 0, sizeof *out);
+  auto* v4 = reinterpret_cast<sockaddr_in*>(out);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(out);
+  if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(static_cast<uint16_t>(port));
+    return sizeof *v4;
+  }
+  if (inet_pton(AF_INET6, text, &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(static_cast<uint16_t>(port));
+    return sizeof *v6;
+  }
+  fprintf(stderr, "not an address: %s\n", text);
+  exit(1);
+}
+
+double Now() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
+}
+
+// Sends `count` datagrams of `size` bytes, one after the other, and wants each back unchanged within a second. A
+// datagram may be lost once: it is sent again up to four times, and that is told.
+int UdpEcho(const char* address, int port, size_t size, int count) {
+  sockaddr_storage peer{};
+  const socklen_t length = ParseAddress(address, port, &peer);
+  const int fd = socket(peer.ss_family, SOCK_DGRAM, 0);
+  if (fd < 0 || connect(fd, reinterpret_cast<sockaddr*>(&peer), length) < 0) Fail("udp");
+  std::vector<unsigned char> out(size), in(65536);
+  int resent = 0;
+  const double started = Now();
+  for (int i = 0; i < count; i++) {
+    for (size_t at = 0; at < size; at++) out[at] = static_cast<unsigned char>(at * 7 + static_cast<size_t>(i));
+    for (int attempt = 0;; attempt++) {
+      if (attempt == 5) {
+        fprintf(stderr, "datagram %d of %zu bytes: no echo\n", i, size);
+        return 1;
+      }
+      if (attempt > 0) resent++;
+      if (send(fd, out.data(), size, 0) != static_cast<ssize_t>(size)) Fail("send");
+      pollfd wait = {fd, POLLIN, 0};
+      if (poll(&wait, 1, 1000) <= 0) continue;
+      const ssize_t got = recv(fd, in.data(), in.size(), 0);
+      if (got < 0) Fail("recv");
+      if (got == static_cast<ssize_t>(size) && memcmp(in.data(), out.data(), size) == 0) break;
+      fprintf(stderr, "datagram %d of %zu bytes came back as %zd bytes, or changed\n", i, size, got);
+      return 1;
+    }
+  }
+  printf("RESULT udp-echo size=%zu count=%d resent=%d ms=%.1f\n", size, count, resent, (Now() - started) * 1e3);
+  return 0;
+}
+
+int Bound(int type, int port) {
+  const int fd = socket(AF_INET6, type, 0);
+  const int on = 1, off = 0;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  sockaddr_in6 any{};
+  any.sin6_family = AF_INET6;
+  any.sin6_port = htons(static_cast<uint16_t>(port));
+  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any) < 0) Fail("bind");
+  return fd;
+}
+
+// Echoes datagrams on a port, for ever, in the background once the port is bound.
+int UdpServe(int port) {
+  const int fd = Bound(SOCK_DGRAM, port);
+  if (daemon(0, 0) < 0) Fail("daemon");
+  std::vector<unsigned char> buffer(65536);
+  for (;;) {
+    sockaddr_storage peer{};
+    socklen_t length = sizeof peer;
+    const ssize_t got = recvfrom(fd, buffer.data(), buffer.size(), 0, reinterpret_cast<sockaddr*>(&peer), &length);
+    if (got >= 0) sendto(fd, buffer.data(), static_cast<size_t>(got), 0, reinterpret_cast<sockaddr*>(&peer), length);
+  }
+}
+
+bool WriteAll(int fd, const unsigned char* data, size_t length) {
+  while (length > 0) {
+    const ssize_t put = write(fd, data, length);
+    if (put <= 0) return false;
+    data += put;
+    length -= static_cast<size_t>(put);
+  }
+  return true;
+}
+
+// Echoes TCP connections on a port until the peer's FIN, then sends its own; likewise in the background.
+int TcpServe(int port) {
+  const int fd = Bound(SOCK_STREAM, port);
+  if (listen(fd, 64) < 0) Fail("listen");
+  signal(SIGCHLD, SIG_IGN);
+  if (daemon(0, 0) < 0) Fail("daemon");
+  for (;;) {
+    const int connection = accept(fd, nullptr, nullptr);
+    if (connection < 0) continue;
+    if (fork() == 0) {
+      std::vector<unsigned char> buffer(1 << 18);
+      ssize_t got;
+      while ((got = read(connection, buffer.data(), buffer.size())) > 0) {
+        if (!WriteAll(connection, buffer.data(), static_cast<size_t>(got))) _exit(1);
+      }
+      _exit(0);
+    }
+    close(connection);
+  }
+}
+
+// Connects, copies standard input there until its end, half-closes, and prints what comes back until the peer's FIN.
+int TcpSend(const char* address, int port) {
+  sockaddr_storage peer{};
+  const socklen_t length = ParseAddress(address, port, &peer);
+  const int fd = socket(peer.ss_family, SOCK_STREAM, 0);
+  if (fd < 0 || connect(fd, reinterpret_cast<sockaddr*>(&peer), length) < 0) Fail("connect");
+  std::vector<unsigned char> buffer(1 << 18);
+  ssize_t got;
+  while ((got = read(0, buffer.data(), buffer.size())) > 0) {
+    if (!WriteAll(fd, buffer.data(), static_cast<size_t>(got))) Fail("write");
+  }
+  if (shutdown(fd, SHUT_WR) < 0) Fail("shutdown");
+  while ((got = read(fd, buffer.data(), buffer.size())) > 0) WriteAll(1, buffer.data(), static_cast<size_t>(got));
+  if (got < 0) Fail("read");
+  return 0;
+}
+
+// Connects, and copies what comes to standard output until the peer's FIN.
+int TcpReceive(const char* address, int port) {
+  sockaddr_storage peer{};
+  const socklen_t length = ParseAddress(address, port, &peer);
+  const int fd = socket(peer.ss_family, SOCK_STREAM, 0);
+  if (fd < 0 || connect(fd, reinterpret_cast<sockaddr*>(&peer), length) < 0) Fail("connect");
+  std::vector<unsigned char> buffer(1 << 18);
+  ssize_t got;
+  while ((got = read(fd, buffer.data(), buffer.size())) > 0) {
+    if (!WriteAll(1, buffer.data(), static_cast<size_t>(got))) Fail("write");
+  }
+  if (got < 0) Fail("read");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const char* verb = argc > 1 ? argv[1] : "";
+  if (!strcmp(verb, "udp-echo") && argc == 6) {
+    return UdpEcho(argv[2], atoi(argv[3]), static_cast<size_t>(atol(argv[4])), atoi(argv[5]));
+  }
+  if (!strcmp(verb, "udp-serve") && argc == 3) return UdpServe(atoi(argv[2]));
+  if (!strcmp(verb, "tcp-serve") && argc == 3) return TcpServe(atoi(argv[2]));
+  if (!strcmp(verb, "tcp-send") && argc == 4) return TcpSend(argv[2], atoi(argv[3]));
+  if (!strcmp(verb, "tcp-receive") && argc == 4) return TcpReceive(argv[2], atoi(argv[3]));
+  fprintf(stderr,
+          "guest-net udp-echo ADDRESS PORT SIZE COUNT | udp-serve PORT | tcp-serve PORT | tcp-send ADDRESS PORT | "
+          "tcp-receive ADDRESS PORT\n");
+  return 2;
+}

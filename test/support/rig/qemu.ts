@@ -1,0 +1,137 @@
+/**
+ * QEMU as a guest, emulating (TCG): no KVM is needed. `vectors=0` (no MSI-X) is for TCG on QEMU 7.2, which dies in its
+ * own vector notifiers otherwise, whatever the back-end.
+ */
+import { createConnection, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { Guest } from './guest';
+import { guestImage } from './image';
+import { ManagedProcess, dieWithParent, poll } from './processes';
+
+export interface QemuOptions {
+  readonly socketPath: string;
+  readonly scratch: string;
+  readonly memoryMiB?: number;
+  /** Seconds between attempts to reach a back-end that went away; absent: the link stays down. */
+  readonly reconnectSeconds?: number;
+  /** More properties of virtio-net-pci, e.g. `mrg_rxbuf=off`. */
+  readonly deviceProperties?: readonly string[];
+  readonly cpus?: number;
+  readonly kernelArguments?: readonly string[];
+  readonly extraArguments?: readonly string[];
+  readonly macAddress?: string;
+  readonly bootTimeoutMs?: number;
+}
+
+export interface QemuGuest extends Guest {
+  readonly qmp: Qmp;
+}
+
+let instances = 0;
+
+/** Boots and waits for the shell. @throws Error with the console's tail. */
+export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
+  const { kernel, initrd } = guestImage('qemu');
+  const memory = `${String(options.memoryMiB ?? 1024)}M`;
+  const qmpPath = join(options.scratch, `qmp${String(++instances)}`);
+  const reconnect = options.reconnectSeconds === undefined ? '' : `,reconnect=${String(options.reconnectSeconds)}`;
+  const device = [
+    'virtio-net-pci',
+    'netdev=n0',
+    `mac=${options.macAddress ?? '52:54:00:12:34:56'}`,
+    'vectors=0',
+    'romfile=',
+    ...(options.deviceProperties ?? []),
+  ];
+  const argv = [
+    'qemu-system-x86_64',
+    ...['-nodefaults', '-no-user-config', '-display', 'none'],
+    ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', memory, '-smp', String(options.cpus ?? 1)],
+    ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`, '-numa', 'node,memdev=mem'],
+    ...['-chardev', `socket,id=c0,path=${options.socketPath}${reconnect}`],
+    ...['-netdev', 'vhost-user,id=n0,chardev=c0', '-device', device.join(',')],
+    ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
+    ...['-qmp', `unix:${qmpPath},server=on,wait=off`],
+    ...['-kernel', kernel, '-initrd', initrd],
+    '-append',
+    ['console=ttyS0 quiet loglevel=3 panic=-1', ...(options.kernelArguments ?? [])].join(' '),
+    ...(options.extraArguments ?? []),
+  ];
+  const managed = new ManagedProcess('qemu', dieWithParent(argv));
+  const guest = new Guest('qemu', managed);
+  try {
+    const qmp = await Qmp.connect(qmpPath);
+    await guest.ready(options.bootTimeoutMs);
+    return Object.assign(guest, { qmp });
+  } catch (error) {
+    await managed.stop('SIGKILL');
+    throw error;
+  }
+}
+
+interface QmpMessage {
+  readonly QMP?: unknown;
+  readonly return?: unknown;
+  readonly error?: { readonly desc: string };
+  readonly event?: string;
+  readonly data?: unknown;
+}
+
+/** QEMU's machine protocol: one JSON object a line (docs/interop/qmp-spec). */
+export class Qmp {
+  private readonly socket: Socket;
+  private waiting: ((message: QmpMessage) => void)[] = [];
+  /** Events in the order they came. */
+  readonly events: QmpMessage[] = [];
+
+  private constructor(socket: Socket) {
+    this.socket = socket;
+    let partial = '';
+    socket.setEncoding('utf8');
+    socket.on('error', () => undefined);
+    socket.on('data', (text: string) => {
+      const lines = (partial + text).split('\n');
+      partial = lines.pop() ?? '';
+      for (const line of lines) this.take(JSON.parse(line) as QmpMessage);
+    });
+    socket.on('close', () => {
+      for (const settle of this.waiting.splice(0)) settle({ error: { desc: 'QEMU closed the monitor' } });
+    });
+    socket.unref();
+  }
+
+  static async connect(path: string, timeoutMs = 10_000): Promise<Qmp> {
+    const socket = await poll('the QMP socket', () => tryConnect(path), timeoutMs);
+    const qmp = new Qmp(socket);
+    await qmp.execute('qmp_capabilities');
+    return qmp;
+  }
+
+  /** Runs a command. @throws Error with QEMU's description of what went wrong. */
+  async execute(name: string, args: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
+    const answer = new Promise<QmpMessage>((settle) => this.waiting.push(settle));
+    this.socket.write(`${JSON.stringify({ execute: name, arguments: args })}\n`);
+    const message = await answer;
+    if (message.error !== undefined) throw new Error(`QMP ${name}: ${message.error.desc}`);
+    return message.return;
+  }
+
+  private take(message: QmpMessage): void {
+    if (message.QMP !== undefined) return;
+    if (message.event !== undefined) this.events.push(message);
+    else this.waiting.shift()?.(message);
+  }
+}
+
+/** A connected socket, or null when nobody answers there yet. */
+function tryConnect(path: string): Promise<Socket | null> {
+  return new Promise((settle) => {
+    const socket = createConnection(path);
+    socket.once('connect', () => {
+      settle(socket);
+    });
+    socket.once('error', () => {
+      settle(null);
+    });
+  });
+}
