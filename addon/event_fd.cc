@@ -51,7 +51,8 @@ int32_t EventFd(Thread&, int32_t initial) {
 
 int32_t Signal(Thread&, int32_t fd) {
   // Asked before writing, which makes the write safe on every kind of file without knowing the kind: an eventfd is
-  // writable below its maximum, a pipe with a slot free, a socket with room for more than these bytes.
+  // writable below its maximum, a pipe with a slot free, a socket with room for more than these bytes. (A front-end
+  // that clears O_NONBLOCK and fills its own descriptor between the two calls holds up nobody's service but its own.)
   pollfd ready = {fd, POLLOUT, 0};
   if (::poll(&ready, 1, 0) < 0) return -errno;
   if ((ready.revents & POLLNVAL) != 0) return -EBADF;

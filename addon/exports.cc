@@ -67,7 +67,8 @@ Thread* MakeThread(Napi::Env env, Napi::Object exports) {
   ExportTables(exports, memory);
   exports.Set("abi", NODE_MODULE_VERSION);
   if (!MakePollSet(*thread) || !ExportScratch(*thread, exports)) {
-    if (!env.IsExceptionPending()) Napi::Error::New(env, "no memory for the addon's tables").ThrowAsJavaScriptException();
+    if (!env.IsExceptionPending())
+      Napi::Error::New(env, "no memory for the addon's tables").ThrowAsJavaScriptException();
     return nullptr;
   }
   return thread;

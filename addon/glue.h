@@ -92,7 +92,8 @@ struct Glue<F> {
     std::tuple<A...> args{};
     const bool good = [&]<size_t... I>(std::index_sequence<I...>) {
       return (From(env, argv[I], std::get<I>(args)) && ...);
-    }(std::index_sequence_for<A...>());
+    }
+    (std::index_sequence_for<A...>());
     if (!good) {
       napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "wrong argument type in a call of the native addon");
       return nullptr;

@@ -1,5 +1,6 @@
 // Every number the TypeScript side hard-codes about a structure of the kernel, the virtio specification or ourselves,
 // checked against the headers by the compiler. No code.
+
 // These headers are written for C: one has a function that is no C++, another a field called `class`.
 #include <linux/types.h>
 #define VIRTIO_RING_NO_LEGACY

@@ -103,8 +103,7 @@ int32_t AllocateRegion(double wanted) {
   if (!ToLength(wanted, length) || length == 0) return -EINVAL;
   const uint64_t page = PageSize();
   const uint64_t map_length = (length + page - 1) / page * page;
-  void* mapping =
-      mmap(nullptr, map_length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* mapping = mmap(nullptr, map_length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED) return -errno;
   return Publish(mapping, map_length, 0, length, page);
 }
@@ -118,8 +117,8 @@ int32_t RetireRegion(int32_t number) {
   region.state.store(kRetired, std::memory_order_release);
   void* start = reinterpret_cast<void*>(region.map_start.load(std::memory_order_relaxed));
   const uint64_t length = region.map_length.load(std::memory_order_relaxed);
-  void* over = mmap(start, length, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                    -1, 0);
+  void* over =
+      mmap(start, length, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   store = std::move(region.store);
   return over == MAP_FAILED ? -errno : 0;
 }
@@ -151,8 +150,8 @@ int32_t MapRegion(Thread&, int32_t fd, double at, double wanted) {
   // mmap wants an aligned offset, and hugetlbfs an aligned length; the file may offer neither.
   const uint64_t first = offset / page * page;
   const uint64_t map_length = (offset - first + length + page - 1) / page * page;
-  void* mapping = mmap(nullptr, map_length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
-                       static_cast<off_t>(first));
+  void* mapping =
+      mmap(nullptr, map_length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, static_cast<off_t>(first));
   if (mapping == MAP_FAILED) return -errno;
   // The guest's memory has no place in a core dump of this process.
   madvise(mapping, map_length, MADV_DONTDUMP);

@@ -19,9 +19,7 @@ namespace {
 
 constexpr int kAlways = MSG_DONTWAIT | MSG_NOSIGNAL;
 
-bool IsRange(int32_t first, int32_t count) {
-  return first >= 0 && count > 0 && first <= kMessages - count;
-}
+bool IsRange(int32_t first, int32_t count) { return first >= 0 && count > 0 && first <= kMessages - count; }
 
 // Gathers message `index`'s rows at `used` of the thread's pool. Number of rows or -errno; -ENOBUFS: pool exhausted.
 int32_t GatherMessage(Thread& thread, int32_t index, int32_t used, msghdr& message) {
@@ -204,9 +202,8 @@ int32_t RecvMany(Thread& thread, int32_t fd, int32_t first, int32_t count, int32
     message.msg_controllen = kControlSize;
   }
   if (ready == 0) return error;
-  const int done = Retry([&] {
-    return ::recvmmsg(fd, thread.messages, static_cast<unsigned>(ready), flags | kAlways, nullptr);
-  });
+  const int done =
+      Retry([&] { return ::recvmmsg(fd, thread.messages, static_cast<unsigned>(ready), flags | kAlways, nullptr); });
   for (int32_t i = 0; i < done; i++) StoreMessage(thread, first + i, thread.messages[i]);
   return done;
 }

@@ -1,5 +1,5 @@
 // Scatter-gather I/O on rows, one message a call, and the error queue.
-#include <ctime>  // <linux/errqueue.h> does not include it
+#include <ctime>  // <linux/errqueue.h> needs timespec
 
 #include <linux/errqueue.h>
 #include <netinet/in.h>

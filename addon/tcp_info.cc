@@ -19,9 +19,9 @@ struct Info {
   socklen_t length;
 };
 
-#define TUBETTI_FIELD(info, name)                                                                       \
-  ((info).length >= offsetof(tcp_info, name) + sizeof((info).fields.name) ? \
-       static_cast<double>((info).fields.name) : -1.0)
+#define TUBETTI_FIELD(info, name)                                                                                   \
+  ((info).length >= offsetof(tcp_info, name) + sizeof((info).fields.name) ? static_cast<double>((info).fields.name) \
+                                                                          : -1.0)
 
 }  // namespace
 

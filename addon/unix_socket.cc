@@ -34,8 +34,7 @@ int32_t StreamSocket() {
 int32_t ConnectTo(const sockaddr_un& address) {
   const int32_t fd = StreamSocket();
   if (fd < 0) return fd;
-  const int result =
-      Retry([&] { return ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)); });
+  const int result = Retry([&] { return ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)); });
   if (result < 0) {
     ::close(fd);
     return result;

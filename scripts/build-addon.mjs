@@ -9,6 +9,7 @@
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
@@ -52,13 +53,26 @@ function findHeaders() {
   return candidates.find((dir) => headersAbi(dir) === process.versions.modules) ?? null;
 }
 
-/** What the built file depends on besides its sources. */
+/** What the built file depends on besides its sources, as kept in the stamp. */
 function identity() {
-  return JSON.stringify({ abi: process.versions.modules, arch: process.arch, root });
+  return { abi: process.versions.modules, arch: process.arch, root, sanitize: Boolean(process.env.TUBETTI_SANITIZE) };
+}
+
+/** The stamp of the last build that succeeded, or null. */
+function readStamp() {
+  try {
+    return JSON.parse(readFileSync(stamp, 'utf8'));
+  } catch {
+    return null;
+  }
+}
+
+function sameAs(last, now) {
+  return last !== null && Object.entries(now).every(([key, value]) => last[key] === value);
 }
 
 function isUpToDate() {
-  if (!existsSync(output) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== identity()) return false;
+  if (!existsSync(output) || !sameAs(readStamp(), identity())) return false;
   const built = statSync(output).mtimeMs;
   const sources = readdirSync(join(root, 'addon')).map((name) => join(root, 'addon', name));
   return [...sources, join(root, 'CMakeLists.txt')].every((path) => statSync(path).mtimeMs <= built);
@@ -85,6 +99,7 @@ function cmakeJs(command, headers) {
   // A warning of a compiler we have not met must not keep anybody from installing; in a checkout it is an error.
   const werror = existsSync(join(root, 'test')) ? 'ON' : 'OFF';
   const args = [program, command, '--directory', root, '--log-level', 'warn'];
+  args.push('--parallel', String(availableParallelism()));
   args.push(`--CDNODE_ADDON_API=${nodeAddonApi}`, `--CDTUBETTI_WERROR=${werror}`);
   args.push(`--CDTUBETTI_SANITIZE=${process.env.TUBETTI_SANITIZE ? 'ON' : 'OFF'}`);
   const env = { ...process.env };
@@ -95,22 +110,28 @@ function cmakeJs(command, headers) {
   return { ok: result.status === 0, text: `${result.stdout ?? ''}${result.stderr ?? ''}` };
 }
 
-if (process.platform !== 'linux') fail('runs on Linux only');
-if (force || !isUpToDate()) {
+function build() {
   checkTools();
   const headers = findHeaders();
-  const fresh = force || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== identity();
-  const result = cmakeJs(fresh ? 'rebuild' : 'build', headers);
-  if (!result.ok) {
-    process.stderr.write(result.text);
-    if (!headers && !existsSync(join(root, 'build', 'CMakeCache.txt'))) {
+  if (headers === null) {
+    const download = cmakeJs('install', null);
+    if (!download.ok) {
+      process.stderr.write(download.text);
       fail(
-        "Node's headers are not installed and could not be downloaded: install them beside Node, or point to them " +
-          'with `npm_config_nodedir=PREFIX npm install` (PREFIX/include/node/node_api.h)',
+        "Node's headers are not installed and could not be downloaded: install them beside Node, or say where they " +
+          'are with npm_config_nodedir=PREFIX (PREFIX/include/node/node_api.h)',
       );
     }
-    fail('the native addon could not be built (the compiler said why, above)');
+  }
+  const now = { ...identity(), headers };
+  const result = cmakeJs(force || !sameAs(readStamp(), now) ? 'rebuild' : 'build', headers);
+  if (!result.ok) {
+    process.stderr.write(result.text);
+    fail('the native addon could not be built; the reason is above');
   }
   if (!existsSync(output)) fail(`cmake-js reported success, but ${output} is not there`);
-  writeFileSync(stamp, identity());
+  writeFileSync(stamp, JSON.stringify(now));
 }
+
+if (process.platform !== 'linux') fail('runs on Linux only');
+if (force || !isUpToDate()) build();

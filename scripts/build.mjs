@@ -22,7 +22,10 @@ function findCompiler() {
 
 const compiler = findCompiler();
 if (compiler !== null && existsSync(join(root, 'tsconfig.json'))) {
-  const result = spawnSync(process.execPath, [compiler, '-b', ...process.argv.slice(2)], { cwd: root, stdio: 'inherit' });
+  const result = spawnSync(process.execPath, [compiler, '-b', ...process.argv.slice(2)], {
+    cwd: root,
+    stdio: 'inherit',
+  });
   process.exitCode = result.status ?? 1;
 } else if (!existsSync(join(root, 'dist'))) {
   process.stderr.write('tubetti: dist/ is missing and TypeScript is not installed: run `npm install`\n');

@@ -57,7 +57,9 @@ describe('doorbells', () => {
     most.writeBigUInt64LE(2n ** 64n - 2n);
     native.write(event, most, 0, 8);
     expect(native.signal(event)).toBe(0);
-    for (let i = 0; i < 100_000; i++) expect(native.signal(a) <= 0).toBe(true); // far more than the socket holds
+    let worst = 0;
+    for (let i = 0; i < 100_000; i++) worst = Math.min(worst, native.signal(a)); // far more than the socket holds
+    expect(worst).toBe(0);
     expect(native.drain(b)).toBeGreaterThan(0);
     expect(native.setNonBlocking(event)).toBe(0);
     expect(native.write(event, most, 0, 8)).toBe(AGAIN);

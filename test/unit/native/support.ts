@@ -117,7 +117,10 @@ export function waitFor(key: number): number {
 }
 
 /** Runs a script, in which `native` is the addon, in a Node of its own. */
-export function child(script: string, ...nodeArgs: string[]): { status: number | null; signal: string | null; out: string } {
+export function child(
+  script: string,
+  ...nodeArgs: string[]
+): { status: number | null; signal: string | null; out: string } {
   const source = `const native = require(${JSON.stringify(ADDON)});\n${script}`;
   const { status, signal, stdout, stderr } = spawnSync(process.execPath, [...nodeArgs, '-e', source], {
     encoding: 'utf8',

@@ -48,8 +48,8 @@ describe('unixListen', () => {
     expect(native.unixListen(path, 1)).toBe(-E.ADDRINUSE);
     // Its backlog full, it still lives.
     const clients: number[] = [];
-    let fd = 0;
-    while ((fd = native.unixConnect(path)) >= 0) clients.push(fd);
+    let fd = native.unixConnect(path);
+    for (; fd >= 0; fd = native.unixConnect(path)) clients.push(fd);
     expect(fd).toBe(AGAIN);
     expect(native.unixListen(path, 1)).toBe(-E.ADDRINUSE);
     for (const open of [...clients, listener]) native.close(open);
@@ -134,7 +134,13 @@ describe('descriptors', () => {
     const [a, b] = pair();
     const buf = Buffer.alloc(4);
     const fds = new Int32Array(3);
-    for (const [offset, length] of [[-1, 2], [0, 5], [4, 1], [0, -1], [2 ** 31 - 1, 2 ** 31 - 1]] as const) {
+    for (const [offset, length] of [
+      [-1, 2],
+      [0, 5],
+      [4, 1],
+      [0, -1],
+      [2 ** 31 - 1, 2 ** 31 - 1],
+    ] as const) {
       expect(native.recvFds(a, buf, offset, length, fds)).toBe(-E.INVAL);
       expect(native.sendFds(a, buf, offset, length, fds, 0)).toBe(-E.INVAL);
       expect(native.read(a, buf, offset, length)).toBe(-E.INVAL);
