@@ -2,7 +2,7 @@
  * Errors of the control plane. The data plane has none: it counts drops and returns codes (docs/architecture.md).
  * Match on `code`, not on the class or the text.
  */
-import { getSystemErrorMap, getSystemErrorName } from 'node:util';
+import { getSystemErrorMap } from 'node:util';
 
 export type ConfigErrorCode =
   /** Unknown option, missing or superfluous argument. */
@@ -57,9 +57,10 @@ export function describeErrno(result: number): string {
   return getSystemErrorMap().get(result)?.[1] ?? `error ${-result}`;
 }
 
-/** "EACCES" for -EACCES. */
-export function errnoName(result: number): string {
-  return result < 0 ? getSystemErrorName(result) : 'OK';
+/** Words for an error's name: "permission denied" for "EACCES". A name that is none comes back. */
+export function describeErrnoName(name: string): string {
+  for (const [known, words] of getSystemErrorMap().values()) if (known === name) return words;
+  return name;
 }
 
 /** The message of anything thrown. */

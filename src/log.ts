@@ -26,9 +26,9 @@ export interface Log {
   readonly trace: (message: string) => void;
 }
 
-/** Replaces control characters (C0, DEL, C1, line separators) so that a message stays one line. */
+/** Joins lines and replaces control characters (C0, DEL, C1, line separators), so that a message stays one line. */
 export function oneLine(message: string): string {
-  return message.replace(/[\p{Cc}\u2028\u2029]/gu, '?');
+  return message.replace(/\s*\n\s*/g, ' | ').replace(/[\p{Cc}\u2028\u2029]/gu, '?');
 }
 
 /** A log of lines at `level` and more important ones, given to each sink. A sink that throws is skipped. */

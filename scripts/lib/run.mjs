@@ -22,10 +22,11 @@ export function which(name) {
 }
 
 /**
- * Runs a command with its output on ours. Resolves to its exit status (128 + signal number is not attempted: 1).
+ * Runs a command with its output on ours. Resolves to its exit status; 1 if a signal ended it.
  * @param {string} file
  * @param {string[]} args
- * @param {{ cwd?: string, env?: Record<string, string>, quiet?: boolean }} [options]
+ * @param {{ cwd?: string, env?: Record<string, string>, quiet?: boolean, discardOutput?: boolean }} [options]
+ *   `quiet` keeps both streams for the caller; `discardOutput` drops standard output and shows standard error
  * @returns {Promise<{ status: number, output: string }>} `output` only when `quiet`
  */
 export function run(file, args, options = {}) {
@@ -33,7 +34,9 @@ export function run(file, args, options = {}) {
     const child = spawn(file, args, {
       cwd: options.cwd ?? ROOT,
       env: { ...process.env, PATH, ...options.env },
-      stdio: options.quiet === true ? ['ignore', 'pipe', 'pipe'] : ['ignore', 'inherit', 'inherit'],
+      stdio: options.quiet
+        ? ['ignore', 'pipe', 'pipe']
+        : ['ignore', options.discardOutput ? 'ignore' : 'inherit', 'inherit'],
     });
     let output = '';
     const take = (/** @type {Buffer} */ chunk) => {

@@ -174,7 +174,7 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('general', 'f', 'foreground', '', 'stay in the foreground (always so for now)', () => undefined),
   option('general', 'q', 'quiet', '', 'only warnings and errors', level('warn')),
   option('general', 'd', 'debug', '', 'say more', level('debug')),
-  option('general', '', 'trace', '', 'say everything, packets too', level('trace')),
+  option('general', '', 'trace', '', 'as -d, and what is said often', level('trace')),
   option('general', 'l', 'log-file', 'PATH', 'log into this file as well', (draft, value, shown) => {
     if (value === '') throw values.badValue(shown, value, 'give the path of a file');
     draft.logFile = value;

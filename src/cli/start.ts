@@ -9,7 +9,7 @@ import { probePeekOff } from '../config/peek-off';
 import { readResolvConf } from '../config/resolv-conf';
 import { readSysctls } from '../config/sysctl';
 import { DataPlane } from '../dataplane/data-plane';
-import { ConfigError, describeErrno, ECONNREFUSED, ENOENT, messageOf } from '../errors';
+import { ConfigError, describeErrno, describeErrnoName, ECONNREFUSED, ENOENT, messageOf } from '../errors';
 import type { Log } from '../log';
 import { createExporter } from '../metrics/exporter';
 import { type MetricsServer, startMetricsServer } from '../metrics/server';
@@ -73,10 +73,11 @@ function socketError(error: unknown, endpoint: Endpoint): unknown {
     endpoint.kind === 'fd'
       ? `--fd ${endpoint.fd}`
       : `--${endpoint.kind === 'listen' ? 'socket' : 'connect'} ${endpoint.path}`;
+  const message = error.message.replace(/\bE[A-Z0-9]+$/, describeErrnoName);
   const hint = error.message.endsWith('EADDRINUSE')
     ? ' (somebody serves it, or it is no socket: give another path)'
     : '';
-  return new ConfigError('CFG_ERR_SOCKET', `${option}: ${error.message}${hint}`);
+  return new ConfigError('CFG_ERR_SOCKET', `${option}: ${message}${hint}`);
 }
 
 /** Settles when the service shall end: a signal (0), a one-off session's end (0), a data plane that cannot live (1). */

@@ -50,8 +50,9 @@ export function usage(): string {
   });
   return `Usage: tubetti [OPTION]...
 
-Gives a virtual machine its network without privileges: serves the vhost-user socket of its virtio-net card and turns
-its frames into ordinary sockets of the host. The options are those of passt.
+Gives a virtual machine its network without privileges: serves the vhost-user socket of its
+virtio-net card and turns its frames into ordinary sockets of the host. The options are those of
+passt.
 
 ${groups.join('\n\n')}
 

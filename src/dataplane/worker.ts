@@ -2,11 +2,12 @@
 import { randomFillSync } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { loadNative } from '../native';
-import type { FlowHandler, FrameInfo, StackContext } from '../stack/context';
+import type { StackContext } from '../stack/context';
 import type { Random } from '../stack/ports';
 import { IcmpHandler } from '../stack/icmp';
 import { createLinkState } from '../stack/link';
 import { Stack } from '../stack/stack';
+import { TcpHandler } from '../stack/tcp/tcp';
 import { UdpHandler } from '../stack/udp';
 import type { WorkerMessage, WorkerSetup } from './commands';
 import { EventLoop } from './event-loop';
@@ -30,17 +31,6 @@ class PooledRandom implements Random {
   }
 }
 
-class NoTcp implements FlowHandler {
-  fromGuest(frame: FrameInfo): number { return frame.row; }
-  endOfBatch(): void {}
-  onSocket(): void {}
-  onGuestReady(): void {}
-  onTimer(): void {}
-  nextDeadline(): number { return Infinity; }
-  readonly busy = false;
-  reset(): void {}
-}
-
 function main(): void {
   if (parentPort === null) throw new Error('worker.js runs in a worker thread only');
   const port = parentPort;
@@ -60,10 +50,11 @@ function main(): void {
       port.postMessage({ kind: 'log', level, message } satisfies WorkerMessage);
     },
   };
-  native.epollInit();
-  const udp = new UdpHandler(context);
-  udp.listen(setup.listeners);
-  const stack = new Stack(context, { tcp: new NoTcp(), udp, icmp: new IcmpHandler(context) });
+  const stack = new Stack(context, {
+    tcp: new TcpHandler(context, setup.listeners),
+    udp: new UdpHandler(context, setup.listeners),
+    icmp: new IcmpHandler(context),
+  });
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
   loop.run(stack);
 }

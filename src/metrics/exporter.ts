@@ -1,7 +1,8 @@
 /** Reads the data plane's counters at a scrape: the data plane itself knows nothing of Prometheus. */
-import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client';
+import { Counter, Gauge, Registry } from 'prom-client';
 import { type Counters, COUNTERS } from '../stack/counters';
 import { METRICS, type MetricSpec } from './names';
+import { addProcessMetrics } from './process';
 
 export interface ExporterOptions {
   /** COUNTERS Float64 elements, shared with the data plane. */
@@ -59,6 +60,6 @@ export function createExporter(options: ExporterOptions): Registry {
     labelNames: ['version', 'node'],
     registers: [registry],
   }).set({ version: options.version, node: process.version }, 1);
-  collectDefaultMetrics({ register: registry });
+  addProcessMetrics(registry);
   return registry;
 }

@@ -1,12 +1,12 @@
 /**
  * ARP, RFC 826: the guest finds every IPv4 address at our Ethernet address, because every one is reached through us.
  *
- * Not answered: the guest's own address (assigned or observed), announcements, and probes (RFC 5227 §2.1: sender 0.0.0.0)
- * for anything but our own address: an answer would tell a guest that the address it is about to use is taken.
+ * Not answered: the guest's own address (assigned or observed), announcements, and probes (RFC 5227 §2.1: sender
+ * 0.0.0.0) for anything but our own address: an answer would tell a guest that the address it is about to use is taken.
  */
 import type { FrameInfo, StackContext } from './context';
 import type { DropCode } from './counters';
-import { V4_MAPPED } from './address';
+import { V4_MAPPED, addressWords } from './address';
 import type { Mac } from './link';
 import { macFor } from './link';
 import { CLASS_OTHER, sendSmall } from './output';
@@ -22,13 +22,7 @@ import {
   arpTargetIp,
   arpWrite,
 } from './wire/arp';
-import {
-  ETHERNET_HEADER_LEN,
-  ETHERTYPE_ARP,
-  MAC_BROADCAST_HI,
-  MAC_BROADCAST_LO,
-  ethernetWrite,
-} from './wire/ethernet';
+import { ETHERNET_HEADER_LEN, ETHERTYPE_ARP, MAC_BROADCAST_HI, MAC_BROADCAST_LO, ethernetWrite } from './wire/ethernet';
 
 const FRAME_LEN = ETHERNET_HEADER_LEN + ARP_LEN;
 
@@ -43,8 +37,11 @@ export class ArpService {
   constructor(ctx: StackContext) {
     this.#ctx = ctx;
     const ip4 = ctx.config.ip4;
-    this.#assigned = ip4 === null ? 0 : addressWord(ip4.guestAddr);
-    this.#ours = ip4 === null || ip4.gateway === null ? 0 : addressWord(ip4.gateway);
+    const words = new Int32Array(8);
+    if (ip4 !== null) addressWords(ip4.guestAddr, words, 0);
+    if (ip4?.gateway) addressWords(ip4.gateway, words, 4);
+    this.#assigned = words[3];
+    this.#ours = words[7];
     this.#out = new DataView(new ArrayBuffer(FRAME_LEN));
     this.#mac = { hi: 0, lo: 0 };
   }
@@ -77,16 +74,7 @@ export class ArpService {
     const link = this.#ctx.link;
     this.#mac.hi = link.ourMacHi;
     this.#mac.lo = link.ourMacLo;
-    return this.#send(
-      MAC_BROADCAST_HI,
-      MAC_BROADCAST_LO,
-      ARP_REQUEST,
-      this.#mac,
-      this.#ours,
-      0,
-      0,
-      this.#assigned,
-    );
+    return this.#send(MAC_BROADCAST_HI, MAC_BROADCAST_LO, ARP_REQUEST, this.#mac, this.#ours, 0, 0, this.#assigned);
   }
 
   #send(
@@ -114,8 +102,4 @@ export class ArpService {
     );
     return sendSmall(this.#ctx, this.#out, FRAME_LEN, CLASS_OTHER);
   }
-}
-
-function addressWord(bytes: Uint8Array): number {
-  return new DataView(bytes.buffer, bytes.byteOffset, 4).getInt32(0);
 }

@@ -80,6 +80,7 @@ export const DROP_NAMES = [
   'protocol_disabled',
   'ring_fault',
   'head_too_short',
+  'tcp_checksum',
 ] as const;
 
 export type DropName = (typeof DROP_NAMES)[number];

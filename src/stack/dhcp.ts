@@ -65,7 +65,9 @@ import { UDP_HEADER_LEN, udpLength } from './wire/udp';
 
 const DROP_DHCP_MALFORMED = dropCode('dhcp_malformed');
 
-/** What any client takes as one IP packet (RFC 2131 §2), and the most we send if a client takes more (RFC 2132 §9.10). */
+/**
+ * What any client takes as one IP packet (RFC 2131 §2), and the most we send if a client takes more (RFC 2132 §9.10).
+ */
 const MESSAGE_IP_LEN = 576;
 const MESSAGE_IP_LEN_MAX = 1500;
 const IP_UDP_LEN = 28;
@@ -218,7 +220,7 @@ function fixedOptions(ctx: StackContext): ReadonlyMap<number, Uint8Array> {
   const { config } = ctx;
   const { ip4 } = config;
   const options: Options = new Map();
-  if (ip4 === null || ip4.gateway === null) return options;
+  if (!ip4?.gateway) return options;
   options.set(DHCP_OPT_MASK, addressBytes(prefixMask(ip4.prefixLen)));
   options.set(DHCP_OPT_ROUTER, ip4.gateway);
   if (config.advertiseDns && ip4.dns.length > 0) {
@@ -246,7 +248,7 @@ function fixedOptions(ctx: StackContext): ReadonlyMap<number, Uint8Array> {
 /** Codes in the order of sending: type first unless asked for elsewhere, then as asked, then ascending. */
 function optionOrder(options: Options, asked: Uint8Array | null): number[] {
   const order = new Set<number>();
-  if (asked === null || !asked.includes(DHCP_OPT_TYPE)) order.add(DHCP_OPT_TYPE);
+  if (!asked?.includes(DHCP_OPT_TYPE)) order.add(DHCP_OPT_TYPE);
   for (const code of asked ?? NONE) {
     if (code === DHCP_OPT_ROUTER) order.add(DHCP_OPT_MASK); // the mask comes before it (RFC 2132 §3.3)
     order.add(code);

@@ -1,6 +1,6 @@
 /**
- * DHCPv6 server for one client with one address, RFC 8415. Stateless like its IPv4 sister (dhcp.ts): lifetimes are infinite,
- * and bindings are never forgotten because there is nothing to remember.
+ * DHCPv6 server for one client with one address, RFC 8415. Stateless like its IPv4 sister (dhcp.ts): lifetimes are
+ * infinite, and bindings are never forgotten because there is nothing to remember.
  *
  * | message | server id | answer |
  * |---|---|---|
@@ -129,7 +129,9 @@ export class Dhcpv6Service {
     return 0;
   }
 
-  /** RFC 8415 §16: which of the identifiers a message must and must not have, and that its options hold what they say. */
+  /**
+   * RFC 8415 §16: which of the identifiers a message must and must not have, and that its options hold what they say.
+   */
   #valid(head: DataView, off: number, options: number, end: number): boolean {
     const client = dhcpv6FindOption(head, options, end, DHCPV6_OPT_CLIENTID);
     const server = dhcpv6FindOption(head, options, end, DHCPV6_OPT_SERVERID);

@@ -30,7 +30,7 @@ import { PingErrors } from './icmp/ping-errors';
 import { SelfEcho } from './icmp/self-echo';
 import { NatResult, natOurAddress, natTables, natToHost, type NatTables } from './nat';
 import { CLASS_ICMP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from './output';
-import { AF_INET, EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, MSG_TRUNC, SOCK_ICMP } from './ports';
+import { AF_INET, EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from './ports';
 import { RowSpan } from './row-span';
 import {
   EACCES,
@@ -52,7 +52,6 @@ import {
   ICMP_ECHO_REPLY,
   ICMP_ECHO_REQUEST,
   ICMP_HEADER_LEN,
-  icmpCheck,
   icmpCode,
   icmpId,
   icmpSeq,
@@ -108,8 +107,8 @@ export class IcmpHandler implements FlowHandler {
     this.selfEcho = new SelfEcho(ctx);
     this.span = new RowSpan();
     this.target = new NatResult();
-    this.outbound4 = ip4 === null ? null : wordsOrNull(ip4.outboundAddr);
-    this.outbound6 = ip6 === null ? null : wordsOrNull(ip6.outboundAddr);
+    this.outbound4 = ip4 === null ? null : makeWords(ip4.outboundAddr);
+    this.outbound6 = ip6 === null ? null : makeWords(ip6.outboundAddr);
     this.stalled = false;
     this.hinted = false;
   }
@@ -120,9 +119,8 @@ export class IcmpHandler implements FlowHandler {
     const { port, io } = this.ctx;
     const off = frame.l4Off;
     const v4 = frame.version === 4;
+    if (frame.l4Len < ICMP_HEADER_LEN) return this.drop(frame, DROP_ICMP_MALFORMED);
     if (port.pull(off + ICMP_HEADER_LEN) < off + ICMP_HEADER_LEN) return this.drop(frame, DROP_HEAD_TOO_SHORT);
-    const bad = icmpCheck(port.head, off, off + frame.l4Len);
-    if (bad !== 0) return this.drop(frame, bad);
     const echo = v4
       ? frame.protocol === IP_PROTO_ICMP && icmpType(port.head, off) === ICMP_ECHO_REQUEST
       : frame.protocol === IP_PROTO_ICMPV6 && icmpType(port.head, off) === ICMPV6_ECHO_REQUEST;
@@ -300,11 +298,7 @@ export class IcmpHandler implements FlowHandler {
   private hint(error: number): void {
     if (this.hinted) return;
     this.hinted = true;
-    const why =
-      error === -EACCES || error === -EPERM
-        ? 'the group of this process is not in net.ipv4.ping_group_range'
-        : `errno ${String(-error)}`;
-    this.ctx.log('warn', `no ICMP echo for the guest beyond the gateway: ${why}`);
+    this.ctx.log('warn', refusedText(error));
   }
 
   private setTtl(slot: number, v4: boolean, ttl: number): void {
@@ -339,8 +333,9 @@ export class IcmpHandler implements FlowHandler {
     const fd = this.flows.fd[slot];
     let errors = 0;
     for (let n = 0; n < REPLIES_PER_SERVICE; n++) {
-      this.headerRow(ROWS_MISC);
-      const length = io.recv(fd, ROWS_MISC, 1, MSG_PEEK | MSG_TRUNC);
+      // Ping sockets ignore MSG_TRUNC: only what fits tells its length.
+      this.scratchRow(ROWS_MISC, MAX_FRAME);
+      const length = io.recv(fd, ROWS_MISC, 1, MSG_PEEK);
       if (length === -EAGAIN) return;
       if (length < 0) {
         if (++errors >= ERRORS_IN_A_ROW) {
@@ -360,16 +355,16 @@ export class IcmpHandler implements FlowHandler {
     this.ready.push(slot);
   }
 
-  /** Row `row` names scratch memory for the ICMP header of what is received. */
-  private headerRow(row: number): void {
+  /** Row `row` names `length` bytes of scratch memory, for the ICMP header of what is received or more. */
+  private scratchRow(row: number, length: number): void {
     const { rows, scratchRegion } = this.ctx.io;
     rows.region[row] = scratchRegion;
     rows.offset[row] = SCRATCH_MISC;
-    rows.length[row] = ICMP_HEADER_LEN;
+    rows.length[row] = length;
   }
 
   private discard(fd: number, code: DropCode): boolean {
-    this.headerRow(ROWS_MISC);
+    this.scratchRow(ROWS_MISC, ICMP_HEADER_LEN);
     this.ctx.io.recv(fd, ROWS_MISC, 1, 0);
     this.ctx.counters[C_DROPS + code]++;
     return true;
@@ -388,8 +383,8 @@ export class IcmpHandler implements FlowHandler {
     if (headerLen + payload > Math.min(port.maxFrame, MAX_FRAME)) return this.discard(fd, DROP_FRAME_TOO_LONG);
     const rowCount = port.reserve(headerLen, payload, ROWS_OUT + 1);
     if (rowCount < 0) return false;
-    this.headerRow(ROWS_OUT);
-    const received = io.recv(fd, ROWS_OUT, rowCount + 1, MSG_TRUNC);
+    this.scratchRow(ROWS_OUT, ICMP_HEADER_LEN);
+    const received = io.recv(fd, ROWS_OUT, rowCount + 1, 0);
     const type = icmpType(io.scratch, SCRATCH_MISC);
     if (received !== length || type !== (v4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY)) {
       port.cancel();
@@ -440,7 +435,15 @@ export class IcmpHandler implements FlowHandler {
   }
 }
 
-function wordsOrNull(bytes: Uint8Array | null): Int32Array | null {
+function refusedText(error: number): string {
+  const why =
+    error === -EACCES || error === -EPERM
+      ? 'the group of this process is not in net.ipv4.ping_group_range'
+      : `errno ${String(-error)}`;
+  return `no ICMP echo for the guest beyond the gateway: ${why}`;
+}
+
+function makeWords(bytes: Uint8Array | null): Int32Array | null {
   if (bytes === null) return null;
   const words = new Int32Array(4);
   addressWords(bytes, words, 0);

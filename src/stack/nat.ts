@@ -21,7 +21,7 @@ import {
   V4_MAPPED,
   wordsEqual,
 } from './address';
-import type { AddressBytes, StackConfig } from './config';
+import type { AddressBytes, Ip4Config, Ip6Config, StackConfig } from './config';
 import type { LinkState } from './context';
 import { dropCode, type DropCode } from './counters';
 
@@ -35,17 +35,6 @@ const PROTO_UDP = 17;
 const PORT_DNS = 53;
 const PORT_DNS_TLS = 853;
 
-/** One family's addresses as words, four each; flags say which are set. */
-interface FamilyTables {
-  readonly enabled: boolean;
-  readonly words: Int32Array;
-  readonly set: Uint8Array;
-  /** The assigned address is (as far as we know) the host's own. */
-  readonly assignedIsHost: boolean;
-  /** Interface index for link-local host destinations; 0: none. */
-  readonly scopeId: number;
-}
-
 // Rows of FamilyTables.words; four words each.
 const MAP_HOST_LOOPBACK = 0;
 const MAP_GUEST_ADDR = 1;
@@ -56,11 +45,47 @@ const DNS_HOST = 4;
 const OURS = 5;
 const ROW_COUNT = 6;
 
+/** One family's addresses as words. Rows that are not set never match. */
+class FamilyTables {
+  /** Four words a row, see the constants above. */
+  readonly words: Int32Array;
+  readonly set: Uint8Array;
+  readonly enabled: boolean;
+  /** The assigned address is (as far as we know) the host's own. */
+  readonly assignedIsHost: boolean;
+  /** Interface index for link-local host destinations; 0: none. */
+  readonly scopeId: number;
+
+  constructor(config: Ip4Config | Ip6Config | null, ours: AddressBytes | null, scopeId: number) {
+    this.words = new Int32Array(4 * ROW_COUNT);
+    this.set = new Uint8Array(ROW_COUNT);
+    this.enabled = config !== null;
+    this.assignedIsHost = config !== null && !config.addrFixed;
+    this.scopeId = scopeId;
+    if (config === null) return;
+    const rows = [config.mapHostLoopback, config.mapGuestAddr, config.guestAddr, config.dnsMatch, config.dnsHost, ours];
+    rows.forEach((bytes, row) => {
+      if (bytes === null) return;
+      addressWords(bytes, this.words, 4 * row);
+      this.set[row] = 1;
+    });
+  }
+}
+
 /** `StackConfig`'s addresses, converted once. */
-export interface NatTables {
+export class NatTables {
   readonly v4: FamilyTables;
   readonly v6: FamilyTables;
+
+  constructor(config: StackConfig) {
+    const { ip4, ip6 } = config;
+    this.v4 = new FamilyTables(ip4, ip4 === null ? null : ip4.gateway, 0);
+    this.v6 = new FamilyTables(ip6, ip6 === null ? null : ip6.ourLinkLocal, ip6 === null ? 0 : ip6.scopeId);
+  }
 }
+
+/** Converts the addresses of `config`. Allocates; called once by each handler. */
+export const natTables = (config: StackConfig): NatTables => new NatTables(config);
 
 /** Where the functions below leave their result. Reused; four words each, IPv4 as v4-mapped. */
 export class NatResult {
@@ -73,45 +98,6 @@ export class NatResult {
    * a socket bound to another interface never gets an answer from there.
    */
   local = false;
-}
-
-function familyTables(
-  rows: readonly (AddressBytes | null)[],
-  enabled: boolean,
-  assignedIsHost: boolean,
-  scopeId: number,
-): FamilyTables {
-  const words = new Int32Array(4 * ROW_COUNT);
-  const set = new Uint8Array(ROW_COUNT);
-  rows.forEach((bytes, row) => {
-    if (bytes === null) return;
-    addressWords(bytes, words, 4 * row);
-    set[row] = 1;
-  });
-  return { enabled, words, set, assignedIsHost, scopeId };
-}
-
-/** Converts the addresses of `config`. Allocates; called once. */
-export function natTables(config: StackConfig): NatTables {
-  const { ip4, ip6 } = config;
-  return {
-    v4: familyTables(
-      ip4 === null
-        ? []
-        : [ip4.mapHostLoopback, ip4.mapGuestAddr, ip4.guestAddr, ip4.dnsMatch, ip4.dnsHost, ip4.gateway],
-      ip4 !== null,
-      ip4 !== null && !ip4.addrFixed,
-      0,
-    ),
-    v6: familyTables(
-      ip6 === null
-        ? []
-        : [ip6.mapHostLoopback, ip6.mapGuestAddr, ip6.guestAddr, ip6.dnsMatch, ip6.dnsHost, ip6.ourLinkLocal],
-      ip6 !== null,
-      ip6 !== null && !ip6.addrFixed,
-      ip6 === null ? 0 : ip6.scopeId,
-    ),
-  };
 }
 
 function matches(t: FamilyTables, row: number, w0: number, w1: number, w2: number, w3: number): boolean {

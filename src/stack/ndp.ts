@@ -201,25 +201,7 @@ export class NdpService {
   /** Completes headers and checksum of the message of `length` bytes at L4 of `dv`, and sends it to `d0…d3`. */
   #send(dv: DataView, length: number, d0: number, d1: number, d2: number, d3: number): boolean {
     const [s0, s1, s2, s3] = this.#ours;
-    outputHeadersTo(
-      this.#ctx,
-      dv,
-      0,
-      6,
-      s0,
-      s1,
-      s2,
-      s3,
-      d0,
-      d1,
-      d2,
-      d3,
-      IP_PROTO_ICMPV6,
-      length,
-      NDP_HOP_LIMIT,
-      0,
-      0,
-    );
+    outputHeadersTo(this.#ctx, dv, 0, 6, s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length, NDP_HOP_LIMIT, 0, 0);
     icmpSetChecksum(dv, L4, 0);
     const sum = pseudoHeaderSum6(s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length);
     icmpSetChecksum(dv, L4, checksumFinish(checksumAdd(dv, L4, length, sum)));

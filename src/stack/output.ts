@@ -38,9 +38,9 @@ export function countToGuest(ctx: StackContext, protocolClass: number, bytes: nu
 /**
  * Writes the Ethernet and IP headers of a frame to the guest at `port.outOff` of `port.out` (`front` came before).
  *
- * `version` is 4 or 6; for 4 only s3 and d3 are used. `l4Len` counts the transport header and all its payload (for a GSO
- * frame too). Destination is the guest's Ethernet address, source ours. IPv4: identification 0 and DF (RFC 6864 §4.1),
- * no options, header checksum complete. `flowLabel` is used by IPv6 only.
+ * `version` is 4 or 6; for 4 only s3 and d3 are used. `l4Len` counts the transport header and all its payload (for a
+ * GSO frame too). Destination is the guest's Ethernet address, source ours. IPv4: identification 0 and DF (RFC 6864
+ * §4.1), no options, header checksum complete. `flowLabel` is used by IPv6 only.
  *
  * Returns the offset of the transport header in `port.out`.
  */

@@ -7,13 +7,13 @@
  *
  * A frame is parsed once: Ethernet, then IP down to the transport header, into one `FrameInfo`, from the port's private
  * copy. It is dropped, with a reason counted, or goes to one of the services on the link (ARP, DHCP, DHCPv6, ND), or to
- * the TCP, UDP or ICMP handler. Handlers may gather payload rows of many frames; rows stay valid up to `endOfBatch`, after
- * which the guest gets its buffers back. A batch ends when the port is empty, the budget is spent, or the row table might
- * not hold another frame.
+ * the TCP, UDP or ICMP handler. Handlers may gather payload rows of many frames; rows stay valid up to `endOfBatch`,
+ * after which the guest gets its buffers back. A batch ends when the port is empty, the budget is spent, or the row
+ * table might not hold another frame.
  *
- * Address words: IPv4 is v4-mapped inside the stack, so an IPv6 packet from or to ::ffff:0:0/96 would be taken for IPv4;
- * such packets are invalid on a link (RFC 4291 §2.5.5.2) and dropped here. So are loopback, unspecified and multicast
- * sources: no handler sees one.
+ * Address words: IPv4 is v4-mapped inside the stack, so an IPv6 packet from or to ::ffff:0:0/96 would be taken for
+ * IPv4; such packets are invalid on a link (RFC 4291 §2.5.5.2) and dropped here. So are loopback, unspecified and
+ * multicast sources: no handler sees one.
  */
 import { V4_MAPPED } from './address';
 import { ArpService } from './arp';
@@ -98,8 +98,9 @@ const DROP_PROTOCOL_DISABLED = dropCode('protocol_disabled');
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 
 /**
- * Rows kept free for the next frame; when fewer are left, the batch ends first. A guest's descriptor chain may be as long
- * as its ring, and one that does not fit is a fault of the ring: so this is generous, not what a frame usually takes.
+ * Rows kept free for the next frame; when fewer are left, the batch ends first. A guest's descriptor chain may be as
+ * long as its ring, and one that does not fit is a fault of the ring: so this is generous, not what a frame usually
+ * takes.
  */
 const ROWS_PER_FRAME = 1024;
 const ROWS_IN_LIMIT = ROWS_IN + ROWS_IN_COUNT - ROWS_PER_FRAME;

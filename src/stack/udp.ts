@@ -48,7 +48,7 @@ import {
 import { UdpErrors } from './udp/errors';
 import { FLOW_FRESH, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './udp/flows';
 import { UdpInbound } from './udp/inbound';
-import { openUdpListener, type UdpListener } from './udp/listeners';
+import { openUdpListeners, type UdpListener } from './udp/listeners';
 import { UdpOutbound } from './udp/outbound';
 import { checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from './wire/checksum';
 import {
@@ -111,26 +111,22 @@ export class UdpHandler implements FlowHandler {
     this.outbound = new UdpOutbound(ctx, this.flows, this.listeners, this.errors);
     this.span = new RowSpan();
     this.target = new NatResult();
-    this.outbound4 = outboundWords(config.ip4);
-    this.outbound6 = outboundWords(config.ip6);
-    this.broadcast4 = config.ip4 === null ? 0 : networkBroadcast(config.ip4);
+    this.outbound4 = makeOutboundWords(config.ip4);
+    this.outbound6 = makeOutboundWords(config.ip6);
+    this.broadcast4 = config.ip4 === null ? 0 : makeBroadcast(config.ip4);
   }
 
   // ---- FlowHandler ----------------------------------------------------------------------------------------------
 
   start(): void {
-    for (const forward of this.forwards) {
-      if (forward.protocol !== 'udp') continue;
-      const opened = openUdpListener(this.ctx.io, forward, this.listeners.length);
-      if (opened !== null) this.listeners.push(opened);
-      else this.ctx.log('warn', `UDP port ${String(forward.port)}: the socket cannot be used`);
-    }
+    openUdpListeners(this.ctx, this.forwards, this.listeners);
     this.inbound.resizeListeners(this.listeners.length);
   }
 
   fromGuest(frame: FrameInfo): number {
     const { port } = this.ctx;
     const off = frame.l4Off;
+    if (frame.l4Len < UDP_HEADER_LEN) return this.drop(frame, DROP_UDP_MALFORMED);
     if (port.pull(off + UDP_HEADER_LEN) < off + UDP_HEADER_LEN) return this.drop(frame, DROP_HEAD_TOO_SHORT);
     const bad = udpCheck(port.head, off, off + frame.l4Len);
     if (bad !== 0) return this.drop(frame, bad);
@@ -375,14 +371,14 @@ export class UdpHandler implements FlowHandler {
   }
 }
 
-function outboundWords(family: Ip4Config | Ip6Config | null): Int32Array {
+function makeOutboundWords(family: Ip4Config | Ip6Config | null): Int32Array {
   const words = new Int32Array(4);
   if (family !== null && family.outboundAddr !== null) addressWords(family.outboundAddr, words, 0);
   else if (family !== null && 'prefixLen' in family) words[2] = 0xffff;
   return words;
 }
 
-function networkBroadcast(ip4: Ip4Config): number {
+function makeBroadcast(ip4: Ip4Config): number {
   if (ip4.prefixLen < 1 || ip4.prefixLen > 30) return 0;
   const words = new Int32Array(4);
   addressWords(ip4.guestAddr, words, 0);

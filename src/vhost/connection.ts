@@ -214,10 +214,7 @@ export class Connection {
     if (this.#reading || this.#ended) return;
     this.#reading = true;
     try {
-      for (let i = 0; i < MESSAGES_PER_TURN && !this.#ended && !this.#blocked; i++) {
-        if (!this.#fill()) break;
-        this.#dispatch();
-      }
+      for (let i = 0; i < MESSAGES_PER_TURN && !this.#blocked && this.#fill(); i++) this.#dispatch();
     } finally {
       this.#reading = false;
       this.#updatePoll();
@@ -227,6 +224,7 @@ export class Connection {
   /** True once a whole message is in the buffer; false if there is no more now, or the connection ended. */
   #fill(): boolean {
     const native = this.#native;
+    if (this.#ended) return false; // by the message before
     for (;;) {
       while (this.#have < this.#goal) {
         const n = native.recvFds(this.#fd, this.#buf, this.#have, this.#goal - this.#have, this.#scratch);

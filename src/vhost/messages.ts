@@ -256,7 +256,10 @@ export function validateMemoryRegion(region: MemoryRegion): void {
   const { gpa, size, uva, mmapOffset } = region;
   if (size === 0n) throw new ProtocolError('VU_ERR_MEMORY', 'empty memory region');
   if (gpa + size > EXACT_END || mmapOffset + size > EXACT_END || uva + size > U64_END) {
-    throw new ProtocolError('VU_ERR_MEMORY', `memory region at 0x${gpa.toString(16)} passes the end of the address space`);
+    throw new ProtocolError(
+      'VU_ERR_MEMORY',
+      `memory region at 0x${gpa.toString(16)} passes the end of the address space`,
+    );
   }
   // Whole pages also make every place in the mapping as aligned as its address, which Atomics on ring indices needs.
   if ((gpa | size | uva | mmapOffset) % BigInt(GUEST_PAGE_SIZE) !== 0n) {
@@ -265,9 +268,7 @@ export function validateMemoryRegion(region: MemoryRegion): void {
 }
 
 export function regionsOverlap(a: MemoryRegion, b: MemoryRegion): boolean {
-  return (
-    (a.gpa < b.gpa + b.size && b.gpa < a.gpa + a.size) || (a.uva < b.uva + b.size && b.uva < a.uva + a.size)
-  );
+  return (a.gpa < b.gpa + b.size && b.gpa < a.gpa + a.size) || (a.uva < b.uva + b.size && b.uva < a.uva + a.size);
 }
 
 /** SET_LOG_BASE. */

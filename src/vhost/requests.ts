@@ -106,10 +106,7 @@ export const REQUESTS: ReadonlyMap<number, Request> = new Map<number, Request>([
     p.VHOST_USER_GET_FEATURES,
     answered('GET_FEATURES', 0, 0, ANY, (b, m) => encodeU64Reply(m.request, b.offeredFeatures)),
   ],
-  [
-    p.VHOST_USER_SET_FEATURES,
-    acked('SET_FEATURES', U64_SIZE, 0, ANY, (b, m) => b.setFeatures(decodeU64(m.payload))),
-  ],
+  [p.VHOST_USER_SET_FEATURES, acked('SET_FEATURES', U64_SIZE, 0, ANY, (b, m) => b.setFeatures(decodeU64(m.payload)))],
   [
     p.VHOST_USER_GET_PROTOCOL_FEATURES,
     answered('GET_PROTOCOL_FEATURES', 0, 0, ANY, (b, m) => encodeU64Reply(m.request, b.offeredProtocolFeatures)),
@@ -153,10 +150,7 @@ export const REQUESTS: ReadonlyMap<number, Request> = new Map<number, Request>([
       b.remMemReg(m.payload, m.fds),
     ),
   ],
-  [
-    p.VHOST_USER_SET_LOG_BASE,
-    answered('SET_LOG_BASE', LOG_SIZE, 1, p.VHOST_USER_PROTOCOL_F_LOG_SHMFD, setLogBase),
-  ],
+  [p.VHOST_USER_SET_LOG_BASE, answered('SET_LOG_BASE', LOG_SIZE, 1, p.VHOST_USER_PROTOCOL_F_LOG_SHMFD, setLogBase)],
   // The descriptor would tell the front-end of new dirty pages, which it finds anyway.
   [p.VHOST_USER_SET_LOG_FD, acked('SET_LOG_FD', 0, 1, ANY, NOTHING)],
 

@@ -163,8 +163,8 @@ export class Rings {
   async resume(moved: readonly RingState[]): Promise<void> {
     for (const ring of this.#rings) {
       if (ring.started || !ring.complete) continue;
-      await this.#startIfComplete(ring);
-      if (!ring.started && moved.includes(ring)) this.fault(ring.index, 'its memory was taken away');
+      const started = await this.#startIfComplete(ring);
+      if (!started && moved.includes(ring)) this.fault(ring.index, 'its memory was taken away');
     }
   }
 
@@ -234,10 +234,12 @@ export class Rings {
   }
 
   /** Starts a stopped ring if all is there and in memory. If not, something that is still to come may complete it. */
-  async #startIfComplete(ring: RingState): Promise<void> {
-    if (!ring.complete) return;
+  async #startIfComplete(ring: RingState): Promise<boolean> {
+    if (!ring.complete) return false;
     const places = this.#resolve(ring, this.#memory.regions);
-    if (places !== null) await this.#start(ring, places);
+    if (places === null) return false;
+    await this.#start(ring, places);
+    return true;
   }
 
   async #start(ring: RingState, places: RingPlaces): Promise<void> {

@@ -88,13 +88,7 @@ test('the same addresses in another file: rings stop, move and go on where they 
   const oldBytes = new Uint8Array(old.buffer);
   oldBytes[7] = 1;
   expect(await setMemTable([t.QEMU_LAYOUT], [frontEnd.memfd(t.MEMORY_SIZE)])).toBe(0n);
-  expect(rig.device.calls).toEqual([
-    'stopRing(0)',
-    'stopRing(1)',
-    'setMemory(1)',
-    'startRing(0)',
-    'startRing(1)',
-  ]);
+  expect(rig.device.calls).toEqual(['stopRing(0)', 'stopRing(1)', 'setMemory(1)', 'startRing(0)', 'startRing(1)']);
   const now = rig.device.memory[0];
   expect(now.region).not.toBe(old.region);
   for (const index of [0, 1]) {
@@ -133,7 +127,15 @@ test('a ring whose memory goes is stopped and reported, and starts again when me
 test('a table that is refused changes nothing', async () => {
   const tooShort = frontEnd.memfd(4096);
   expect(await setMemTable([t.QEMU_LAYOUT, DIMM], [fds.memory, tooShort])).toBe(1n);
-  expect(await setMemTable([{ ...DIMM, gpa: 0n }, { ...DIMM, uva: 0x1000n }], [fds.memory, tooShort])).toBe(1n);
+  expect(
+    await setMemTable(
+      [
+        { ...DIMM, gpa: 0n },
+        { ...DIMM, uva: 0x1000n },
+      ],
+      [fds.memory, tooShort],
+    ),
+  ).toBe(1n);
   expect(rig.device.calls).toEqual([]);
   expect(rig.device.running.size).toBe(2);
 });

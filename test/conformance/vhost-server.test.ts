@@ -1,5 +1,5 @@
 /** The life of the service: who is served, who is turned away, how it begins and ends. */
-import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
 import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
@@ -33,6 +33,15 @@ function makeRig(options: Partial<VhostServerOptions> = {}): Rig {
   return rig;
 }
 
+function errorOf(run: () => void): unknown {
+  try {
+    run();
+  } catch (error) {
+    return error;
+  }
+  return null;
+}
+
 describe('listening', () => {
   test('the socket is for its owner only, and is removed at the end', async () => {
     const rig = makeRig();
@@ -50,7 +59,6 @@ describe('listening', () => {
     rig.server.start();
     const other = `${rig.path}.other`;
     writeFileSync(other, '');
-    const { renameSync } = await import('node:fs');
     renameSync(other, rig.path);
     await rig.server.stop();
     expect(existsSync(rig.path)).toBe(true);
@@ -60,7 +68,7 @@ describe('listening', () => {
     const rig = makeRig();
     rig.server.start();
     const second = makeRig({ source: { listen: rig.path } });
-    expect(() => second.server.start()).toThrow(expect.objectContaining({ code: 'VU_ERR_LISTEN' }));
+    expect(errorOf(() => second.server.start())).toMatchObject({ name: 'ServerError', code: 'VU_ERR_LISTEN' });
   });
 
   test('one front-end at a time: the second is closed at once, the first does not notice', async () => {
@@ -231,7 +239,7 @@ describe('a given descriptor', () => {
   test('must be a socket', () => {
     const fd = native.eventFd(0);
     const rig = makeRig({ source: { fd } });
-    expect(() => rig.server.start()).toThrow(expect.objectContaining({ code: 'VU_ERR_SOCKET' }));
+    expect(errorOf(() => rig.server.start())).toMatchObject({ name: 'ServerError', code: 'VU_ERR_SOCKET' });
     native.close(fd);
   });
 });

@@ -20,7 +20,8 @@ describeGuest(
       await bench.service.stop('SIGKILL');
       await bench.restart();
       // Nobody tells the guest: the same addresses must work as soon as QEMU has connected again.
-      for (const { remote } of FAMILIES) await guest.sh(`until ping -c 1 -W 1 ${remote}; do :; done`);
+      const { udp } = bench.world.remote.ports;
+      for (const { remote } of FAMILIES) await guest.sh(`until guest-net udp-echo ${remote} ${udp} 100 1; do :; done`);
       for (const family of FAMILIES) await expectConnected({ ...stage(), ...family });
     });
   },

@@ -58,10 +58,10 @@ export async function bringUp(guest: Guest, family: Family): Promise<void> {
 
 /** The shortest proof that the network works: an answer from beyond the gateway. */
 export async function expectConnected(context: CaseContext): Promise<void> {
-  const { sha256, bytes } = await upload(context, 'head -c 1048576 /dev/urandom >/tmp/probe', '/tmp/probe');
-  expect(bytes).toBe(MIB);
+  const prepare = `head -c ${MIB} /dev/urandom >/tmp/probe && [ $(wc -c </tmp/probe) = ${MIB} ]`;
+  const received = await upload(context, prepare, '/tmp/probe');
   const digest = await context.guest.sh('sha256sum </tmp/probe');
-  expect(sha256).toBe(digest.slice(0, 64));
+  expect(received).toEqual({ sha256: digest.slice(0, 64), bytes: MIB });
 }
 
 export const NETWORK_CASES: readonly NetworkCase[] = [

@@ -91,7 +91,8 @@ function updateWindow(t: TcpEngine, flow: number, seq: number, ack: number, wind
   if (window === 0) return;
   t.flags[flow] &= ~F_PERSIST;
   t.backoff[flow] = 0;
-  cancelTimer(t, flow, TIMER_MAIN);
+  if (t.sndMax[flow] === t.sndUna[flow]) cancelTimer(t, flow, TIMER_MAIN);
+  else setTimer(t, flow, TIMER_MAIN, t.rto[flow]);
   // What was in flight when the window closed has most likely been thrown away.
   t.sndNxt[flow] = t.sndUna[flow];
 }

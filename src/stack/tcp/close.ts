@@ -39,9 +39,10 @@ export function release(t: TcpEngine, flow: number): void {
   t.lingering.remove(flow);
   t.table.remove(flow);
   t.table.free(flow);
+  // A flow in TIME-WAIT is not open any more and was counted out before.
+  if (t.state[flow] !== ST_TIME_WAIT) t.ctx.counters[C_FLOWS_TCP]--;
   t.state[flow] = ST_FREE;
   t.flags[flow] = 0;
-  t.ctx.counters[C_FLOWS_TCP]--;
 }
 
 /** The guest reset the flow: the peer sees a reset as well. */
@@ -96,5 +97,6 @@ export function finishIfDone(t: TcpEngine, flow: number): boolean {
   cancelTimer(t, flow, TIMER_MAIN);
   setTimer(t, flow, TIMER_MAIN, TIME_WAIT_MS);
   t.lingering.push(flow);
+  t.ctx.counters[C_FLOWS_TCP]--;
   return true;
 }

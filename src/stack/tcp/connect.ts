@@ -252,16 +252,16 @@ export function acceptAll(t: TcpEngine): void {
   t.acceptAt = 0;
   t.acceptPending = false;
   for (let i = 0; i < t.listeners.length; i++) {
-    const listener = t.listeners[i];
-    if (listener === null || !listener.pending) continue;
-    acceptSome(t, listener);
-    if (listener.pending) t.acceptPending = true;
+    if (acceptSome(t, i)) t.acceptPending = true;
   }
 }
 
-function acceptSome(t: TcpEngine, listener: Listener): void {
+/** Accepts from one listener. Returns true if more may wait there. */
+function acceptSome(t: TcpEngine, index: number): boolean {
+  const listener = t.listeners[index];
+  if (listener?.pending !== true) return false;
   for (let n = 0; n < ACCEPT_BUDGET; n++) {
-    if (t.table.count === t.table.capacity && t.lingering.length === 0) return;
+    if (t.table.count === t.table.capacity && t.lingering.length === 0) return true;
     const fd = t.io.accept(listener.config.fd, ADDR_SLOT_TCP);
     if (fd >= 0) {
       accepted(t, listener, fd);
@@ -273,15 +273,16 @@ function acceptSome(t: TcpEngine, listener: Listener): void {
         continue;
       case EAGAIN:
         listener.pending = false;
-        return;
+        return false;
       default:
         // No descriptors or memory left (EMFILE, ENFILE, ENOBUFS, ENOMEM), or an error of the network (accept(2)): the
         // edge will not come again, so try later.
         t.acceptAt = t.clock.nowMs + ACCEPT_PAUSE_MS;
         countDrop(t, DROP_NO_DESCRIPTORS);
-        return;
+        return true;
     }
   }
+  return true;
 }
 
 /** True if connections wait that could be accepted now. */

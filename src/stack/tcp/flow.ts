@@ -137,8 +137,8 @@ export const RTO_MIN_MS = 1000;
 export const RTO_AFTER_SYN_RETRY_MS = 3000;
 /** Unanswered retransmissions or probes before the flow is given up. */
 export const MAX_RETRIES = 7;
-/** The link has no queues that could hold old segments for long, so TIME-WAIT need not last 2 × 2 minutes. */
-export const TIME_WAIT_MS = 2000;
+/** As Linux; shorter if the table is full: then the oldest lingering flow makes room. It costs no descriptor. */
+export const TIME_WAIT_MS = 60_000;
 /** A guest silent for this long gets a keep-alive. */
 export const KEEPALIVE_MS = 30_000;
 /** A flow on which nothing happens for this long is reset. */

@@ -44,7 +44,9 @@ import {
   ST_SYN_RCVD,
   ST_SYN_SENT,
   ST_TIME_WAIT,
+  TIMER_MAIN,
   TIMER_WINDOW,
+  TIME_WAIT_MS,
   countDrop,
   setTimer,
   timerIsSet,
@@ -63,6 +65,8 @@ const DROP_TCP_SOCKET_FULL = dropCode('tcp_socket_full');
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 
 const EAGAIN = -11;
+const ENOMEM = -12;
+const ENOBUFS = -105;
 const EINTR = -4;
 const SOL_SOCKET = 1;
 const SO_KEEPALIVE = 9;
@@ -78,6 +82,8 @@ let flags = 0;
 let windowRaw = 0;
 let payloadLen = 0;
 let ports = 0;
+/** The frame's rows were cut down to the payload already. */
+let trimmed = false;
 
 /** One TCP segment. Returns the first row that is free afterwards (FlowHandler.fromGuest). */
 export function segmentFromGuest(t: TcpEngine, frame: FrameInfo): number {
@@ -115,7 +121,12 @@ export function segmentFromGuest(t: TcpEngine, frame: FrameInfo): number {
 
 /** Rows up to this one may be in use by gathered payload. */
 function freeRow(t: TcpEngine, frame: FrameInfo): number {
-  return t.gatherFlow >= 0 && t.gatherEnd > frame.row ? t.gatherEnd : rowBase(t, frame);
+  if (t.gatherFlow >= 0) return Math.max(t.gatherEnd, frame.row);
+  const base = rowBase(t, frame);
+  // Whoever comes next may keep rows from here on: nothing before them is known to be free any more.
+  t.gatherRow = base;
+  t.gatherEnd = base;
+  return base;
 }
 
 /** Where this frame's payload rows may start: right behind what is gathered, if the frame's rows follow it. */
@@ -146,6 +157,7 @@ function parse(t: TcpEngine, frame: FrameInfo): number {
   flags = tcpFlags(head, off);
   windowRaw = tcpWindow(head, off);
   payloadLen = frame.l4Len - tcpLen;
+  trimmed = false;
   if (!port.csumPartial && !checksumIsRight(t, frame, tcpLen)) return DROP_TCP_CHECKSUM;
   return 0;
 }
@@ -162,13 +174,9 @@ function checksumIsRight(t: TcpEngine, frame: FrameInfo, tcpLen: number): boolea
     frame.rowCount = n;
     sum = t.io.checksum(base, n, sum);
     trimmed = true;
-  } else {
-    trimmed = false;
   }
   return checksumOk(sum);
 }
-/** The frame's rows were cut down to the payload already. */
-let trimmed = false;
 
 /**
  * Rewrites the frame's rows to name `length` bytes from byte `skip` on, from row `to` (at most frame.row) on. Returns
@@ -280,7 +288,8 @@ function synchronized(t: TcpEngine, flow: number, frame: FrameInfo): void {
   }
   const ahead = (seq - next) | 0;
   const length = segmentLength();
-  if (!acceptable(ahead, length, window)) {
+  // A FIN alone needs no room, so the closed window does not keep it out (as Linux does).
+  if (!(ahead === 0 && payloadLen === 0) && !acceptable(ahead, length, window)) {
     unacceptable(t, flow, ahead, window);
     // Even with the window closed, an acknowledgement at the right place counts (RFC 9293 §3.10.7.4).
     if (!(ahead === 0 && window === 0)) return;
@@ -292,8 +301,8 @@ function synchronized(t: TcpEngine, flow: number, frame: FrameInfo): void {
       refuse(t, frame);
       return;
     }
-    established(t, flow, seq, ack, windowRaw * 2 ** t.sndScale[flow]);
-  } else if (!processAck(t, flow, seq, ack, windowRaw * 2 ** t.sndScale[flow], length)) {
+    established(t, flow, seq, ack, windowRaw << t.sndScale[flow]);
+  } else if (!processAck(t, flow, seq, ack, windowRaw << t.sndScale[flow], length)) {
     countDrop(t, DROP_TCP_BAD_ACK);
     challenge(t, flow);
     return;
@@ -316,6 +325,7 @@ function acceptable(ahead: number, length: number, window: number): boolean {
 /** Answers what cannot be accepted with an acknowledgement; a keep-alive (RFC 9293 §3.8.4) is passed on. */
 function unacceptable(t: TcpEngine, flow: number, ahead: number, window: number): void {
   challenge(t, flow);
+  if (t.state[flow] === ST_TIME_WAIT && (flags & TCP_FIN) !== 0) setTimer(t, flow, TIMER_MAIN, TIME_WAIT_MS);
   if (ahead === -1 && payloadLen <= 1 && (flags & TCP_FIN) === 0) {
     if ((t.flags[flow] & F_KEEPALIVE) === 0 && t.fd[flow] >= 0) {
       t.flags[flow] |= F_KEEPALIVE;
@@ -364,16 +374,17 @@ function synInSynchronized(t: TcpEngine, flow: number, frame: FrameInfo, next: n
 
 /** RFC 9293 §3.10.7.4, seventh and eighth step: payload and FIN. */
 function text(t: TcpEngine, flow: number, frame: FrameInfo, ahead: number, window: number): void {
-  t.flags[flow] |= F_ACK_DUE;
-  if (ahead > 0 || window === 0) {
-    if (ahead > 0) {
-      countDrop(t, DROP_TCP_OUT_OF_ORDER);
-      if (t.dupOwed[flow] < DUP_ACKS) t.dupOwed[flow]++;
-    }
+  if (ahead > 0) {
+    countDrop(t, DROP_TCP_OUT_OF_ORDER);
+    // One acknowledgement for each (RFC 5681 §4.2): three make the guest retransmit at once.
+    if ((t.flags[flow] & F_ACK_DUE) !== 0 && t.dupOwed[flow] < DUP_ACKS) t.dupOwed[flow]++;
+    t.flags[flow] |= F_ACK_DUE;
     return;
   }
+  t.flags[flow] |= F_ACK_DUE;
   const overlap = -ahead;
   let take = payloadLen - overlap;
+  if (take > 0 && window === 0) return;
   let fin = (flags & TCP_FIN) !== 0;
   if (take > window) {
     take = window;
@@ -385,8 +396,6 @@ function text(t: TcpEngine, flow: number, frame: FrameInfo, ahead: number, windo
 
 /** Adds payload to what is to be sent at the end of the batch. Returns false if it comes too late for that. */
 function gather(t: TcpEngine, flow: number, frame: FrameInfo, skip: number, take: number): boolean {
-  const { rows } = t.io;
-  void rows;
   const header = trimmed ? 0 : frame.l4Off + tcpDataOffset(t.port.head, frame.l4Off);
   if (t.gatherFlow >= 0) {
     const used = t.gatherEnd - t.gatherRow;
@@ -400,6 +409,8 @@ function gather(t: TcpEngine, flow: number, frame: FrameInfo, skip: number, take
   }
   const base = rowBase(t, frame);
   const n = trimRows(t, frame, header + skip, take, base);
+  // A frame in more pieces than one call takes: the guest will send the rest again.
+  if (n > ROWS_PER_CALL) return false;
   if (t.gatherFlow < 0) {
     t.gatherFlow = flow;
     t.gatherRow = base;
@@ -415,7 +426,7 @@ export function flushGathered(t: TcpEngine): void {
   const flow = t.gatherFlow;
   if (flow < 0) return;
   const bytes = t.gatherBytes;
-  const count = Math.min(t.gatherEnd - t.gatherRow, ROWS_PER_CALL);
+  const count = t.gatherEnd - t.gatherRow;
   t.gatherFlow = -1;
   let n = EINTR;
   while (n === EINTR) n = t.io.send(t.fd[flow], t.gatherRow, count, 0);
@@ -432,8 +443,8 @@ export function flushGathered(t: TcpEngine): void {
     return;
   }
   switch (n) {
-    case -12: // ENOMEM
-    case -105: // ENOBUFS
+    case ENOMEM:
+    case ENOBUFS:
       if (!timerIsSet(t, flow, TIMER_WINDOW)) setTimer(t, flow, TIMER_WINDOW, REFUSED_POLL_MS);
       return;
     default:

@@ -21,6 +21,7 @@ import {
   F_URGENT,
   F_V6,
   HINT_MIN,
+  MIN_MSS,
   TIMER_MAIN,
   backedOffRto,
   setTimer,
@@ -87,6 +88,15 @@ function mayRead(t: TcpEngine, flow: number): boolean {
 }
 
 /**
+ * Segment size toward the guest: its MSS, but at most half of the largest window it ever had. With a window of one
+ * segment (64 KiB at MTU 65520) the guest would get one at a time and delay its acknowledgement of each, 40 ms on
+ * Linux, and neither its nor the host's receive window would ever grow. Linux does the same (RFC 1122 §4.2.3.4).
+ */
+export function segmentSize(t: TcpEngine, flow: number): number {
+  return Math.max(MIN_MSS, Math.min(t.mss[flow], t.maxWnd[flow] >> 1));
+}
+
+/**
  * Bytes the guest's window has room for now. A sliver of a window is not used while an acknowledgement is to come
  * that may open it (RFC 9293 §3.8.6.2.1).
  */
@@ -94,9 +104,9 @@ function usableWindow(t: TcpEngine, flow: number): number {
   let room = (t.sndUna[flow] + t.sndWnd[flow] - t.sndNxt[flow]) | 0;
   const inFlight = (t.sndNxt[flow] - t.sndUna[flow]) | 0;
   if ((t.flags[flow] & F_LOSS) !== 0) {
-    const first = t.mss[flow] - inFlight;
+    const first = segmentSize(t, flow) - inFlight;
     if (room > first) room = first;
-  } else if (inFlight > 0 && room < t.mss[flow] && room < t.maxWnd[flow] / 2) {
+  } else if (inFlight > 0 && room < segmentSize(t, flow)) {
     return 0;
   }
   return room;
@@ -144,7 +154,7 @@ function frameLimit(t: TcpEngine, flow: number): number {
   const v6 = (t.flags[flow] & F_V6) !== 0;
   const headers = l4Offset(t, flow) + TCP_HEADER_LEN;
   const most = Math.min(14 + 65535, port.maxFrame) - headers;
-  const mss = t.mss[flow];
+  const mss = segmentSize(t, flow);
   if (most <= mss) return most;
   if (!(v6 ? port.gsoTcp6 : port.gsoTcp4)) return mss;
   return most - (most % mss);
@@ -187,7 +197,7 @@ function reserveFrames(t: TcpEngine, flow: number, want: number, row: number): n
  * -1 if there are no receive buffers (any more), or -2 if nothing is left to read, or the socket failed.
  */
 function outputSegments(t: TcpEngine, flow: number, want: number, room: number): number {
-  const mss = t.mss[flow];
+  const mss = segmentSize(t, flow);
   // Whole segments, unless the window leaves no choice: the rest would go out as a runt.
   if (want > mss) want -= want % mss;
   const skip = skipRows(t, flow, t.sndNxt[flow]);
@@ -231,7 +241,7 @@ function adaptHint(t: TcpEngine, flow: number, n: number, asked: number, room: n
 function commitFrames(t: TcpEngine, flow: number, frames: number, n: number, seq: number): void {
   const port = t.port;
   const l4 = l4Offset(t, flow);
-  const mss = t.mss[flow];
+  const mss = segmentSize(t, flow);
   const gso = (t.flags[flow] & F_V6) !== 0 ? GSO_TCPV6 : GSO_TCPV4;
   const window = windowField(t, flow);
   const ack = t.rcvNxt[flow];
@@ -319,7 +329,7 @@ export function retransmitFirst(t: TcpEngine, flow: number): number {
   const una = t.sndUna[flow];
   const eof = (t.flags[flow] & F_HOST_EOF) !== 0;
   const end = eof && ((t.sndMax[flow] - t.finSeq[flow]) | 0) > 0 ? t.finSeq[flow] : t.sndMax[flow];
-  const len = Math.min((end - una) | 0, t.mss[flow]);
+  const len = Math.min((end - una) | 0, segmentSize(t, flow));
   t.flags[flow] &= ~F_TIMING;
   if (len <= 0) {
     if (eof && una === t.finSeq[flow] && una !== t.sndMax[flow] && !sendFin(t, flow, una)) return OUT_STARVED;

@@ -1,7 +1,8 @@
 /** UDP sockets that the control plane opened for forwarded ports. They stay open across resets of the guest. */
-import { addressWords, addrSlotWord, isUnspecified, isV4 } from '../address';
+import { addressWords, addrSlotWord, isUnspecified } from '../address';
 import type { ForwardListener } from '../config';
 import { ADDR_SLOT_UDP, KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../context';
+import type { StackContext } from '../context';
 import type { HostIo } from '../ports';
 import { EPOLLET, EPOLLIN } from '../ports';
 import {
@@ -33,8 +34,22 @@ export interface UdpListener {
   readonly takes6: boolean;
 }
 
-/** Prepares one socket and watches it as number `index`. Returns null if the socket is not usable. Cold. */
-export function openUdpListener(io: HostIo, listener: ForwardListener, index: number): UdpListener | null {
+/** Opens the UDP listeners among `forwards`; their numbers are their places in `listeners`. */
+export const openUdpListeners = (
+  ctx: StackContext,
+  forwards: readonly ForwardListener[],
+  listeners: UdpListener[],
+): void => {
+  for (const forward of forwards) {
+    if (forward.protocol !== 'udp') continue;
+    const opened = makeListener(ctx.io, forward, listeners.length);
+    if (opened !== null) listeners.push(opened);
+    else ctx.log('warn', `UDP port ${String(forward.port)}: the socket cannot be used`);
+  }
+};
+
+/** Prepares one socket and watches it as number `index`. Returns null if the socket is not usable. */
+function makeListener(io: HostIo, listener: ForwardListener, index: number): UdpListener | null {
   const { fd, family } = listener;
   const takes4 = family !== 'v6';
   const takes6 = family !== 'v4';
@@ -68,18 +83,4 @@ export function openUdpListener(io: HostIo, listener: ForwardListener, index: nu
     takes4,
     takes6,
   };
-}
-
-/** Would a datagram to `l0…l3`, port `port`, of this family have come to this listener? */
-export function listenerTakes(
-  listener: UdpListener,
-  port: number,
-  l0: number,
-  l1: number,
-  l2: number,
-  l3: number,
-): boolean {
-  if (listener.port !== port || !(isV4(l0, l1, l2) ? listener.takes4 : listener.takes6)) return false;
-  const b = listener.bound;
-  return listener.wildcard || (b[0] === l0 && b[1] === l1 && b[2] === l2 && b[3] === l3);
 }

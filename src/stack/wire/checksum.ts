@@ -1,9 +1,9 @@
 /**
  * The Internet checksum, RFC 1071.
  *
- * Sums are plain numbers: any number of 16-bit words added up, not folded until `checksumFold`. A sum of up to
- * 2^32 / 0xffff = 65 537 words stays below 2^32, and every function here accepts and returns sums below 2^53, so parts may
- * be added freely and folded once at the end. On the wire goes `checksumFinish(sum)`.
+ * Sums are plain numbers: any number of 16-bit words added up, not folded until `checksumFold`. A sum of up to 2^32 /
+ * 0xffff = 65 537 words stays below 2^32, and every function here accepts and returns sums below 2^53, so parts may be
+ * added freely and folded once at the end. On the wire goes `checksumFinish(sum)`.
  */
 
 /**

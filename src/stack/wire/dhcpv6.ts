@@ -1,6 +1,6 @@
 /**
- * DHCPv6 messages between client and server, RFC 8415 §8, and options §21. Offsets `off` are those of the message (the UDP
- * payload). Accessors are valid once `dhcpv6Check` returned 0 for the same bytes.
+ * DHCPv6 messages between client and server, RFC 8415 §8, and options §21. Offsets `off` are those of the message (the
+ * UDP payload). Accessors are valid once `dhcpv6Check` returned 0 for the same bytes.
  */
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
@@ -113,6 +113,7 @@ export function dhcpv6WriteOptionHeader(dv: DataView, at: number, code: number, 
 /** For traces and tests; allocates. */
 export function dhcpv6Describe(dv: DataView, off: number, end: number): string {
   const codes: string[] = [];
-  for (let i = off + DHCPV6_HEADER_LEN; i < end; i = dhcpv6OptionNext(dv, i)) codes.push(String(dhcpv6OptionCode(dv, i)));
+  for (let i = off + DHCPV6_HEADER_LEN; i < end; i = dhcpv6OptionNext(dv, i))
+    codes.push(String(dhcpv6OptionCode(dv, i)));
   return `dhcpv6 type ${String(dhcpv6Type(dv, off))} xid ${dhcpv6Xid(dv, off).toString(16)} options ${codes.join(' ')}`;
 }

@@ -36,8 +36,9 @@ export function encodeNames(names: readonly string[], limit: number): Uint8Array
 }
 
 /**
- * The search list of DHCP option 119 (RFC 3397 §2): names that share an ending with an earlier one point to it (pointers
- * count from the start of the option's data). Names that do not fit into `limit` bytes and invalid ones are left out.
+ * The search list of DHCP option 119 (RFC 3397 §2): names that share an ending with an earlier one point to it
+ * (pointers count from the start of the option's data). Names that do not fit into `limit` bytes and invalid ones are
+ * left out.
  */
 export function encodeSearchList(names: readonly string[], limit: number): Uint8Array {
   const out: number[] = [];

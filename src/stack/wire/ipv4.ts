@@ -126,7 +126,7 @@ export function ipv4ChecksumOk(dv: DataView, off: number): boolean {
   return checksumFinish(checksumAdd(dv, off, ipv4HeaderLen(dv, off), 0)) === 0;
 }
 
-// ---- addresses as int32 ----------------------------------------------------------------------------------------------
+// ---- addresses as int32 ---------------------------------------------------------------------------------------------
 
 /** 127.0.0.0/8. */
 export function ipv4IsLoopback(addr: number): boolean {

@@ -1,6 +1,6 @@
 /**
- * IPv6 header and the walk over extension headers, RFC 8200. Accessors are valid once `ipv6Check` returned 0 for the same
- * bytes. Addresses are read as four int32 words.
+ * IPv6 header and the walk over extension headers, RFC 8200. Accessors are valid once `ipv6Check` returned 0 for the
+ * same bytes. Addresses are read as four int32 words.
  */
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
@@ -143,7 +143,7 @@ export function ipv6Walk(dv: DataView, off: number, end: number, limit: number):
   return -DROP_IPV6_EXTENSION;
 }
 
-// ---- addresses as words ----------------------------------------------------------------------------------------------
+// ---- addresses as words ---------------------------------------------------------------------------------------------
 
 /** fe80::/10. */
 export function ipv6IsLinkLocal(w0: number): boolean {

@@ -90,8 +90,8 @@ export function tcpSetChecksum(dv: DataView, off: number, checksum: number): voi
 }
 
 /**
- * Offset (from the start of `dv`) of the option of that kind and length, or -1. Bounded by the header length; stops at a
- * malformed option as if the list ended there. An option of the kind with another length is passed over.
+ * Offset (from the start of `dv`) of the option of that kind and length, or -1. Bounded by the header length; stops at
+ * a malformed option as if the list ended there. An option of the kind with another length is passed over.
  */
 export function tcpFindOption(dv: DataView, off: number, kind: number, length: number): number {
   const end = off + tcpDataOffset(dv, off);

@@ -1,13 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { AF_INET, AF_INET6, type HostNetwork, parseAddresses, parseLinks, parseRoutes } from '../../../src/config/netlink';
+import {
+  AF_INET,
+  AF_INET6,
+  type HostNetwork,
+  parseAddresses,
+  parseLinks,
+  parseRoutes,
+} from '../../../src/config/netlink';
 
-export interface RtnetlinkFixture {
-  readonly links: Uint8Array;
-  readonly addresses: Uint8Array;
-  readonly routes4: Uint8Array;
-  readonly routes6: Uint8Array;
-}
+export type RtnetlinkFixture = Readonly<Record<'links' | 'addresses' | 'routes4' | 'routes6', Uint8Array>>;
 
 /** The dumps of test/fixtures/rtnetlink.hex, sequence number 1; the layout is told at the top of the file. */
 export function rtnetlinkFixture(): RtnetlinkFixture {

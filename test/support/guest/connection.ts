@@ -14,6 +14,11 @@ export interface Message {
   readonly fds: readonly number[];
 }
 
+interface Waiter {
+  readonly resolve: (m: Message) => void;
+  readonly reject: (e: Error) => void;
+}
+
 const POLL_IN = 1;
 const POLL_OUT = 4;
 const MAX_PAYLOAD = 1 << 20;
@@ -51,7 +56,7 @@ export class VhostUserConnection {
   #poll: number;
   #polling = POLL_IN;
   readonly #inbox: Message[] = [];
-  readonly #waiters: { resolve: (m: Message) => void; reject: (e: Error) => void }[] = [];
+  readonly #waiters: Waiter[] = [];
   readonly #outbox: { bytes: Uint8Array; fds: readonly number[] }[] = [];
   readonly #header = new Uint8Array(HEADER_SIZE);
   #payload = NO_BYTES;
@@ -139,8 +144,15 @@ export class VhostUserConnection {
     const first = this.#inbox.shift();
     if (first !== undefined) return Promise.resolve(first);
     if (this.#fd < 0) return Promise.reject(new Error('the connection is closed'));
-    const promise = new Promise<Message>((resolve, reject) => this.#waiters.push({ resolve, reject }));
-    return withTimeout(promise, timeoutMs, 'a message');
+    let waiter: Waiter | undefined;
+    const promise = new Promise<Message>((resolve, reject) => {
+      waiter = { resolve, reject };
+      this.#waiters.push(waiter);
+    });
+    return withTimeout(promise, timeoutMs, 'a message').finally(() => {
+      const i = this.#waiters.findIndex((w) => w === waiter);
+      if (i >= 0) this.#waiters.splice(i, 1);
+    });
   }
 
   /** The next message, which must be the reply to `request`. Returns it. */
@@ -155,7 +167,12 @@ export class VhostUserConnection {
   }
 
   /** Sends a request and waits for its reply. */
-  call(request: number, payload: Uint8Array = NO_BYTES, fds: readonly number[] = [], flags = VERSION): Promise<Message> {
+  call(
+    request: number,
+    payload: Uint8Array = NO_BYTES,
+    fds: readonly number[] = [],
+    flags = VERSION,
+  ): Promise<Message> {
     this.send(request, flags, payload, fds);
     return this.expectReply(request);
   }

@@ -19,9 +19,13 @@ export interface RamOptions {
   readonly size?: number;
   /**
    * Sizes and guest-physical addresses of the regions, in file order; sizes add up to `size`. Default: as a small PC,
-   * everything at 0. A region's user address is its file offset above 0x7f0000000000.
+   * everything at 0. A region's user address is its file offset above `userBase`.
    */
   readonly regions?: readonly { readonly gpa: number; readonly size: number }[];
+  /** Default 0x7f0000000000. */
+  readonly userBase?: number;
+  /** Where memory begins in its file. Default 0; the file is that much longer. */
+  readonly fileOffset?: number;
   /** F_SEAL_* bits; default SEAL | SHRINK | GROW, as QEMU's memory-backend-memfd. */
   readonly seals?: number;
 }
@@ -37,25 +41,28 @@ export class GuestRam {
   readonly view: DataView;
   readonly #native: Native;
   readonly #region: number;
-  #next = PAGE; // page 0 stays unused: address 0 in a descriptor is then always a mistake
+  #next: number;
   #index = 0;
 
   constructor(native: Native, options: RamOptions = {}) {
     const size = options.size ?? 64 << 20;
     const parts = options.regions ?? [{ gpa: 0, size }];
-    let offset = 0;
+    const userBase = options.userBase ?? USER_BASE;
+    const start = options.fileOffset ?? 0;
+    let offset = start;
     this.regions = parts.map((p) => {
-      const region = { gpa: p.gpa, size: p.size, userAddr: USER_BASE + offset, mmapOffset: offset };
+      const region = { gpa: p.gpa, size: p.size, userAddr: userBase + offset, mmapOffset: offset };
       offset += p.size;
       return region;
     });
-    if (offset !== size) throw new Error(`regions of ${offset} bytes in ${size} bytes of memory`);
+    if (offset !== start + size) throw new Error(`regions of ${offset - start} bytes in ${size} bytes of memory`);
     this.#native = native;
-    this.fd = native.memfdCreate('guest-ram', size, options.seals ?? 7);
+    this.fd = native.memfdCreate('guest-ram', offset, options.seals ?? 7);
     if (this.fd < 0) throw new Error(`memfd: ${errnoName(this.fd)}`);
-    this.#region = native.mapRegion(this.fd, 0, size);
+    this.#region = native.mapRegion(this.fd, 0, offset);
     if (this.#region < 0) throw new Error(`map: ${errnoName(this.#region)}`);
     this.buffer = native.regionBuffer(this.#region);
+    this.#next = start + PAGE; // its first page stays unused: address 0 in a descriptor is then always a mistake
     this.bytes = new Uint8Array(this.buffer);
     this.view = new DataView(this.buffer);
   }
@@ -78,7 +85,7 @@ export class GuestRam {
     return r === undefined ? -1 : r.mmapOffset + (gpa - r.gpa);
   }
 
-  /** Takes `size` bytes that lie in one region. Never given back: a guest's driver allocates at its start only. */
+  /** Takes `size` bytes that lie in one region. Given back only by `release`. */
   alloc(size: number, align = 64): number {
     for (;;) {
       const r = this.regions[this.#index];
@@ -98,6 +105,14 @@ export class GuestRam {
     if (this.#index + 1 === this.regions.length) throw new Error('no further region');
     this.#index++;
     this.#next = this.regions[this.#index].mmapOffset;
+  }
+
+  /** Where allocation stands, and back there: a guest that reboots allocates its drivers' buffers afresh. */
+  mark(): readonly [number, number] {
+    return [this.#index, this.#next];
+  }
+  release(mark: readonly [number, number]): void {
+    [this.#index, this.#next] = mark;
   }
 
   close(): void {

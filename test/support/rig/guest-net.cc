@@ -144,8 +144,11 @@ int TcpSend(const char* address, int port) {
   while ((got = read(0, buffer.data(), buffer.size())) > 0) {
     if (!WriteAll(fd, buffer.data(), static_cast<size_t>(got))) Fail("write");
   }
+  if (got < 0) Fail("read of standard input");
   if (shutdown(fd, SHUT_WR) < 0) Fail("shutdown");
-  while ((got = read(fd, buffer.data(), buffer.size())) > 0) WriteAll(1, buffer.data(), static_cast<size_t>(got));
+  while ((got = read(fd, buffer.data(), buffer.size())) > 0) {
+    if (!WriteAll(1, buffer.data(), static_cast<size_t>(got))) Fail("write");
+  }
   if (got < 0) Fail("read");
   return 0;
 }

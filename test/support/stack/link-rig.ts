@@ -1,6 +1,6 @@
 /**
- * A Stack on a fake port with recording flow handlers, and frames as hexadecimal text. The builders and checks here share
- * no code with src/stack/wire: bytes are put together and verified the long way.
+ * A Stack on a fake port with recording flow handlers, and frames as hexadecimal text. The builders and checks here
+ * share no code with src/stack/wire: bytes are put together and verified the long way.
  */
 import type { FlowHandler, FrameInfo, StackContext } from '../../../src/stack/context';
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
@@ -160,13 +160,25 @@ export function dissect(frame: Uint8Array): Dissected {
     if (internetChecksum(frame.subarray(14, 34)) !== 0) fail('IPv4 header checksum');
     if (view.getUint16(18) !== 0 || view.getUint16(20) !== 0x4000) fail('IPv4 identification or flags');
     end = 14 + view.getUint16(16);
-    ipPart = { ttl: frame[22], protocol: frame[23], src: frame.subarray(26, 30), dst: frame.subarray(30, 34), flowLabel: 0 };
+    ipPart = {
+      ttl: frame[22],
+      protocol: frame[23],
+      src: frame.subarray(26, 30),
+      dst: frame.subarray(30, 34),
+      flowLabel: 0,
+    };
   } else if (base.type === 0x86dd) {
     if (frame[14] >> 4 !== 6) fail('IPv6 version');
     l4 = 54;
     end = 54 + view.getUint16(18);
     const flowLabel = view.getUint32(14) & 0xfffff;
-    ipPart = { ttl: frame[21], protocol: frame[20], src: frame.subarray(22, 38), dst: frame.subarray(38, 54), flowLabel };
+    ipPart = {
+      ttl: frame[21],
+      protocol: frame[20],
+      src: frame.subarray(22, 38),
+      dst: frame.subarray(38, 54),
+      flowLabel,
+    };
   } else {
     fail('EtherType');
   }

@@ -20,7 +20,7 @@ export class FakeDevice implements VhostDevice {
   progress = 0;
   mtu = 0;
 
-  #held = new Map<string, Promise<void>>();
+  readonly #held = new Map<string, Promise<void>>();
   readonly #failing = new Map<string, Error>();
 
   /** Makes calls of `name` wait until the returned function is called. */
@@ -36,7 +36,7 @@ export class FakeDevice implements VhostDevice {
     return release;
   }
 
-  /** Makes calls of `name` reject. */
+  /** Makes the next call of `name` reject. */
   failOn(name: string, error: Error): void {
     this.#failing.set(name, error);
   }
@@ -49,6 +49,7 @@ export class FakeDevice implements VhostDevice {
   async #call(name: string, ...args: (number | bigint | string | boolean)[]): Promise<void> {
     this.calls.push(`${name}(${args.join(',')})`);
     const error = this.#failing.get(name);
+    this.#failing.delete(name);
     if (error !== undefined) throw error;
     await this.#held.get(name);
   }

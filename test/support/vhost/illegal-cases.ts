@@ -58,13 +58,31 @@ export const CASES: readonly Case[] = [
   { name: 'SET_VRING_NUM with descriptors', code: 'VU_ERR_FDS', request: 8, payload: vringState(0, 2), fds: events(8) },
   { name: 'SET_VRING_KICK without one', code: 'VU_ERR_FDS', request: 12, payload: u64(0) },
   { name: 'SET_VRING_CALL with two', code: 'VU_ERR_FDS', request: 13, payload: u64(0), fds: events(2) },
-  { name: 'SET_VRING_ERR with one, but none announced', code: 'VU_ERR_FDS', request: 14, payload: u64(0x100), fds: event },
+  {
+    name: 'SET_VRING_ERR with one, but none announced',
+    code: 'VU_ERR_FDS',
+    request: 14,
+    payload: u64(0x100),
+    fds: event,
+  },
   { name: 'SET_LOG_FD without one', code: 'VU_ERR_FDS', request: 7 },
   { name: 'nine descriptors', code: 'VU_ERR_FDS', request: 12, payload: u64(0), fds: events(9) },
   { name: 'sixty descriptors', code: 'VU_ERR_FDS', request: 12, payload: u64(0), fds: events(60) },
   { name: 'SET_MEM_TABLE without one', code: 'VU_ERR_FDS', request: 5, payload: memTable([region]) },
-  { name: 'SET_MEM_TABLE with one too few', code: 'VU_ERR_FDS', request: 5, payload: memTable([region, apart]), fds: memory(1) },
-  { name: 'SET_MEM_TABLE with one too many', code: 'VU_ERR_FDS', request: 5, payload: memTable([region]), fds: memory(2) },
+  {
+    name: 'SET_MEM_TABLE with one too few',
+    code: 'VU_ERR_FDS',
+    request: 5,
+    payload: memTable([region, apart]),
+    fds: memory(1),
+  },
+  {
+    name: 'SET_MEM_TABLE with one too many',
+    code: 'VU_ERR_FDS',
+    request: 5,
+    payload: memTable([region]),
+    fds: memory(2),
+  },
   { name: 'a file to kick', code: 'VU_ERR_FD_KIND', request: 12, payload: u64(0), fds: memory() },
   { name: 'a file to call', code: 'VU_ERR_FD_KIND', request: 13, payload: u64(0), fds: memory() },
   { name: 'a file for errors', code: 'VU_ERR_FD_KIND', request: 14, payload: u64(0), fds: memory() },
@@ -94,12 +112,23 @@ export const CASES: readonly Case[] = [
 
   // ---- ring numbers
   { name: 'SET_VRING_NUM of ring 2', code: 'VU_ERR_RING_INDEX', request: 8, payload: vringState(2, 256) },
-  { name: 'SET_VRING_BASE of ring 2^32-1', code: 'VU_ERR_RING_INDEX', request: 10, payload: vringState(0xffff_ffff, 0) },
+  {
+    name: 'SET_VRING_BASE of ring 2^32-1',
+    code: 'VU_ERR_RING_INDEX',
+    request: 10,
+    payload: vringState(0xffff_ffff, 0),
+  },
   { name: 'SET_VRING_ENABLE of ring 256', code: 'VU_ERR_RING_INDEX', request: 18, payload: vringState(256, 1) },
   { name: 'GET_VRING_BASE of ring 65536', code: 'VU_ERR_RING_INDEX', request: 11, payload: vringState(65536, 0) },
   { name: 'SET_VRING_ADDR of ring 7', code: 'VU_ERR_RING_INDEX', request: 9, payload: ringAt({ index: 7 }) },
   { name: 'SET_VRING_KICK of ring 255', code: 'VU_ERR_RING_INDEX', request: 12, payload: u64(255), fds: event },
-  { name: 'SET_VRING_CALL with high bits', code: 'VU_ERR_RING_INDEX', request: 13, payload: u64(1n << 32n), fds: event },
+  {
+    name: 'SET_VRING_CALL with high bits',
+    code: 'VU_ERR_RING_INDEX',
+    request: 13,
+    payload: u64(1n << 32n),
+    fds: event,
+  },
   { name: 'size 0', code: 'VU_ERR_RING_VALUE', request: 8, payload: vringState(0, 0) },
   { name: 'size 100', code: 'VU_ERR_RING_VALUE', request: 8, payload: vringState(0, 100) },
   { name: 'size 65536', code: 'VU_ERR_RING_VALUE', request: 8, payload: vringState(0, 65536) },
@@ -108,7 +137,12 @@ export const CASES: readonly Case[] = [
   { name: 'misaligned descriptors', code: 'VU_ERR_RING_ADDRESS', request: 9, payload: ringAt({ desc: 0x1008n }) },
   { name: 'misaligned avail', code: 'VU_ERR_RING_ADDRESS', request: 9, payload: ringAt({ avail: 0x2001n }) },
   { name: 'misaligned used', code: 'VU_ERR_RING_ADDRESS', request: 9, payload: ringAt({ used: 0x3002n }) },
-  { name: 'a log address past all', code: 'VU_ERR_LOG', request: 9, payload: ringAt({ flags: 1, log: 2n ** 64n - 4n }) },
+  {
+    name: 'a log address past all',
+    code: 'VU_ERR_LOG',
+    request: 9,
+    payload: ringAt({ flags: 1, log: 2n ** 64n - 4n }),
+  },
 
   // ---- while the ring runs
   { name: 'SET_VRING_NUM', setup: 'running', code: 'VU_ERR_RING_RUNNING', request: 8, payload: vringState(0, 256) },
@@ -123,7 +157,12 @@ export const CASES: readonly Case[] = [
 
   // ---- memory
   { name: 'no region', code: 'VU_ERR_MEMORY', request: 5, payload: memTable([]) },
-  { name: 'nine regions', code: 'VU_ERR_MEMORY', request: 5, payload: memTable(Array.from({ length: 9 }, () => region)) },
+  {
+    name: 'nine regions',
+    code: 'VU_ERR_MEMORY',
+    request: 5,
+    payload: memTable(Array.from({ length: 9 }, () => region)),
+  },
   { name: '2^32-1 regions', code: 'VU_ERR_MEMORY', request: 5, payload: memTable([region], { count: 0xffff_ffff }) },
   {
     name: 'regions that overlap for the guest',
@@ -160,8 +199,20 @@ export const CASES: readonly Case[] = [
     payload: memTable([{ ...region, offset: 2n ** 64n - 4096n }]),
     fds: memory(),
   },
-  { name: 'an empty region', code: 'VU_ERR_MEMORY', request: 5, payload: memTable([{ ...region, size: 0n }]), fds: memory() },
-  { name: 'a file that is too short', code: 'VU_ERR_MEMORY_MAP', request: 5, payload: memTable([region]), fds: memory(1, 4096) },
+  {
+    name: 'an empty region',
+    code: 'VU_ERR_MEMORY',
+    request: 5,
+    payload: memTable([{ ...region, size: 0n }]),
+    fds: memory(),
+  },
+  {
+    name: 'a file that is too short',
+    code: 'VU_ERR_MEMORY_MAP',
+    request: 5,
+    payload: memTable([region]),
+    fds: memory(1, 4096),
+  },
   {
     name: 'a second file that is too short',
     code: 'VU_ERR_MEMORY_MAP',
@@ -191,7 +242,14 @@ export const CASES: readonly Case[] = [
     request: 38,
     payload: singleRegion({ ...t.QEMU_LAYOUT, size: MiB / 2n }),
   },
-  { name: 'an empty log', setup: 'negotiated', code: 'VU_ERR_LOG', request: 6, payload: logBase(0n, 0n), fds: memory() },
+  {
+    name: 'an empty log',
+    setup: 'negotiated',
+    code: 'VU_ERR_LOG',
+    request: 6,
+    payload: logBase(0n, 0n),
+    fds: memory(),
+  },
   {
     name: 'a log that wraps',
     setup: 'negotiated',
@@ -222,4 +280,3 @@ export const CASES: readonly Case[] = [
   { name: 'request 2^32-1', code: 'VU_ERR_REQUEST', request: 0xffff_ffff },
   { name: 'an unknown request with descriptors', code: 'VU_ERR_REQUEST', request: 33, fds: events(3) },
 ];
-

@@ -8,7 +8,7 @@ setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
 /** Turns of the loop (each with a garbage collection for regions) that things may take to go. */
-const TURNS = 100;
+const TURNS = 40;
 
 export class LeakCheck {
   readonly #native: Native;

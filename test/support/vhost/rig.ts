@@ -64,6 +64,7 @@ export class Rig {
   async close(): Promise<void> {
     for (const frontEnd of this.#frontEnds) frontEnd.close();
     await this.server.stop();
+    this.device.memory = []; // a test may have kept it from letting go
     rmSync(this.dir, { recursive: true, force: true });
     // Poll handles are closed by the loop.
     await new Promise((resolve) => setImmediate(resolve));
@@ -101,7 +102,11 @@ export class Descriptors {
 }
 
 /** Says a trace; where the front-end waits for a reply, so do we, and it must be for that request with flags 0x5. */
-export async function replay(frontEnd: MockFrontEnd, trace: Trace, fds = new Descriptors(frontEnd)): Promise<DataView[]> {
+export async function replay(
+  frontEnd: MockFrontEnd,
+  trace: Trace,
+  fds = new Descriptors(frontEnd),
+): Promise<DataView[]> {
   const replies: DataView[] = [];
   for (const { request, payload, needReply, fds: kinds, waits } of trace) {
     const options = { needReply, fds: kinds.map((kind) => fds.make(kind)) };

@@ -131,12 +131,7 @@ export const QEMU_RUNNING: Trace = [
 ];
 
 /** QEMU 7.2: the same; stop and cont. */
-export const QEMU_7_2: Trace = [
-  ...QEMU_RUNNING,
-  ...stop(),
-  ...enables(step),
-  ...qemuStart(step, 0, false),
-];
+export const QEMU_7_2: Trace = [...QEMU_RUNNING, ...stop(), ...enables(step), ...qemuStart(step, 0, false)];
 
 /** QEMU 10.0: RESET_DEVICE at each device reset, acknowledged enables, an MTU; reboot; start of a migration; its end. */
 export const QEMU_10_0: Trace = [

@@ -8,7 +8,9 @@ import { fixtureNetwork, rtnetlinkFixture } from '../../support/config/fixtures'
 const dumps = rtnetlinkFixture();
 
 test('links', () => {
-  const links = nl.parseLinks(dumps.links).map(({ index, name, mac, mtu }) => [index, name, mac && formatMac(mac), mtu]);
+  const links = nl
+    .parseLinks(dumps.links)
+    .map(({ index, name, mac, mtu }) => [index, name, mac && formatMac(mac), mtu]);
   expect(links).toEqual([
     [1, 'lo', '00:00:00:00:00:00', 65536],
     [2, 'veth0', '02:00:00:00:00:10', 1500],
@@ -43,7 +45,15 @@ test('routes: gateways, next hops with weights, tables', () => {
     hops: r.nextHops.map((hop) => [hop.index, hop.hops + 1, hop.gateway && formatIp(hop.gateway)]),
   }));
   expect(shown).toEqual([
-    { family: nl.AF_INET, index: 0, gateway: null, hops: [[2, 1, '192.0.2.1'], [2, 5, '192.0.2.254']] },
+    {
+      family: nl.AF_INET,
+      index: 0,
+      gateway: null,
+      hops: [
+        [2, 1, '192.0.2.1'],
+        [2, 5, '192.0.2.254'],
+      ],
+    },
     { family: nl.AF_INET, index: 3, gateway: '198.51.100.1', hops: [] },
     { family: nl.AF_INET6, index: 2, gateway: 'fe80::99', hops: [] },
   ]);
@@ -124,7 +134,13 @@ describe('readHostNetwork', () => {
         const type = view.getUint16(4, true);
         const family = view.getUint8(16);
         const answer =
-          type === nl.RTM_GETLINK ? dumps.links : type === nl.RTM_GETADDR ? dumps.addresses : family === nl.AF_INET ? dumps.routes4 : dumps.routes6;
+          type === nl.RTM_GETLINK
+            ? dumps.links
+            : type === nl.RTM_GETADDR
+              ? dumps.addresses
+              : family === nl.AF_INET
+                ? dumps.routes4
+                : dumps.routes6;
         const bytes = Uint8Array.from(answer);
         const messages = nl.splitMessages(bytes);
         if (interrupt) {
@@ -165,7 +181,9 @@ describe('readHostNetwork', () => {
 
   test('says what the kernel refused', () => {
     const io = kernel({ error: -1 });
-    expect(() => nl.readHostNetwork(io)).toThrow("cannot read the host's interfaces by netlink: operation not permitted");
+    expect(() => nl.readHostNetwork(io)).toThrow(
+      "cannot read the host's interfaces by netlink: operation not permitted",
+    );
     expect(io.open).toBe(0);
   });
 });

@@ -1,12 +1,30 @@
 import fc from 'fast-check';
 import { formatIp } from '../../../src/config/address';
-import { checkRules, describeRule, MAX_RULES, parsePortSpec, type PortRule, PortTable } from '../../../src/config/port-spec';
+import {
+  checkRules,
+  describeRule,
+  MAX_RULES,
+  parsePortSpec,
+  type PortRule,
+  PortTable,
+} from '../../../src/config/port-spec';
 import { ConfigError } from '../../../src/errors';
 
 const EPHEMERAL = { first: 32768, last: 60999 };
 
 function rulesOf(spec: string): PortRule[] {
   return parsePortSpec('tcp', spec, EPHEMERAL, `-t ${spec}`) ?? [];
+}
+
+/** Code of the ConfigError that `call` throws. */
+function codeOf(call: () => unknown): string {
+  try {
+    call();
+  } catch (error) {
+    if (error instanceof ConfigError) return error.code;
+    throw error;
+  }
+  return 'none';
 }
 
 /** `first-last>target` of each rule, with address and device in front. */
@@ -90,14 +108,16 @@ describe('the grammar', () => {
 
   test('auto is for namespaces', () => {
     for (const spec of ['auto', '80-82,auto']) {
-      expect(() => rulesOf(spec)).toThrow(expect.objectContaining({ code: 'CFG_ERR_UNSUPPORTED' }));
+      expect(codeOf(() => rulesOf(spec))).toBe('CFG_ERR_UNSUPPORTED');
     }
   });
 });
 
 describe('against a simple model', () => {
   const port = fc.integer({ min: 1, max: 65535 });
-  const range = fc.tuple(port, fc.integer({ min: 0, max: 3000 })).map(([first, more]) => ({ first, last: Math.min(65535, first + more) }));
+  const range = fc
+    .tuple(port, fc.integer({ min: 0, max: 3000 }))
+    .map(([first, more]) => ({ first, last: Math.min(65535, first + more) }));
   const chunk = fc.oneof(
     fc.record({ kind: fc.constant('plain' as const), range }),
     fc.record({ kind: fc.constant('exclude' as const), range }),
@@ -139,30 +159,57 @@ describe('against a simple model', () => {
           }
         }
         expect(got.size).toBe(expected.size);
-        for (const [p, targets] of expected) if (String(got.get(p)) !== String(targets)) throw new Error(`port ${p}: ${String(got.get(p))}, not ${String(targets)}`);
+        for (const [p, targets] of expected)
+          if (String(got.get(p)) !== String(targets))
+            throw new Error(`port ${p}: ${String(got.get(p))}, not ${String(targets)}`);
       }),
-      { numRuns: 60 },
+      { numRuns: 25 },
     );
   });
 
   test('any text gives rules in range or a ConfigError', () => {
-    const piece = fc.constantFrom('22', '-', ':', '/', ',', '~', '%', '*', 'all', '[', ']', '::1', '192.0.2.1', 'none', 'lo', '65536', ' ', '.');
+    const piece = fc.constantFrom(
+      '22',
+      '-',
+      ':',
+      '/',
+      ',',
+      '~',
+      '%',
+      '*',
+      'all',
+      '[',
+      ']',
+      '::1',
+      '192.0.2.1',
+      'none',
+      'lo',
+      '65536',
+      ' ',
+      '.',
+    );
     fc.assert(
-      fc.property(fc.oneof(fc.string(), fc.array(piece).map((pieces) => pieces.join(''))), (spec) => {
-        let rules: PortRule[];
-        try {
-          rules = rulesOf(spec);
-        } catch (error) {
-          expect(error).toBeInstanceOf(ConfigError);
-          return;
-        }
-        for (const rule of rules) {
-          expect(rule.first).toBeGreaterThanOrEqual(1);
-          expect(rule.last).toBeLessThanOrEqual(65535);
-          expect(rule.last).toBeGreaterThanOrEqual(rule.first);
-          expect(rule.targetFirst + rule.last - rule.first).toBeLessThanOrEqual(65535);
-        }
-      }),
+      fc.property(
+        fc.oneof(
+          fc.string(),
+          fc.array(piece).map((pieces) => pieces.join('')),
+        ),
+        (spec) => {
+          let rules: PortRule[];
+          try {
+            rules = rulesOf(spec);
+          } catch (error) {
+            expect(error).toBeInstanceOf(ConfigError);
+            return;
+          }
+          for (const rule of rules) {
+            expect(rule.first).toBeGreaterThanOrEqual(1);
+            expect(rule.last).toBeLessThanOrEqual(65535);
+            expect(rule.last).toBeGreaterThanOrEqual(rule.first);
+            expect(rule.targetFirst + rule.last - rule.first).toBeLessThanOrEqual(65535);
+          }
+        },
+      ),
       { numRuns: 2000 },
     );
   });
@@ -176,25 +223,93 @@ describe('several specs', () => {
   }
 
   test.each<[['tcp' | 'udp', string][], boolean]>([
-    [[['tcp', '22'], ['udp', '22']], true],
-    [[['tcp', '22'], ['tcp', '23']], true],
-    [[['tcp', '22'], ['tcp', '20-30']], false],
+    [
+      [
+        ['tcp', '22'],
+        ['udp', '22'],
+      ],
+      true,
+    ],
+    [
+      [
+        ['tcp', '22'],
+        ['tcp', '23'],
+      ],
+      true,
+    ],
+    [
+      [
+        ['tcp', '22'],
+        ['tcp', '20-30'],
+      ],
+      false,
+    ],
     [[['tcp', '1000,1000']], false],
-    [[['tcp', '192.0.2.1/22'], ['tcp', '192.0.2.2/22']], true],
-    [[['tcp', '192.0.2.1/22'], ['tcp', '22']], false],
-    [[['tcp', '192.0.2.1/22'], ['tcp', '0.0.0.0/22']], false],
-    [[['tcp', '192.0.2.1/22'], ['tcp', '::/22']], true],
-    [[['tcp', '::1/22'], ['tcp', '::/22']], false],
-    [[['tcp', '22'], ['tcp', 'none']], false],
-    [[['tcp', 'none'], ['tcp', '22']], true],
-    [[['udp', '22'], ['tcp', 'none']], true],
+    [
+      [
+        ['tcp', '192.0.2.1/22'],
+        ['tcp', '192.0.2.2/22'],
+      ],
+      true,
+    ],
+    [
+      [
+        ['tcp', '192.0.2.1/22'],
+        ['tcp', '22'],
+      ],
+      false,
+    ],
+    [
+      [
+        ['tcp', '192.0.2.1/22'],
+        ['tcp', '0.0.0.0/22'],
+      ],
+      false,
+    ],
+    [
+      [
+        ['tcp', '192.0.2.1/22'],
+        ['tcp', '::/22'],
+      ],
+      true,
+    ],
+    [
+      [
+        ['tcp', '::1/22'],
+        ['tcp', '::/22'],
+      ],
+      false,
+    ],
+    [
+      [
+        ['tcp', '22'],
+        ['tcp', 'none'],
+      ],
+      false,
+    ],
+    [
+      [
+        ['tcp', 'none'],
+        ['tcp', '22'],
+      ],
+      true,
+    ],
+    [
+      [
+        ['udp', '22'],
+        ['tcp', 'none'],
+      ],
+      true,
+    ],
   ])('%j', (specs, fits) => {
     if (fits) expect(table(...specs).length).toBeGreaterThan(0);
-    else expect(() => table(...specs)).toThrow(expect.objectContaining({ code: 'CFG_ERR_CONFLICT' }));
+    else expect(codeOf(() => table(...specs))).toBe('CFG_ERR_CONFLICT');
   });
 
   test('the message names both options', () => {
-    expect(() => table(['tcp', '22'], ['tcp', '20-30'])).toThrow('-t 20-30: tcp port 22 is forwarded here and in -t 22');
+    expect(() => table(['tcp', '22'], ['tcp', '20-30'])).toThrow(
+      '-t 20-30: tcp port 22 is forwarded here and in -t 22',
+    );
   });
 
   test('the table has an end', () => {

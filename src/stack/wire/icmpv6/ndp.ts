@@ -202,7 +202,12 @@ export function ndpWriteDnssl(dv: DataView, at: number, lifetimeSec: number, nam
 /** For traces and tests; allocates. */
 export function ndpDescribe(dv: DataView, off: number): string {
   const target = (): string =>
-    ipv6Text(ndpTargetWord(dv, off, 0), ndpTargetWord(dv, off, 1), ndpTargetWord(dv, off, 2), ndpTargetWord(dv, off, 3));
+    ipv6Text(
+      ndpTargetWord(dv, off, 0),
+      ndpTargetWord(dv, off, 1),
+      ndpTargetWord(dv, off, 2),
+      ndpTargetWord(dv, off, 3),
+    );
   switch (icmpType(dv, off)) {
     case NDP_ROUTER_SOLICITATION:
       return 'ndp rs';

@@ -1,5 +1,14 @@
 import { text } from '../../../support/stack/addresses';
-import { BROADCAST_MAC, GUEST_MAC, OUR_MAC, bytes, dissect, ethernet, hex, linkRig } from '../../../support/stack/link-rig';
+import {
+  BROADCAST_MAC,
+  GUEST_MAC,
+  OUR_MAC,
+  bytes,
+  dissect,
+  ethernet,
+  hex,
+  linkRig,
+} from '../../../support/stack/link-rig';
 
 const request = (senderIp: string, targetIp: string, op = '00 01'): Uint8Array =>
   ethernet(
@@ -85,9 +94,7 @@ describe('ARP', () => {
     expect(rest).toEqual([]);
     const d = dissect(probe);
     expect(d.dstMac).toBe(hex(bytes(BROADCAST_MAC)));
-    expect(hex(d.payload)).toBe(
-      hex(bytes('00 01 08 00 06 04 00 01', OUR_MAC, GATEWAY, '00 00 00 00 00 00', GUEST)),
-    );
+    expect(hex(d.payload)).toBe(hex(bytes('00 01 08 00 06 04 00 01', OUR_MAC, GATEWAY, '00 00 00 00 00 00', GUEST)));
   });
 
   test('the guest is not identified by ARP contents, only by its frames', () => {

@@ -71,7 +71,10 @@ const WANT = '32 04 c000020a';
 
 describe('DHCP', () => {
   test('DISCOVER gets an OFFER, byte for byte', () => {
-    const rig = linkRig({ mtu: 1500, hostname: 'vm1', search: ['example.com'] }, { dns: [ip('192.0.2.53'), ip('9.9.9.9')] });
+    const rig = linkRig(
+      { mtu: 1500, hostname: 'vm1', search: ['example.com'] },
+      { dns: [ip('192.0.2.53'), ip('9.9.9.9')] },
+    );
     const sent = ask(rig, message(DISCOVER));
     const d = dissect(sent[0]);
     expect([...d.dst]).toEqual([192, 0, 2, 10]);
@@ -128,7 +131,13 @@ describe('DHCP', () => {
     const rig = linkRig();
     rig.ctx.link.guest4 = 0x0a000001;
     const r = parse(ask(rig, message(options, { ciaddr: client }), client));
-    expect([r.option.get(53), r.option.get(51), yiaddr(r), ciaddr(r), r.to]).toEqual(['05', 'ffffffff', '192.0.2.10', client, to]);
+    expect([r.option.get(53), r.option.get(51), yiaddr(r), ciaddr(r), r.to]).toEqual([
+      '05',
+      'ffffffff',
+      '192.0.2.10',
+      client,
+      to,
+    ]);
     expect(rig.ctx.link.guest4 >>> 0).toBe(0xc000020a);
   });
 
@@ -176,8 +185,12 @@ describe('DHCP', () => {
   test('FQDN is encoded, search domains share endings', () => {
     const rig = linkRig({ fqdn: 'vm.example.com', search: ['example.com', 'lab.example.com'] });
     const r = parse(ask(rig, message(DISCOVER)));
-    expect(r.option.get(81)).toBe(`04ffff02${hex(Buffer.from('vm'))}07${hex(Buffer.from('example'))}03${hex(Buffer.from('com'))}00`);
-    expect(r.option.get(119)).toBe(`07${hex(Buffer.from('example'))}03${hex(Buffer.from('com'))}0003${hex(Buffer.from('lab'))}c000`);
+    expect(r.option.get(81)).toBe(
+      `04ffff02${hex(Buffer.from('vm'))}07${hex(Buffer.from('example'))}03${hex(Buffer.from('com'))}00`,
+    );
+    expect(r.option.get(119)).toBe(
+      `07${hex(Buffer.from('example'))}03${hex(Buffer.from('com'))}0003${hex(Buffer.from('lab'))}c000`,
+    );
   });
 
   test('nothing that is switched off is advertised', () => {
@@ -196,7 +209,9 @@ describe('DHCP', () => {
   });
 
   test('essentials are kept whatever the client puts first', () => {
-    const r = parse(ask(linkRig({ hostname: 'h'.repeat(250) }), message(`${DISCOVER} 3d ff ${'01'.repeat(255)} 37 01 0c`)));
+    const r = parse(
+      ask(linkRig({ hostname: 'h'.repeat(250) }), message(`${DISCOVER} 3d ff ${'01'.repeat(255)} 37 01 0c`)),
+    );
     expect(r.options.map(([code]) => code)).toEqual([53, 1, 3, 26, 51, 54, 61]);
   });
 

@@ -103,7 +103,14 @@ describe('DHCPv6', () => {
   });
 
   test('one IA_NA gets the address, other associations hear that there is none', () => {
-    const solicit = message(1, CLIENT_ID, iaNa('00000001'), iaNa('00000002'), option(4, '00000003'), option(25, '00000004', '00000000 00000000'));
+    const solicit = message(
+      1,
+      CLIENT_ID,
+      iaNa('00000001'),
+      iaNa('00000002'),
+      option(4, '00000003'),
+      option(25, '00000004', '00000000 00000000'),
+    );
     const { options } = parse(ask(linkRig(), solicit));
     expect(codes(options)).toEqual([2, 3, 3, 4, 25, 1]);
     expect(options[1]).toBe(ANSWER('00000001'));
@@ -113,7 +120,9 @@ describe('DHCPv6', () => {
   });
 
   test('REQUEST for another address: not on link', () => {
-    const { type, options } = parse(ask(linkRig(), message(3, CLIENT_ID, SERVER_ID, iaNa('00000001', iaaddr('2001:db8:9::1')))));
+    const { type, options } = parse(
+      ask(linkRig(), message(3, CLIENT_ID, SERVER_ID, iaNa('00000001', iaaddr('2001:db8:9::1')))),
+    );
     expect(type).toBe(7);
     expect(statusIn(options[1])).toBe(4);
   });
@@ -122,8 +131,12 @@ describe('DHCPv6', () => {
     ['RENEW', 5, [SERVER_ID]],
     ['REBIND', 6, []],
   ])('%s of another address: that one ends, ours begins', (_, type, ids) => {
-    const { options } = parse(ask(linkRig(), message(type, CLIENT_ID, ...ids, iaNa('00000001', iaaddr('2001:db8:9::1')))));
-    expect(options[1]).toBe(hex(option(3, '00000001 ffffffff ffffffff', ASSIGNED, iaaddr('2001:db8:9::1', '00000000'))));
+    const { options } = parse(
+      ask(linkRig(), message(type, CLIENT_ID, ...ids, iaNa('00000001', iaaddr('2001:db8:9::1')))),
+    );
+    expect(options[1]).toBe(
+      hex(option(3, '00000001 ffffffff ffffffff', ASSIGNED, iaaddr('2001:db8:9::1', '00000000'))),
+    );
   });
 
   test.each([
@@ -144,7 +157,9 @@ describe('DHCPv6', () => {
     ['RELEASE', 8],
     ['DECLINE', 9],
   ])('%s is answered with success', (_, type) => {
-    const { options } = parse(ask(linkRig(), message(type, CLIENT_ID, SERVER_ID, iaNa('00000001', iaaddr('2001:db8::10')))));
+    const { options } = parse(
+      ask(linkRig(), message(type, CLIENT_ID, SERVER_ID, iaNa('00000001', iaaddr('2001:db8::10')))),
+    );
     expect(codes(options)).toEqual([2, 1, 13]);
     expect(options[2].slice(8, 12)).toBe('0000');
   });

@@ -111,7 +111,17 @@ describe('router advertisement', () => {
     expect(options.slice(3)).toEqual([
       hex(bytes('19 05 00 00 ff ff ff ff', ip('2001:db8::53'), ip('fe80::1'))),
       // 8 + 13 + 8 = 29 bytes, padded to 32
-      hex(bytes('1f 04 00 00 ff ff ff ff 07', Buffer.from('example'), '03', Buffer.from('com'), '00 01 61 04', Buffer.from('test'), '00 00 00 00')),
+      hex(
+        bytes(
+          '1f 04 00 00 ff ff ff ff 07',
+          Buffer.from('example'),
+          '03',
+          Buffer.from('com'),
+          '00 01 61 04',
+          Buffer.from('test'),
+          '00 00 00 00',
+        ),
+      ),
     ]);
   });
 

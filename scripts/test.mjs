@@ -1,0 +1,114 @@
+/**
+ * `npm test`: everything CI checks, on a fresh clone too: set-up, lint, types, then the jest projects from the quickest
+ * to the slowest. Ends with the line "N passed, N failed, N skipped" over all of them.
+ *
+ *   --unit         unit tests only: no guests, no lint, no types
+ *   --no-guests    everything but the end-to-end tests
+ *
+ * With CI=true nothing may be skipped: what is missing is a failure, and so is a skipped test.
+ */
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { parseArgs } from 'node:util';
+import { ROOT, run } from './lib/run.mjs';
+import { SetupError, setUp } from './lib/setup.mjs';
+
+const { values: flags } = parseArgs({
+  options: { unit: { type: 'boolean', default: false }, 'no-guests': { type: 'boolean', default: false } },
+});
+const inCi = process.env.CI === 'true';
+const withGuests = !flags.unit && !flags['no-guests'];
+
+const total = { passed: 0, failed: 0, skipped: 0 };
+/** Steps that failed, by name. @type {string[]} */
+const failures = [];
+/** What was left out, and why. @type {string[]} */
+const skips = [];
+
+/** @param {string} title */
+function heading(title) {
+  console.log(`\n=== ${title}`);
+}
+
+/**
+ * Runs a program of node_modules; a failure is noted under `title`.
+ * @param {string} title
+ * @param {string} program
+ * @param {string[]} args
+ */
+async function step(title, program, args) {
+  heading(title);
+  const { status } = await run(process.execPath, [join(ROOT, 'node_modules', program), ...args]);
+  if (status !== 0) failures.push(title);
+}
+
+/**
+ * Runs one jest project and adds its tests to the total.
+ * @param {string} project
+ * @param {string[]} [args]
+ */
+async function jest(project, args = []) {
+  heading(`jest: ${project}`);
+  const directory = join(ROOT, '.cache', 'test-results');
+  mkdirSync(directory, { recursive: true });
+  const file = join(directory, `${project}.json`);
+  rmSync(file, { force: true });
+  const program = join(ROOT, 'node_modules', 'jest', 'bin', 'jest.js');
+  const options = ['--selectProjects', project, '--json', `--outputFile=${file}`, ...args];
+  // --json sends the machine's report to standard output too; people read standard error.
+  const { status } = await run(process.execPath, [program, ...options], { discardOutput: true });
+  const result = readResult(file);
+  if (result === null) {
+    failures.push(`jest ${project} (no result)`);
+    return;
+  }
+  total.passed += result.numPassedTests;
+  // A file that could not even be loaded has no tests to count.
+  total.failed += result.numFailedTests + result.numRuntimeErrorTestSuites;
+  total.skipped += result.numPendingTests + result.numTodoTests;
+  if (status !== 0) failures.push(`jest ${project}`);
+  for (const suite of result.testResults) {
+    const left = suite.assertionResults.filter((/** @type {{ status: string }} */ test) => test.status !== 'passed');
+    const titles = left.filter((test) => test.status !== 'failed').map((test) => test.ancestorTitles[0] ?? test.title);
+    for (const title of new Set(titles)) skips.push(`${relative(ROOT, suite.name)}: ${title}`);
+  }
+}
+
+/** @param {string} file */
+function readResult(file) {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch {
+    return null;
+  }
+}
+
+async function main() {
+  heading('set-up');
+  const available = await setUp({ guests: withGuests });
+  skips.push(...available.notes);
+  if (!flags.unit) {
+    await step('eslint', 'eslint/bin/eslint.js', ['.']);
+    await step('prettier', 'prettier/bin/prettier.cjs', ['--check', '--log-level', 'warn', '.']);
+    await step('types', 'typescript/bin/tsc', ['-p', 'tsconfig.test.json', '--noEmit']);
+  }
+  await jest('unit');
+  if (!flags.unit) await jest('conformance');
+  // One guest at a time: two would fight for the processor.
+  if (withGuests) await jest('e2e', ['--runInBand']);
+
+  heading('result');
+  for (const skip of skips) console.log(`skipped: ${skip}`);
+  if (inCi && skips.length > 0) failures.push('something was skipped, and CI=true');
+  for (const failure of failures) console.log(`failed: ${failure}`);
+  console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+  return failures.length === 0 ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error;
+  console.error(error.message);
+  process.exitCode = 1;
+}

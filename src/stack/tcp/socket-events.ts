@@ -1,0 +1,76 @@
+/** Events of the flows' sockets. */
+import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../ports';
+import {
+  F_ACK_DUE,
+  F_HOST_ERROR,
+  F_OUT_ARMED,
+  F_RDHUP,
+  F_READABLE,
+  F_REFUSED,
+  F_URGENT,
+  ST_CONNECTING,
+  ST_FREE,
+  ST_OPEN,
+  ST_SYN_RCVD,
+  ST_SYN_SENT,
+} from './flow';
+import type { TcpEngine } from './flow';
+import { resetBoth } from './close';
+import { hostConnected } from './connect';
+import { service } from './service';
+import { EPOLLPRI, reopenWindow } from './window';
+
+const SOL_SOCKET = 1;
+const SO_ERROR = 4;
+/** RFC 5681 §3.2: this many identical acknowledgements make the guest send again at once. */
+const DUP_ACKS = 3;
+
+/** Edge-triggered events of a flow's socket. */
+export function socketEvent(t: TcpEngine, flow: number, generation: number, events: number): void {
+  if (flow >= t.table.capacity || t.table.generation[flow] !== generation) return;
+  if (t.state[flow] === ST_FREE || t.fd[flow] < 0) return;
+  t.activeAt[flow] = t.clock.nowMs;
+  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) !== 0) t.flags[flow] |= F_READABLE;
+  if ((events & (EPOLLRDHUP | EPOLLHUP)) !== 0) t.flags[flow] |= F_RDHUP;
+  if ((events & EPOLLPRI) !== 0) t.flags[flow] |= F_URGENT;
+  switch (t.state[flow]) {
+    case ST_CONNECTING:
+      if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) !== 0) connectResult(t, flow, events);
+      return;
+    case ST_SYN_SENT:
+    case ST_SYN_RCVD:
+      if ((events & EPOLLERR) !== 0) resetBoth(t, flow);
+      return;
+    case ST_OPEN:
+      if ((events & EPOLLERR) !== 0) t.flags[flow] |= F_HOST_ERROR;
+      if ((events & EPOLLOUT) !== 0 && (t.flags[flow] & (F_OUT_ARMED | F_REFUSED)) !== 0) bufferRoom(t, flow);
+      service(t, flow);
+      return;
+    default:
+      return;
+  }
+}
+
+/** The outcome of the connect begun for the guest's SYN. */
+function connectResult(t: TcpEngine, flow: number, events: number): void {
+  if (t.io.getsockopt(t.fd[flow], SOL_SOCKET, SO_ERROR) !== 0 || (events & EPOLLHUP) !== 0) {
+    // Whatever the host's reason is, the guest sees its connection refused.
+    resetBoth(t, flow);
+    return;
+  }
+  hostConnected(t, flow);
+  service(t, flow);
+}
+
+/** There may be room in the send buffer again (an event, or the timer): the guest is told; the flow is to be served. */
+export function bufferRoom(t: TcpEngine, flow: number): void {
+  if (t.state[flow] !== ST_OPEN) return;
+  const refused = (t.flags[flow] & F_REFUSED) !== 0;
+  t.flags[flow] &= ~(F_OUT_ARMED | F_REFUSED);
+  reopenWindow(t, flow);
+  if (!refused) return;
+  // The guest believes that what was refused is on its way. The first acknowledgement may move the window and is then
+  // no duplicate.
+  t.flags[flow] |= F_ACK_DUE;
+  t.dupOwed[flow] = DUP_ACKS;
+}

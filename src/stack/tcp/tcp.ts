@@ -1,0 +1,114 @@
+/**
+ * TCP between the guest and host sockets: the handler that the stack dispatches to. The theory of operation is in
+ * flow.ts.
+ *
+ * | file | what |
+ * |---|---|
+ * | flow.ts | states, flags, columns, timers of a flow; theory of operation |
+ * | input.ts, ack.ts | segments from the guest (RFC 9293 §3.10.7) and their acknowledgements |
+ * | output.ts | data from sockets to the guest |
+ * | send.ts | headers; segments without data |
+ * | window.ts | the window told to the guest |
+ * | service.ts | pays what a flow owes; the ready queue |
+ * | connect.ts | new flows from both sides |
+ * | close.ts | ends of flows |
+ * | socket-events.ts, timeout.ts | events and timers |
+ */
+import type { ForwardListener } from '../config';
+import type { FlowHandler, FrameInfo, StackContext } from '../context';
+import { KEY_TCP, KEY_TCP_LISTENER } from '../context';
+import { abortHost } from './close';
+import { acceptAll, canAccept, watchListeners } from './connect';
+import { ST_FREE, TcpEngine } from './flow';
+import { flushGathered, segmentFromGuest } from './input';
+import { serveReady, serveTouched } from './service';
+import { socketEvent } from './socket-events';
+import { runTimers } from './timeout';
+
+/** A port that has buffers says so by itself; this is how long we would believe that it has none, ms. */
+const STARVED_RETRY_MS = 1000;
+
+export class TcpHandler implements FlowHandler {
+  /** Everything; for tests and dumps. */
+  readonly engine: TcpEngine;
+
+  /** `listeners`: all of the configuration's; the TCP ones are used, keyed by their index here. */
+  constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
+    this.engine = new TcpEngine(ctx, listeners);
+  }
+
+  /** Begins to accept. The epoll set must exist. */
+  start(): void {
+    watchListeners(this.engine);
+  }
+
+  fromGuest(frame: FrameInfo): number {
+    return segmentFromGuest(this.engine, frame);
+  }
+
+  endOfBatch(): void {
+    const t = this.engine;
+    flushGathered(t);
+    // The rows are not ours any more.
+    t.gatherRow = -1;
+    t.gatherEnd = -1;
+    serveTouched(t);
+  }
+
+  onSocket(kind: number, index: number, generation: number, events: number): void {
+    const t = this.engine;
+    switch (kind) {
+      case KEY_TCP:
+        socketEvent(t, index, generation, events);
+        return;
+      case KEY_TCP_LISTENER: {
+        const listener = index < t.listeners.length ? t.listeners[index] : null;
+        if (listener === null) return;
+        listener.pending = true;
+        t.acceptPending = true;
+        acceptAll(t);
+        return;
+      }
+      default:
+        return;
+    }
+  }
+
+  onGuestReady(): void {
+    this.engine.starved = false;
+    serveReady(this.engine);
+  }
+
+  /** Called once a turn, also when no timer is due: flows that used up their budget go on from here. */
+  onTimer(): void {
+    const t = this.engine;
+    runTimers(t);
+    if (t.starved && t.port.up && t.clock.nowMs - t.starvedAt >= STARVED_RETRY_MS) t.starved = false;
+    if (t.ready.length > 0 && !t.starved) serveReady(t);
+    if (t.acceptPending) acceptAll(t);
+  }
+
+  nextDeadline(): number {
+    const t = this.engine;
+    let at = t.timers.nextDeadline();
+    if (t.acceptAt !== 0 && t.acceptAt < at) at = t.acceptAt;
+    if (t.starved && t.port.up && t.ready.length > 0) at = Math.min(at, t.starvedAt + STARVED_RETRY_MS);
+    return at;
+  }
+
+  get busy(): boolean {
+    const t = this.engine;
+    return (t.ready.length > 0 && !t.starved) || canAccept(t);
+  }
+
+  reset(): void {
+    const t = this.engine;
+    for (let flow = 0; flow < t.table.capacity; flow++) {
+      if (t.state[flow] !== ST_FREE) abortHost(t, flow);
+    }
+    t.gatherFlow = -1;
+    t.gatherRow = -1;
+    t.gatherEnd = -1;
+    t.starved = false;
+  }
+}

@@ -1,0 +1,481 @@
+/**
+ * A host with UDP and ping sockets in memory: enough of Linux's rules (who gets a datagram, who may bind, how errors are
+ * reported) to test the handlers without a network. Calls that only TCP makes throw. Stricter than a kernel: using or
+ * closing a closed descriptor throws, because it is always a bug of the stack.
+ */
+import {
+  addrSlotFamily,
+  addrSlotPort,
+  addrSlotScope,
+  addrSlotWord,
+  addrSlotWrite,
+  familyOf,
+} from '../../../src/stack/address';
+import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/context';
+import type { HostIo, Rows } from '../../../src/stack/ports';
+import {
+  ADDR_SLOT_SIZE,
+  ADDR_SLOTS,
+  AF_INET,
+  AF_INET6,
+  EPOLLERR,
+  EPOLLIN,
+  MSG_PEEK,
+  MSG_TRUNC,
+  SOCK_ICMP,
+  SOCK_UDP,
+} from '../../../src/stack/ports';
+import { text, words } from './addresses';
+import type { FakeMemory } from './fake-guest-port';
+
+export const EPERM = 1;
+export const EAGAIN = 11;
+export const EACCES = 13;
+export const EINVAL = 22;
+export const EMFILE = 24;
+export const EDESTADDRREQ = 89;
+export const EADDRINUSE = 98;
+export const ENETUNREACH = 101;
+export const ECONNREFUSED = 111;
+
+export interface Address {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** What left the host's sockets. */
+export interface SentDatagram {
+  readonly fd: number;
+  readonly from: Address;
+  readonly to: Address;
+  readonly data: Uint8Array;
+  /** From control data; null: none given. */
+  readonly ttl: number | null;
+  readonly tos: number | null;
+  readonly scope: number;
+}
+
+/** One entry of a socket's error queue. */
+export interface FakeError {
+  readonly errno: number;
+  readonly origin: number;
+  readonly type: number;
+  readonly code: number;
+  readonly info?: number;
+  readonly offender: string;
+  readonly dest: Address;
+  readonly payload?: Uint8Array;
+}
+
+interface Received {
+  readonly from: Address;
+  readonly to: string;
+  readonly data: Uint8Array;
+}
+
+export class FakeSocket {
+  local: Address | null = null;
+  peer: Address | null = null;
+  scope = 0;
+  device: string | null = null;
+  readonly options = new Map<string, number>();
+  readonly queue: Received[] = [];
+  readonly errors: FakeError[] = [];
+  /** Reported by the next send or receive, as sk_err is. */
+  pendingError = 0;
+  watched: { key: number; generation: number; events: number } | null = null;
+  /** epoll edges not yet fetched. */
+  edge = 0;
+
+  constructor(
+    readonly fd: number,
+    readonly family: number,
+    readonly kind: number,
+    readonly dual: boolean,
+  ) {}
+
+  option(level: number, name: number): number | undefined {
+    return this.options.get(`${String(level)}/${String(name)}`);
+  }
+}
+
+const SO_REUSEADDR = '1/2';
+const SO_BROADCAST = '1/6';
+
+function isWildcard(address: string): boolean {
+  return address === '0.0.0.0' || address === '::';
+}
+
+export class FakeDatagramHost implements HostIo {
+  readonly rows: Rows;
+  readonly addrs = new DataView(new ArrayBuffer(ADDR_SLOTS * ADDR_SLOT_SIZE));
+  readonly tcpInfoOut = new Float64Array(12);
+  readonly memInfoOut = new Float64Array(4);
+  readonly sockErrOut = new Int32Array(6);
+  readonly msgRow = new Int32Array(MSGS_TOTAL);
+  readonly msgRows = new Int32Array(MSGS_TOTAL);
+  readonly msgLen = new Int32Array(MSGS_TOTAL);
+  readonly msgPeer = new Int32Array(MSGS_TOTAL);
+  readonly msgLocal = new Int32Array(MSGS_TOTAL);
+  readonly msgTtl = new Int32Array(MSGS_TOTAL);
+  readonly msgTos = new Int32Array(MSGS_TOTAL);
+  readonly msgSegment = new Int32Array(MSGS_TOTAL);
+  readonly scratch: DataView;
+  readonly scratchRegion: number;
+
+  // ---- the test's controls
+  readonly sockets = new Map<number, FakeSocket>();
+  readonly sent: SentDatagram[] = [];
+  /** System calls made, by name. */
+  readonly calls = new Map<string, number>();
+  /** Ports that services of the host hold without SO_REUSEADDR. */
+  readonly takenPorts = new Set<number>();
+  privileged = false;
+  maxSockets = 1000;
+  /** -errno that socket(SOCK_ICMP) returns; 0: ping sockets are allowed. */
+  pingRefused = 0;
+  /** -errno of connect by destination. */
+  readonly unreachable = new Map<string, number>();
+  readonly broadcast = new Set(['255.255.255.255']);
+  /** -errno that the next sends return, one each. */
+  readonly sendErrors: number[] = [];
+  /** UDP_SEGMENT is refused (the path's MTU is small). */
+  segmentRefused = false;
+  /** Called when a socket is about to connect: datagrams may land in between. */
+  onConnect: ((socket: FakeSocket) => void) | null = null;
+
+  readonly #memory: FakeMemory;
+  #nextFd = 100;
+  #nextPort = 40000;
+
+  constructor(memory: FakeMemory) {
+    this.#memory = memory;
+    this.rows = memory.rows;
+    this.scratchRegion = memory.add(SCRATCH_SIZE);
+    this.scratch = memory.regions[this.scratchRegion];
+  }
+
+  /** A listener opened by the control plane. `dual`: [::] with IPV6_V6ONLY off. */
+  listener(address: string, port: number, dual = false): FakeSocket {
+    const socket = this.#open(familyOf4(address), SOCK_UDP, dual);
+    socket.local = { address, port };
+    return socket;
+  }
+
+  get(fd: number): FakeSocket {
+    const socket = this.sockets.get(fd);
+    if (socket === undefined) throw new Error(`descriptor ${String(fd)} is not open`);
+    return socket;
+  }
+
+  /** A datagram arrives from the network. Returns the socket that got it, or null if nobody did. */
+  deliver(from: Address, to: Address, data: Uint8Array): FakeSocket | null {
+    let best: FakeSocket | null = null;
+    let bestScore = -1;
+    for (const s of this.sockets.values()) {
+      const score = this.#score(s, from, to);
+      if (score > bestScore) {
+        best = s;
+        bestScore = score;
+      }
+    }
+    if (best !== null) this.queue(best, from, to.address, data);
+    return best;
+  }
+
+  queue(socket: FakeSocket, from: Address, to: string, data: Uint8Array): void {
+    socket.queue.push({ from, to, data: Uint8Array.from(data) });
+    socket.edge |= EPOLLIN;
+  }
+
+  /** An ICMP error arrives for what `socket` sent. */
+  fail(socket: FakeSocket, error: FakeError): void {
+    socket.errors.push(error);
+    socket.pendingError = error.errno;
+    socket.edge |= EPOLLERR;
+  }
+
+  /** Edges since the last call, as epoll would report them: [key, generation, events]. */
+  events(): [number, number, number][] {
+    const out: [number, number, number][] = [];
+    for (const s of this.sockets.values()) {
+      if (s.watched === null || s.edge === 0) continue;
+      const state = (s.queue.length > 0 ? EPOLLIN : 0) | (s.errors.length > 0 || s.pendingError !== 0 ? EPOLLERR : 0);
+      s.edge = 0;
+      if (state !== 0) out.push([s.watched.key, s.watched.generation, state]);
+    }
+    return out;
+  }
+
+  #open(family: number, kind: number, dual: boolean): FakeSocket {
+    const socket = new FakeSocket(this.#nextFd++, family, kind, dual);
+    this.sockets.set(socket.fd, socket);
+    return socket;
+  }
+
+  #score(s: FakeSocket, from: Address, to: Address): number {
+    if (s.kind !== SOCK_UDP || s.local?.port !== to.port) return -1;
+    if (s.family !== familyOf4(to.address) && !s.dual) return -1;
+    let score = 0;
+    if (!isWildcard(s.local.address)) {
+      if (s.local.address !== to.address) return -1;
+      score += 2;
+    }
+    if (s.peer !== null) {
+      if (s.peer.address !== from.address || s.peer.port !== from.port) return -1;
+      score += 4;
+    }
+    return score;
+  }
+
+  #count(name: string): void {
+    this.calls.set(name, (this.calls.get(name) ?? 0) + 1);
+  }
+
+  #readSlot(slot: number): Address {
+    const w = Int32Array.from([0, 1, 2, 3], (i) => addrSlotWord(this.addrs, slot, i));
+    if (familyOf(w[0], w[1], w[2]) !== addrSlotFamily(this.addrs, slot)) throw new Error('slot: family does not match');
+    return { address: text(w), port: addrSlotPort(this.addrs, slot) };
+  }
+
+  #writeSlot(slot: number, a: Address, scope = 0): void {
+    const w = words(a.address);
+    addrSlotWrite(this.addrs, slot, familyOf(w[0], w[1], w[2]), a.port, scope, w[0], w[1], w[2], w[3]);
+  }
+
+  // ---- HostIo ---------------------------------------------------------------------------------------------------
+
+  socket(family: number, kind: number): number {
+    this.#count('socket');
+    if (this.sockets.size >= this.maxSockets) return -EMFILE;
+    if (kind === SOCK_ICMP && this.pingRefused !== 0) return this.pingRefused;
+    return this.#open(family, kind, false).fd;
+  }
+
+  bind(fd: number, slot: number): number {
+    const s = this.get(fd);
+    const want = this.#readSlot(slot);
+    if (addrSlotFamily(this.addrs, slot) !== s.family) return -EINVAL;
+    if (s.local !== null) return -EINVAL;
+    let port = want.port;
+    if (s.kind === SOCK_ICMP || port === 0) {
+      port = port === 0 ? this.#nextPort++ : port;
+    } else {
+      if (port < 1024 && !this.privileged) return -EACCES;
+      if (this.takenPorts.has(port)) return -EADDRINUSE;
+      for (const o of this.sockets.values()) {
+        if (o.kind !== SOCK_UDP || o.local?.port !== port) continue;
+        if (o.options.get(SO_REUSEADDR) !== 1 || s.options.get(SO_REUSEADDR) !== 1) return -EADDRINUSE;
+      }
+    }
+    s.local = { address: want.address, port };
+    return 0;
+  }
+
+  connect(fd: number, slot: number): number {
+    const s = this.get(fd);
+    const to = this.#readSlot(slot);
+    this.onConnect?.(s);
+    const error = this.unreachable.get(to.address);
+    if (error !== undefined) return error;
+    if (this.broadcast.has(to.address) && s.options.get(SO_BROADCAST) !== 1) return -EACCES;
+    s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.#nextPort++ };
+    if (isWildcard(s.local.address)) {
+      let address = s.family === AF_INET ? '198.51.100.99' : '2001:db8:99::99';
+      if (to.address.startsWith('127.') || to.address === '::1') address = to.address;
+      s.local = { address, port: s.local.port };
+    }
+    s.peer = to;
+    s.scope = addrSlotScope(this.addrs, slot);
+    return 0;
+  }
+
+  getsockname(fd: number, slot: number): number {
+    const s = this.get(fd);
+    const local = s.local ?? { address: s.family === AF_INET ? '0.0.0.0' : '::', port: 0 };
+    this.#writeSlot(slot, local);
+    return 0;
+  }
+
+  setsockopt(fd: number, level: number, name: number, value: number): number {
+    this.#count('setsockopt');
+    this.get(fd).options.set(`${String(level)}/${String(name)}`, value);
+    return 0;
+  }
+
+  bindToDevice(fd: number, ifname: string): number {
+    this.get(fd).device = ifname;
+    return 0;
+  }
+
+  close(fd: number): number {
+    this.get(fd);
+    this.sockets.delete(fd);
+    return 0;
+  }
+
+  #receive(s: FakeSocket, row: number, rowCount: number, flags: number): { n: number; from: Received | null } {
+    if (s.pendingError !== 0) {
+      const n = -s.pendingError;
+      s.pendingError = 0;
+      return { n, from: null };
+    }
+    const head = s.queue[0];
+    if (head === undefined) return { n: -EAGAIN, from: null };
+    const copied = this.#memory.scatter(row, rowCount, head.data);
+    if ((flags & MSG_PEEK) === 0) s.queue.shift();
+    // Linux's ping_recvmsg returns what was copied, whatever the flags.
+    const whole = (flags & MSG_TRUNC) !== 0 && s.kind !== SOCK_ICMP;
+    return { n: whole ? head.data.length : copied, from: head };
+  }
+
+  recv(fd: number, row: number, rowCount: number, flags: number): number {
+    this.#count('recv');
+    return this.#receive(this.get(fd), row, rowCount, flags).n;
+  }
+
+  recvMany(fd: number, first: number, count: number, flags: number): number {
+    this.#count('recvMany');
+    const s = this.get(fd);
+    for (let i = 0; i < count; i++) {
+      const m = first + i;
+      const { n, from } = this.#receive(s, this.msgRow[m], this.msgRows[m], flags);
+      if (n < 0) return i > 0 ? i : n;
+      this.msgLen[m] = n;
+      this.msgTtl[m] = -1;
+      this.msgTos[m] = -1;
+      this.msgSegment[m] = 0;
+      if (from === null) continue;
+      const linkLocal = from.from.address.startsWith('fe80:');
+      if (this.msgPeer[m] >= 0) this.#writeSlot(this.msgPeer[m], from.from, linkLocal ? 3 : 0);
+      const pktinfo = s.option(0, 8) === 1 || s.option(41, 49) === 1;
+      if (this.msgLocal[m] >= 0) {
+        if (pktinfo) this.#writeSlot(this.msgLocal[m], { address: from.to, port: 0 });
+        else addrSlotWrite(this.addrs, this.msgLocal[m], 0, 0, 0, 0, 0, 0, 0);
+      }
+    }
+    return count;
+  }
+
+  #transmit(s: FakeSocket, m: number, data: Uint8Array): number {
+    if (s.pendingError !== 0) {
+      const n = -s.pendingError;
+      s.pendingError = 0;
+      return n;
+    }
+    const injected = this.sendErrors.shift();
+    if (injected !== undefined) return injected;
+    const peer = m >= 0 && this.msgPeer[m] >= 0 ? this.#readSlot(this.msgPeer[m]) : s.peer;
+    if (peer === null) return -EDESTADDRREQ;
+    s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.#nextPort++ };
+    const source = m >= 0 && this.msgLocal[m] >= 0 ? this.#readSlot(this.msgLocal[m]).address : s.local.address;
+    const segment = m >= 0 ? this.msgSegment[m] : 0;
+    if (segment > 0 && this.segmentRefused) return -EINVAL;
+    const scope = m >= 0 && this.msgPeer[m] >= 0 ? addrSlotScope(this.addrs, this.msgPeer[m]) : s.scope;
+    const ttl = m >= 0 && this.msgTtl[m] >= 0 ? this.msgTtl[m] : null;
+    const tos = m >= 0 && this.msgTos[m] >= 0 ? this.msgTos[m] : null;
+    const step = segment > 0 ? segment : Math.max(1, data.length);
+    for (let at = 0; at < Math.max(1, data.length); at += step) {
+      const part = data.slice(at, at + step);
+      if (s.kind === SOCK_ICMP) {
+        // The kernel puts the socket's own identifier in.
+        part[4] = s.local.port >> 8;
+        part[5] = s.local.port & 0xff;
+      }
+      this.sent.push({
+        fd: s.fd,
+        from: { address: source, port: s.local.port },
+        to: peer,
+        data: part,
+        ttl,
+        tos,
+        scope,
+      });
+    }
+    return data.length;
+  }
+
+  send(fd: number, row: number, rowCount: number, _flags: number): number {
+    this.#count('send');
+    return this.#transmit(this.get(fd), -1, this.#memory.gather(row, rowCount));
+  }
+
+  sendMany(fd: number, first: number, count: number): number {
+    this.#count('sendMany');
+    const s = this.get(fd);
+    for (let i = 0; i < count; i++) {
+      const m = first + i;
+      const n = this.#transmit(s, m, this.#memory.gather(this.msgRow[m], this.msgRows[m]));
+      if (n < 0) return i > 0 ? i : n;
+      this.msgLen[m] = n;
+    }
+    return count;
+  }
+
+  recvError(fd: number, offenderSlot: number, destSlot: number, row: number, rowCount: number): number {
+    const s = this.get(fd);
+    const error = s.errors.shift();
+    if (error === undefined) return 0;
+    s.pendingError = s.errors.length > 0 ? s.errors[0].errno : 0;
+    this.#writeSlot(offenderSlot, { address: error.offender, port: 0 });
+    this.#writeSlot(destSlot, error.dest);
+    const copied = this.#memory.scatter(row, rowCount, error.payload ?? new Uint8Array(0));
+    this.sockErrOut.set([error.errno, error.origin, error.type, error.code, error.info ?? 0, copied]);
+    return 1;
+  }
+
+  checksum(row: number, rowCount: number, initial: number): number {
+    let sum = initial;
+    this.#memory.gather(row, rowCount).forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
+    while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
+    return sum;
+  }
+
+  watch(fd: number, events: number, key: number, generation: number): number {
+    const s = this.get(fd);
+    s.watched = { key, generation, events };
+    if (s.queue.length > 0) s.edge |= EPOLLIN;
+    return 0;
+  }
+
+  rewatch(): number {
+    throw new Error('not a call of UDP');
+  }
+  unwatch(): number {
+    throw new Error('not a call of UDP');
+  }
+  listen(): number {
+    throw new Error('a call of TCP');
+  }
+  accept(): number {
+    throw new Error('a call of TCP');
+  }
+  getpeername(): number {
+    throw new Error('a call of TCP');
+  }
+  getsockopt(): number {
+    throw new Error('not a call of UDP');
+  }
+  shutdown(): number {
+    throw new Error('a call of TCP');
+  }
+  abort(): number {
+    throw new Error('a call of TCP');
+  }
+  discard(): number {
+    throw new Error('a call of TCP');
+  }
+  tcpInfo(): number {
+    throw new Error('a call of TCP');
+  }
+  memInfo(): number {
+    throw new Error('a call of TCP');
+  }
+  outq(): number {
+    throw new Error('a call of TCP');
+  }
+}
+
+function familyOf4(address: string): number {
+  return address.includes(':') ? AF_INET6 : AF_INET;
+}

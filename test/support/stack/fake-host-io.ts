@@ -1,0 +1,559 @@
+/**
+ * Host sockets in memory, for tests of the stack's TCP: `HostIo` as the stack sees it, and for each socket a scripted
+ * peer (`FakeSocket`: write, read, close, reset). Semantics follow Linux where the stack depends on them: MSG_PEEK with
+ * SO_PEEK_OFF, MSG_TRUNC, reads that stop at an urgent mark, a send buffer that announces room (EPOLLOUT) at a third
+ * free and only if somebody was seen waiting, errors reported once and after the data, edges that come once.
+ *
+ * Events are queued and handed out by `nextEvent` with the readiness of that moment, as epoll does. A call on a
+ * descriptor that is not open throws: that would be a bug of the stack.
+ */
+import { addrSlotFamily, addrSlotPort, addrSlotScope, addrSlotWord, addrSlotWrite } from '../../../src/stack/address';
+import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/context';
+import {
+  ADDR_SLOTS,
+  ADDR_SLOT_SIZE,
+  AF_INET,
+  AF_INET6,
+  EPOLLERR,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  EPOLLRDHUP,
+  MEMINFO_SNDBUF,
+  MEMINFO_WMEM_QUEUED,
+  MSG_PEEK,
+} from '../../../src/stack/ports';
+import type { HostIo, Rows } from '../../../src/stack/ports';
+import { text, words } from './addresses';
+import { ByteQueue } from './byte-queue';
+import type { FakeMemory } from './fake-guest-port';
+
+export const EPOLLPRI = 2;
+export const EPERM = 1;
+export const EINTR = 4;
+export const EAGAIN = 11;
+export const EMFILE = 24;
+export const EPIPE = 32;
+export const ENETUNREACH = 101;
+export const ECONNRESET = 104;
+export const ENOTCONN = 107;
+export const ETIMEDOUT = 110;
+export const ECONNREFUSED = 111;
+export const EINPROGRESS = 115;
+
+const SOL_SOCKET = 1;
+const SO_ERROR = 4;
+const SO_PEEK_OFF = 42;
+
+export interface Endpoint {
+  readonly address: string;
+  readonly port: number;
+  readonly scope: number;
+}
+
+interface Watch {
+  events: number;
+  key: number;
+  generation: number;
+}
+
+/** One descriptor of the stack; its methods are the peer's side. */
+export class FakeSocket {
+  readonly io: FakeHostIo;
+  readonly fd: number;
+  readonly family: number;
+  /** Set while connecting and after. */
+  remote: Endpoint | null = null;
+  local: Endpoint | null = null;
+  device: string | null = null;
+  readonly options = new Map<string, number>();
+  state: 'new' | 'connecting' | 'connected' | 'listening' | 'closed' = 'new';
+  /** How the stack got rid of it. */
+  ending: 'open' | 'closed' | 'aborted' = 'open';
+  /** The stack shut down writing: the peer reads an end of stream after the last byte. */
+  writeShut = false;
+  /** The peer sent FIN. */
+  peerClosed = false;
+  error = 0;
+  peekOff = -1;
+  watch: Watch | null = null;
+  readonly receive = new ByteQueue();
+  /** Absolute position of the urgent byte in the received stream, -1 none. */
+  urgentAt = -1;
+  received = 0; // bytes the stack has consumed
+  /** Bytes the stack sent and the peer has not read. */
+  readonly sent = new ByteQueue();
+  sndbuf = 262144;
+  /** Memory taken by a queued byte (buffer heads). */
+  overhead = 1;
+  noSpace = false;
+  readonly backlog: FakeSocket[] = [];
+  sends = 0;
+
+  constructor(io: FakeHostIo, fd: number, family: number) {
+    this.io = io;
+    this.fd = fd;
+    this.family = family;
+  }
+
+  get queued(): number {
+    return Math.ceil(this.sent.length * this.overhead);
+  }
+
+  // ---- the peer's side
+
+  /** Completes the connect under way. */
+  accept(): void {
+    if (this.state !== 'connecting') throw new Error('not connecting');
+    this.state = 'connected';
+    this.edge();
+  }
+
+  /** Fails the connect under way. */
+  refuse(errno = ECONNREFUSED): void {
+    if (this.state !== 'connecting') throw new Error('not connecting');
+    this.state = 'closed';
+    this.error = errno;
+    this.edge();
+  }
+
+  write(data: Uint8Array | string): void {
+    this.receive.push(typeof data === 'string' ? Buffer.from(data) : data);
+    this.edge();
+  }
+
+  /** One byte of urgent data. */
+  writeUrgent(byte: number): void {
+    this.urgentAt = this.received + this.receive.length;
+    this.write(Uint8Array.of(byte));
+  }
+
+  /** Takes what the stack sent. */
+  read(max = Infinity): Uint8Array {
+    const data = this.sent.take(Math.min(max, this.sent.length));
+    if (this.noSpace && this.writable()) {
+      this.noSpace = false;
+      this.edge();
+    }
+    return data;
+  }
+
+  readText(): string {
+    return Buffer.from(this.read()).toString('latin1');
+  }
+
+  /** True if the peer has read all and the stream ended. */
+  get atEnd(): boolean {
+    return this.sent.length === 0 && (this.writeShut || this.ending === 'closed');
+  }
+
+  close(): void {
+    this.peerClosed = true;
+    this.edge();
+  }
+
+  reset(errno = ECONNRESET): void {
+    this.state = 'closed';
+    this.peerClosed = true;
+    this.error = errno;
+    this.edge();
+  }
+
+  // ---- readiness
+
+  writable(): boolean {
+    const free = this.sndbuf - this.queued;
+    return free > 0 && free * 2 >= this.queued;
+  }
+
+  /** As the kernel's poll: looking at a full socket makes it announce room. */
+  poll(): number {
+    let events = 0;
+    if (this.state === 'listening') return this.backlog.length > 0 ? EPOLLIN : 0;
+    if (this.state === 'connecting') return 0;
+    if (this.state === 'new') return EPOLLOUT | EPOLLHUP;
+    if (this.receive.length > 0 || this.peerClosed) events |= EPOLLIN;
+    if (this.urgentAt >= this.received) events |= EPOLLPRI;
+    if (this.peerClosed) events |= EPOLLRDHUP;
+    if (this.error !== 0) events |= EPOLLERR;
+    if (this.state === 'closed' || (this.peerClosed && this.writeShut)) events |= EPOLLHUP;
+    if (this.writable() || this.writeShut || this.state === 'closed') events |= EPOLLOUT;
+    else this.noSpace = true;
+    return events;
+  }
+
+  edge(): void {
+    if (this.watch !== null && this.ending === 'open') this.io.queueEvent(this);
+  }
+}
+
+export class FakeHostIo implements HostIo {
+  readonly rows: Rows;
+  readonly addrs = new DataView(new ArrayBuffer(ADDR_SLOTS * ADDR_SLOT_SIZE));
+  readonly tcpInfoOut = new Float64Array(16);
+  readonly memInfoOut = new Float64Array(9);
+  readonly sockErrOut = new Int32Array(8);
+  readonly msgRow = new Int32Array(MSGS_TOTAL);
+  readonly msgRows = new Int32Array(MSGS_TOTAL);
+  readonly msgLen = new Int32Array(MSGS_TOTAL);
+  readonly msgPeer = new Int32Array(MSGS_TOTAL);
+  readonly msgLocal = new Int32Array(MSGS_TOTAL);
+  readonly msgTtl = new Int32Array(MSGS_TOTAL);
+  readonly msgTos = new Int32Array(MSGS_TOTAL);
+  readonly msgSegment = new Int32Array(MSGS_TOTAL);
+  readonly scratch: DataView;
+  readonly scratchRegion: number;
+  readonly memory: FakeMemory;
+
+  /** All sockets ever opened or accepted, oldest first. */
+  readonly all: FakeSocket[] = [];
+  /** Result of the next connects: 0 at once, 'later' (call accept or refuse), or an errno. */
+  connectResult: 'later' | number = 'later';
+  /** Called for each connect under way. */
+  onConnect: ((s: FakeSocket) => void) | null = null;
+  /** Initial send buffer of sockets. */
+  sndbuf = 262144;
+  /** Descriptors that may be open at a time. */
+  maxOpen = 1000;
+  /** System calls made, by name. */
+  readonly calls = new Map<string, number>();
+  /** The next calls of this name fail with -errno. */
+  readonly failures = new Map<string, number>();
+
+  readonly #open = new Map<number, FakeSocket>();
+  readonly #events: FakeSocket[] = [];
+  #nextFd = 100;
+
+  constructor(memory: FakeMemory) {
+    this.memory = memory;
+    this.rows = memory.rows;
+    this.scratchRegion = memory.add(SCRATCH_SIZE);
+    this.scratch = memory.regions[this.scratchRegion];
+  }
+
+  // ---- the test's side ------------------------------------------------------------------------------------------
+
+  /** The socket opened last. */
+  get last(): FakeSocket {
+    const s = this.all.at(-1);
+    if (s === undefined) throw new Error('no socket was opened');
+    return s;
+  }
+
+  get openCount(): number {
+    return this.#open.size;
+  }
+
+  count(name: string): number {
+    return this.calls.get(name) ?? 0;
+  }
+
+  /** A listening socket, as the control plane would have opened it. */
+  listener(): FakeSocket {
+    const s = this.#make(AF_INET6);
+    s.state = 'listening';
+    return s;
+  }
+
+  /** A connection from outside arrives at a listener's backlog. */
+  incoming(listener: FakeSocket, address: string, port: number): FakeSocket {
+    const s = new FakeSocket(this, this.#nextFd++, address.includes(':') ? AF_INET6 : AF_INET);
+    s.sndbuf = this.sndbuf;
+    s.state = 'connected';
+    s.remote = { address, port, scope: 0 };
+    listener.backlog.push(s);
+    listener.edge();
+    return s;
+  }
+
+  queueEvent(s: FakeSocket): void {
+    if (!this.#events.includes(s)) this.#events.push(s);
+  }
+
+  get pendingEvents(): number {
+    return this.#events.length;
+  }
+
+  /** The next event: key, generation and what is ready of what is watched. Null if there is none. */
+  nextEvent(): { key: number; generation: number; events: number } | null {
+    for (;;) {
+      const s = this.#events.shift();
+      if (s === undefined) return null;
+      if (s.watch === null || s.ending !== 'open') continue;
+      const events = s.poll() & (s.watch.events | EPOLLERR | EPOLLHUP);
+      if (events !== 0) return { key: s.watch.key, generation: s.watch.generation, events };
+    }
+  }
+
+  #make(family: number): FakeSocket {
+    const s = new FakeSocket(this, this.#nextFd++, family);
+    s.sndbuf = this.sndbuf;
+    this.all.push(s);
+    this.#open.set(s.fd, s);
+    return s;
+  }
+
+  /** Counts the call; -errno if it is told to fail. */
+  #enter(name: string): number {
+    this.calls.set(name, this.count(name) + 1);
+    const errno = this.failures.get(name);
+    if (errno === undefined) return 0;
+    this.failures.delete(name);
+    return -errno;
+  }
+
+  #get(fd: number): FakeSocket {
+    const s = this.#open.get(fd);
+    if (s === undefined) throw new Error(`call on descriptor ${String(fd)}, which is not open`);
+    return s;
+  }
+
+  #endpoint(slot: number): Endpoint {
+    const w = Int32Array.from([0, 1, 2, 3], (i) => addrSlotWord(this.addrs, slot, i));
+    return { address: text(w), port: addrSlotPort(this.addrs, slot), scope: addrSlotScope(this.addrs, slot) };
+  }
+
+  // ---- HostIo ---------------------------------------------------------------------------------------------------
+
+  socket(family: number): number {
+    const r = this.#enter('socket');
+    if (r < 0) return r;
+    if (this.#open.size >= this.maxOpen) return -EMFILE;
+    return this.#make(family).fd;
+  }
+
+  bind(fd: number, slot: number): number {
+    const s = this.#get(fd);
+    const r = this.#enter('bind');
+    if (r < 0) return r;
+    s.local = this.#endpoint(slot);
+    return 0;
+  }
+
+  connect(fd: number, slot: number): number {
+    const s = this.#get(fd);
+    const r = this.#enter('connect');
+    if (r < 0) return r;
+    if (addrSlotFamily(this.addrs, slot) !== s.family) throw new Error('connect: family of the address');
+    s.remote = this.#endpoint(slot);
+    if (this.connectResult === 'later') {
+      s.state = 'connecting';
+      this.onConnect?.(s);
+      return -EINPROGRESS;
+    }
+    if (this.connectResult !== 0) return -this.connectResult;
+    s.state = 'connected';
+    this.onConnect?.(s);
+    return 0;
+  }
+
+  listen(): number {
+    throw new Error('the stack does not listen');
+  }
+
+  accept(fd: number, slot: number): number {
+    const listener = this.#get(fd);
+    const r = this.#enter('accept');
+    if (r < 0) return r;
+    if (listener.backlog.length === 0) return -EAGAIN;
+    if (this.#open.size >= this.maxOpen) return -EMFILE;
+    const s = listener.backlog.shift();
+    if (s === undefined || s.remote === null) return -EAGAIN;
+    this.all.push(s);
+    this.#open.set(s.fd, s);
+    const w = words(s.remote.address);
+    addrSlotWrite(this.addrs, slot, s.family, s.remote.port, 0, w[0], w[1], w[2], w[3]);
+    return s.fd;
+  }
+
+  getsockname(): number {
+    throw new Error('not used by TCP');
+  }
+
+  getpeername(): number {
+    throw new Error('not used by TCP');
+  }
+
+  setsockopt(fd: number, level: number, name: number, value: number): number {
+    const s = this.#get(fd);
+    const r = this.#enter('setsockopt');
+    if (r < 0) return r;
+    s.options.set(`${String(level)}.${String(name)}`, value);
+    if (level === SOL_SOCKET && name === SO_PEEK_OFF) s.peekOff = value;
+    return 0;
+  }
+
+  getsockopt(fd: number, level: number, name: number): number {
+    const s = this.#get(fd);
+    this.#enter('getsockopt');
+    if (level !== SOL_SOCKET || name !== SO_ERROR) throw new Error('getsockopt: not modelled');
+    const error = s.error;
+    s.error = 0;
+    return error;
+  }
+
+  bindToDevice(fd: number, ifname: string): number {
+    const r = this.#enter('bindToDevice');
+    if (r < 0) return r;
+    this.#get(fd).device = ifname;
+    return 0;
+  }
+
+  shutdown(fd: number, how: number): number {
+    const s = this.#get(fd);
+    const r = this.#enter('shutdown');
+    if (r < 0) return r;
+    if (how !== 1) throw new Error('the stack only shuts down writing');
+    if (s.state !== 'connected') return -ENOTCONN;
+    s.writeShut = true;
+    s.edge(); // a state change wakes pollers
+    return 0;
+  }
+
+  close(fd: number): number {
+    const s = this.#get(fd);
+    this.#enter('close');
+    this.#open.delete(fd);
+    // Linux answers unread data, or data to come, with a reset.
+    s.ending = s.receive.length > 0 && s.state === 'connected' ? 'aborted' : 'closed';
+    return 0;
+  }
+
+  abort(fd: number): number {
+    const s = this.#get(fd);
+    this.#enter('abort');
+    this.#open.delete(fd);
+    s.ending = 'aborted';
+    return 0;
+  }
+
+  recv(fd: number, row: number, rowCount: number, flags: number): number {
+    const s = this.#get(fd);
+    const r = this.#enter('recv');
+    if (r < 0) return r;
+    if (rowCount < 1 || rowCount > 1024) throw new Error(`recv: ${String(rowCount)} rows`);
+    if (flags !== MSG_PEEK) throw new Error('the stack only peeks');
+    let room = 0;
+    for (let i = row; i < row + rowCount; i++) room += this.rows.length[i];
+    if (room === 0) throw new Error('recv of nothing');
+    const skip = Math.max(0, s.peekOff);
+    const n = this.#readable(s, skip, room);
+    if (n === 0) return this.#nothing(s);
+    this.memory.scatter(row, rowCount, s.receive.peek(skip, n));
+    if (s.peekOff >= 0) s.peekOff += n;
+    return n;
+  }
+
+  /** How far a read of `max` bytes from `skip` on gets: not across the urgent mark. */
+  #readable(s: FakeSocket, skip: number, max: number): number {
+    const n = Math.max(0, Math.min(max, s.receive.length - skip));
+    const mark = s.urgentAt - s.received - skip;
+    return mark > 0 && mark < n ? mark : n;
+  }
+
+  #nothing(s: FakeSocket): number {
+    if (s.error !== 0) {
+      const error = s.error;
+      s.error = 0;
+      return -error;
+    }
+    return s.peerClosed ? 0 : -EAGAIN;
+  }
+
+  discard(fd: number, bytes: number): number {
+    const s = this.#get(fd);
+    const r = this.#enter('discard');
+    if (r < 0) return r;
+    const n = this.#readable(s, 0, bytes);
+    if (n === 0) return this.#nothing(s);
+    s.receive.drop(n);
+    s.received += n;
+    if (s.peekOff >= 0) s.peekOff = Math.max(0, s.peekOff - n);
+    return n;
+  }
+
+  send(fd: number, row: number, rowCount: number, flags: number): number {
+    const s = this.#get(fd);
+    const r = this.#enter('send');
+    if (r < 0) return r;
+    if (rowCount < 1 || rowCount > 1024) throw new Error(`send: ${String(rowCount)} rows`);
+    if (flags !== 0) throw new Error('send: flags');
+    s.sends++;
+    if (s.error !== 0) {
+      const error = s.error;
+      s.error = 0;
+      return -error;
+    }
+    if (s.state !== 'connected' || s.writeShut) return -EPIPE;
+    const data = this.memory.gather(row, rowCount);
+    const n = Math.min(data.length, Math.max(0, Math.floor((s.sndbuf - s.queued) / s.overhead)));
+    if (n < data.length) s.noSpace = true;
+    if (n === 0) return -EAGAIN;
+    s.sent.push(data.subarray(0, n));
+    return n;
+  }
+
+  recvMany(): number {
+    throw new Error('not used by TCP');
+  }
+
+  sendMany(): number {
+    throw new Error('not used by TCP');
+  }
+
+  recvError(): number {
+    throw new Error('not used by TCP');
+  }
+
+  tcpInfo(fd: number): number {
+    this.#get(fd);
+    return -EPERM;
+  }
+
+  memInfo(fd: number): number {
+    const s = this.#get(fd);
+    const r = this.#enter('memInfo');
+    if (r < 0) return r;
+    this.memInfoOut.fill(0);
+    this.memInfoOut[MEMINFO_SNDBUF] = s.sndbuf;
+    this.memInfoOut[MEMINFO_WMEM_QUEUED] = s.queued;
+    return 0;
+  }
+
+  outq(fd: number): number {
+    this.#enter('outq');
+    return this.#get(fd).sent.length;
+  }
+
+  checksum(row: number, rowCount: number, initial: number): number {
+    this.#enter('checksum');
+    let sum = initial;
+    this.memory.gather(row, rowCount).forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
+    while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
+    return sum;
+  }
+
+  watch(fd: number, events: number, key: number, generation: number): number {
+    const s = this.#get(fd);
+    const r = this.#enter('watch');
+    if (r < 0) return r;
+    if (s.watch !== null) throw new Error('watched twice');
+    s.watch = { events, key, generation };
+    if (s.poll() !== 0) this.queueEvent(s);
+    return 0;
+  }
+
+  rewatch(fd: number, events: number, key: number, generation: number): number {
+    const s = this.#get(fd);
+    this.#enter('rewatch');
+    if (s.watch === null) throw new Error('rewatch of what is not watched');
+    s.watch = { events, key, generation };
+    if (s.poll() !== 0) this.queueEvent(s);
+    return 0;
+  }
+
+  unwatch(fd: number): number {
+    this.#get(fd).watch = null;
+    return 0;
+  }
+}

@@ -1,0 +1,531 @@
+/**
+ * TCP of the stack between a scripted guest and scripted host sockets, in the manner of packetdrill: the test sends
+ * segments as the guest, acts as the host's peer, moves the clock, and looks at each segment that comes back. Parsing
+ * and building share no code with src/stack/wire. Every frame to the guest is checked: lengths, both checksums, the
+ * addresses' direction.
+ */
+import type { ForwardListener, Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
+import type { FlowHandler, StackContext } from '../../../src/stack/context';
+import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
+import type { DropName } from '../../../src/stack/counters';
+import { createLinkState } from '../../../src/stack/link';
+import { Stack } from '../../../src/stack/stack';
+import { TcpHandler } from '../../../src/stack/tcp/tcp';
+import { ip } from './addresses';
+import { FakeClock } from './fake-clock';
+import { FakeGuestPort, FakeMemory } from './fake-guest-port';
+import type { FakeGuestPortOptions, FakeVnet } from './fake-guest-port';
+import { FakeHostIo } from './fake-host-io';
+import type { FakeSocket } from './fake-host-io';
+import { FakeRandom } from './fake-random';
+import { internetChecksum } from './link-rig';
+import { stackConfig } from './stack-config';
+
+const FIN = 1;
+const SYN = 2;
+const RST = 4;
+const PSH = 8;
+const ACK = 16;
+const URG = 32;
+
+/** A segment the guest sends. Numbers are as on the wire (uint32). */
+export interface GuestSegment {
+  readonly src?: string;
+  readonly dst?: string;
+  readonly sport?: number;
+  readonly dport?: number;
+  readonly seq?: number;
+  readonly ack?: number;
+  /** As tcpdump writes them: S F R P U and . for ACK. */
+  readonly flags: string;
+  readonly win?: number;
+  readonly urgent?: number;
+  readonly mss?: number;
+  readonly ws?: number;
+  /** Raw option bytes, in place of mss and ws. */
+  readonly options?: Uint8Array;
+  readonly payload?: Uint8Array | string;
+  readonly vnet?: FakeVnet;
+  readonly badChecksum?: boolean;
+  /** Header length field, if not the true one. */
+  readonly dataOffset?: number;
+}
+
+/** A segment the guest received. */
+export interface Segment {
+  readonly src: string;
+  readonly dst: string;
+  readonly sport: number;
+  readonly dport: number;
+  readonly seq: number;
+  readonly ack: number;
+  readonly flags: string;
+  /** Window field, not scaled. */
+  readonly win: number;
+  readonly mss: number | null;
+  readonly ws: number | null;
+  readonly payload: Uint8Array;
+  readonly gsoType: number;
+  readonly gsoSize: number;
+  readonly frameLen: number;
+}
+
+export function flagText(bits: number): string {
+  let s = '';
+  if ((bits & FIN) !== 0) s += 'F';
+  if ((bits & SYN) !== 0) s += 'S';
+  if ((bits & RST) !== 0) s += 'R';
+  if ((bits & PSH) !== 0) s += 'P';
+  if ((bits & URG) !== 0) s += 'U';
+  return (bits & ACK) !== 0 ? `${s}.` : s;
+}
+
+function flagBits(flags: string): number {
+  const bits: Record<string, number> = { F: FIN, S: SYN, R: RST, P: PSH, U: URG, '.': ACK };
+  let sum = 0;
+  for (const c of flags) sum |= bits[c];
+  return sum;
+}
+
+function be16(v: number): number[] {
+  return [(v >>> 8) & 255, v & 255];
+}
+
+function be32(v: number): number[] {
+  return [(v >>> 24) & 255, (v >>> 16) & 255, (v >>> 8) & 255, v & 255];
+}
+
+/** Address text to bytes, remembered: property tests build many frames. */
+const addressCache = new Map<string, Uint8Array>();
+function addressOf(address: string): Uint8Array {
+  let b = addressCache.get(address);
+  if (b === undefined) {
+    b = ip(address);
+    addressCache.set(address, b);
+  }
+  return b;
+}
+
+function addressText(b: Uint8Array): string {
+  if (b.length === 4) return b.join('.');
+  for (const [name, value] of addressCache) if (value.length === 16 && Buffer.compare(value, b) === 0) return name;
+  return Buffer.from(b).toString('hex');
+}
+
+const OUR_MAC = [0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55];
+const GUEST_MAC = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+
+/** The Ethernet frame of a segment. */
+export function guestFrame(s: GuestSegment): Uint8Array {
+  const src = addressOf(s.src ?? '192.0.2.10');
+  const dst = addressOf(s.dst ?? '198.51.100.7');
+  const payload = typeof s.payload === 'string' ? Buffer.from(s.payload) : (s.payload ?? new Uint8Array(0));
+  const options: number[] = [];
+  if (s.options !== undefined) options.push(...s.options);
+  if (s.mss !== undefined) options.push(2, 4, ...be16(s.mss));
+  if (s.ws !== undefined) options.push(1, 3, 3, s.ws);
+  while (options.length % 4 !== 0) options.push(0);
+  const header = [
+    ...be16(s.sport ?? 40000),
+    ...be16(s.dport ?? 80),
+    ...be32(s.seq ?? 0),
+    ...be32(s.ack ?? 0),
+    ((s.dataOffset ?? (20 + options.length) / 4) & 15) << 4,
+    flagBits(s.flags),
+    ...be16(s.win ?? 65535),
+    0,
+    0,
+    ...be16(s.urgent ?? 0),
+    ...options,
+  ];
+  const l4 = new Uint8Array(header.length + payload.length);
+  l4.set(header);
+  l4.set(payload, header.length);
+  const v4 = src.length === 4;
+  const pseudo = v4 ? [...src, ...dst, 0, 6, ...be16(l4.length)] : [...src, ...dst, ...be32(l4.length), 0, 0, 0, 6];
+  const sum = fold(sumOf(Uint8Array.from(pseudo)) + sumOf(l4));
+  l4.set(be16((~sum & 0xffff) ^ (s.badChecksum === true ? 1 : 0)), 16);
+  let l3: number[];
+  if (v4) {
+    l3 = [0x45, 0, ...be16(20 + l4.length), 0, 0, 0x40, 0, 64, 6, 0, 0, ...src, ...dst];
+    l3.splice(10, 2, ...be16(internetChecksum(Uint8Array.from(l3))));
+  } else {
+    l3 = [0x60, 0, 0, 0, ...be16(l4.length), 6, 64, ...src, ...dst];
+  }
+  const frame = new Uint8Array(14 + l3.length + l4.length);
+  frame.set([...OUR_MAC, ...GUEST_MAC, ...(v4 ? [8, 0] : [0x86, 0xdd]), ...l3]);
+  frame.set(l4, 14 + l3.length);
+  return frame;
+}
+
+function sumOf(b: Uint8Array): number {
+  let sum = 0;
+  for (let i = 0; i + 1 < b.length; i += 2) sum += b[i] * 256 + b[i + 1];
+  return b.length % 2 === 1 ? sum + b[b.length - 1] * 256 : sum;
+}
+
+function fold(sum: number): number {
+  while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
+  return sum;
+}
+
+/** Parses and verifies a frame to the guest; throws on anything wrong. */
+export function parseFrame(bytes: Uint8Array, gsoType = 0, gsoSize = 0): Segment {
+  const v = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const v4 = v.getUint16(12) === 0x0800;
+  if (!v4 && v.getUint16(12) !== 0x86dd) throw new Error('not IP');
+  const l4 = v4 ? 34 : 54;
+  const end = v4 ? 14 + v.getUint16(16) : 54 + v.getUint16(18);
+  if (end > bytes.length) throw new Error('IP length beyond the frame');
+  if (bytes.length > end && bytes.length !== 60) throw new Error('bytes after the packet');
+  if (v4 && internetChecksum(bytes.subarray(14, 34)) !== 0) throw new Error('IPv4 header checksum');
+  const protocol = v4 ? bytes[23] : bytes[20];
+  if (protocol !== 6) throw new Error(`protocol ${String(protocol)}`);
+  const src = v4 ? bytes.subarray(26, 30) : bytes.subarray(22, 38);
+  const dst = v4 ? bytes.subarray(30, 34) : bytes.subarray(38, 54);
+  const tcp = bytes.subarray(l4, end);
+  const pseudo = v4 ? [...src, ...dst, 0, 6, ...be16(tcp.length)] : [...src, ...dst, ...be32(tcp.length), 0, 0, 0, 6];
+  if (fold(sumOf(Uint8Array.from(pseudo)) + sumOf(tcp)) !== 0xffff) throw new Error('TCP checksum');
+  const headerLen = (tcp[12] >> 4) * 4;
+  if (headerLen < 20 || headerLen > tcp.length) throw new Error('TCP data offset');
+  let mss: number | null = null;
+  let ws: number | null = null;
+  for (let i = 20; i < headerLen;) {
+    const kind = tcp[i];
+    if (kind === 0) break;
+    if (kind === 1) {
+      i++;
+      continue;
+    }
+    if (kind === 2) mss = tcp[i + 2] * 256 + tcp[i + 3];
+    else if (kind === 3) ws = tcp[i + 2];
+    else throw new Error(`unexpected option ${String(kind)}`);
+    i += tcp[i + 1];
+  }
+  return {
+    src: addressText(src),
+    dst: addressText(dst),
+    sport: v.getUint16(l4),
+    dport: v.getUint16(l4 + 2),
+    seq: v.getUint32(l4 + 4),
+    ack: v.getUint32(l4 + 8),
+    flags: flagText(tcp[13]),
+    win: v.getUint16(l4 + 14),
+    mss,
+    ws,
+    payload: tcp.slice(headerLen),
+    gsoType,
+    gsoSize,
+    frameLen: end,
+  };
+}
+
+/** A handler for the protocols a test does not use. */
+export function idleHandler(): FlowHandler {
+  return {
+    fromGuest: (frame) => frame.row,
+    endOfBatch: () => undefined,
+    onSocket: () => undefined,
+    onGuestReady: () => undefined,
+    onTimer: () => undefined,
+    nextDeadline: () => Infinity,
+    busy: false,
+    reset: () => undefined,
+  };
+}
+
+export interface TcpRigOptions {
+  readonly config?: Partial<StackConfig>;
+  readonly ip4?: Partial<Ip4Config> | null;
+  readonly ip6?: Partial<Ip6Config> | null;
+  readonly port?: FakeGuestPortOptions;
+  readonly seed?: number;
+  /** Forwarded ports. Each gets a fake listener. */
+  readonly forward?: readonly { port: number; targetPort?: number; targetAddr?: string }[];
+}
+
+export class TcpRig {
+  readonly memory = new FakeMemory();
+  readonly port: FakeGuestPort;
+  readonly host: FakeHostIo;
+  readonly clock = new FakeClock();
+  readonly random: FakeRandom;
+  readonly ctx: StackContext;
+  readonly tcp: TcpHandler;
+  readonly stack: Stack;
+  readonly listeners: FakeSocket[] = [];
+  readonly logs: string[] = [];
+  turns = 0;
+
+  constructor(o: TcpRigOptions = {}) {
+    this.port = new FakeGuestPort({ memory: this.memory, memorySize: 8 << 20, ...o.port });
+    this.host = new FakeHostIo(this.memory);
+    this.random = new FakeRandom(o.seed ?? 1);
+    const config = stackConfig({ mtu: 1500, ...o.config }, o.ip4, o.ip6);
+    this.ctx = {
+      config,
+      port: this.port,
+      io: this.host,
+      clock: this.clock,
+      random: this.random,
+      counters: new Float64Array(COUNTERS),
+      link: createLinkState(config),
+      log: (level, message) => this.logs.push(`${level} ${message}`),
+    };
+    const forwards = (o.forward ?? []).map((f): ForwardListener => {
+      const s = this.host.listener();
+      this.listeners.push(s);
+      return {
+        fd: s.fd,
+        protocol: 'tcp',
+        family: 'dual',
+        port: f.port,
+        targetPort: f.targetPort ?? f.port,
+        targetAddr: f.targetAddr === undefined ? null : ip(f.targetAddr),
+      };
+    });
+    this.tcp = new TcpHandler(this.ctx, forwards);
+    this.stack = new Stack(this.ctx, { tcp: this.tcp, udp: idleHandler(), icmp: idleHandler() });
+    this.stack.start();
+  }
+
+  /** One turn of the data plane's loop, as src/dataplane does it. Returns true if another should follow at once. */
+  turn(): boolean {
+    this.turns++;
+    for (let n = this.host.pendingEvents; n > 0; n--) {
+      const e = this.host.nextEvent();
+      if (e !== null) this.stack.onSocket(e.key, e.generation, e.events);
+    }
+    const more = this.port.pending > 0 && this.stack.fromGuest(256);
+    if (this.#posted) {
+      this.#posted = false;
+      this.stack.onGuestReady();
+    }
+    this.stack.onTimer();
+    this.port.flush();
+    if (this.port.reservedCount !== 0) throw new Error('a reservation was left behind');
+    return more || this.stack.busy || this.host.pendingEvents > 0 || this.port.pending > 0;
+  }
+
+  /** Turns until nothing more happens by itself. */
+  settle(): void {
+    for (let n = 0; this.turn(); n++) if (n > 10_000) throw new Error('the stack spins');
+  }
+
+  #posted = false;
+
+  /** The guest posts receive buffers. */
+  post(n: number): void {
+    this.port.post(n);
+    this.#posted = true;
+    this.settle();
+  }
+
+  /** Segments in one batch, then turns until all is done. */
+  guest(...segments: GuestSegment[]): void {
+    for (const s of segments) this.port.inject(guestFrame(s), s.vnet);
+    this.settle();
+  }
+
+  /** Time passes, timers firing when due. */
+  wait(ms: number): void {
+    const end = this.clock.nowMs + ms;
+    this.settle();
+    for (;;) {
+      const next = Math.max(this.clock.nowMs + 1, Math.ceil(this.stack.nextDeadline()));
+      if (next > end) break;
+      this.clock.advance(next - this.clock.nowMs);
+      this.settle();
+    }
+    this.clock.advance(end - this.clock.nowMs);
+    this.settle();
+  }
+
+  /** Takes the segments sent to the guest so far. */
+  sent(): Segment[] {
+    return this.port.sentFrames().map((f) => parseFrame(f.bytes, f.gsoType, f.gsoSize));
+  }
+
+  /** Takes exactly one segment. */
+  one(): Segment {
+    const all = this.sent();
+    if (all.length !== 1) throw new Error(`expected one segment, got: ${all.map(describe).join(' | ') || 'none'}`);
+    return all[0];
+  }
+
+  /** The host does what the test told it, then turns. */
+  act(f: () => void): void {
+    f();
+    this.settle();
+  }
+
+  drops(name: DropName): number {
+    return this.ctx.counters[C_DROPS + DROP_NAMES.indexOf(name)];
+  }
+
+  counter(index: number): number {
+    return this.ctx.counters[index];
+  }
+}
+
+/** A segment as one line, sequence numbers as they are. */
+export function describe(s: Segment): string {
+  return `${s.flags} seq ${String(s.seq)} ack ${String(s.ack)} win ${String(s.win)} len ${String(s.payload.length)}`;
+}
+
+export function payloadText(s: Segment): string {
+  return Buffer.from(s.payload).toString('latin1');
+}
+
+/** Bytes in which every position can be told: repeats only after 251 × 256. */
+export function pattern(length: number, start = 0): Uint8Array {
+  const out = new Uint8Array(length);
+  for (let i = 0; i < length; i++) {
+    const p = start + i;
+    out[i] = (p % 251) ^ ((p >>> 8) & 255);
+  }
+  return out;
+}
+
+export const GUEST_ISN = 0x10000000;
+
+/** An open connection as the guest sees it: what it sends and acknowledges next, relative to both initial numbers. */
+export class Connection {
+  readonly rig: TcpRig;
+  readonly socket: FakeSocket;
+  readonly sport: number;
+  readonly dport: number;
+  readonly src: string;
+  readonly dst: string;
+  /** Next sequence number of the guest; initial number of the stack plus one. */
+  seq: number;
+  readonly base: number;
+  guestBase: number;
+  ack: number;
+  win = 65535;
+
+  constructor(
+    rig: TcpRig,
+    socket: FakeSocket,
+    o: { src: string; dst: string; sport: number; dport: number; seq: number; ack: number },
+  ) {
+    this.rig = rig;
+    this.socket = socket;
+    this.src = o.src;
+    this.dst = o.dst;
+    this.sport = o.sport;
+    this.dport = o.dport;
+    this.seq = o.seq;
+    this.guestBase = o.seq;
+    this.ack = o.ack;
+    this.base = o.ack;
+  }
+
+  /** A segment of this connection with the current numbers, unless told otherwise. `seq` does not advance. */
+  segment(s: Partial<GuestSegment> & { flags: string }): GuestSegment {
+    return {
+      src: this.src,
+      dst: this.dst,
+      sport: this.sport,
+      dport: this.dport,
+      seq: this.seq,
+      ack: this.ack,
+      win: this.win,
+      ...s,
+    };
+  }
+
+  /** Sends payload in one segment and moves on. */
+  send(payload: Uint8Array | string, flags = 'P.'): void {
+    this.rig.guest(this.segment({ flags, payload }));
+    this.seq = (this.seq + payload.length + (flags.includes('F') ? 1 : 0)) >>> 0;
+  }
+
+  /** Sends a segment without payload. */
+  flags(flags: string, over: Partial<GuestSegment> = {}): void {
+    this.rig.guest(this.segment({ flags, ...over }));
+    if (flags.includes('F')) this.seq = (this.seq + 1) >>> 0;
+  }
+
+  /** Acknowledges `n` bytes more. */
+  acknowledge(n: number): void {
+    this.ack = (this.ack + n) >>> 0;
+    this.flags('.');
+  }
+
+  /** Segments the guest received, with numbers relative to the start of the data in each direction. */
+  received(): { seq: number; ack: number; flags: string; len: number; win: number; text: string }[] {
+    return this.rig.sent().map((s) => ({
+      seq: (s.seq - this.base) | 0,
+      ack: s.flags.includes('.') ? (s.ack - this.guestBase) | 0 : 0,
+      flags: s.flags,
+      len: s.payload.length,
+      win: s.win,
+      text: payloadText(s),
+    }));
+  }
+}
+
+export interface OpenOptions {
+  readonly v6?: boolean;
+  readonly mss?: number;
+  readonly ws?: number | null;
+  readonly win?: number;
+  readonly sport?: number;
+  readonly dport?: number;
+  readonly isn?: number;
+}
+
+/** Opens a connection from the guest; leaves nothing in `sent`. */
+export function openFromGuest(rig: TcpRig, o: OpenOptions = {}): Connection {
+  const src = o.v6 === true ? '2001:db8::10' : '192.0.2.10';
+  const dst = o.v6 === true ? '2001:db8:1::7' : '198.51.100.7';
+  const sport = o.sport ?? 40000;
+  const dport = o.dport ?? 80;
+  const isn = o.isn ?? GUEST_ISN;
+  const ends = { src, dst, sport, dport };
+  rig.guest({
+    ...ends,
+    flags: 'S',
+    seq: isn,
+    win: o.win ?? 65535,
+    mss: o.mss ?? 1460,
+    ...(o.ws === null ? {} : { ws: o.ws ?? 7 }),
+  });
+  const socket = rig.host.last;
+  if (socket.state === 'connecting')
+    rig.act(() => {
+      socket.accept();
+    });
+  const synAck = rig.one();
+  if (synAck.flags !== 'S.') throw new Error(`not a SYN-ACK: ${describe(synAck)}`);
+  const c = new Connection(rig, socket, { ...ends, seq: (isn + 1) >>> 0, ack: (synAck.seq + 1) >>> 0 });
+  if (o.win !== undefined) c.win = o.win;
+  c.flags('.');
+  if (rig.port.sentFrames().length !== 0) throw new Error('the handshake was answered by more than a SYN-ACK');
+  return c;
+}
+
+/** Opens a connection from the host through listener 0; leaves nothing in `sent`. */
+export function openFromHost(rig: TcpRig, o: OpenOptions & { from?: string; port?: number } = {}): Connection {
+  const socket = rig.host.incoming(rig.listeners[0], o.from ?? '203.0.113.5', o.port ?? 51000);
+  rig.settle();
+  const syn = rig.one();
+  if (syn.flags !== 'S') throw new Error(`not a SYN: ${describe(syn)}`);
+  const isn = o.isn ?? GUEST_ISN;
+  const c = new Connection(rig, socket, {
+    src: syn.dst,
+    dst: syn.src,
+    sport: syn.dport,
+    dport: syn.sport,
+    seq: isn,
+    ack: (syn.seq + 1) >>> 0,
+  });
+  if (o.win !== undefined) c.win = o.win;
+  rig.guest(c.segment({ flags: 'S.', mss: o.mss ?? 1460, ...(o.ws === null ? {} : { ws: o.ws ?? 7 }) }));
+  const ack = rig.one();
+  if (ack.flags !== '.' || ack.ack !== (isn + 1) >>> 0) throw new Error(`not the handshake's ACK: ${describe(ack)}`);
+  c.seq = (isn + 1) >>> 0;
+  c.guestBase = c.seq;
+  return c;
+}

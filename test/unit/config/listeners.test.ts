@@ -1,0 +1,204 @@
+import { readdirSync } from 'node:fs';
+import { release } from 'node:os';
+import { createServer, connect, type Server } from 'node:net';
+import {
+  closeListeners,
+  openListeners,
+  type ListenerOptions,
+  type OpenedListeners,
+} from '../../../src/config/listeners';
+import { parsePortSpec, type PortRule } from '../../../src/config/port-spec';
+import { probePeekOff } from '../../../src/config/peek-off';
+import { readHostNetwork } from '../../../src/config/netlink';
+import { loadNative } from '../../../src/native';
+import { addrSlotPort, addrSlotWord } from '../../../src/stack/address';
+import { AF_INET, AF_INET6 } from '../../../src/stack/ports';
+
+const native = loadNative();
+const EPHEMERAL = { first: 32768, last: 60999 };
+const BOTH: ListenerOptions = { v4: true, v6: true, freebind: false, maxWeak: 1000 };
+
+let opened: OpenedListeners | null = null;
+let server: Server | null = null;
+
+afterEach(async () => {
+  if (opened !== null) closeListeners(native, opened.listeners);
+  opened = null;
+  const closing = server;
+  server = null;
+  if (closing !== null) await new Promise((resolve) => closing.close(resolve));
+});
+
+function rules(protocol: 'tcp' | 'udp', spec: string): PortRule[] {
+  return parsePortSpec(protocol, spec, EPHEMERAL, `-${protocol[0]} ${spec}`) ?? [];
+}
+
+function open(list: readonly PortRule[], change: Partial<ListenerOptions> = {}): OpenedListeners {
+  opened = openListeners(native, list, { ...BOTH, ...change });
+  return opened;
+}
+
+const openFiles = (): number => readdirSync('/proc/self/fd').length;
+
+/** A TCP port that is free on every address at this moment. */
+async function freePort(): Promise<number> {
+  const probe = createServer();
+  await new Promise<void>((resolve) => probe.listen(0, '::', resolve));
+  const { port } = probe.address() as { port: number };
+  await new Promise((resolve) => probe.close(resolve));
+  return port;
+}
+
+function reach(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host, port });
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => {
+      resolve(false);
+    });
+  });
+}
+
+describe('on this host', () => {
+  test('no address: one socket for both families', async () => {
+    const port = await freePort();
+    const { listeners } = open(rules('tcp', `${port}:22`));
+    expect(listeners).toEqual([
+      { fd: expect.any(Number) as number, protocol: 'tcp', family: 'dual', port, targetPort: 22, targetAddr: null },
+    ]);
+    expect(await reach('127.0.0.1', port)).toBe(true);
+    expect(await reach('::1', port)).toBe(true);
+  });
+
+  test.each([
+    [{ v6: false }, 'v4', true, false],
+    [{ v4: false }, 'v6', false, true],
+  ])('with %j only that family', async (change, family, v4, v6) => {
+    const port = await freePort();
+    expect(open(rules('tcp', String(port)), change).listeners[0].family).toBe(family);
+    expect(await reach('127.0.0.1', port)).toBe(v4);
+    expect(await reach('::1', port)).toBe(v6);
+  });
+
+  test('an address and a device narrow it down', async () => {
+    const port = await freePort();
+    expect(open(rules('tcp', `127.0.0.1%lo/${port}`)).listeners[0].family).toBe('v4');
+    expect(await reach('127.0.0.1', port)).toBe(true);
+    expect(await reach('127.0.0.2', port)).toBe(false);
+    expect(await reach('::1', port)).toBe(false);
+  });
+
+  test('UDP asks for the local address and for errors', async () => {
+    const port = await freePort();
+    const { listeners } = open(rules('udp', String(port)));
+    expect(native.getsockopt(listeners[0].fd, 41, 49)).toBe(1);
+    expect(native.getsockopt(listeners[0].fd, 41, 25)).toBe(1);
+    expect(native.getsockopt(listeners[0].fd, 0, 8)).toBe(1);
+    expect(native.getsockname(listeners[0].fd, 0)).toBe(0);
+    expect(addrSlotPort(native.addrs, 0)).toBe(port);
+    expect([0, 1, 2, 3].map((i) => addrSlotWord(native.addrs, 0, i))).toEqual([0, 0, 0, 0]);
+  });
+
+  test('a port that is taken ends the start and leaves nothing open', async () => {
+    server = createServer();
+    await new Promise<void>((resolve) => server?.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as { port: number };
+    const before = openFiles();
+    const other = await freePort();
+    expect(() => open(rules('tcp', `${other},${port}`))).toThrow(
+      `-t ${other},${port}: cannot bind port ${port}: address already in use`,
+    );
+    expect(openFiles()).toBe(before);
+  });
+
+  test('a device that does not exist', async () => {
+    const port = await freePort();
+    expect(() => open(rules('tcp', `%nosuchdev/${port}`))).toThrow(/cannot bind port .*: no such device/);
+  });
+
+  test('an address that the host lacks needs --freebind', async () => {
+    const port = await freePort();
+    const list = rules('tcp', `192.0.2.213/${port}`);
+    expect(() => open(list)).toThrow(/address not available/);
+    expect(open(list, { freebind: true }).listeners).toHaveLength(1);
+  });
+
+  test("a live dump of this host's network has its loopback", () => {
+    const network = readHostNetwork(native);
+    expect(network.links.find((link) => link.name === 'lo')?.index).toBe(1);
+    expect(network.addresses.some((a) => a.index === 1 && a.addr.join('.') === '127.0.0.1')).toBe(true);
+  });
+
+  test("SO_PEEK_OFF on TCP is what the kernel's version promises", () => {
+    const before = openFiles();
+    const [major, minor] = release().split('.').map(Number);
+    // Linux 6.9 brought it, 6.10 for IPv6.
+    if (major > 6 || (major === 6 && minor >= 10)) {
+      expect(probePeekOff(native, AF_INET)).toBe(true);
+      expect(probePeekOff(native, AF_INET6)).toBe(true);
+    } else if (major < 6 || minor < 9) {
+      expect(probePeekOff(native, AF_INET)).toBe(false);
+    }
+    expect(openFiles()).toBe(before);
+  });
+});
+
+describe('weak rules', () => {
+  test('ports that are taken are left out and counted', async () => {
+    server = createServer();
+    await new Promise<void>((resolve) => server?.listen(0, '::', resolve));
+    const { port } = server.address() as { port: number };
+    const weak = rules('tcp', `${port}-${port + 1}`).map((rule) => ({ ...rule, weak: true }));
+    const { listeners, skipped } = open(weak);
+    expect(listeners.map((listener) => listener.port)).toEqual([port + 1]);
+    expect([...skipped.values()]).toEqual([1]);
+  });
+
+  test('an option none of whose ports can be bound is an error', async () => {
+    server = createServer();
+    await new Promise<void>((resolve) => server?.listen(0, '::', resolve));
+    const { port } = server.address() as { port: number };
+    const weak = rules('tcp', String(port)).map((rule) => ({ ...rule, weak: true }));
+    expect(() => open(weak)).toThrow(/already in use/);
+  });
+
+  test('they leave descriptors for connections', async () => {
+    const port = await freePort();
+    const weak = rules('udp', `${port}-${Math.min(65535, port + 9)}`).map((rule) => ({ ...rule, weak: true }));
+    const { listeners, skipped } = open(weak, { maxWeak: 4 });
+    expect(listeners).toHaveLength(4);
+    expect([...skipped.values()]).toEqual([weak[0].last - weak[0].first + 1 - 4]);
+  });
+});
+
+test('a port below 1024 that may not be bound says what it needs', () => {
+  const io = { ...fakeIo(), bind: () => -13 };
+  expect(() => openListeners(io, rules('tcp', '22'), BOTH)).toThrow(
+    '-t 22: cannot bind port 22: permission denied (ports below 1024 need CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start)',
+  );
+  expect(() => openListeners(io, rules('tcp', '2222'), BOTH)).toThrow(/permission denied$/);
+});
+
+/** Sockets that open and do nothing. */
+function fakeIo() {
+  return {
+    addrs: new DataView(new ArrayBuffer(64)),
+    socket: () => 100,
+    setsockopt: () => 0,
+    bindToDevice: () => 0,
+    bind: () => 0,
+    listen: () => 0,
+    close: () => 0,
+    ifIndex: () => 3,
+  };
+}
+
+test('a link-local address gets the scope of its device', () => {
+  const io = fakeIo();
+  openListeners(io, rules('udp', 'fe80::5%eth0/53'), BOTH);
+  expect(io.addrs.getUint32(4, true)).toBe(3);
+  expect(io.addrs.getUint16(2, true)).toBe(53);
+});
