@@ -18,6 +18,7 @@ import {
   MAX_MTU,
   MIN_MTU,
   VHOST_F_LOG_ALL,
+  VIRTIO_NET_F_MTU,
   VHOST_USER_F_PROTOCOL_FEATURES,
   VHOST_USER_PROTOCOL_F_BACKEND_REQ,
   VHOST_USER_PROTOCOL_F_CONFIG,
@@ -66,7 +67,10 @@ export class Backend {
     this.#log = options.log;
     this.#memory = new MemoryTable(options.native);
     this.rings = new Rings(options.native, options.device, this.#memory, options.log);
-    this.offeredFeatures = options.device.features | VHOST_USER_F_PROTOCOL_FEATURES | VHOST_F_LOG_ALL;
+    // Without a configuration space from us a guest must not look for an MTU there: user-mode Linux 6.1 reads what was on
+    // its stack and breaks. QEMU shows its own, whether the bit is offered or not (x-mtu-bypass-backend), and tells us.
+    const hidden = options.configMtu === null ? VIRTIO_NET_F_MTU : 0n;
+    this.offeredFeatures = (options.device.features & ~hidden) | VHOST_USER_F_PROTOCOL_FEATURES | VHOST_F_LOG_ALL;
     const bits = [
       VHOST_USER_PROTOCOL_F_LOG_SHMFD,
       VHOST_USER_PROTOCOL_F_RARP,

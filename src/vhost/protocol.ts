@@ -61,6 +61,9 @@ export const VHOST_USER_GET_STATUS = 40;
 export const VHOST_F_LOG_ALL = 1n << 26n;
 export const VHOST_USER_F_PROTOCOL_FEATURES = 1n << 30n;
 
+/** The guest may read the link's MTU in the configuration space. */
+export const VIRTIO_NET_F_MTU = 1n << 3n;
+
 // ---- protocol feature bits (numbers of bits) ------------------------------------------------------------------
 export const VHOST_USER_PROTOCOL_F_MQ = 0;
 export const VHOST_USER_PROTOCOL_F_LOG_SHMFD = 1;

@@ -7,7 +7,7 @@ import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
 import type { ProtocolErrorCode } from '../../src/vhost/errors';
 import * as p from '../../src/vhost/protocol';
-import { FAKE_FEATURES } from '../support/vhost/fake-device';
+import { OFFERED_FEATURES } from '../support/vhost/fake-device';
 import { LeakCheck } from '../support/vhost/leaks';
 import type { MockFrontEnd } from '../support/vhost/mock-front-end';
 import { encode } from '../support/vhost/mock-front-end';
@@ -205,7 +205,7 @@ test('out of order, but allowed', async () => {
   frontEnd.send(p.VHOST_USER_SET_OWNER);
   frontEnd.send(p.VHOST_USER_SET_OWNER);
   frontEnd.send(p.VHOST_USER_SET_LOG_FD, EMPTY, { fds: [fd] });
-  frontEnd.send(p.VHOST_USER_SET_FEATURES, u64(FAKE_FEATURES));
+  frontEnd.send(p.VHOST_USER_SET_FEATURES, u64(OFFERED_FEATURES));
   frontEnd.send(p.VHOST_USER_SET_FEATURES, u64(0));
   await replay(frontEnd, t.QEMU_7_2);
   await frontEnd.ask(p.VHOST_USER_GET_FEATURES);

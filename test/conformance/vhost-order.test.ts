@@ -124,6 +124,19 @@ test('the front-end leaves while the device is slow: all ends in order', async (
   expect(rig.device.calls.slice(-3)).toEqual(['stopRing(0)', 'stopRing(1)', 'detach()']);
 });
 
+test('we stop while a request waits for the device: it is finished first', async () => {
+  rig.device.calls.length = 0;
+  const release = rig.device.hold('stopRing');
+  frontEnd.send(p.VHOST_USER_GET_VRING_BASE, vringState(0, 0));
+  await rig.device.called('stopRing');
+  const stopped = rig.server.stop();
+  await turns();
+  expect(rig.device.calls).toEqual(['stopRing(0)']);
+  release();
+  await stopped;
+  expect(rig.device.calls).toEqual(['stopRing(0)', 'stopRing(1)', 'detach()']);
+});
+
 test('the socket closes after the rings have stopped, not before', async () => {
   const release = rig.device.hold('stopRing');
   frontEnd.send(0xbad);

@@ -2,7 +2,7 @@
 import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
-import { FAKE_FEATURES } from '../support/vhost/fake-device';
+import { OFFERED_FEATURES } from '../support/vhost/fake-device';
 import { LeakCheck } from '../support/vhost/leaks';
 import { config, u64, vringState } from '../support/vhost/payloads';
 import { Descriptors, Rig, replay } from '../support/vhost/rig';
@@ -39,7 +39,7 @@ describe.each(Object.entries(t.TRACES))('%s', (_name, trace) => {
       await replay(frontEnd, trace);
       await frontEnd.ask(p.VHOST_USER_GET_FEATURES); // all before is done
       expect(rig.complaints).toEqual([]);
-      expect(rig.device.acked & FAKE_FEATURES).toBe(FAKE_FEATURES);
+      expect(rig.device.acked & OFFERED_FEATURES).toBe(OFFERED_FEATURES);
       expect(rig.device.memory).toHaveLength(1);
       expect(frontEnd.waiting).toBe(0);
       frontEnd.close();
@@ -56,7 +56,7 @@ test('QEMU 7.2: offers, ring set-up, and what the device is asked', async () => 
   rig.device.progress = 7;
   const replies = await replay(frontEnd, t.QEMU_7_2, fds);
   const values = replies.map((reply) => reply.getBigUint64(0, true));
-  const offered = FAKE_FEATURES | (1n << 30n) | (1n << 26n);
+  const offered = OFFERED_FEATURES | (1n << 30n) | (1n << 26n);
   // GET_FEATURES, GET_PROTOCOL_FEATURES, slots, ack, GET_FEATURES, ack of memory, two bases, ack of memory.
   expect(values).toEqual([offered, 0xa03en, 509n, 0n, offered, 0n, 7n << 32n, 1n | (7n << 32n), 0n]);
   await frontEnd.ask(p.VHOST_USER_GET_FEATURES); // all before is done
@@ -166,8 +166,8 @@ test('SET_FEATURES without bit 30 enables all rings; with it, it leaves them alo
     await rig.sessionEnd();
     return enabled;
   };
-  expect(await enabledAfter(FAKE_FEATURES)).toEqual([true, true]);
-  expect(await enabledAfter(FAKE_FEATURES | (1n << 30n))).toEqual([false, false]);
+  expect(await enabledAfter(OFFERED_FEATURES)).toEqual([true, true]);
+  expect(await enabledAfter(OFFERED_FEATURES | (1n << 30n))).toEqual([false, false]);
 });
 
 test('addresses before base, and memory after all else (other front-ends)', async () => {
@@ -251,6 +251,7 @@ describe('configuration space', () => {
     const frontEnd = rig.connect();
     const offered = await frontEnd.askU64(p.VHOST_USER_GET_PROTOCOL_FEATURES);
     expect(offered).toBe(t.OFFERED_PROTOCOL_FEATURES);
+    expect((await frontEnd.askU64(p.VHOST_USER_GET_FEATURES)) & p.VIRTIO_NET_F_MTU).toBe(0n);
   });
 
   test('has the MTU', async () => {
@@ -260,6 +261,7 @@ describe('configuration space', () => {
     const frontEnd = rig.connect();
     const offered = await frontEnd.askU64(p.VHOST_USER_GET_PROTOCOL_FEATURES);
     expect(offered).toBe(t.OFFERED_PROTOCOL_FEATURES | (1n << 9n));
+    expect((await frontEnd.askU64(p.VHOST_USER_GET_FEATURES)) & p.VIRTIO_NET_F_MTU).toBe(p.VIRTIO_NET_F_MTU);
     frontEnd.send(p.VHOST_USER_SET_PROTOCOL_FEATURES, u64((1n << 9n) | (1n << 3n)));
     const reply = await frontEnd.ask(p.VHOST_USER_GET_CONFIG, config(10, 2));
     expect([reply.byteLength, reply.getUint16(12, true)]).toEqual([14, 9000]);

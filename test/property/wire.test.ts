@@ -318,7 +318,7 @@ describe('random bytes: nothing throws, nothing outside is read', () => {
         const packetEnd = o + 40 + ipv6.ipv6PayloadLen(dv, o);
         for (const limit of [packetEnd, Math.min(packetEnd, o + 96)]) {
           const copied = new GuardedView(new Uint8Array(dv.buffer), o, limit);
-        const found = ipv6.ipv6Walk(copied, o, packetEnd, limit);
+          const found = ipv6.ipv6Walk(copied, o, packetEnd, limit);
           expect(found).not.toBe(0);
           if (found > 0) expect(o + (found & 0xffff)).toBeLessThanOrEqual(packetEnd);
         }
@@ -379,6 +379,12 @@ describe('random bytes: nothing throws, nothing outside is read', () => {
       },
       [[], request],
     );
+  });
+  test('DHCP, an option cut after its code', () => {
+    const data = new Uint8Array(260);
+    data.set([1, 1, 6]);
+    data.set([0x63, 0x82, 0x53, 0x63, 0, 0, 12], 236);
+    expect(dhcp.dhcpCheck(new GuardedView(data, 0, 243), 0, 243)).not.toBe(0);
   });
   test('DHCPv6', () => {
     hostile(

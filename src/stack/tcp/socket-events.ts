@@ -43,7 +43,7 @@ export function socketEvent(t: TcpEngine, flow: number, generation: number, even
       return;
     case ST_OPEN:
       if ((events & EPOLLERR) !== 0) t.flags[flow] |= F_HOST_ERROR;
-      if ((events & EPOLLOUT) !== 0 && (t.flags[flow] & (F_OUT_ARMED | F_REFUSED)) !== 0) bufferRoom(t, flow);
+      if ((events & EPOLLOUT) !== 0 && (t.flags[flow] & (F_OUT_ARMED | F_REFUSED)) !== 0) bufferRoom(t, flow, false);
       service(t, flow);
       return;
     default:
@@ -63,11 +63,11 @@ function connectResult(t: TcpEngine, flow: number, events: number): void {
 }
 
 /** There may be room in the send buffer again (an event, or the timer): the guest is told; the flow is to be served. */
-export function bufferRoom(t: TcpEngine, flow: number): void {
+export function bufferRoom(t: TcpEngine, flow: number, byTimer: boolean): void {
   if (t.state[flow] !== ST_OPEN) return;
   const refused = (t.flags[flow] & F_REFUSED) !== 0;
   t.flags[flow] &= ~(F_OUT_ARMED | F_REFUSED);
-  reopenWindow(t, flow);
+  reopenWindow(t, flow, byTimer);
   if (!refused) return;
   // The guest believes that what was refused is on its way. The first acknowledgement may move the window and is then
   // no duplicate.

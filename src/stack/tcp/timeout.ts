@@ -45,7 +45,7 @@ export function runTimers(t: TcpEngine): void {
         idleTimer(t, flow);
         break;
       default:
-        bufferRoom(t, flow);
+        bufferRoom(t, flow, true);
         service(t, flow);
         break;
     }

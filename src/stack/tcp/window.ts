@@ -18,7 +18,7 @@
  */
 import { EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MEMINFO_SNDBUF, MEMINFO_WMEM_QUEUED } from '../ports';
 import { KEY_KIND_SHIFT, KEY_TCP } from '../context';
-import { F_ACK_DUE, F_GUEST_FIN, F_OUT_ARMED, F_V6, TIMER_WINDOW, setTimer, timerIsSet } from './flow';
+import { F_ACK_DUE, F_GUEST_FIN, F_HOST_ERROR, F_OUT_ARMED, F_V6, TIMER_WINDOW, setTimer, timerIsSet } from './flow';
 import type { TcpEngine } from './flow';
 
 /** Urgent data (Linux): reads stop at its mark. */
@@ -42,8 +42,13 @@ export function socketKey(flow: number): number {
  * that a closed window opens again. Returns true if the edge moved.
  */
 export function refreshWindow(t: TcpEngine, flow: number): boolean {
+  return look(t, flow, true);
+}
+
+/** `arm`: the kernel may be asked to announce room. Not in answer to its announcement: that could go round for ever. */
+function look(t: TcpEngine, flow: number, arm: boolean): boolean {
   const fd = t.fd[flow];
-  if (fd < 0 || (t.flags[flow] & F_GUEST_FIN) !== 0) return false;
+  if (fd < 0 || (t.flags[flow] & (F_GUEST_FIN | F_HOST_ERROR)) !== 0) return false;
   const io = t.io;
   const mss = (t.flags[flow] & F_V6) !== 0 ? t.mss6 : t.mss4;
   const most = 65535 * 2 ** t.rcvScale[flow];
@@ -63,7 +68,7 @@ export function refreshWindow(t: TcpEngine, flow: number): boolean {
     available = free > 0 ? Math.floor(free * share) : 0;
     step = Math.min(mss, Math.floor(size * 0.4375));
     // The kernel's own idea of "writable" (sk_stream_is_writeable).
-    writable = free > 0 && free * 2 >= queued;
+    writable = free > 0 && free >= Math.floor(queued / 2);
   }
   if (available > most) available = most;
   if (step > most / 2) step = most / 2;
@@ -75,7 +80,7 @@ export function refreshWindow(t: TcpEngine, flow: number): boolean {
     moved = true;
   }
   if (((t.rcvAdv[flow] - t.rcvNxt[flow]) | 0) < step) {
-    if (!writable) armOutput(t, flow);
+    if (!writable && arm) armOutput(t, flow);
     if (!timerIsSet(t, flow, TIMER_WINDOW)) {
       const polls = t.windowPolls[flow];
       setTimer(t, flow, TIMER_WINDOW, WINDOW_POLL_MS * 2 ** polls);
@@ -114,7 +119,9 @@ export function synWindowField(t: TcpEngine, flow: number): number {
   return window <= 0 ? 0 : Math.min(65535, window);
 }
 
-/** The kernel announced room, or the timer says to look again: tell the guest if there is a better window. */
-export function reopenWindow(t: TcpEngine, flow: number): void {
-  if (refreshWindow(t, flow)) t.flags[flow] |= F_ACK_DUE;
+/**
+ * The kernel announced room, or (`byTimer`) it is time to look again: the guest is told if there is a better window.
+ */
+export function reopenWindow(t: TcpEngine, flow: number, byTimer: boolean): void {
+  if (look(t, flow, byTimer)) t.flags[flow] |= F_ACK_DUE;
 }

@@ -158,8 +158,9 @@ export class Guest {
     this.frontEnd.close();
   }
 
-  /** `stop` and `cont` of a VMM: rings are stopped and started again where they were. */
+  /** `stop` and `cont` of a VMM: rings are stopped and started again where they were. User-mode Linux has neither. */
   async pause(): Promise<void> {
+    if (this.frontEnd.style === 'uml') throw new Error('user-mode Linux does not stop and go on');
     await this.frontEnd.stop();
   }
   async resume(): Promise<void> {

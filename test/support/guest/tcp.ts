@@ -159,7 +159,8 @@ export class TcpStream implements TcpEndpoints {
       const chunk = await this.read();
       if (chunk === null) throw new Error(`end of stream after ${have} of ${n} bytes`);
       const take = chunk.subarray(0, n - have);
-      if (take.length < chunk.length) this.#putBack(chunk.subarray(take.length));
+      if (take.length < chunk.length) this.#chunks.unshift(chunk.subarray(take.length));
+      this.#unread += chunk.length - take.length;
       parts.push(take);
       have += take.length;
     }
@@ -294,11 +295,6 @@ export class TcpStream implements TcpEndpoints {
   }
 
   // ---- inside
-
-  #putBack(chunk: Uint8Array): void {
-    this.#chunks.unshift(chunk);
-    this.#unread += chunk.length;
-  }
 
   #takeSyn(s: TcpSegment): void {
     this.peerMss = s.mss;

@@ -22,7 +22,8 @@ const UML_MODULES = '/usr/lib/uml/modules';
 /** Loaded at boot, with what they depend on; a name the kernel has built in is passed over. */
 const MODULES = ['virtio_pci', 'virtio_net', 'ipv6', 'af_packet'];
 /** Copied from the system, with their libraries, if they are there. */
-const OPTIONAL_PROGRAMS = ['/usr/bin/iperf3', join(CACHE_DIR, 'dhclient/sbin/dhclient')];
+const DHCLIENT = join(CACHE_DIR, 'dhclient/sbin/dhclient');
+const OPTIONAL_PROGRAMS = ['/usr/bin/iperf3', DHCLIENT];
 
 /** Null if guests of this kind can be made here, else what is missing, in one sentence. */
 export function whyNoGuest(kind: GuestKind): string | null {
@@ -31,6 +32,11 @@ export function whyNoGuest(kind: GuestKind): string | null {
   if (kind === 'uml') return which('linux.uml') === null ? 'user-mode-linux is not installed' : null;
   if (which('qemu-system-x86_64') === null) return 'qemu-system-x86 is not installed';
   return newestKernel() === null ? 'no guest kernel in .cache (node scripts/setup.mjs fetches one)' : null;
+}
+
+/** Whether guests have a DHCPv6 client. */
+export function hasDhclient(): boolean {
+  return existsSync(DHCLIENT);
 }
 
 /** @throws Error when something is missing ({@link whyNoGuest}). */

@@ -21,7 +21,7 @@ export const OUR_MAC = '9a 55 9a 55 9a 55';
 export const BROADCAST_MAC = 'ff ff ff ff ff ff';
 
 /** Bytes from hexadecimal text (blanks ignored) and arrays. */
-export function bytes(...parts: readonly (string | readonly number[] | Uint8Array)[]): Uint8Array {
+export function bytes(...parts: (string | readonly number[] | Uint8Array)[]): Uint8Array {
   return Uint8Array.from(
     parts.flatMap((p) => {
       if (typeof p !== 'string') return [...p];

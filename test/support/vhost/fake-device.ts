@@ -4,6 +4,9 @@ import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../.
 /** VIRTIO_NET_F_CSUM, GUEST_CSUM, MTU, GUEST_TSO4/6, HOST_TSO4/6, MRG_RXBUF; INDIRECT_DESC, EVENT_IDX; VERSION_1. */
 export const FAKE_FEATURES = 0x1_3000_998bn;
 
+/** What of them is offered when there is no configuration space to read an MTU from. */
+export const OFFERED_FEATURES = FAKE_FEATURES & ~8n;
+
 export class FakeDevice implements VhostDevice {
   readonly features = FAKE_FEATURES;
   readonly rings = 2;

@@ -99,6 +99,7 @@ export const CASES: readonly Case[] = [
 
   // ---- negotiation
   { name: 'a feature that was not offered', code: 'VU_ERR_FEATURES', request: 2, payload: u64(1n << 34n) },
+  { name: 'an MTU without a configuration space', code: 'VU_ERR_FEATURES', request: 2, payload: u64(8) },
   { name: 'all features', code: 'VU_ERR_FEATURES', request: 2, payload: u64(2n ** 64n - 1n) },
   { name: 'a protocol feature that was not offered', code: 'VU_ERR_PROTOCOL_FEATURES', request: 16, payload: u64(1) },
   { name: 'features changed while rings run', setup: 'running', code: 'VU_ERR_FEATURES', request: 2, payload: u64(0) },

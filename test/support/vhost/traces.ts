@@ -3,7 +3,7 @@
  * with a Linux guest, user-mode Linux 6.1, DPDK virtio-user 22.11. As data, so that tests can also mutate them.
  */
 import * as p from '../../../src/vhost/protocol';
-import { FAKE_FEATURES } from './fake-device';
+import { OFFERED_FEATURES } from './fake-device';
 import { EMPTY, logBase, memTable, singleRegion, u64, vringAddr, vringState } from './payloads';
 
 export type FdKind = 'event' | 'memory' | 'socket' | 'log';
@@ -28,7 +28,7 @@ const BACKEND_REQ = 1n << BigInt(p.VHOST_USER_PROTOCOL_F_BACKEND_REQ);
 /** LOG_SHMFD, RARP, REPLY_ACK, NET_MTU, BACKEND_REQ, RESET_DEVICE, CONFIGURE_MEM_SLOTS: all that is offered. */
 export const OFFERED_PROTOCOL_FEATURES = 0xa03en;
 /** VIRTIO features as acked by a Linux guest, with VHOST_USER_F_PROTOCOL_FEATURES. */
-export const ACKED = FAKE_FEATURES | p.VHOST_USER_F_PROTOCOL_FEATURES;
+export const ACKED = OFFERED_FEATURES | p.VHOST_USER_F_PROTOCOL_FEATURES;
 
 function step(request: number, payload: Uint8Array = EMPTY, fds: readonly FdKind[] = []): Step {
   return { request, payload, needReply: false, fds, waits: false };

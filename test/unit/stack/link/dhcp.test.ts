@@ -1,3 +1,4 @@
+import { GSO_UDP_L4 } from '../../../../src/stack/ports';
 import { ip } from '../../../support/stack/addresses';
 import { GUEST_MAC, bytes, datagram, dissect, hex, linkRig, u16 } from '../../../support/stack/link-rig';
 import type { LinkRig } from '../../../support/stack/link-rig';
@@ -266,6 +267,18 @@ describe('DHCP', () => {
     frame[40] = 0;
     frame[41] = 0; // none computed
     expect(rig.exchange(frame)).toHaveLength(1);
+  });
+
+  test('so is a train of segments', () => {
+    const rig = linkRig();
+    rig.port.inject(datagram('0.0.0.0', 68, '255.255.255.255', 67, message(DISCOVER)), {
+      gsoType: GSO_UDP_L4,
+      gsoSize: 100,
+      csumPartial: true,
+    });
+    rig.stack.fromGuest(1);
+    expect(rig.port.sent()).toEqual([]);
+    expect(rig.drops('udp_malformed')).toBe(1);
   });
 
   test('switched off, requests are swallowed', () => {

@@ -172,6 +172,7 @@ describe('sequence numbers', () => {
     const c = openFromGuest(rig);
     rig.guest(c.segment({ flags: 'PU.', payload: 'urgent', urgent: 3 }));
     expect(c.socket.readText()).toBe('urgent');
+    c.seq += 6;
     expect(c.socket.options.get('1.10')).toBe(1); // SO_OOBINLINE
     rig.sent();
     rig.act(() => {

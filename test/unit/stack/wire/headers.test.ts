@@ -39,6 +39,7 @@ describe('checksum', () => {
     for (let i = 0; i < 65536; i += 4) dv.setInt32(i, -1);
     expect(checksum.checksumFold(checksum.checksumAdd(dv, 0, 65536, 0xffff))).toBe(0xffff);
     expect(checksum.checksumFold(2 ** 40 + 5)).toBe(0x105);
+    expect(checksum.checksumFold(0x1ffff)).toBe(1); // the carry carries
   });
 
   test('UDP never gets 0', () => {
