@@ -51,7 +51,7 @@ export class ReceiveSide {
   fault: number;
   enabled: boolean;
   queue: SplitQueueDevice | null;
-  /** Largest frame that can be reserved; shrinks below MAX_FRAME only without MRG_RXBUF. */
+  /** Largest frame that can be reserved: below MAX_FRAME without MRG_RXBUF, or if the whole ring is too small. */
   maxFrame: number;
   /** A reserve failed for want of buffers: the guest's next kick (or this turn's end) resumes the flows. */
   wanted: boolean;
@@ -154,7 +154,7 @@ export class ReceiveSide {
     if (queue === null || !this.enabled || this.fault !== 0) return -1;
     const need = this.features.headerLen + headerLen + payloadLen;
     if (headerLen > MAX_HEADER || headerLen + payloadLen > this.maxFrame) {
-      // Only after maxFrame shrank (no MRG_RXBUF): the caller looks at maxFrame again.
+      // Only after maxFrame shrank: the caller looks at it again.
       this.retry = true;
       return -1;
     }
@@ -175,7 +175,8 @@ export class ReceiveSide {
         return this.unreserve(firstChain);
       }
       if (queue.head < 0) {
-        this.wanted = true;
+        if (this.chainEnd - firstChain === queue.size) this.shrink(have);
+        else this.wanted = true;
         return this.unreserve(firstChain);
       }
       const bytes = queue.writableBytes;
@@ -192,8 +193,7 @@ export class ReceiveSide {
       }
       have += bytes;
       if (!this.features.mergeable && have < need) {
-        this.maxFrame = have - this.features.headerLen;
-        this.retry = true;
+        this.shrink(have);
         return this.unreserve(firstChain);
       }
     }
@@ -302,6 +302,12 @@ export class ReceiveSide {
       this.chainEnd = firstChain;
     }
     return -1;
+  }
+
+  /** Not even all the buffers a frame may have (one, or the whole ring) hold more than `have` bytes. */
+  private shrink(have: number): void {
+    this.maxFrame = have - this.features.headerLen;
+    this.retry = true;
   }
 
   private pushUsed(queue: SplitQueueDevice, first: number, used: number, written: number): void {

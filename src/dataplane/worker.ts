@@ -2,6 +2,7 @@
 import { randomFillSync } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { loadNative } from '../native';
+import { SCRATCH_SIZE } from '../stack/context';
 import type { StackContext } from '../stack/context';
 import type { Random } from '../stack/ports';
 import { IcmpHandler } from '../stack/icmp';
@@ -10,7 +11,8 @@ import { Stack } from '../stack/stack';
 import { TcpHandler } from '../stack/tcp/tcp';
 import { UdpHandler } from '../stack/udp';
 import type { WorkerMessage, WorkerSetup } from './commands';
-import { EventLoop } from './event-loop';
+import { EventLoop, LoopClock } from './event-loop';
+import { RingControl } from './ring-control';
 
 /** Random numbers by the pool: one system call a thousand. */
 class PooledRandom implements Random {
@@ -37,12 +39,14 @@ function main(): void {
   const setup = workerData as WorkerSetup;
   const native = loadNative();
   const counters = new Float64Array(setup.counters);
-  const loop = new EventLoop(native, port, setup.wakeFd, counters);
+  if (native.scratch.byteLength < SCRATCH_SIZE) throw new Error('the native addon was built for another version');
+  const control = new RingControl(native, port, setup.wakeFd, counters);
+  const clock = new LoopClock(native);
   const context: StackContext = {
     config: setup.config,
-    port: loop.port,
+    port: control.port,
     io: native,
-    clock: loop.clock,
+    clock,
     random: new PooledRandom(),
     counters,
     link: createLinkState(setup.config),
@@ -56,7 +60,8 @@ function main(): void {
     icmp: new IcmpHandler(context),
   });
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
-  loop.run(stack);
+  control.serve(stack);
+  new EventLoop(native, clock, control, stack, counters).run();
 }
 
 main();

@@ -306,6 +306,19 @@ describe('to guest', () => {
     expect(rig.received()?.length).toBe(12 + 1518);
   });
 
+  it('learns that a whole ring may be too small for a frame', () => {
+    const rig = new PortRig({ ringSize: 4 });
+    rig.post([[1526], [1526], [1526]]);
+    expect(rig.port.reserve(54, 9000, 2048)).toBe(-1);
+    expect(rig.port.rx.wanted).toBe(true); // a fourth may come
+    rig.post([[1526]]);
+    expect(rig.port.reserve(54, 9000, 2048)).toBe(-1);
+    expect(rig.port.maxFrame).toBe(4 * 1526 - 12);
+    expect(send(rig, bytes(54), bytes(4 * 1526 - 12 - 54))).toBe(4);
+    rig.port.flush();
+    expect(rig.received()?.length).toBe(4 * 1526);
+  });
+
   it('writes a 10-byte header for a legacy guest', () => {
     const rig = new PortRig({ features: [] });
     rig.post([[1524]]);

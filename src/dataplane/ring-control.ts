@@ -1,0 +1,276 @@
+/**
+ * The data plane's side of the control plane's commands: guest memory, rings and their descriptors, dirty log. Runs on
+ * the data plane's thread between frames, so nothing here is concurrent with the rings it changes. Cold: allocates.
+ */
+import { receiveMessageOnPort } from 'node:worker_threads';
+import type { MessagePort } from 'node:worker_threads';
+import { GuestMemory, SplitQueueDevice, faultName } from 'virtio-ring-ts';
+import type { RingPlace } from 'virtio-ring-ts';
+import type { Native } from '../native';
+import { KEY_DATAPLANE, KEY_KIND_SHIFT } from '../stack/context';
+import { C_RING_FAULTS } from '../stack/counters';
+import type { Counters } from '../stack/counters';
+import { EPOLLIN } from '../stack/ports';
+import type { Stack } from '../stack/stack';
+import type { DeviceMemoryRegion, DevicePlace, DeviceRing, DirtyLog } from '../vhost/device';
+import { BASE_FROM_USED_INDEX } from './commands';
+import type { Command, CommandMessage, WorkerMessage } from './commands';
+import { DirtyLogMarker } from './dirty-log';
+import { VHOST_F_LOG_ALL, has, negotiated } from './features';
+import type { NegotiatedFeatures } from './features';
+import { RING_RECEIVE, RING_TRANSMIT, VirtioGuestPort } from './guest-port';
+import { BAD_RECEIVE_BUFFER } from './receive-side';
+
+export const RINGS = 2;
+export const KIND_KICK = KEY_DATAPLANE + 1;
+/** Key of the descriptor by which the control plane says that commands wait. */
+export const KEY_WAKE = KEY_DATAPLANE << KEY_KIND_SHIFT;
+
+/** Bytes of the block in which headers are put together that do not fit the guest's first buffer. */
+const HEADER_BLOCK = 8192;
+
+export class RingControl {
+  readonly port: VirtioGuestPort;
+  readonly wakeFd: number;
+  running: boolean;
+  /** A running ring has no kick descriptor (vhost-user: VHOST_USER_VRING_NOFD_MASK) and has to be polled. */
+  polling: boolean;
+  /** Per ring: its kick descriptor (-1: none), the generation its watch carries, and whether it is to be looked at. */
+  readonly kickFd: Int32Array;
+  readonly kickGeneration: Int32Array;
+  readonly kicked: Uint8Array;
+
+  private readonly native: Native;
+  private readonly messages: MessagePort;
+  private readonly counters: Counters;
+  private readonly memory: GuestMemory;
+  private stack: Stack | null;
+  private features: NegotiatedFeatures;
+  private logAll: boolean;
+  private regions: readonly DeviceMemoryRegion[];
+  private log: DirtyLog | null;
+  private readonly started: Uint8Array;
+  private readonly faultReported: Uint8Array;
+  /** Guest-physical address of each used ring for the dirty log; -1: not logged. */
+  private readonly logAddr: Float64Array;
+  private wasUp: boolean;
+
+  constructor(native: Native, messages: MessagePort, wakeFd: number, counters: Counters) {
+    this.native = native;
+    this.messages = messages;
+    this.wakeFd = wakeFd;
+    this.counters = counters;
+    this.memory = new GuestMemory();
+    this.features = negotiated(0n);
+    const region = native.allocRegion(HEADER_BLOCK);
+    if (region < 0) throw new Error(`cannot allocate memory (errno ${String(-region)})`);
+    const header = { region, view: new DataView(native.regionBuffer(region)) };
+    this.port = new VirtioGuestPort(native, this.memory, header, counters, this.features);
+    this.running = true;
+    this.polling = false;
+    this.kickFd = new Int32Array(RINGS).fill(-1);
+    this.kickGeneration = new Int32Array(RINGS);
+    this.kicked = new Uint8Array(RINGS);
+    this.stack = null;
+    this.logAll = false;
+    this.regions = [];
+    this.log = null;
+    this.started = new Uint8Array(RINGS);
+    this.faultReported = new Uint8Array(RINGS);
+    this.logAddr = new Float64Array(RINGS).fill(-1);
+    this.wasUp = false;
+  }
+
+  /** The stack behind the port; before the loop runs. */
+  serve(stack: Stack): void {
+    this.stack = stack;
+  }
+
+  isPolled(index: number): boolean {
+    return this.polling && this.started[index] !== 0 && this.kickFd[index] < 0;
+  }
+
+  /** Executes and answers every command that was posted. */
+  takeCommands(): void {
+    for (;;) {
+      const received = receiveMessageOnPort(this.messages) as { message: CommandMessage } | undefined;
+      if (received === undefined) return;
+      const value = this.execute(received.message.command);
+      this.post({ kind: 'done', seq: received.message.seq, value });
+    }
+  }
+
+  /** Tells the control plane of rings that broke, once each, and lets their descriptors rest. */
+  reportFaults(): void {
+    this.reportFault(RING_RECEIVE, this.port.rx.fault);
+    this.reportFault(RING_TRANSMIT, this.port.tx.fault);
+  }
+
+  private reportFault(index: number, fault: number): void {
+    if (fault === 0 || this.faultReported[index] !== 0) return;
+    this.faultReported[index] = 1;
+    this.counters[C_RING_FAULTS]++;
+    if (this.kickFd[index] >= 0) this.native.unwatch(this.kickFd[index]);
+    const reason = fault === BAD_RECEIVE_BUFFER ? 'receive buffer is not writable' : faultName(fault);
+    this.post({ kind: 'fault', index, reason });
+  }
+
+  private post(message: WorkerMessage): void {
+    this.messages.postMessage(message);
+  }
+
+  private execute(command: Command): number {
+    switch (command.kind) {
+      case 'features':
+        this.setFeatures(command.features);
+        return 0;
+      case 'memory':
+        this.setMemory(command.regions);
+        return 0;
+      case 'startRing':
+        this.startRing(command.ring);
+        return 0;
+      case 'stopRing':
+        return this.stopRing(command.index);
+      case 'enable':
+        this.enable(command.index, command.enabled);
+        return 0;
+      case 'call':
+        this.setCall(command.index, command.fd);
+        return 0;
+      case 'kick':
+        this.setKick(command.index, command.fd);
+        return 0;
+      case 'logRing':
+        this.logAddr[command.index] = command.logAddr;
+        this.applyLog();
+        return 0;
+      case 'log':
+        this.log = command.log;
+        this.applyLog();
+        return 0;
+      case 'reset':
+        this.stack?.reset();
+        return 0;
+      case 'stop':
+        this.stack?.reset();
+        this.running = false;
+        return 0;
+    }
+  }
+
+  private setFeatures(features: bigint): void {
+    this.logAll = has(features, VHOST_F_LOG_ALL);
+    this.features = negotiated(features);
+    this.port.setFeatures(this.features);
+    this.applyLog();
+  }
+
+  private setMemory(regions: readonly DeviceMemoryRegion[]): void {
+    this.regions = regions;
+    this.memory.clear();
+    for (const r of regions) this.memory.add(r.region, r.buffer, r.gpa, r.size);
+    // Ring structures keep the places the session gave them: it stops rings whose memory went away.
+    this.applyLog();
+  }
+
+  private place(place: DevicePlace): RingPlace {
+    const region = this.regions.find((r) => r.region === place.region);
+    if (region === undefined) throw new Error(`ring in unknown region ${String(place.region)}`);
+    return { buffer: region.buffer, offset: place.offset };
+  }
+
+  private startRing(ring: DeviceRing): void {
+    const layout = {
+      size: ring.size,
+      desc: this.place(ring.desc),
+      avail: this.place(ring.avail),
+      used: this.place(ring.used),
+    };
+    const { indirect, eventIdx } = this.features;
+    let queue = new SplitQueueDevice(this.memory, layout, { indirect, eventIdx }, Math.max(0, ring.base));
+    if (ring.base === BASE_FROM_USED_INDEX) {
+      queue = new SplitQueueDevice(this.memory, layout, { indirect, eventIdx }, queue.usedIdx);
+    }
+    if (ring.index === RING_RECEIVE && queue.lastAvail === 0 && queue.usedIdx === 0) {
+      // A ring that starts from nothing is a guest that booted or bound its driver anew: its connections are gone.
+      // (A stop and start, a reconnect or a migration goes on from where the ring was.)
+      this.stack?.reset();
+    }
+    this.started[ring.index] = 1;
+    this.faultReported[ring.index] = 0;
+    this.logAddr[ring.index] = ring.logAddr;
+    this.port.startRing(ring.index, queue, ring.enabled, ring.callFd);
+    this.watchKick(ring.index, ring.kickFd);
+    this.applyLog();
+    this.kicked[ring.index] = 1; // kicks from before the start are not repeated
+    this.linkChanged();
+  }
+
+  private stopRing(index: number): number {
+    const side = index === RING_RECEIVE ? this.port.rx : this.port.tx;
+    const queue = side.queue;
+    this.port.releaseReceived();
+    this.port.flush();
+    side.stop();
+    this.unwatchKick(index);
+    this.started[index] = 0;
+    this.updatePolling();
+    this.linkChanged();
+    return queue === null ? 0 : queue.lastAvail;
+  }
+
+  private enable(index: number, enabled: boolean): void {
+    const side = index === RING_RECEIVE ? this.port.rx : this.port.tx;
+    side.enabled = enabled;
+    if (enabled) this.kicked[index] = 1;
+    this.linkChanged();
+  }
+
+  private setCall(index: number, fd: number): void {
+    if (index === RING_RECEIVE) this.port.rxCallFd = fd;
+    else this.port.txCallFd = fd;
+    // A notification may have gone to the descriptor just replaced: one too many does no harm.
+    if (fd >= 0 && this.started[index] !== 0) this.native.signal(fd);
+  }
+
+  private setKick(index: number, fd: number): void {
+    this.unwatchKick(index);
+    this.watchKick(index, fd);
+    this.kicked[index] = 1;
+  }
+
+  private watchKick(index: number, fd: number): void {
+    this.kickFd[index] = fd;
+    this.kickGeneration[index] = (this.kickGeneration[index] + 1) & 0x7fffffff;
+    if (fd >= 0) this.native.watch(fd, EPOLLIN, (KIND_KICK << KEY_KIND_SHIFT) | index, this.kickGeneration[index]);
+    this.updatePolling();
+  }
+
+  private unwatchKick(index: number): void {
+    if (this.kickFd[index] >= 0) this.native.unwatch(this.kickFd[index]);
+    this.kickFd[index] = -1;
+  }
+
+  private updatePolling(): void {
+    this.polling = false;
+    for (let i = 0; i < RINGS; i++) if (this.started[i] !== 0 && this.kickFd[i] < 0) this.polling = true;
+  }
+
+  private linkChanged(): void {
+    const up = this.port.up;
+    if (up && !this.wasUp) this.stack?.onLinkUp();
+    this.wasUp = up;
+  }
+
+  private applyLog(): void {
+    this.port.rx.dirty = this.marker(RING_RECEIVE);
+    this.port.tx.dirty = this.marker(RING_TRANSMIT);
+  }
+
+  private marker(index: number): DirtyLogMarker | null {
+    const logAddr = this.logAddr[index];
+    if (this.log === null || (!this.logAll && logAddr < 0)) return null;
+    return new DirtyLogMarker(this.log, this.regions, logAddr, this.logAll);
+  }
+}
