@@ -50,7 +50,17 @@ socket=$dir/tubetti.sock
 # shellcheck disable=SC2086 # the command may be several words
 $tubetti --socket "$socket" "$@" &
 service=$!
-trap 'kill $service 2>/dev/null || :; wait $service 2>/dev/null || :; rm -rf "$dir"' EXIT
+vm=
+# shellcheck disable=SC2317,SC2329 # called by the trap
+finish() {
+  # Under "set -e" a process that is gone already must not end the clean-up.
+  for process in $vm $service; do
+    kill "$process" 2>/dev/null || :
+    wait "$process" 2>/dev/null || :
+  done
+  rm -rf "$dir"
+}
+trap finish EXIT
 trap 'exit 1' INT TERM HUP
 until [ -S "$socket" ]; do
   kill -0 $service 2>/dev/null || exit 1
@@ -63,10 +73,14 @@ else
   set -- -drive "file=$first,if=virtio"
 fi
 
+# In the background, so that a signal to this script is not held up until the guest ends; it keeps the terminal.
+exec 3<&0
 # The memory must be shared (share=on) and of the same size as -m: Tubetti works in it.
 "$qemu" -M q35 -accel "$accel" -cpu max -m "$memory" \
   -object memory-backend-memfd,id=mem,size="$memory",share=on -numa node,memdev=mem \
   -chardev socket,id=net0,path="$socket",$reconnect \
   -netdev vhost-user,id=net0,chardev=net0 \
   -device virtio-net-pci,netdev=net0$vectors \
-  -nographic -no-reboot "$@"
+  -nographic -no-reboot "$@" <&3 &
+vm=$!
+wait $vm

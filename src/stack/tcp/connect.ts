@@ -195,11 +195,17 @@ function startConnect(t: TcpEngine, fd: number, family: number, port: number): b
   if (!prepareSocket(t, fd)) return false;
   const ip = family === AF_INET6 ? t.ctx.config.ip6 : t.ctx.config.ip4;
   if (!to.local && ip !== null) {
-    if (ip.outboundIf !== null && io.bindToDevice(fd, ip.outboundIf) < 0) return false;
+    if (ip.outboundIf !== null && io.bindToDevice(fd, ip.outboundIf) < 0) {
+      t.ctx.log('warn', 'TCP: cannot bind to the outbound interface');
+      return false;
+    }
     if (ip.outboundAddr !== null) {
       addressWords(ip.outboundAddr, outbound, 0);
       addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, 0, 0, outbound[0], outbound[1], outbound[2], outbound[3]);
-      if (io.bind(fd, ADDR_SLOT_TCP) < 0) return false;
+      if (io.bind(fd, ADDR_SLOT_TCP) < 0) {
+        t.ctx.log('warn', 'TCP: cannot bind to the outbound address');
+        return false;
+      }
     }
   }
   const d = to.dst;

@@ -220,7 +220,7 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
   t.flags[flow] &= ~F_ACK_DUE;
   adaptHint(t, flow, n, asked, room);
   if (n < asked) {
-    if ((t.flags[flow] & (F_RDHUP | F_HOST_ERROR)) === 0) t.flags[flow] &= ~F_READABLE;
+    if ((t.flags[flow] & (F_RDHUP | F_URGENT | F_HOST_ERROR)) === 0) t.flags[flow] &= ~F_READABLE;
   } else if (starved) {
     return -1;
   }
