@@ -1,4 +1,5 @@
 /** What the front-end says, message by message, to a back-end that notes it. */
+import { rmSync } from 'node:fs';
 import * as vu from '../../support/guest/constants';
 import { VhostUserConnection, u64, vringState } from '../../support/guest/connection';
 import type { GuestOptions } from '../../support/guest/guest';
@@ -165,6 +166,7 @@ describe('the connection', () => {
     expect((await other.next()).request).toBe(1);
     connected.close();
     await other.closed;
+    rmSync(path);
   });
 
   it('closes on a message of absurd size', async () => {
