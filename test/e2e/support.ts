@@ -15,10 +15,10 @@ export interface Bench {
   readonly destroy: () => Promise<void>;
 }
 
-export async function setUpBench(serviceArgs: readonly string[] = []): Promise<Bench> {
+export async function setUpBench(serviceArgs: readonly string[] = [], connect = false): Promise<Bench> {
   const scratch = scratchDirectory();
   const world = await HostWorld.create(scratch.path);
-  const options = { world, socketPath: `${scratch.path}/vu.sock`, args: serviceArgs };
+  const options = { world, socketPath: `${scratch.path}/vu.sock`, args: serviceArgs, connect };
   try {
     const bench: Bench = {
       world,

@@ -14,6 +14,8 @@ export interface QemuOptions {
   readonly memoryMiB?: number;
   /** Seconds between attempts to reach a back-end that went away; absent: the link stays down. */
   readonly reconnectSeconds?: number;
+  /** QEMU listens and waits for the back-end (`server=on`). */
+  readonly listen?: boolean;
   /** More properties of virtio-net-pci, e.g. `mrg_rxbuf=off`. */
   readonly deviceProperties?: readonly string[];
   readonly cpus?: number;
@@ -48,7 +50,7 @@ export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', memory, '-smp', String(options.cpus ?? 1)],
     ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`, '-numa', 'node,memdev=mem'],
-    ...['-chardev', `socket,id=c0,path=${options.socketPath}${reconnect}`],
+    ...['-chardev', `socket,id=c0,path=${options.socketPath}${options.listen === true ? ',server=on' : reconnect}`],
     ...['-netdev', 'vhost-user,id=n0,chardev=c0', '-device', device.join(',')],
     ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
     ...['-qmp', `unix:${qmpPath},server=on,wait=off`],

@@ -9,6 +9,8 @@ export interface ServiceOptions {
   readonly world: HostWorld;
   readonly socketPath: string;
   readonly args?: readonly string[];
+  /** The front-end listens at `socketPath`, and the service connects to it as soon as it is there. */
+  readonly connect?: boolean;
 }
 
 /**
@@ -38,8 +40,14 @@ export class Service {
       join(REPO_ROOT, 'bin/tubetti.js'),
       ...['--foreground', '--metrics', `127.0.0.1:${String(port)}`],
     ];
-    const argv = [...program, '--socket', options.socketPath, ...(options.args ?? [])];
+    const argv = [
+      ...program,
+      options.connect === true ? '--connect' : '--socket',
+      options.socketPath,
+      ...(options.args ?? []),
+    ];
     const managed = new ManagedProcess('tubetti', options.world.inHost(argv));
+    if (options.connect === true) return new Service(managed, options, port);
     try {
       await poll(
         `the socket ${options.socketPath}`,
