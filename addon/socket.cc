@@ -43,7 +43,7 @@ int32_t StoreName(Thread& thread, int32_t fd, int32_t slot, NameCall call) {
 
 }  // namespace
 
-int32_t Socket(Thread&, int32_t family, int32_t kind) {
+int32_t Socket(Thread& thread, int32_t family, int32_t kind) {
   if (family != AF_INET && family != AF_INET6) return -EAFNOSUPPORT;
   int type = SOCK_DGRAM;
   int protocol = IPPROTO_UDP;
@@ -61,7 +61,7 @@ int32_t Socket(Thread&, int32_t family, int32_t kind) {
     ::close(fd);
     return error;
   }
-  return fd;
+  return thread.Keep(fd);
 }
 
 int32_t Bind(Thread& thread, int32_t fd, int32_t slot) {
@@ -92,7 +92,7 @@ int32_t Accept(Thread& thread, int32_t fd, int32_t slot) {
   // Usually inherited from the listener; where it fails the connection is slower, not wrong.
   SetFlag(accepted, IPPROTO_TCP, TCP_NODELAY);
   StoreSlot(thread, slot, reinterpret_cast<sockaddr*>(&peer), length);
-  return accepted;
+  return thread.Keep(accepted);
 }
 
 int32_t GetSockName(Thread& thread, int32_t fd, int32_t slot) { return StoreName(thread, fd, slot, ::getsockname); }
@@ -117,7 +117,8 @@ int32_t BindToDevice(Thread&, int32_t fd, std::string name) {
 
 int32_t Shutdown(Thread&, int32_t fd, int32_t how) { return ::shutdown(fd, how) == 0 ? 0 : -errno; }
 
-int32_t Close(Thread&, int32_t fd) {
+int32_t Close(Thread& thread, int32_t fd) {
+  thread.Forget(fd);
   // Linux frees the descriptor before anything can interrupt: closing again after EINTR would hit a stranger.
   return ::close(fd) == 0 || errno == EINTR ? 0 : -errno;
 }

@@ -7,6 +7,9 @@
 namespace tubetti {
 
 Thread::~Thread() {
+  for (size_t fd = 0; fd < sockets.size(); fd++) {
+    if (sockets[fd]) ::close(static_cast<int>(fd));
+  }
   if (epoll_fd >= 0) ::close(epoll_fd);
   if (scratch_region >= 0) RetireRegion(scratch_region);
 }

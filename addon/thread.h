@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <vector>
+
 #include "tables.h"
 
 namespace tubetti {
@@ -24,6 +26,20 @@ struct Thread {
   PollSet* polls = nullptr;  // owned by its cleanup hook: outlives this object while libuv closes handles
   int epoll_fd = -1;
   int32_t scratch_region = -1;
+  // Sockets that a data plane (a thread with an epoll set) opened and has not closed, by descriptor. If the thread dies
+  // of an exception they are closed with it: the process lives on, and nobody else knows them.
+  std::vector<bool> sockets;
+
+  // `fd` was opened by this thread. Returns it.
+  int32_t Keep(int32_t fd) {
+    if (epoll_fd < 0 || fd < 0) return fd;
+    if (sockets.size() <= static_cast<size_t>(fd)) sockets.resize(static_cast<size_t>(fd) + 1);
+    sockets[static_cast<size_t>(fd)] = true;
+    return fd;
+  }
+  void Forget(int32_t fd) {
+    if (fd >= 0 && static_cast<size_t>(fd) < sockets.size()) sockets[static_cast<size_t>(fd)] = false;
+  }
 
   iovec iov[kRows];
   mmsghdr messages[kMessages];

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { F_SEAL_GROW, F_SEAL_SHRINK } from '../../../src/native';
+import { AF_INET, SOCK_UDP } from '../../../src/stack/ports';
 import { ADDON, E, child, native, ok, openFds, region, setRows } from './support';
 
 function memfd(size: number, fill?: (bytes: Buffer) => void): number {
@@ -263,6 +264,26 @@ describe('threads', () => {
     }
     expect(native.regionCount()).toBe(regions);
     expect(epollSets()).toBeLessThanOrEqual(sets); // fewer: an earlier test's worker may have been ending
+  });
+
+  test('a data plane that dies of an exception takes its sockets along, and no others', async () => {
+    const sockets = () => [...openFds().values()].filter((target) => target.startsWith('socket:')).length;
+    const mine = ok(native.socket(AF_INET, SOCK_UDP));
+    const before = sockets();
+    const worker = new Worker(
+      `const native = require(require('node:worker_threads').workerData);
+       native.epollInit();
+       const open = [native.socket(2, 1), native.socket(2, 2), native.socket(10, 2)];
+       native.close(open[1]);
+       if (open.some((fd) => fd < 0)) process.exit(7);
+       throw new Error('on purpose');`,
+      { eval: true, workerData: ADDON },
+    );
+    const [error] = (await once(worker, 'error')) as [Error];
+    expect(error.message).toBe('on purpose');
+    await worker.terminate();
+    expect(sockets()).toBe(before);
+    expect(native.close(mine)).toBe(0);
   });
 });
 
