@@ -223,7 +223,13 @@ export class RingControl {
   private enable(index: number, enabled: boolean): void {
     const side = index === RING_RECEIVE ? this.port.rx : this.port.tx;
     side.enabled = enabled;
-    if (enabled) this.kicked[index] = 1;
+    if (enabled) {
+      this.kicked[index] = 1;
+    } else {
+      // User-mode Linux frees a ring once its disabling is acknowledged: what this turn did is published before that.
+      this.port.releaseReceived();
+      this.port.flush();
+    }
     this.linkChanged();
   }
 

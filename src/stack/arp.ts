@@ -9,7 +9,7 @@ import type { DropCode } from './counters';
 import { V4_MAPPED, addressWords } from './address';
 import type { Mac } from './link';
 import { macFor } from './link';
-import { CLASS_OTHER, sendSmall } from './output';
+import { CLASS_OTHER, sendSmall, trySendSmall } from './output';
 import {
   ARP_LEN,
   ARP_REPLY,
@@ -59,7 +59,8 @@ export class ArpService {
     macFor(ctx, 0, 0, V4_MAPPED, target, this.#mac);
     const toHi = arpSenderMacHi(head, off);
     const toLo = arpSenderMacLo(head, off);
-    this.#send(ctx.link.guestMacHi, ctx.link.guestMacLo, ARP_REPLY, this.#mac, target, toHi, toLo, sender);
+    this.#write(ctx.link.guestMacHi, ctx.link.guestMacLo, ARP_REPLY, this.#mac, target, toHi, toLo, sender);
+    sendSmall(ctx, this.#out, FRAME_LEN, CLASS_OTHER);
     return 0;
   }
 
@@ -68,16 +69,17 @@ export class ArpService {
     return target !== sender && target !== this.#assigned && target !== this.#ctx.link.guest4;
   }
 
-  /** Asks for the guest's assigned address, to learn its Ethernet address. False if it could not be sent now. */
+  /** Asks for the guest's assigned address, to learn its Ethernet address. False if it must be tried again. */
   probe(): boolean {
     if (this.#ours === 0) return true;
     const link = this.#ctx.link;
     this.#mac.hi = link.ourMacHi;
     this.#mac.lo = link.ourMacLo;
-    return this.#send(MAC_BROADCAST_HI, MAC_BROADCAST_LO, ARP_REQUEST, this.#mac, this.#ours, 0, 0, this.#assigned);
+    this.#write(MAC_BROADCAST_HI, MAC_BROADCAST_LO, ARP_REQUEST, this.#mac, this.#ours, 0, 0, this.#assigned);
+    return trySendSmall(this.#ctx, this.#out, FRAME_LEN, CLASS_OTHER);
   }
 
-  #send(
+  #write(
     dstHi: number,
     dstLo: number,
     operation: number,
@@ -86,7 +88,7 @@ export class ArpService {
     targetMacHi: number,
     targetMacLo: number,
     targetIp: number,
-  ): boolean {
+  ): void {
     const { ourMacHi, ourMacLo } = this.#ctx.link;
     ethernetWrite(this.#out, 0, dstHi, dstLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
     arpWrite(
@@ -100,6 +102,5 @@ export class ArpService {
       targetMacLo,
       targetIp,
     );
-    return sendSmall(this.#ctx, this.#out, FRAME_LEN, CLASS_OTHER);
   }
 }

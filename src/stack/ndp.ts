@@ -11,7 +11,7 @@ import type { DropCode } from './counters';
 import { dropCode } from './counters';
 import type { Mac } from './link';
 import { macFor } from './link';
-import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall } from './output';
+import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from './output';
 import { MAX_HEADER } from './ports';
 import { checksumAdd, checksumFinish, checksumOk, pseudoHeaderSum6 } from './wire/checksum';
 import { encodeNames } from './wire/domain-name';
@@ -131,7 +131,8 @@ export class NdpService {
     macFor(this.#ctx, t0, t1, t2, t3, this.#mac);
     ndpWriteNa(this.#out, L4, NA_ROUTER | NA_SOLICITED | NA_OVERRIDE, t0, t1, t2, t3);
     ndpWriteLinkLayer(this.#out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, this.#mac.hi, this.#mac.lo);
-    this.#send(this.#out, NDP_NA_LEN + 8, a[0], a[1], a[2], a[3]);
+    const length = this.#complete(this.#out, NDP_NA_LEN + 8, a[0], a[1], a[2], a[3]);
+    sendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
     return 0;
   }
 
@@ -148,18 +149,19 @@ export class NdpService {
     if (!this.#ctx.config.ra) return 0;
     const a = frame.addr;
     if (!ipv6IsUnspecified(a[0], a[1], a[2], a[3])) {
-      this.#send(this.#ra, this.#raLen, a[0], a[1], a[2], a[3]);
+      const length = this.#complete(this.#ra, this.#raLen, a[0], a[1], a[2], a[3]);
+      sendSmall(this.#ctx, this.#ra, length, CLASS_ICMP);
       return 0;
     }
     // RFC 4861 §6.1.1: nobody without an address can have told us where it is found.
     if (ndpFindOption(head, off + NDP_RS_LEN, end, NDP_OPTION_SOURCE_LL) >= 0) return DROP_NDP_MALFORMED;
-    this.advertise();
+    this.#advertiseOrDrop();
     return 0;
   }
 
   /**
    * Asks for the guest's assigned address, to learn its Ethernet address: to its solicited-node group (RFC 4291
-   * §2.7.1). False if it could not be sent now.
+   * §2.7.1). False if it must be tried again.
    */
   probe(): boolean {
     const [w0, w1, w2, w3] = this.#assigned;
@@ -167,13 +169,22 @@ export class NdpService {
     const { ourMacHi, ourMacLo } = this.#ctx.link;
     ndpWriteNs(this.#out, L4, w0, w1, w2, w3);
     ndpWriteLinkLayer(this.#out, L4 + NDP_NS_LEN, NDP_OPTION_SOURCE_LL, ourMacHi, ourMacLo);
-    return this.#send(this.#out, NDP_NS_LEN + 8, 0xff020000 | 0, 0, 1, 0xff000000 | (w3 & 0xffffff));
+    const length = this.#complete(this.#out, NDP_NS_LEN + 8, 0xff020000 | 0, 0, 1, 0xff000000 | (w3 & 0xffffff));
+    return trySendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
   }
 
-  /** Sends a router advertisement to all nodes. False if it could not be sent now. */
+  /** Sends a router advertisement to all nodes. False if it must be tried again. */
   advertise(): boolean {
     if (this.#ctx.config.ip6 === null || !this.#ctx.config.ra) return true;
-    return this.#send(this.#ra, this.#raLen, 0xff020000 | 0, 0, 0, 1);
+    return trySendSmall(this.#ctx, this.#ra, this.#completeRa(), CLASS_ICMP);
+  }
+
+  #advertiseOrDrop(): void {
+    sendSmall(this.#ctx, this.#ra, this.#completeRa(), CLASS_ICMP);
+  }
+
+  #completeRa(): number {
+    return this.#complete(this.#ra, this.#raLen, 0xff020000 | 0, 0, 0, 1);
   }
 
   /** Starts (again) the interval to the next unsolicited advertisement. */
@@ -194,18 +205,18 @@ export class NdpService {
       this.#raAtMs = Infinity; // the link coming up starts it again
       return;
     }
-    this.advertise();
+    this.#advertiseOrDrop();
     this.schedule();
   }
 
-  /** Completes headers and checksum of the message of `length` bytes at L4 of `dv`, and sends it to `d0…d3`. */
-  #send(dv: DataView, length: number, d0: number, d1: number, d2: number, d3: number): boolean {
+  /** Completes headers and checksum of the message of `length` bytes at L4 of `dv`, to `d0…d3`. Returns all its bytes. */
+  #complete(dv: DataView, length: number, d0: number, d1: number, d2: number, d3: number): number {
     const [s0, s1, s2, s3] = this.#ours;
     outputHeadersTo(this.#ctx, dv, 0, 6, s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length, NDP_HOP_LIMIT, 0, 0);
     icmpSetChecksum(dv, L4, 0);
     const sum = pseudoHeaderSum6(s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length);
     icmpSetChecksum(dv, L4, checksumFinish(checksumAdd(dv, L4, length, sum)));
-    return sendSmall(this.#ctx, dv, L4 + length, CLASS_ICMP);
+    return L4 + length;
   }
 
   #buildRa(): number {

@@ -120,11 +120,15 @@ export function outputHeadersTo(
  * false, with a drop counted, if the guest has no receive buffer for it. No reservation may be outstanding.
  */
 export function sendSmall(ctx: StackContext, frame: DataView, length: number, protocolClass: number): boolean {
+  if (trySendSmall(ctx, frame, length, protocolClass)) return true;
+  ctx.counters[C_DROPS + (ctx.port.up ? DROP_NO_RECEIVE_BUFFERS : DROP_GUEST_DOWN)]++;
+  return false;
+}
+
+/** As `sendSmall`, for a caller that tries again when the guest has posted buffers: nothing is dropped, nor counted. */
+export function trySendSmall(ctx: StackContext, frame: DataView, length: number, protocolClass: number): boolean {
   const port = ctx.port;
-  if (port.reserve(length, 0, 0) < 0) {
-    ctx.counters[C_DROPS + (port.up ? DROP_NO_RECEIVE_BUFFERS : DROP_GUEST_DOWN)]++;
-    return false;
-  }
+  if (port.reserve(length, 0, 0) < 0) return false;
   port.front();
   const out = port.out;
   const at = port.outOff;

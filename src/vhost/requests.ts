@@ -165,9 +165,7 @@ export const REQUESTS: ReadonlyMap<number, Request> = new Map<number, Request>([
   ],
   [
     p.VHOST_USER_SET_VRING_BASE,
-    acked('SET_VRING_BASE', VRING_STATE_SIZE, 0, ANY, (b, m) => {
-      b.rings.setBase(decodeVringState(m.payload));
-    }),
+    acked('SET_VRING_BASE', VRING_STATE_SIZE, 0, ANY, (b, m) => b.rings.setBase(decodeVringState(m.payload))),
   ],
   [p.VHOST_USER_GET_VRING_BASE, answered('GET_VRING_BASE', VRING_STATE_SIZE, 0, ANY, getVringBase)],
   [

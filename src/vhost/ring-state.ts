@@ -3,8 +3,9 @@
  *
  * A ring has two independent states (vhost-user, "Ring states"): *started* and *enabled*. `SET_VRING_ENABLE` sets the
  * second at any time, also before features and memory are known. The first comes with SET_VRING_KICK, once size,
- * addresses and memory are there too (front-ends differ in the order), and goes with GET_VRING_BASE. Addresses are kept
- * as they were said, in the front-end's terms: they are translated when the ring starts and when memory changes.
+ * addresses and memory are there too (front-ends differ in the order), and goes with GET_VRING_BASE, or when a disabled
+ * ring is set up anew. Addresses are kept as they were said, in the front-end's terms: they are translated when the ring
+ * starts and when memory changes.
  *
  * The state owns the ring's three descriptors. `replace*` hands the old one back to be closed, when nobody uses it.
  */
@@ -104,6 +105,15 @@ export class RingState {
     this.kickFd = -1;
     this.callFd = -1;
     return fds;
+  }
+
+  /** Forgets where a stopped ring was, and that it was kicked. Hands the kick descriptor over to be closed. */
+  forgetPlace(): number {
+    const fd = this.kickFd;
+    this.addr = null;
+    this.kicked = false;
+    this.kickFd = -1;
+    return fd;
   }
 }
 

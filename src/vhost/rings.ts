@@ -3,6 +3,10 @@
  *
  * Only one call runs at a time (messages are handled in order); only `fault` may come at any moment. Descriptors given
  * to the device stay open until the device has confirmed that it uses others.
+ *
+ * A ring is stopped by GET_VRING_BASE. User-mode Linux never sends that: a driver that lets go of the device disables
+ * the rings, and the next one sets them up again. So a set-up message for a ring that is started but disabled stops it
+ * first (`#stopDisabled`); for a ring that is enabled it breaks the protocol.
  */
 import type { Native } from '../native';
 import { FD_EVENTFD, FD_PIPE, FD_SOCKET } from '../native';
@@ -47,16 +51,18 @@ export class Rings {
 
   /** SET_VRING_NUM. */
   async setNum(state: VringState): Promise<void> {
-    const ring = this.#stopped(state.index, 'SET_VRING_NUM');
+    const ring = this.#ring(state.index);
     validateVringNum(state);
+    await this.#stopDisabled(ring, 'SET_VRING_NUM');
     ring.size = state.num;
     await this.#startIfComplete(ring);
   }
 
   /** SET_VRING_BASE. */
-  setBase(state: VringState): void {
-    const ring = this.#stopped(state.index, 'SET_VRING_BASE');
+  async setBase(state: VringState): Promise<void> {
+    const ring = this.#ring(state.index);
     validateVringBase(state);
+    await this.#stopDisabled(ring, 'SET_VRING_BASE');
     ring.base = state.num;
   }
 
@@ -66,22 +72,19 @@ export class Rings {
     validateVringAddr(addr);
     if ((addr.flags & VHOST_VRING_F_LOG) !== 0) validateVringLog(addr);
     const old = ring.addr;
-    if (!ring.started || old === null) {
-      ring.addr = addr;
-      await this.#startIfComplete(ring);
-      return;
-    }
-    if (addr.desc !== old.desc || addr.avail !== old.avail || addr.used !== old.used) {
-      throw new ProtocolError('VU_ERR_RING_RUNNING', `SET_VRING_ADDR moves ring ${addr.index} while it runs`);
-    }
+    const moves = addr.desc !== old?.desc || addr.avail !== old.avail || addr.used !== old.used;
+    if (moves) await this.#stopDisabled(ring, 'SET_VRING_ADDR to another place');
     ring.addr = addr;
-    await this.#device.setRingLog(ring.index, ring.logAddr);
+    if (ring.started) await this.#device.setRingLog(ring.index, ring.logAddr);
+    else await this.#startIfComplete(ring);
   }
 
-  /** SET_VRING_KICK: starts the ring if nothing is missing. */
+  /** SET_VRING_KICK: starts the ring if nothing is missing, also one that was disabled. An enabled one goes on. */
   async setKick(vring: VringFd, fds: ReceivedFds): Promise<void> {
     const ring = this.#ring(vring.index);
     const fd = this.#takeFd('SET_VRING_KICK', vring, fds);
+    // What else was said still holds: a front-end that sets the ring up anew has said something else before this.
+    if (ring.started && !ring.enabled) await this.#stop(ring);
     const old = ring.replaceKick(fd);
     if (ring.started) await this.#device.setRingKick(ring.index, fd);
     this.#close(old);
@@ -202,10 +205,17 @@ export class Rings {
     return this.#rings[index];
   }
 
-  #stopped(index: number, name: string): RingState {
-    const ring = this.#ring(index);
-    if (ring.started) throw new ProtocolError('VU_ERR_RING_RUNNING', `${name} for ring ${index} while it runs`);
-    return ring;
+  /**
+   * Before a set-up message: stops the ring if it runs disabled, and forgets where it was and its kick descriptor, so
+   * that it does not start before it was set up anew. The call descriptor stays: user-mode Linux says the new one first.
+   */
+  async #stopDisabled(ring: RingState, message: string): Promise<void> {
+    if (!ring.started) return;
+    if (ring.enabled) {
+      throw new ProtocolError('VU_ERR_RING_RUNNING', `${message} for ring ${ring.index} while it runs`);
+    }
+    await this.#stop(ring);
+    this.#close(ring.forgetPlace());
   }
 
   /**

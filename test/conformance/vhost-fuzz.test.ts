@@ -62,6 +62,8 @@ function apply(wires: readonly Wire[], d: Damage): readonly Wire[] {
   if (wires.length === 0) return wires;
   const at = d.at % wires.length;
   const wire = wires[at];
+  // A piece of noise may be shorter than a header.
+  if ((d.kind === 'request' || d.kind === 'ack') && wire.bytes.length < 12) return wires;
   const replaced = (...by: Wire[]): Wire[] => [...wires.slice(0, at), ...by, ...wires.slice(at + 1)];
   switch (d.kind) {
     case 'drop':

@@ -146,6 +146,72 @@ test('user-mode Linux: acknowledged on the very message that negotiates it, call
   expect(ringCalls()).toEqual(['startRing(0)', 'startRing(1)', 'stopRing(0)', 'stopRing(1)']);
 });
 
+test('user-mode Linux: a driver lets go of the device and another takes it, over and over', async () => {
+  const frontEnd = rig.connect();
+  const fds = new Descriptors(frontEnd);
+  await replay(frontEnd, t.UML_6_1, fds);
+  rig.device.progress = 5;
+  const setUpRings = t.UML_6_1.slice(t.UML_6_1.findIndex((step) => step.request === p.VHOST_USER_SET_FEATURES));
+  for (let round = 1; round <= 4; round++) {
+    await replay(frontEnd, t.UML_END);
+    rig.device.calls.length = 0;
+    await replay(frontEnd, setUpRings, fds);
+    // Stopped at the first word about its set-up, started with the kick; the memory is the same and never touched.
+    expect(rig.device.calls.filter((call) => /Ring\(|Memory/.test(call))).toEqual([
+      'stopRing(0)',
+      'stopRing(1)',
+      'startRing(0)',
+      'startRing(1)',
+    ]);
+    for (const index of [0, 1]) {
+      const ring = rig.device.running.get(index);
+      // What SET_VRING_BASE said counts, not how far the ring had come.
+      expect(ring).toMatchObject({ enabled: true, base: 0, size: 256, desc: { offset: t.ringOffsets(index).desc } });
+      native.signal(fds.events.at(index - 2) ?? -1);
+      expect(native.drain(ring?.kickFd ?? -1)).toBe(1);
+    }
+  }
+  expect(rig.complaints).toEqual([]);
+  frontEnd.close();
+  expect(await rig.sessionEnd()).toEqual({ reason: 'left' });
+});
+
+describe('a ring that is started but disabled is stopped, and waited for, by', () => {
+  const moved = t.ringAddr(t.DPDK_LAYOUT, 1);
+  const into0 = Uint8Array.from(moved, (byte, i) => (i === 0 ? 0 : byte));
+  test.each([
+    ['SET_VRING_NUM', p.VHOST_USER_SET_VRING_NUM, vringState(0, 128), false],
+    ['SET_VRING_BASE', p.VHOST_USER_SET_VRING_BASE, vringState(0, 77), false],
+    ['SET_VRING_ADDR to another place', p.VHOST_USER_SET_VRING_ADDR, into0, false],
+    ['SET_VRING_KICK, which starts it again', p.VHOST_USER_SET_VRING_KICK, u64(0), true],
+  ])('%s', async (_name, request, payload, starts) => {
+    const frontEnd = rig.connect();
+    await replay(frontEnd, t.DPDK_22_11);
+    rig.device.progress = 9;
+    await frontEnd.ask(p.VHOST_USER_SET_VRING_ENABLE, vringState(0, 0), { needReply: true });
+    const kick = rig.device.running.get(0)?.kickFd ?? -1;
+    const release = rig.device.hold('stopRing');
+    const done = frontEnd.ask(request, payload, { needReply: true, fds: starts ? [frontEnd.eventFd()] : [] });
+    await rig.device.called('stopRing');
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+    expect([frontEnd.waiting, native.fdKind(kick)]).toEqual([0, 1]);
+    release();
+    expect((await done).getBigUint64(0, true)).toBe(0n);
+    expect(native.fdKind(kick)).toBeLessThan(0);
+    expect(ringCalls().slice(2)).toEqual(starts ? ['stopRing(0)', 'startRing(0)'] : ['stopRing(0)']);
+    if (starts) expect(rig.device.running.get(0)).toMatchObject({ base: 9, enabled: false });
+    expect(rig.device.running.get(1)).toMatchObject({ enabled: true });
+  });
+
+  test('SET_VRING_ADDR to where it is does not stop it', async () => {
+    const frontEnd = rig.connect();
+    await replay(frontEnd, t.DPDK_22_11);
+    frontEnd.send(p.VHOST_USER_SET_VRING_ENABLE, vringState(0, 0));
+    await frontEnd.ask(p.VHOST_USER_SET_VRING_ADDR, t.ringAddr(t.DPDK_LAYOUT, 0), { needReply: true });
+    expect(ringCalls()).toEqual(['startRing(0)', 'startRing(1)']);
+  });
+});
+
 test('need_reply without REPLY_ACK is not answered', async () => {
   const frontEnd = rig.connect();
   frontEnd.send(p.VHOST_USER_SET_OWNER, undefined, { needReply: true });

@@ -20,6 +20,7 @@ import {
   setTimer,
 } from './flow';
 import type { TcpEngine } from './flow';
+import { discardAcked } from './output';
 import { sendReset } from './send';
 
 /** Forgets payload gathered for the flow. */
@@ -84,6 +85,9 @@ export function finishIfDone(t: TcpEngine, flow: number): boolean {
   if (t.state[flow] !== ST_OPEN) return true;
   const done = F_HOST_EOF | F_FIN_ACKED | F_GUEST_FIN;
   if ((t.flags[flow] & done) !== done) return false;
+  // The guest has all of it, maybe only since this very batch. Linux answers the closing of a socket that has bytes left
+  // to read with a reset (RFC 2525 §2.17), and the peer would lose what is still on its way to it.
+  discardAcked(t, flow);
   if ((t.flags[flow] & F_ACTIVE_CLOSE) === 0) {
     // LAST-ACK: the guest keeps TIME-WAIT.
     release(t, flow);

@@ -102,7 +102,7 @@ async function look(guest: Guest, world: HostWorld, { bytes, progress }: ShowOpt
   return rows;
 }
 
-function transferRow(what: string, bytes: number, seconds: number, ok: boolean): Row {
+export function transferRow(what: string, bytes: number, seconds: number, ok: boolean): Row {
   const rate = (bytes / 1e6 / Math.max(seconds, 0.001)).toFixed(0);
   return { what, seen: `${rate} MB/s, sha256 ${ok ? 'matches' : 'DIFFERS'}`, ok };
 }

@@ -10,13 +10,16 @@ export interface TransferResult {
 export interface WorldCalls {
   /**
    * Starts the servers, each bound to every address of its namespace. `blob` sends what {@link setBlob} was told and
-   * closes; `sink` reads to the end and answers with the digest; `echo` echoes TCP; `udp` echoes datagrams.
+   * closes; `sink` reads to the end and answers with the digest; `echo` echoes TCP; `reset` resets a connection at its
+   * first byte; `udp` echoes datagrams.
    */
   listen: { args: Record<string, never>; result: ServerPorts };
   /** Makes the bytes the blob server sends, pseudo-random. */
   setBlob: { args: { bytes: number; seed: number }; result: { sha256: string } };
   /** What the sink got last. */
   lastSink: { args: Record<string, never>; result: TransferResult | null };
+  /** How many connections to the echo server were reset by the other side. */
+  echoResets: { args: Record<string, never>; result: { count: number } };
   /** Connects, sends pseudo-random bytes, half-closes, reads to the end; the two digests say whether it was an echo. */
   tcpEcho: {
     args: { address: string; port: number; bytes: number };
@@ -36,6 +39,7 @@ export interface ServerPorts {
   readonly blob: number;
   readonly sink: number;
   readonly echo: number;
+  readonly reset: number;
   readonly udp: number;
 }
 

@@ -12,13 +12,17 @@ type Handlers = { [C in WorldCall]: (args: WorldCalls[C]['args']) => Promise<Wor
 
 let blob: Buffer[] = [];
 let lastSink: TransferResult | null = null;
+let echoResets = 0;
 const udpSinks = new Map<number, { datagrams: number; bytes: number; senders: Set<string> }>();
 
 const handlers: Handlers = {
   listen: async () => ({
     blob: await listen(createServer(serveBlob)),
     sink: await listen(createServer({ allowHalfOpen: true }, serveSink)),
-    echo: await listen(createServer({ allowHalfOpen: true }, (socket) => socket.on('error', ignore).pipe(socket))),
+    echo: await listen(createServer({ allowHalfOpen: true }, serveEcho)),
+    reset: await listen(
+      createServer((socket) => socket.on('error', ignore).once('data', () => socket.resetAndDestroy())),
+    ),
     udp: await listenUdpEcho(),
   }),
 
@@ -30,6 +34,8 @@ const handlers: Handlers = {
   },
 
   lastSink: () => Promise.resolve(lastSink),
+
+  echoResets: () => Promise.resolve({ count: echoResets }),
 
   tcpEcho: async ({ address, port, bytes }) => {
     const chunks = randomChunks(bytes, port);
@@ -115,6 +121,13 @@ function serveBlob(socket: Socket): void {
     }
     socket.end();
   })();
+}
+
+function serveEcho(socket: Socket): void {
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'ECONNRESET') echoResets++;
+  });
+  socket.pipe(socket);
 }
 
 /** Reads to the peer's FIN and answers "sha256 bytes". */

@@ -199,11 +199,24 @@ describe('link up and after', () => {
     const rig = linkRig({}, {}, {}, { buffers: 1 });
     rig.stack.onLinkUp();
     expect(messages(rig)).toEqual(['arp']);
+    // What is kept for later was not dropped.
+    expect([rig.drops('no_receive_buffers'), rig.drops('guest_down')]).toEqual([0, 0]);
     rig.port.post(8);
     rig.stack.onGuestReady();
     expect(messages(rig)).toEqual(['135 to ff02::1:ff00:10', '134 to ff02::1']);
     rig.stack.onGuestReady();
     expect(messages(rig)).toEqual([]);
+  });
+
+  test('what is not tried again is a drop', () => {
+    const rig = linkRig({}, {}, {}, { buffers: 3 });
+    rig.stack.onLinkUp();
+    expect(messages(rig)).toHaveLength(3);
+    rig.exchange(icmpv6(GUEST_LL, 'ff02::2', RS));
+    rig.exchange(icmpv6('::', 'ff02::2', RS));
+    rig.clock.advance(600_000);
+    rig.stack.onTimer();
+    expect(rig.drops('no_receive_buffers')).toBe(3);
   });
 
   test('advertisements are repeated at random intervals of 200 to 599 s', () => {

@@ -69,6 +69,35 @@ describe('half-close', () => {
     ]);
   });
 
+  test('by the host, and then by the guest with what acknowledges the last data: an orderly end for the peer', () => {
+    const rig = new TcpRig();
+    const c = openFromGuest(rig);
+    rig.act(() => {
+      c.socket.write('request');
+      c.socket.close();
+    });
+    expect(c.received().map((s) => s.flags)).toEqual(['P.', 'F.']);
+    c.ack += 8;
+    c.send('answer', 'FP.');
+    expect(c.socket.readText()).toBe('answer');
+    expect(c.socket.ending).toBe('closed');
+    expect(c.received()).toMatchObject([{ flags: '.', ack: 7 }]);
+  });
+
+  test('by the guest, which acknowledges the last data and the FIN at once: an orderly end for the peer', () => {
+    const rig = new TcpRig();
+    const c = openFromGuest(rig);
+    c.flags('F.');
+    rig.sent();
+    rig.act(() => {
+      c.socket.write('answer');
+      c.socket.close();
+    });
+    c.acknowledge(7);
+    expect(c.socket.ending).toBe('closed');
+    empty(rig);
+  });
+
   test('data after the guest’s FIN is not passed on', () => {
     const rig = new TcpRig();
     const c = openFromGuest(rig);
