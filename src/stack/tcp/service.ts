@@ -16,6 +16,9 @@ import { release, resetBoth } from './close';
 import { OUT_BUDGET, OUT_STARVED, discardAcked, output, retransmitFirst } from './output';
 import { sendAck, sendProbe, sendReset, sendSyn } from './send';
 
+/** More flows than this in the ready queue are a crowd: the last of them would be served late. */
+const CROWD = 32;
+
 /**
  * Sends whatever the flow owes. If there are no receive buffers, or the flow's budget is used up, it goes to the end
  * of the ready queue. May release the flow.
@@ -92,6 +95,24 @@ function wait(t: TcpEngine, flow: number): void {
     t.starvedAt = t.clock.nowMs;
   }
   t.ready.push(flow);
+}
+
+/**
+ * New receive buffers, and a crowd that waits for them: acknowledgements first, as they take one buffer each. Behind the
+ * data of hundreds of flows they would come later than the guest's retransmission time-out (200 ms on Linux), and
+ * everything they acknowledge would be sent again.
+ */
+export function acknowledgeCrowd(t: TcpEngine): void {
+  if (t.ready.length <= CROWD) return;
+  for (let n = t.ready.length; n > 0 && !t.starved; n--) {
+    const flow = t.ready.shift();
+    if (t.state[flow] === ST_OPEN) {
+      t.ready.push(flow);
+      acknowledge(t, flow);
+    } else {
+      service(t, flow);
+    }
+  }
 }
 
 /** New receive buffers, or a new turn: serves the flows that waited, each once, in turn. */

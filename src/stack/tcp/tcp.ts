@@ -21,7 +21,7 @@ import { abortHost } from './close';
 import { acceptAll, canAccept, watchListeners } from './connect';
 import { ST_FREE, TcpEngine } from './flow';
 import { flushGathered, segmentFromGuest } from './input';
-import { serveReady, serveTouched } from './service';
+import { acknowledgeCrowd, serveReady, serveTouched } from './service';
 import { socketEvent } from './socket-events';
 import { runTimers } from './timeout';
 
@@ -76,6 +76,7 @@ export class TcpHandler implements FlowHandler {
 
   onGuestReady(): void {
     this.engine.starved = false;
+    acknowledgeCrowd(this.engine);
     serveReady(this.engine);
   }
 

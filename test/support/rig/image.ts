@@ -10,6 +10,7 @@ import { CpioArchive } from './cpio';
 import { CACHE_DIR, SYSTEM_PATH, cacheDirectory } from './paths';
 
 export type GuestKind = 'uml' | 'qemu';
+export type HelperName = (typeof HELPERS)[number];
 
 export interface GuestImage {
   /** The kernel: an ELF program for UML, a bzImage for QEMU. */
@@ -21,6 +22,8 @@ const GUEST_FILES = join(__dirname, 'guest');
 const UML_MODULES = '/usr/lib/uml/modules';
 /** Loaded at boot, with what they depend on; a name the kernel has built in is passed over. */
 const MODULES = ['virtio_pci', 'virtio_net', 'ipv6', 'af_packet'];
+/** Small static programs of our own, NAME.cc beside this file. */
+const HELPERS = ['guest-net', 'tcp-peer'] as const;
 /** Copied from the system, with their libraries, if they are there. */
 const DHCLIENT = join(CACHE_DIR, 'dhclient/sbin/dhclient');
 const OPTIONAL_PROGRAMS = ['/usr/bin/iperf3', DHCLIENT];
@@ -45,16 +48,18 @@ export function guestImage(kind: GuestKind): GuestImage {
   if (missing !== null) throw new Error(missing);
   const { kernel, modules } = kind === 'uml' ? umlKernel() : qemuKernel();
   const busybox = which('busybox') ?? '';
-  const guestNet = compileGuestNet();
+  const helpers = HELPERS.map((name) => [name, helperProgram(name)] as const);
   const programs = OPTIONAL_PROGRAMS.filter((path) => existsSync(path));
   const scripts = readdirSync(GUEST_FILES).map((name) => join(GUEST_FILES, name));
-  const inputs = [kernel, busybox, guestNet, __filename, join(__dirname, 'cpio.ts'), ...programs, ...scripts];
+  const compiled = helpers.map(([, path]) => path);
+  const inputs = [kernel, busybox, ...compiled, __filename, join(__dirname, 'cpio.ts'), ...programs, ...scripts];
   const key = fingerprint(inputs);
   const initrd = join(cacheDirectory('images'), `${kind}-${key}.cpio.gz`);
   if (!existsSync(initrd)) {
     const archive = new CpioArchive().characterDevice('/dev/console', 5, 1);
     for (const directory of ['/proc', '/sys', '/etc', '/sbin', '/root', '/var/lib']) archive.directory(directory);
-    archive.file('/bin/busybox', readFileSync(busybox)).file('/bin/guest-net', readFileSync(guestNet));
+    archive.file('/bin/busybox', readFileSync(busybox));
+    for (const [name, path] of helpers) archive.file(`/bin/${name}`, readFileSync(path));
     for (const applet of execFileSync(busybox, ['--list'], { encoding: 'utf8' }).trim().split('\n')) {
       if (applet !== 'busybox') archive.symlink(`/bin/${applet}`, 'busybox');
     }
@@ -159,10 +164,10 @@ function dependenciesOf(module: Buffer): string[] {
   return list === '' ? [] : list.split(',').map((name) => name.replaceAll('-', '_'));
 }
 
-/** The static helper program of the guests (guest-net.cc). */
-function compileGuestNet(): string {
-  const source = join(__dirname, 'guest-net.cc');
-  const target = join(cacheDirectory('images'), `guest-net-${fingerprint([source])}`);
+/** A static helper program of the guests, compiled from NAME.cc beside this file; it runs outside of guests as well. */
+export function helperProgram(name: HelperName): string {
+  const source = join(__dirname, `${name}.cc`);
+  const target = join(cacheDirectory('images'), `${name}-${fingerprint([source])}`);
   if (!existsSync(target)) {
     execFileSync('g++', ['-std=c++20', '-O2', '-Wall', '-Wextra', '-static', '-o', `${target}.new`, source]);
     renameSync(`${target}.new`, target);

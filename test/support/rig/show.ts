@@ -77,6 +77,13 @@ async function look(guest: Guest, world: HostWorld, { bytes, progress }: ShowOpt
   }
 
   const size = `${bytes >> 20} MiB`;
+  // Memory the guest uses for the first time has to be found by the host, page by page: the first transfer would show
+  // how fast that goes.
+  progress("touching the guest's memory");
+  await guest.sh(`dd if=/dev/zero of=/tmp/blob bs=1M count=${String(bytes >> 20)} 2>&1`, {
+    timeoutMs: TRANSFER_TIMEOUT_MS,
+  });
+
   const { sha256 } = await world.remote.call('setBlob', { bytes, seed: Date.now() | 0 });
   for (const [family, address] of [
     ['IPv4', REMOTE_ADDRESS_4],

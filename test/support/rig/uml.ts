@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Guest } from './guest';
-import { guestImage } from './image';
+import { guestImage, type GuestImage } from './image';
 import { ManagedProcess, dieWithParent } from './processes';
 
 export interface UmlOptions {
@@ -11,6 +11,8 @@ export interface UmlOptions {
   /** For the kernel's own files; short, it holds a unix socket too. */
   readonly scratch: string;
   readonly memoryMiB?: number;
+  /** Another kernel or initramfs than the tests' own. */
+  readonly image?: GuestImage;
   readonly kernelArguments?: readonly string[];
   readonly bootTimeoutMs?: number;
 }
@@ -19,7 +21,7 @@ let instances = 0;
 
 /** Boots and waits for the shell. @throws Error with the console's tail. */
 export async function bootUml(options: UmlOptions): Promise<Guest> {
-  const { kernel, initrd } = guestImage('uml');
+  const { kernel, initrd } = options.image ?? guestImage('uml');
   const directory = join(options.scratch, `uml${String(++instances)}`);
   mkdirSync(directory, { recursive: true });
   // The kernel runs helpers and the guest's programs as processes beside it, which outlive it if it is killed: with a

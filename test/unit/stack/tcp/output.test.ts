@@ -1,6 +1,6 @@
 /** Data to the guest: segments, windows, receive buffers, fairness. */
 import { C_BYTES_TO_GUEST_TCP, C_TCP_RETRANSMITS } from '../../../../src/stack/counters';
-import { TcpRig, openFromGuest, pattern, payloadText } from '../../../support/stack/tcp-rig';
+import { GUEST_ISN, TcpRig, openFromGuest, pattern, payloadText } from '../../../support/stack/tcp-rig';
 import type { Segment } from '../../../support/stack/tcp-rig';
 
 const total = (s: readonly Segment[]): number => s.reduce((n, x) => n + x.payload.length, 0);
@@ -185,6 +185,25 @@ describe('receive buffers', () => {
     expect(rig.sent()).toEqual([]);
     rig.post(1);
     expect(c.received()).toMatchObject([{ flags: '.', ack: 3 }]);
+  });
+
+  test('of a crowd that waits, all are acknowledged before any gets data', () => {
+    const rig = new TcpRig({ port: { bufferSize: 1600 } });
+    const flows = Array.from({ length: 40 }, (_, i) => openFromGuest(rig, { sport: 1000 + i }));
+    rig.port.freeBuffers = 0;
+    rig.act(() => {
+      for (const f of flows) f.socket.write(Buffer.alloc(1460 * 10));
+    });
+    rig.guest(...flows.map((f) => f.segment({ flags: 'P.', payload: 'x' })));
+    expect(rig.sent()).toEqual([]);
+    // In two goes: who was acknowledged in the first is not in the second.
+    rig.post(15);
+    rig.post(25);
+    const got = rig.sent();
+    expect(got.every((s) => s.payload.length === 0 && s.ack === GUEST_ISN + 2)).toBe(true);
+    expect(got.map((s) => s.dport).sort((a, b) => a - b)).toEqual(flows.map((f) => f.sport));
+    rig.post(40);
+    expect(rig.sent().map((s) => s.payload.length)).toEqual(new Array(40).fill(1460));
   });
 
   test('a guest that never has room for a large frame gets small ones', () => {

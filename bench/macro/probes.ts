@@ -1,0 +1,70 @@
+/** What the kernel tells about processes and namespaces (proc(5)). */
+import { execFileSync } from 'node:child_process';
+import { readFileSync, readdirSync } from 'node:fs';
+
+const TICKS_PER_SECOND = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
+
+/** The processes of a group: a back-end may be started through a wrapper, or fork. */
+export function processesOfGroup(group: number): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => statFields(pid)?.[2] === String(group));
+}
+
+/** CPU time of a process group so far, user and system, all threads, in seconds. */
+export function cpuSeconds(group: number): number {
+  let ticks = 0;
+  for (const pid of processesOfGroup(group)) {
+    const fields = statFields(pid);
+    // utime and stime, the 14th and 15th field of the line.
+    if (fields !== null) ticks += Number(fields[11]) + Number(fields[12]);
+  }
+  return ticks / TICKS_PER_SECOND;
+}
+
+/** Anonymous resident memory of a process group, in bytes. The guest's memory is a shared mapping and no part of it. */
+export function anonymousBytes(group: number): number {
+  let bytes = 0;
+  for (const pid of processesOfGroup(group)) {
+    const match = /^RssAnon:\s+(\d+) kB$/m.exec(readOrEmpty(`/proc/${String(pid)}/status`));
+    bytes += Number(match?.[1] ?? 0) * 1024;
+  }
+  return bytes;
+}
+
+/** Fields of a line of /proc/net/snmp or netstat, e.g. `field(text, 'Tcp', 'RetransSegs')`; 0 when it is not there. */
+export function netField(text: string, protocol: string, name: string): number {
+  const lines = text.split('\n').filter((line) => line.startsWith(`${protocol}: `));
+  const [names, values] = lines.map((line) => line.split(' '));
+  const at = names?.indexOf(name) ?? -1;
+  return at < 0 ? 0 : Number(values?.[at]);
+}
+
+/** TCP segments that the network namespace of a process has sent again. */
+export function retransmitsOf(pid: number): number {
+  return netField(readOrEmpty(`/proc/${String(pid)}/net/snmp`), 'Tcp', 'RetransSegs');
+}
+
+/** Whether somebody listens on a unix socket, seen without connecting: a back-end would take that for its guest. */
+export function isListening(pid: number, path: string): boolean {
+  // Flags 00010000 mark a listening socket.
+  return readOrEmpty(`/proc/${String(pid)}/net/unix`)
+    .split('\n')
+    .some((line) => line.includes(' 00010000 ') && line.endsWith(` ${path}`));
+}
+
+/** The fields of /proc/PID/stat from the third on: the second, the name, may contain anything. */
+function statFields(pid: number): string[] | null {
+  const text = readOrEmpty(`/proc/${String(pid)}/stat`);
+  return text === '' ? null : text.slice(text.lastIndexOf(')') + 2).split(' ');
+}
+
+/** A process may be gone by the time it is looked at. */
+function readOrEmpty(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,47 @@
+/**
+ * `npm run bench`: Tubetti beside other vhost-user back-ends with a real guest (bench/README.md). `--help` says how.
+ * Everything it starts lives in namespaces of its own and ends with it.
+ */
+import { createRequire } from 'node:module';
+import { ROOT } from './lib/run.mjs';
+import { SetupError, setUp } from './lib/setup.mjs';
+
+const require = createRequire(import.meta.url);
+
+async function main() {
+  // The options are TypeScript, which needs node_modules.
+  const available = await setUp({ guests: true, log: (line) => console.error(`set-up: ${line}`) });
+  require('./lib/ts-hook.cjs');
+  const { bench, HELP, UsageError, parseOptions } = require(`${ROOT}/bench/macro/main.ts`);
+  const { whyNoNamespaces } = require(`${ROOT}/test/support/rig/host-world.ts`);
+  try {
+    const options = parseOptions(process.argv.slice(2));
+    if (options === 'help') {
+      console.log(HELP);
+      return 0;
+    }
+    const missing = whyNoNamespaces() ?? (available.uml ? null : 'User Mode Linux is not here and could not be set up');
+    if (missing !== null) throw new SetupError(missing);
+    return await bench(options);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(`${error.message}\nnpm run bench -- --help`);
+    return 2;
+  }
+}
+
+// Children and scratch files are cleaned up on `exit`, which these signals do not reach by themselves.
+for (const [signal, status] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+]) {
+  process.on(signal, () => process.exit(status));
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  console.error(error instanceof SetupError ? error.message : error);
+  process.exitCode = 1;
+}

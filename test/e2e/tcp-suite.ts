@@ -1,0 +1,81 @@
+/** TCP with real guests: complete, exact, and nothing lost. What is asked of each kind of guest is a matter of scale. */
+import type { Guest } from '../support/rig/guest';
+import type { GuestKind } from '../support/rig/image';
+import { FAMILIES, bringUp } from './network-cases';
+import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
+import { openDescriptors, settled } from './tcp-support';
+
+/** How much a guest is given to do. */
+export interface Scale {
+  readonly bulkBytes: number;
+  readonly parallel: number;
+  readonly shortConnections: number;
+  /** Bulk transfers for this long with every counter of the guest watched; 0: none. */
+  readonly watchedMs: number;
+}
+
+/** A port of the host that reaches {@link GUEST_PORT}, and one whose service is not there. */
+export const OPEN_PORT = 2222;
+export const GUEST_PORT = 22;
+export const CLOSED_PORT = 2223;
+const SERVICE_ARGS = ['-t', `${String(OPEN_PORT)}:${String(GUEST_PORT)},${String(CLOSED_PORT)}:23`];
+
+export interface Stage {
+  readonly bench: Bench;
+  readonly guest: Guest;
+  /** Descriptors of the service with the guest connected and no flow open. */
+  readonly descriptors: number;
+  readonly scale: Scale;
+}
+
+export interface TcpCase {
+  readonly title: string;
+  readonly run: (stage: Stage) => Promise<void>;
+}
+
+/** After each case no flow is left, nor a descriptor more than before. */
+export function describeTcp(
+  kind: GuestKind,
+  boot: (bench: Bench) => Promise<Guest>,
+  scale: Scale,
+  cases: readonly TcpCase[],
+): void {
+  describeWith(`TCP of a ${kind} guest`, whyNotGuest(kind), () => {
+    let stage: Stage | undefined;
+    const theStage = (): Stage => {
+      if (stage === undefined) throw new Error('the guest did not boot');
+      return stage;
+    };
+    const test = itShowing(
+      () => theStage().bench,
+      () => stage?.guest.process.tail(40) ?? '',
+    );
+
+    beforeAll(async () => {
+      const bench = await setUpBench(SERVICE_ARGS);
+      try {
+        const guest = await boot(bench);
+        for (const family of FAMILIES) await bringUp(guest, family);
+        // What is opened once and stays (log, metrics) is open by then.
+        await bench.service.metricsPage();
+        stage = { bench, guest, scale, descriptors: openDescriptors(bench.service) };
+      } catch (error) {
+        await bench.destroy();
+        throw error;
+      }
+    });
+
+    afterAll(async () => {
+      await stage?.guest.powerOff();
+      await stage?.bench.destroy();
+    });
+
+    for (const { title, run } of cases) {
+      test(title, async () => {
+        const { bench, descriptors } = theStage();
+        await run(theStage());
+        await settled(bench.service, descriptors);
+      });
+    }
+  });
+}
