@@ -1,9 +1,13 @@
-/** Linux's numbers for the socket options and errors that UDP and ping sockets use (asm-generic, <linux/in.h>). */
+/** Linux's numbers for the socket options and errors that the stack uses (asm-generic, <linux/in.h>). */
 
 export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
+export const SO_ERROR = 4;
 export const SO_BROADCAST = 6;
 export const SO_RCVBUF = 8;
+export const SO_KEEPALIVE = 9;
+export const SO_OOBINLINE = 10;
+export const SO_PEEK_OFF = 42;
 
 export const IPPROTO_IP = 0;
 export const IP_TOS = 1;
@@ -20,7 +24,9 @@ export const IPV6_RECVPKTINFO = 49;
 export const IPV6_TCLASS = 67;
 
 export const EPERM = 1;
+export const EINTR = 4;
 export const EAGAIN = 11;
+export const ENOMEM = 12;
 export const EACCES = 13;
 export const EINVAL = 22;
 export const ENFILE = 23;
@@ -28,5 +34,7 @@ export const EMFILE = 24;
 export const EMSGSIZE = 90;
 export const EADDRINUSE = 98;
 export const ENETUNREACH = 101;
+export const ECONNABORTED = 103;
 export const ENOBUFS = 105;
 export const EHOSTUNREACH = 113;
+export const EINPROGRESS = 115;

@@ -1,23 +1,19 @@
 /** Errors about echo requests: the sockets' error queues, turned into ICMP errors to the guest. */
-import { addrSlotWord, isV4 } from '../address';
+import { isV4 } from '../address';
 import { ADDR_SLOT_ICMP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../flow-table';
-import { NatResult, natSourceToGuest } from '../nat';
+import { NatResult } from '../nat';
 import type { NatTables } from '../nat';
-import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
+import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
 import { ICMP_ECHO_REQUEST, ICMP_HEADER_LEN, icmpSeq, icmpType, ICMPV6_ECHO_REQUEST, icmpWrite } from '../wire/icmp';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
 import type { PingFlows } from './flows';
-import { IcmpErrorSender, icmpErrorKnown, MAX_QUOTE6 } from './icmp-error';
+import { IcmpErrorSender, MAX_QUOTE6 } from './icmp-error';
+import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorSource } from './socket-error';
 
-const ORIGIN_ICMP = 2;
-const ORIGIN_ICMP6 = 3;
 const SLOT_OFFENDER = ADDR_SLOT_ICMP + 1;
 const SLOT_DEST = ADDR_SLOT_ICMP + 2;
-const ERRORS_PER_CALL = 32;
-/** Hop limit shown in a quoted request whose real one is not known. */
-const QUOTED_TTL = 64;
 
 export class PingErrors {
   private readonly ctx: StackContext;
@@ -54,18 +50,8 @@ export class PingErrors {
     const key = this.flows.table.keys;
     const k = KEY_WORDS * slot;
     const v4 = isV4(key[k], key[k + 1], key[k + 2]);
-    if (error[SOCKERR_ORIGIN] !== (v4 ? ORIGIN_ICMP : ORIGIN_ICMP6) || !icmpErrorKnown(v4, error[SOCKERR_TYPE])) return;
-    const w0 = addrSlotWord(io.addrs, SLOT_OFFENDER, 0);
-    const w1 = addrSlotWord(io.addrs, SLOT_OFFENDER, 1);
-    const w2 = addrSlotWord(io.addrs, SLOT_OFFENDER, 2);
-    const w3 = addrSlotWord(io.addrs, SLOT_OFFENDER, 3);
-    const p = 4 * slot;
-    const { peer } = this.flows;
-    if (peer[p] === w0 && peer[p + 1] === w1 && peer[p + 2] === w2 && peer[p + 3] === w3) {
-      for (let i = 0; i < 4; i++) found.src[i] = key[k + 4 + i];
-    } else if (natSourceToGuest(this.nat, ctx.link, w0, w1, w2, w3, found) !== 0) {
-      return;
-    }
+    if (!errorIsForGuest(io, v4)) return;
+    if (!errorSource(ctx, this.nat, SLOT_OFFENDER, this.flows.peer, 4 * slot, key, k, found)) return;
     const length = Math.min(error[SOCKERR_LENGTH], MAX_QUOTE6);
     const request = v4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
     // Without its header the guest could not tell which request this is about.

@@ -6,6 +6,7 @@ import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
 import { KEY_WORDS } from '../flow-table';
 import { natToGuest, natToHost } from '../nat';
 import { AF_INET6, EPOLLET, EPOLLIN, SOCK_TCP } from '../ports';
+import { EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, SOL_SOCKET, SO_OOBINLINE, SO_PEEK_OFF } from '../socket-options';
 import { halfSipHash } from '../siphash';
 import { IPV4_BROADCAST } from '../wire/ipv4';
 import { tcpOptionMss, tcpOptionWindowScale } from '../wire/tcp';
@@ -43,14 +44,6 @@ const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 
 const PROTO_TCP = 6;
-const EAGAIN = -11;
-const EINTR = -4;
-const ECONNABORTED = -103;
-const EINPROGRESS = -115;
-
-const SOL_SOCKET = 1;
-const SO_OOBINLINE = 10;
-const SO_PEEK_OFF = 42;
 
 /** Connections accepted in one go. */
 const ACCEPT_BUDGET = 64;
@@ -211,7 +204,7 @@ function startConnect(t: TcpEngine, fd: number, family: number, port: number): b
   const d = to.dst;
   addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, port, to.scope, d[0], d[1], d[2], d[3]);
   const r = io.connect(fd, ADDR_SLOT_TCP);
-  return r >= 0 || r === EINPROGRESS;
+  return r >= 0 || r === -EINPROGRESS;
 }
 
 /** The host's connection is there: answer the guest's SYN. */
@@ -274,10 +267,10 @@ function acceptSome(t: TcpEngine, index: number): boolean {
       continue;
     }
     switch (fd) {
-      case ECONNABORTED:
-      case EINTR:
+      case -ECONNABORTED:
+      case -EINTR:
         continue;
-      case EAGAIN:
+      case -EAGAIN:
         listener.pending = false;
         return false;
       default:

@@ -11,6 +11,7 @@ import type { FrameInfo } from '../context';
 import { ROWS_PER_CALL } from '../context';
 import { C_TCP_RESETS_FROM_GUEST, dropCode } from '../counters';
 import { seqInWindow } from '../seq';
+import { EAGAIN, EINTR, ENOBUFS, ENOMEM, SOL_SOCKET, SO_KEEPALIVE } from '../socket-options';
 import { checksumAdd, checksumFold, checksumOk } from '../wire/checksum';
 import {
   TCP_ACK,
@@ -64,12 +65,6 @@ const DROP_TCP_OUT_OF_ORDER = dropCode('tcp_out_of_order');
 const DROP_TCP_SOCKET_FULL = dropCode('tcp_socket_full');
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 
-const EAGAIN = -11;
-const ENOMEM = -12;
-const ENOBUFS = -105;
-const EINTR = -4;
-const SOL_SOCKET = 1;
-const SO_KEEPALIVE = 9;
 /** Look again at a socket that refused data for another reason than a full buffer, ms. */
 const REFUSED_POLL_MS = 50;
 /** Duplicate acknowledgements that make a sender retransmit at once (RFC 5681 §3.2). */
@@ -428,8 +423,8 @@ export function flushGathered(t: TcpEngine): void {
   const bytes = t.gatherBytes;
   const count = t.gatherEnd - t.gatherRow;
   t.gatherFlow = -1;
-  let n = EINTR;
-  while (n === EINTR) n = t.io.send(t.fd[flow], t.gatherRow, count, 0);
+  let n = -EINTR;
+  while (n === -EINTR) n = t.io.send(t.fd[flow], t.gatherRow, count, 0);
   t.activeAt[flow] = t.clock.nowMs;
   if (n > 0) t.rcvNxt[flow] = (t.rcvNxt[flow] + n) | 0;
   t.flags[flow] |= F_ACK_DUE;
@@ -437,14 +432,14 @@ export function flushGathered(t: TcpEngine): void {
   if (n === bytes) return;
   countDrop(t, DROP_TCP_SOCKET_FULL);
   t.flags[flow] |= F_REFUSED;
-  if (n >= 0 || n === EAGAIN) {
+  if (n >= 0 || n === -EAGAIN) {
     // A send that falls short makes the kernel announce room.
     t.flags[flow] |= F_OUT_ARMED;
     return;
   }
   switch (n) {
-    case ENOMEM:
-    case ENOBUFS:
+    case -ENOMEM:
+    case -ENOBUFS:
       if (!timerIsSet(t, flow, TIMER_WINDOW)) setTimer(t, flow, TIMER_WINDOW, REFUSED_POLL_MS);
       return;
     default:

@@ -5,6 +5,7 @@
 import { SCRATCH_TCP, SCRATCH_TCP_SIZE, ROWS_OUT, ROWS_PER_CALL } from '../context';
 import { C_TCP_RETRANSMITS } from '../counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, MSG_PEEK } from '../ports';
+import { EAGAIN, EINTR, SOL_SOCKET, SO_PEEK_OFF } from '../socket-options';
 import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp';
 import {
   F_ACK_DUE,
@@ -44,10 +45,6 @@ const BUDGET = 512 * 1024;
 const MAX_FRAMES = 128;
 /** A frame small enough for what a guest with few buffers left may have. */
 const SMALL_FRAME = 1024;
-const SOL_SOCKET = 1;
-const SO_PEEK_OFF = 42;
-const EAGAIN = -11;
-const EINTR = -4;
 
 const frameRoom = new Int32Array(MAX_FRAMES);
 // Results of `reserveFrames`, besides the number of frames.
@@ -293,8 +290,8 @@ function skipRows(t: TcpEngine, flow: number, seq: number): number {
 /** Peeks from `seq` on, as prepared by `skipRows`. Returns bytes, 0 at the end of the stream, or -errno. */
 function peek(t: TcpEngine, flow: number, seq: number, skip: number, rows: number): number {
   const io = t.io;
-  let n = EINTR;
-  while (n === EINTR) n = io.recv(t.fd[flow], ROWS_OUT, Math.min(skip + rows, ROWS_PER_CALL), MSG_PEEK);
+  let n = -EINTR;
+  while (n === -EINTR) n = io.recv(t.fd[flow], ROWS_OUT, Math.min(skip + rows, ROWS_PER_CALL), MSG_PEEK);
   if (n <= 0) return n;
   if (t.ctx.config.tcpPeekOff) {
     t.peekSeq[flow] = (seq + n) | 0;
@@ -303,12 +300,12 @@ function peek(t: TcpEngine, flow: number, seq: number, skip: number, rows: numbe
   const fresh = n - ((seq - t.sockSeq[flow]) | 0);
   if (fresh > 0) return fresh;
   // Bytes in flight only. The end of the stream does not show behind them; the event told of it.
-  return fresh === 0 && (t.flags[flow] & F_RDHUP) !== 0 ? 0 : EAGAIN;
+  return fresh === 0 && (t.flags[flow] & F_RDHUP) !== 0 ? 0 : -EAGAIN;
 }
 
 function noteReadError(t: TcpEngine, flow: number, error: number): void {
   t.flags[flow] &= ~F_READABLE;
-  if (error !== EAGAIN) t.flags[flow] |= F_HOST_ERROR;
+  if (error !== -EAGAIN) t.flags[flow] |= F_HOST_ERROR;
 }
 
 function noteEndOfStream(t: TcpEngine, flow: number): void {
@@ -363,7 +360,7 @@ export function discardAcked(t: TcpEngine, flow: number): void {
   while (n > 0) {
     // It stops at an urgent mark, hence the loop.
     const done = t.io.discard(t.fd[flow], n);
-    if (done === EINTR) continue;
+    if (done === -EINTR) continue;
     if (done <= 0) {
       t.flags[flow] |= F_HOST_ERROR;
       return;

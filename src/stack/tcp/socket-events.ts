@@ -1,5 +1,6 @@
 /** Events of the flows' sockets. */
 import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../ports';
+import { SOL_SOCKET, SO_ERROR } from '../socket-options';
 import {
   F_ACK_DUE,
   F_HOST_ERROR,
@@ -20,8 +21,6 @@ import { hostConnected } from './connect';
 import { service } from './service';
 import { EPOLLPRI, reopenWindow } from './window';
 
-const SOL_SOCKET = 1;
-const SO_ERROR = 4;
 /** RFC 5681 §3.2: this many identical acknowledgements make the guest send again at once. */
 const DUP_ACKS = 3;
 

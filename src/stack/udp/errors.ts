@@ -3,26 +3,18 @@ import { addrSlotPort, addrSlotWord, isV4 } from '../address';
 import { ADDR_SLOT_UDP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../flow-table';
-import { IcmpErrorSender, icmpErrorKnown, MAX_QUOTE6 } from '../icmp/icmp-error';
-import { NatResult, natSourceToGuest, natToGuest } from '../nat';
+import { IcmpErrorSender, MAX_QUOTE6 } from '../icmp/icmp-error';
+import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorSource } from '../icmp/socket-error';
+import { NatResult, natToGuest } from '../nat';
 import type { NatTables } from '../nat';
-import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
+import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
 import { IP_PROTO_UDP } from '../wire/ipv4';
 import { UDP_HEADER_LEN, udpWrite } from '../wire/udp';
 import type { UdpFlows } from './flows';
 import type { UdpListener } from './listeners';
 
-const ORIGIN_ICMP = 2;
-const ORIGIN_ICMP6 = 3;
-
 const SLOT_OFFENDER = ADDR_SLOT_UDP + 1;
 const SLOT_DEST = ADDR_SLOT_UDP + 2;
-
-/** Errors taken from a socket at one go: a flood of errors must not hold up the loop. */
-const ERRORS_PER_CALL = 32;
-
-/** Hop limit shown in a quoted packet whose real one is not known. */
-const QUOTED_TTL = 64;
 
 export class UdpErrors {
   private readonly ctx: StackContext;
@@ -84,24 +76,11 @@ export class UdpErrors {
 
   private report(slot: number): void {
     const { ctx, flows, found } = this;
-    const { sockErrOut, addrs } = ctx.io;
-    const origin = sockErrOut[SOCKERR_ORIGIN];
-    if (origin !== ORIGIN_ICMP && origin !== ORIGIN_ICMP6) return;
+    const { sockErrOut } = ctx.io;
     const keys = flows.table.keys;
     const k = slot * KEY_WORDS;
-    const v4 = isV4(keys[k], keys[k + 1], keys[k + 2]);
-    if (v4 !== (origin === ORIGIN_ICMP) || !icmpErrorKnown(v4, sockErrOut[SOCKERR_TYPE])) return;
-    const w0 = addrSlotWord(addrs, SLOT_OFFENDER, 0);
-    const w1 = addrSlotWord(addrs, SLOT_OFFENDER, 1);
-    const w2 = addrSlotWord(addrs, SLOT_OFFENDER, 2);
-    const w3 = addrSlotWord(addrs, SLOT_OFFENDER, 3);
-    const p = 4 * slot;
-    const peer = flows.peer;
-    if (peer[p] === w0 && peer[p + 1] === w1 && peer[p + 2] === w2 && peer[p + 3] === w3) {
-      for (let i = 0; i < 4; i++) found.src[i] = keys[k + 4 + i];
-    } else if (natSourceToGuest(this.nat, ctx.link, w0, w1, w2, w3, found) !== 0) {
-      return;
-    }
+    if (!errorIsForGuest(ctx.io, isV4(keys[k], keys[k + 1], keys[k + 2]))) return;
+    if (!errorSource(ctx, this.nat, SLOT_OFFENDER, flows.peer, 4 * slot, keys, k, found)) return;
     const length = Math.min(Math.max(0, sockErrOut[SOCKERR_LENGTH]), MAX_QUOTE6 - UDP_HEADER_LEN);
     const ttl = flows.ttl[slot] > 0 ? flows.ttl[slot] : QUOTED_TTL;
     this.send(

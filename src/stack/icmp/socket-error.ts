@@ -1,0 +1,51 @@
+/** What the error queues of UDP and ping sockets have in common: which errors a guest is told of, and from whom. */
+import { addrSlotWord } from '../address';
+import type { StackContext } from '../context';
+import { natSourceToGuest } from '../nat';
+import type { NatResult, NatTables } from '../nat';
+import type { HostIo } from '../ports';
+import { SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
+import { icmpErrorKnown } from './icmp-error';
+
+// struct sock_extended_err, ee_origin (<linux/errqueue.h>).
+const ORIGIN_ICMP = 2;
+const ORIGIN_ICMP6 = 3;
+
+/** Errors taken from a socket at one go: a flood of errors must not hold up the loop. */
+export const ERRORS_PER_CALL = 32;
+
+/** Hop limit shown in a quoted packet whose real one is not known. */
+export const QUOTED_TTL = 64;
+
+/** True if the error that `recvError` took came from the network, in the flow's family, and is one a guest knows. */
+export function errorIsForGuest(io: HostIo, v4: boolean): boolean {
+  const error = io.sockErrOut;
+  return error[SOCKERR_ORIGIN] === (v4 ? ORIGIN_ICMP : ORIGIN_ICMP6) && icmpErrorKnown(v4, error[SOCKERR_TYPE]);
+}
+
+/**
+ * Whom the guest sees the error come from, into `found.src`: the flow's far end as the guest knows it (words `key[k + 4…]`)
+ * if the offender in address slot `slot` is the host-side destination (words `peer[p…]`), else the offender translated.
+ * False if the guest has no name for it.
+ */
+export function errorSource(
+  ctx: StackContext,
+  nat: NatTables,
+  slot: number,
+  peer: Int32Array,
+  p: number,
+  key: Int32Array,
+  k: number,
+  found: NatResult,
+): boolean {
+  const { addrs } = ctx.io;
+  const w0 = addrSlotWord(addrs, slot, 0);
+  const w1 = addrSlotWord(addrs, slot, 1);
+  const w2 = addrSlotWord(addrs, slot, 2);
+  const w3 = addrSlotWord(addrs, slot, 3);
+  if (peer[p] !== w0 || peer[p + 1] !== w1 || peer[p + 2] !== w2 || peer[p + 3] !== w3) {
+    return natSourceToGuest(nat, ctx.link, w0, w1, w2, w3, found) === 0;
+  }
+  for (let i = 0; i < 4; i++) found.src[i] = key[k + 4 + i];
+  return true;
+}
