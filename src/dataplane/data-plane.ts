@@ -14,7 +14,7 @@ import type { ForwardListener, StackConfig } from '../stack/config';
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
 import { BASE_FROM_USED_INDEX } from './commands';
 import type { Command, WorkerMessage, WorkerSetup } from './commands';
-import { DEVICE_FEATURES } from './features';
+import { offeredFeatures } from './features';
 
 export interface DataPlaneOptions {
   readonly config: StackConfig;
@@ -40,7 +40,7 @@ interface Pending {
 }
 
 export class DataPlane implements VhostDevice {
-  readonly features = DEVICE_FEATURES;
+  readonly features = offeredFeatures(process.env.TUBETTI_FEATURES);
   readonly rings = 2;
   onRingFault: ((index: number, reason: string) => void) | null = null;
 
