@@ -105,6 +105,12 @@ const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 const ROWS_PER_FRAME = 1024;
 const ROWS_IN_LIMIT = ROWS_IN + ROWS_IN_COUNT - ROWS_PER_FRAME;
 
+/**
+ * Bytes taken from the guest in one go, a frame more at the most: with frames of 64 KiB, a budget of frames alone would
+ * let one flow's bulk keep every other socket waiting for milliseconds.
+ */
+const BYTES_PER_GO = 512 * 1024;
+
 /** Bytes of transport header that are in `port.head` whenever a handler is called (or all of a shorter packet). */
 const L4_HEAD = 60;
 
@@ -178,19 +184,21 @@ export class Stack {
     this.#icmp.start?.();
   }
 
-  /** Handles up to `budget` frames. Returns true if there may be more. */
+  /** Handles up to `budget` frames, and up to BYTES_PER_GO bytes. Returns true if there may be more. */
   fromGuest(budget: number): boolean {
     const port = this.#ctx.port;
     this.#row = ROWS_IN;
     let left = budget;
-    for (; left > 0; left--) {
+    let bytes = BYTES_PER_GO;
+    for (; left > 0 && bytes > 0; left--) {
       if (this.#row > ROWS_IN_LIMIT) this.#endBatch();
       const length = port.receive(this.#row);
       if (length === 0) break;
+      bytes -= length;
       this.#receive(length);
     }
     this.#endBatch();
-    return left === 0;
+    return left === 0 || bytes <= 0;
   }
 
   #endBatch(): void {
