@@ -1,4 +1,5 @@
 // Small things of the operating system.
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -24,6 +25,18 @@ double NowUs(Thread&) {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec / 1000);
+}
+
+int32_t RandomFill(Thread&, Ints out) {
+  auto* data = reinterpret_cast<uint8_t*>(out.data);
+  size_t left = out.length * sizeof(int32_t);
+  while (left > 0) {
+    const auto got = Retry([&] { return ::getrandom(data, left, 0); });
+    if (got < 0) return static_cast<int32_t>(got);
+    data += got;
+    left -= static_cast<size_t>(got);
+  }
+  return 0;
 }
 
 double RaiseFileLimit(Thread&) {

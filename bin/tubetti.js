@@ -1,9 +1,19 @@
 #!/usr/bin/env node
 'use strict';
 
+/** The bundle, or the modules it is made of where it was not made (scripts/build.mjs). */
+function load() {
+  try {
+    return require('../dist/tubetti.js');
+  } catch (error) {
+    if (error.code !== 'MODULE_NOT_FOUND') throw error;
+    return require('../dist/cli/main.js');
+  }
+}
+
 let cli;
 try {
-  cli = require('../dist/cli/main.js');
+  cli = load();
 } catch (error) {
   if (error.code !== 'MODULE_NOT_FOUND') throw error;
   process.stderr.write('tubetti: not built yet: run "npm run build" first\n');

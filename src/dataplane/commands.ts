@@ -2,7 +2,15 @@
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';
 import type { ForwardListener, StackConfig } from '../stack/config';
 
-/** Given to the worker at its start. */
+/**
+ * `workerData` of a worker. It boots while the control plane still reads the host, and waits for `gate[0]` to become 1:
+ * by then its `WorkerSetup` is the first message of its port.
+ */
+export interface WorkerGate {
+  readonly gate: Int32Array;
+}
+
+/** The first message to a worker. */
 export interface WorkerSetup {
   readonly config: StackConfig;
   readonly listeners: readonly ForwardListener[];
