@@ -1,6 +1,7 @@
 /** What every protocol handler of the stack shares: set once, fields updated in place, never reallocated. */
 import type { StackConfig } from './config';
 import type { Counters } from './counters';
+import type { NeighbourTable } from './neighbours';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
 
 /** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */
@@ -28,6 +29,8 @@ export interface LinkState {
   /** Observed global and link-local IPv6 addresses, four words each; all zero: none. */
   readonly guest6: Int32Array;
   readonly guest6LinkLocal: Int32Array;
+  /** Ethernet addresses of the host's neighbours. */
+  readonly neighbours: NeighbourTable;
 }
 
 /**
