@@ -2,8 +2,12 @@
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';
 import type { ForwardListener, StackConfig } from '../stack/config';
 
+/** How the guest's frames come: by virtqueues in its memory, or by a socket with QEMU's stream protocol. */
+export type LinkKind = 'vhost-user' | 'stream';
+
 /** Given to the worker at its start. */
 export interface WorkerSetup {
+  readonly link: LinkKind;
   readonly config: StackConfig;
   readonly listeners: readonly ForwardListener[];
   readonly counters: SharedArrayBuffer;
@@ -21,6 +25,11 @@ export type Command =
   | { readonly kind: 'kick'; readonly index: number; readonly fd: number }
   | { readonly kind: 'logRing'; readonly index: number; readonly logAddr: number }
   | { readonly kind: 'log'; readonly log: DirtyLog | null }
+  /** A stream client's connected socket, which the control plane owns: open until `streamClose` or `streamEnded`. */
+  | { readonly kind: 'streamOpen'; readonly fd: number }
+  | { readonly kind: 'streamClose' }
+  /** Answered with 1 if the stream client is still there, else 0, after `streamEnded`. */
+  | { readonly kind: 'streamProbe' }
   | { readonly kind: 'reset' }
   | { readonly kind: 'stop' };
 
@@ -34,6 +43,8 @@ export type WorkerMessage =
   | { readonly kind: 'ready' }
   | { readonly kind: 'done'; readonly seq: number; readonly value: number }
   | { readonly kind: 'fault'; readonly index: number; readonly reason: string }
+  /** The stream's socket is not used any more. `error`: what the client did wrong; null: it left. */
+  | { readonly kind: 'streamEnded'; readonly error: string | null }
   | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn'; readonly message: string };
 
 /** `base` of a ring that a new data plane takes over: the used index in guest memory says how far the old one came. */
