@@ -144,9 +144,24 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
   return { config: stackConfig(options.host, host, readSysctls(), limits, peekOff), opened, host };
 }
 
+/** What the table knows and no one serves yet is refused, never silently ignored. */
+function refuseUnserved(options: Options): void {
+  const unserved: readonly (readonly [boolean, string])[] = [
+    [options.frontEnd === 'stream', '--stream'],
+    [options.pcap !== null, '--pcap'],
+    [options.statsSeconds !== null, '--stats'],
+    [options.pollUs !== 0, '--poll-us'],
+    [options.background, '--background'],
+    [options.pid !== null, '--pid'],
+  ];
+  for (const [asked, name] of unserved)
+    if (asked) throw new ConfigError('CFG_ERR_UNSUPPORTED', `${name} is not supported yet`);
+}
+
 /** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
 export async function start(options: Options, native: Native, log: Log): Promise<number> {
   for (const warning of options.warnings) log.warn(warning);
+  refuseUnserved(options);
   const endpoint = endpointOf(options, native);
   const { config, opened, host } = prepare(options, native, log);
   const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
