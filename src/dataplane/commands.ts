@@ -1,5 +1,6 @@
 /** What the control plane and the data plane say to each other through the worker's message port. */
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';
+import type { StreamEnd } from '../stream/device';
 import type { ForwardListener, StackConfig } from '../stack/config';
 
 /** How the guest's frames come: by virtqueues in its memory, or by a socket with QEMU's stream protocol. */
@@ -43,8 +44,8 @@ export type WorkerMessage =
   | { readonly kind: 'ready' }
   | { readonly kind: 'done'; readonly seq: number; readonly value: number }
   | { readonly kind: 'fault'; readonly index: number; readonly reason: string }
-  /** The stream's socket is not used any more. `error`: what the client did wrong; null: it left. */
-  | { readonly kind: 'streamEnded'; readonly error: string | null }
+  /** The stream's socket is not used any more. */
+  | { readonly kind: 'streamEnded'; readonly end: StreamEnd }
   | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn'; readonly message: string };
 
 /** `base` of a ring that a new data plane takes over: the used index in guest memory says how far the old one came. */

@@ -12,11 +12,14 @@ import { loadNative } from '../native';
 import type { Native } from '../native';
 import type { ForwardListener, StackConfig } from '../stack/config';
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
+import type { StreamDevice, StreamEnd } from '../stream/device';
 import { BASE_FROM_USED_INDEX } from './commands';
-import type { Command, WorkerMessage, WorkerSetup } from './commands';
+import type { Command, LinkKind, WorkerMessage, WorkerSetup } from './commands';
 import { DEVICE_FEATURES } from './features';
 
 export interface DataPlaneOptions {
+  /** Default: vhost-user. */
+  readonly link?: LinkKind;
   readonly config: StackConfig;
   readonly listeners: readonly ForwardListener[];
   /** COUNTERS Float64 elements. */
@@ -39,10 +42,11 @@ interface Pending {
   readonly resolve: (value: number) => void;
 }
 
-export class DataPlane implements VhostDevice {
+export class DataPlane implements VhostDevice, StreamDevice {
   readonly features = DEVICE_FEATURES;
   readonly rings = 2;
   onRingFault: ((index: number, reason: string) => void) | null = null;
+  onStreamEnded: ((end: StreamEnd) => void) | null = null;
 
   private readonly options: DataPlaneOptions;
   private readonly native: Native;
@@ -57,6 +61,7 @@ export class DataPlane implements VhostDevice {
   private regions: readonly DeviceMemoryRegion[] = [];
   private readonly running = new Map<number, DeviceRing>();
   private dirtyLog: DirtyLog | null = null;
+  private streamFd = -1;
 
   private constructor(options: DataPlaneOptions) {
     this.options = options;
@@ -156,6 +161,20 @@ export class DataPlane implements VhostDevice {
     await this.send({ kind: 'reset' });
   }
 
+  async openStream(fd: number): Promise<void> {
+    this.streamFd = fd;
+    await this.send({ kind: 'streamOpen', fd });
+  }
+
+  async closeStream(): Promise<void> {
+    this.streamFd = -1;
+    await this.send({ kind: 'streamClose' });
+  }
+
+  async probeStream(): Promise<boolean> {
+    return (await this.send({ kind: 'streamProbe' })) === 1;
+  }
+
   private change(index: number, fields: Partial<DeviceRing>): void {
     const ring = this.running.get(index);
     if (ring !== undefined) this.running.set(index, { ...ring, ...fields });
@@ -178,6 +197,7 @@ export class DataPlane implements VhostDevice {
 
   private spawn(): Promise<void> {
     const setup: WorkerSetup = {
+      link: this.options.link ?? 'vhost-user',
       config: this.options.config,
       listeners: this.options.listeners,
       counters: this.options.counters,
@@ -221,9 +241,17 @@ export class DataPlane implements VhostDevice {
       case 'fault':
         this.onRingFault?.(message.index, message.reason);
         return;
+      case 'streamEnded':
+        this.endStream(message.end);
+        return;
       case 'log':
         this.options.log(message.level, message.message);
     }
+  }
+
+  private endStream(end: StreamEnd): void {
+    this.streamFd = -1;
+    this.onStreamEnded?.(end);
   }
 
   private onExit(failure: Error | null): void {
@@ -240,6 +268,8 @@ export class DataPlane implements VhostDevice {
       this.options.onFatal?.(new Error(`the data plane keeps failing: ${why}`));
       return;
     }
+    // Where in its stream of bytes the dead worker was, nobody knows: the client must begin a new one.
+    if (this.streamFd >= 0) this.endStream({ reason: 'failed', detail: 'the data plane failed' });
     this.options.log('error', `data plane failed, starting another (the guest's connections are lost): ${why}`);
     this.spawn().then(
       () => {
@@ -259,6 +289,7 @@ export class DataPlane implements VhostDevice {
     void this.send({ kind: 'features', features: this.acked });
     void this.send({ kind: 'memory', regions: this.regions });
     void this.send({ kind: 'log', log: this.dirtyLog });
+    if (this.streamFd >= 0) void this.send({ kind: 'streamOpen', fd: this.streamFd });
     for (const ring of this.running.values()) {
       if (!stopped.has(ring.index))
         void this.send({ kind: 'startRing', ring: { ...ring, base: BASE_FROM_USED_INDEX } });

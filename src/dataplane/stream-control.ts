@@ -11,6 +11,7 @@ import { C_STREAM_BLOCKED, C_STREAM_RESETS } from '../stack/counters';
 import type { Counters } from '../stack/counters';
 import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../stack/ports';
 import type { Stack } from '../stack/stack';
+import type { StreamEnd } from '../stream/device';
 import type { Command, CommandMessage, WorkerMessage } from './commands';
 import { INPUT_BLOCK, MAX_STREAM_FRAME, MIN_STREAM_FRAME, STREAM_BAD_LENGTH } from './stream-input';
 import type { StreamBlock } from './stream-input';
@@ -89,16 +90,19 @@ export class StreamControl {
   /** The connection is over: `end` as in StreamInput and StreamOutput. Tells the control plane, which closes it. */
   finish(end: number): void {
     if (this.fd < 0) return;
-    let error: string | null = null;
+    const how = this.describeEnd(end);
+    this.close();
+    this.post({ kind: 'streamEnded', end: how });
+  }
+
+  private describeEnd(end: number): StreamEnd {
     if (end === STREAM_BAD_LENGTH) {
       this.counters[C_STREAM_RESETS]++;
       const limits = `${MIN_STREAM_FRAME} to ${MAX_STREAM_FRAME}`;
-      error = `a frame of ${this.port.input.badLength} bytes announced, ${limits} are possible`;
-    } else if (end < 0 && end !== -EPIPE && end !== -ECONNRESET) {
-      error = getSystemErrorName(end);
+      return { reason: 'protocol', detail: `frame length ${this.port.input.badLength}, where ${limits} is right` };
     }
-    this.close();
-    this.post({ kind: 'streamEnded', error });
+    if (end >= 0 || end === -EPIPE || end === -ECONNRESET) return { reason: 'left', detail: '' };
+    return { reason: 'failed', detail: getSystemErrorName(end) };
   }
 
   private post(message: WorkerMessage): void {

@@ -205,7 +205,7 @@ export class StreamOutput {
       return false;
     }
     this.blocked = true;
-    for (let left = n; left > 0; ) {
+    for (let left = n; left > 0;) {
       const sent = Math.min(left, this.pieceLen[this.pieceBegin]);
       this.pieceAt[this.pieceBegin] += sent;
       this.pieceLen[this.pieceBegin] -= sent;
