@@ -90,7 +90,9 @@ export const ROWS_OUT = ROWS_IN_COUNT;
 export const ROWS_OUT_COUNT = 2048;
 export const ROWS_MISC = ROWS_OUT + ROWS_OUT_COUNT; // ICMP, UDP scratch, error queue
 export const ROWS_MISC_COUNT = 1024;
-export const ROWS_TOTAL = ROWS_MISC + ROWS_MISC_COUNT;
+export const ROWS_PORT = ROWS_MISC + ROWS_MISC_COUNT; // the guest's port for itself: frames sent, checksums, captures
+export const ROWS_PORT_COUNT = 256;
+export const ROWS_TOTAL = ROWS_PORT + ROWS_PORT_COUNT;
 /** Messages of the mmsg calls. */
 export const MSGS_TOTAL = 256;
 /** IOV_MAX: rows one system call takes. */
