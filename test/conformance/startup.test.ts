@@ -47,7 +47,7 @@ async function started(nodeOptions: readonly string[], ...argv: string[]): Promi
     run.stderr.setEncoding('utf8');
     run.stderr.on('data', (chunk: string) => {
       text += chunk;
-      if (text.includes('<interface type=\'vhostuser\'>')) resolve();
+      if (text.includes("<interface type='vhostuser'>")) resolve();
     });
     run.once('exit', () => {
       reject(new Error(`ended before it had started:\n${text}`));
