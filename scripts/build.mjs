@@ -1,10 +1,11 @@
 /**
  * Compiles the TypeScript of this package and of its workspace into dist/, module by module, then bundles the program
- * into dist/tubetti.js and its thread into dist/worker.js, which start in a fraction of the time that 150 modules take.
+ * into dist/tubetti.js and its thread into dist/data-plane.js, each with V8's code of it beside it: they start in a
+ * fraction of the time that 150 modules take.
  * Also npm's `prepare`: in a packed package, where dist/ came with it and TypeScript is not installed, it does nothing.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
@@ -12,12 +13,12 @@ import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
-const { resolve } = createRequire(import.meta.url);
+const require = createRequire(import.meta.url);
 
 /** The compiler's program, or null if TypeScript is not installed. */
 function findCompiler() {
   try {
-    return resolve('typescript/bin/tsc');
+    return require.resolve('typescript/bin/tsc');
   } catch {
     return null;
   }
@@ -25,9 +26,8 @@ function findCompiler() {
 
 /** Makes the bundles; without esbuild there are none, and bin/tubetti.js takes the modules instead. */
 async function bundle() {
-  for (const name of ['tubetti', 'worker']) {
-    rmSync(join(dist, `${name}.js`), { force: true });
-    rmSync(join(dist, `${name}.js.map`), { force: true });
+  for (const file of ['tubetti.js', 'data-plane.js', 'worker.js']) {
+    for (const suffix of ['', '.map', '.cache']) rmSync(join(dist, file + suffix), { force: true });
   }
   let esbuild;
   try {
@@ -39,7 +39,7 @@ async function bundle() {
   }
   await esbuild.build({
     absWorkingDir: root,
-    entryPoints: { tubetti: 'src/cli/main.ts', worker: 'src/dataplane/worker.ts' },
+    entryPoints: { tubetti: 'src/cli/main.ts', 'data-plane': 'src/dataplane/worker.ts' },
     outdir: 'dist',
     alias: { 'virtio-ring-ts': './src/virtqueue/src/index.ts' },
     // Loaded with --metrics only, from its own package.
@@ -48,12 +48,21 @@ async function bundle() {
     platform: 'node',
     target: 'node20',
     format: 'cjs',
-    // Names stay as they are written: a stack trace can be read without the map.
+    // Names stay as they are written: a stack trace can be read without the map. bin/load.js wants ASCII.
     minifySyntax: true,
+    minifyWhitespace: true,
+    lineLimit: 160,
+    charset: 'ascii',
     sourcemap: 'linked',
     sourcesContent: false,
     logLevel: 'warning',
   });
+  // What the program starts as a thread.
+  writeFileSync(join(dist, 'worker.js'), `require('../bin/load.js').load(__dirname + '/data-plane.js');\n`);
+  const { compile } = require('../bin/load.js');
+  for (const file of ['tubetti.js', 'data-plane.js']) {
+    writeFileSync(join(dist, `${file}.cache`), compile(join(dist, file)).createCachedData());
+  }
 }
 
 const compiler = findCompiler();

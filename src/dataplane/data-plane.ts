@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { loadNative } from '../native';
 import type { Native } from '../native';
+import { readableStack } from '../stack-trace';
 import type { ForwardListener, StackConfig } from '../stack/config';
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
 import type { StreamDevice, StreamEnd } from '../stream/device';
@@ -313,7 +314,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
       this.settle(this.takePending());
       return;
     }
-    const why = failure === null ? 'it ended by itself' : (failure.stack ?? failure.message);
+    const why = failure === null ? 'it ended by itself' : readableStack(failure);
     const now = Date.now();
     this.deaths.push(now);
     while (this.deaths.length > 0 && now - this.deaths[0] > RESTART_WINDOW_MS) this.deaths.shift();
