@@ -13,7 +13,7 @@ import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../stack/ports';
 import type { Stack } from '../stack/stack';
 import type { StreamEnd } from '../stream/device';
 import type { Command, CommandMessage, WorkerMessage } from './commands';
-import { INPUT_BLOCK, MAX_STREAM_FRAME, MIN_STREAM_FRAME, STREAM_BAD_LENGTH } from './stream-input';
+import { INPUT_BLOCK, MAX_STREAM_FRAME, MIN_STREAM_FRAME, STREAM_BAD_LENGTH, STREAM_EOF } from './stream-input';
 import type { StreamBlock } from './stream-input';
 import { OUTPUT_BLOCK } from './stream-output';
 import { StreamGuestPort } from './stream-port';
@@ -47,6 +47,8 @@ export class StreamControl {
   private stack: Stack | null;
   private fd: number;
   private writeWatched: boolean;
+  /** Probes to answer, by their numbers. */
+  private readonly probes: number[];
 
   constructor(native: Native, messages: MessagePort, wakeFd: number, counters: Counters) {
     this.native = native;
@@ -61,6 +63,7 @@ export class StreamControl {
     this.stack = null;
     this.fd = -1;
     this.writeWatched = false;
+    this.probes = [];
   }
 
   /** The stack behind the port; before the loop runs. */
@@ -73,9 +76,22 @@ export class StreamControl {
     for (;;) {
       const received = receiveMessageOnPort(this.messages) as { message: CommandMessage } | undefined;
       if (received === undefined) return;
-      const value = this.execute(received.message.command);
-      this.post({ kind: 'done', seq: received.message.seq, value });
+      const { seq, command } = received.message;
+      if (command.kind === 'streamProbe') this.probes.push(seq);
+      else this.post({ kind: 'done', seq, value: this.execute(command) });
     }
+  }
+
+  /** A probe came: the next wait is a look, and then `answerProbes` is due. */
+  get probing(): boolean {
+    return this.probes.length > 0;
+  }
+
+  /** After a wait that began after the probe came: a client that had left by then is known to have left. */
+  answerProbes(): void {
+    if (this.hangup) this.finish(STREAM_EOF);
+    for (const seq of this.probes) this.post({ kind: 'done', seq, value: this.fd >= 0 ? 1 : 0 });
+    this.probes.length = 0;
   }
 
   /** Asks to be told when the socket takes more, or not any longer. */
@@ -117,10 +133,6 @@ export class StreamControl {
       case 'streamClose':
         this.close();
         return 0;
-      case 'streamProbe':
-        // Events are handled before commands: a client that left before the next one came is known to have left.
-        if (this.hangup) this.finish(0);
-        return this.fd >= 0 ? 1 : 0;
       case 'reset':
         this.stack?.reset();
         return 0;

@@ -70,6 +70,7 @@ export class StreamLoop {
     this.counters[C_LOOP_TURNS]++;
     const events = native.epollOut;
     for (let i = 0; i < n; i++) this.event(events[3 * i], events[3 * i + 1], events[3 * i + 2]);
+    if (control.probing) control.answerProbes();
     if (this.commandsPending) {
       this.commandsPending = false;
       control.takeCommands();
@@ -90,7 +91,7 @@ export class StreamLoop {
   }
 
   private timeoutUs(): number {
-    if (this.inputPending || this.outputReady || this.stack.busy) return 0;
+    if (this.inputPending || this.outputReady || this.stack.busy || this.control.probing) return 0;
     const deadline = this.stack.nextDeadline();
     if (deadline === Infinity) return -1;
     this.clock.update();
