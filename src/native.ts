@@ -106,6 +106,10 @@ export interface Native extends HostIo {
   epollWait(timeoutUs: number): number;
   readonly epollOut: Int32Array;
 
+  // ---- copy.cc ------------------------------------------------------------------------------------------------
+  /** Copies the bytes that the rows name to the start of row `to`, as many as fit there. Returns their number. */
+  copyRows(row: number, rowCount: number, to: number): number;
+
   // ---- netlink.cc, misc ---------------------------------------------------------------------------------------
   /** NETLINK_ROUTE socket, bound, strict checking on where the kernel has it. `groups`: RTMGRP_* mask. */
   netlinkOpen(groups: number): number;
@@ -114,6 +118,10 @@ export interface Native extends HostIo {
   write(fd: number, buf: Uint8Array, offset: number, length: number): number;
   /** CLOCK_MONOTONIC in µs. */
   nowUs(): number;
+  /** Fills `out` with random bits of the kernel's (getrandom). 0 or -errno. */
+  randomFill(out: Int32Array): number;
+  /** CLOCK_REALTIME in µs since the epoch. */
+  realTimeUs(): number;
   /** Raises RLIMIT_NOFILE to its hard limit; returns the limit now in force. */
   raiseFileLimit(): number;
   /** Index of a network interface, or -errno. */
