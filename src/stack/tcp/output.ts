@@ -150,7 +150,10 @@ function advanceTo(t: TcpEngine, flow: number, next: number): void {
   if (!timerIsSet(t, flow, TIMER_MAIN)) setTimer(t, flow, TIMER_MAIN, backedOffRto(t, flow));
 }
 
-/** Largest payload of one frame to the guest. */
+/**
+ * Largest payload of one frame to the guest: a segment, or with segmentation offload as many whole ones as the frame
+ * holds, but no more than half of the largest window the guest had: it acknowledges one half while the other comes.
+ */
 function frameLimit(t: TcpEngine, flow: number): number {
   const port = t.port;
   const v6 = (t.flags[flow] & F_V6) !== 0;
@@ -159,7 +162,8 @@ function frameLimit(t: TcpEngine, flow: number): number {
   const mss = segmentSize(t, flow);
   if (most <= mss) return most;
   if (!(v6 ? port.gsoTcp6 : port.gsoTcp4)) return mss;
-  return most - (most % mss);
+  const large = Math.max(mss, Math.min(most, t.maxWnd[flow] >> 1));
+  return large - (large % mss);
 }
 
 /** Reserves frames for up to `want` bytes, rows from `row` on. Returns their number. */
