@@ -32,11 +32,17 @@ export interface DataPlaneOptions {
 const MAX_RESTARTS = 5;
 const RESTART_WINDOW_MS = 10_000;
 
+/** A worker that owes an answer for so long may hang in a notification. */
+const UNBLOCK_MS = 1000;
+
 const USED_IDX = 2;
 
 interface Pending {
   readonly command: Command;
   readonly resolve: (value: number) => void;
+  /** Call descriptor that the command takes from the worker, -1: none. */
+  readonly takesCall: number;
+  readonly alarm: NodeJS.Timeout;
 }
 
 export class DataPlane implements VhostDevice {
@@ -128,8 +134,9 @@ export class DataPlane implements VhostDevice {
   }
 
   async setRingCall(index: number, callFd: number): Promise<void> {
+    const takesCall = this.running.get(index)?.callFd ?? -1;
     this.change(index, { callFd });
-    await this.send({ kind: 'call', index, fd: callFd });
+    await this.send({ kind: 'call', index, fd: callFd }, takesCall);
   }
 
   async setRingKick(index: number, kickFd: number): Promise<void> {
@@ -161,12 +168,28 @@ export class DataPlane implements VhostDevice {
     if (ring !== undefined) this.running.set(index, { ...ring, ...fields });
   }
 
-  private send(command: Command): Promise<number> {
+  private send(command: Command, takesCall = -1): Promise<number> {
     return new Promise((resolve) => {
       const seq = ++this.seq;
-      this.pending.set(seq, { command, resolve });
+      const alarm = setInterval(() => {
+        this.unblock();
+      }, UNBLOCK_MS);
+      this.pending.set(seq, { command, resolve, takesCall, alarm });
       this.post(seq, command);
     });
+  }
+
+  /**
+   * A front-end may clear O_NONBLOCK of a call eventfd and fill its counter: then the worker's next notification waits
+   * (see Native.notify). Emptied from here, it goes on; and nothing is lost, as the eventfd is rung again.
+   */
+  private unblock(): void {
+    for (const { callFd } of this.running.values()) this.empty(callFd);
+    for (const { takesCall } of this.pending.values()) this.empty(takesCall);
+  }
+
+  private empty(fd: number): void {
+    if (fd >= 0 && this.native.drain(fd) > 0) this.native.signal(fd);
   }
 
   private post(seq: number, command: Command): void {
@@ -214,8 +237,10 @@ export class DataPlane implements VhostDevice {
     switch (message.kind) {
       case 'done': {
         const entry = this.pending.get(message.seq);
+        if (entry === undefined) return;
         this.pending.delete(message.seq);
-        entry?.resolve(message.value);
+        clearInterval(entry.alarm);
+        entry.resolve(message.value);
         return;
       }
       case 'fault':
@@ -268,6 +293,7 @@ export class DataPlane implements VhostDevice {
 
   private takePending(): Pending[] {
     const entries = [...this.pending.values()];
+    for (const { alarm } of entries) clearInterval(alarm);
     this.pending.clear();
     return entries;
   }
