@@ -32,6 +32,7 @@ double PeerUid(Thread&, int32_t fd);
 // event_fd.cc
 int32_t EventFd(Thread&, int32_t initial);
 int32_t Signal(Thread&, int32_t fd);
+int32_t Notify(Thread&, int32_t fd, int32_t kind);
 int32_t Drain(Thread&, int32_t fd);
 int32_t FdKind(Thread&, int32_t fd);
 int32_t SetNonBlocking(Thread&, int32_t fd);

@@ -29,6 +29,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<PeerUid>(t, e, "peerUid");
   Export<EventFd>(t, e, "eventFd");
   Export<Signal>(t, e, "signal");
+  Export<Notify>(t, e, "notify");
   Export<Drain>(t, e, "drain");
   Export<FdKind>(t, e, "fdKind");
   Export<SetNonBlocking>(t, e, "setNonBlocking");

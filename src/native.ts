@@ -83,6 +83,11 @@ export interface Native extends HostIo {
   eventFd(initial: number): number;
   /** Writes 1 (8 bytes) to an eventfd, pipe or stream socket (no SIGPIPE, never blocks). 0 or -errno. */
   signal(fd: number): number;
+  /**
+   * As `signal`, in one system call, for a descriptor of which `fdKind` was asked before and which `setNonBlocking` was
+   * called on. May block on an eventfd (only) whose other holder cleared O_NONBLOCK again and filled the counter.
+   */
+  notify(fd: number, kind: number): number;
   /** Reads and clears: the 8-byte counter's low 31 bits, 0 if nothing was there, or -errno. Never blocks. */
   drain(fd: number): number;
   fdKind(fd: number): number;
