@@ -73,6 +73,7 @@ void ExportHostIo(Thread& t, Napi::Object e) {
   Export<SendMany>(t, e, "sendMany");
   Export<RecvError>(t, e, "recvError");
   Export<Checksum>(t, e, "checksum");
+  Export<CopyRows>(t, e, "copyRows");
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {

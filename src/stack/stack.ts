@@ -54,12 +54,14 @@ import {
 import { NDP_NEIGHBOR_ADVERTISEMENT, NDP_ROUTER_SOLICITATION } from './wire/icmpv6/ndp';
 import {
   IPV4_BROADCAST,
+  IPV4_DF,
   IP_PROTO_ICMP,
   IP_PROTO_ICMPV6,
   IP_PROTO_TCP,
   IP_PROTO_UDP,
   ipv4Check,
   ipv4Dst,
+  ipv4FlagsFragment,
   ipv4HeaderLen,
   ipv4IsFragment,
   ipv4IsLoopback,
@@ -159,6 +161,7 @@ export class Stack {
       l4Len: 0,
       ttl: 0,
       tos: 0,
+      df: false,
       addr: new Int32Array(8),
     };
     this.#class = CLASS_OTHER;
@@ -249,6 +252,7 @@ export class Stack {
     frame.l4Len = ipv4TotalLen(head, off) - headerLen;
     frame.ttl = ipv4Ttl(head, off);
     frame.tos = ipv4Tos(head, off);
+    frame.df = (ipv4FlagsFragment(head, off) & IPV4_DF) !== 0;
     a[0] = 0;
     a[1] = 0;
     a[2] = V4_MAPPED;
@@ -279,6 +283,7 @@ export class Stack {
     frame.version = 6;
     frame.ttl = ipv6HopLimit(head, off);
     frame.tos = ipv6TrafficClass(head, off);
+    frame.df = true;
     if (ipv6IsLoopback(a[0], a[1], a[2], a[3]) || ipv6IsLoopback(a[4], a[5], a[6], a[7])) return DROP_LOOPBACK;
     if (ipv6IsMulticast(a[0]) || isMapped(a, 0)) return DROP_SOURCE;
     if (ipv6IsUnspecified(a[4], a[5], a[6], a[7]) || isMapped(a, 4)) return DROP_DESTINATION;

@@ -100,6 +100,24 @@ export function ipv6Write(
   dv.setInt32(off + DST + 12, dst3);
 }
 
+/** Length of a fragment header (RFC 8200 §4.5). */
+export const IPV6_FRAGMENT_LEN = 8;
+
+/** Writes a fragment header. `offset` is in bytes, a multiple of 8. */
+export function ipv6FragmentWrite(
+  dv: DataView,
+  off: number,
+  nextHeader: number,
+  offset: number,
+  more: boolean,
+  id: number,
+): void {
+  dv.setUint8(off, nextHeader);
+  dv.setUint8(off + 1, 0);
+  dv.setUint16(off + 2, offset | (more ? 1 : 0));
+  dv.setInt32(off + 4, id);
+}
+
 /**
  * Walks the extension headers of the packet at `off` (checked by `ipv6Check`) to its transport header. Hop-by-hop,
  * routing and destination options are skipped without looking at their options, so is an atomic fragment header (offset

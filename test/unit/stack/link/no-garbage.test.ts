@@ -36,6 +36,9 @@ class LoopPort implements GuestPort {
     this.headLen = Math.min(96, this.frame.length);
     return this.frame.length;
   }
+  substitute(): void {
+    throw new Error('no fragments here');
+  }
   pull(n: number): number {
     return (this.headLen = Math.max(this.headLen, Math.min(n, this.frame.length)));
   }
