@@ -161,6 +161,34 @@ export function ipv6Walk(dv: DataView, off: number, end: number, limit: number):
   return -DROP_IPV6_EXTENSION;
 }
 
+/**
+ * Offset of the fragment header of a packet of which `ipv6Walk`, with the same arguments, returned 'ipv6_fragment'. What
+ * lies in front of it is hop-by-hop, routing and destination options.
+ */
+export function ipv6FragmentAt(dv: DataView, off: number): number {
+  let protocol = dv.getUint8(off + NEXT_HEADER);
+  let at = off + IPV6_HEADER_LEN;
+  while (protocol !== IPV6_FRAGMENT) {
+    protocol = dv.getUint8(at);
+    at += (dv.getUint8(at + 1) + 1) * 8;
+  }
+  return at;
+}
+
+/** Next header after the fragment header at `at`. */
+export function ipv6FragmentNext(dv: DataView, at: number): number {
+  return dv.getUint8(at);
+}
+
+/** Offset in bytes (a multiple of 8), with 1 added if more fragments follow. */
+export function ipv6FragmentOffset(dv: DataView, at: number): number {
+  return dv.getUint16(at + 2) & 0xfff9;
+}
+
+export function ipv6FragmentId(dv: DataView, at: number): number {
+  return dv.getInt32(at + 4);
+}
+
 // ---- addresses as words ---------------------------------------------------------------------------------------------
 
 /** fe80::/10. */
