@@ -92,6 +92,8 @@ int32_t IfIndex(Thread&, std::string name);
 int32_t Read(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
 int32_t Write(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
 double NowUs(Thread&);
+int32_t RandomFill(Thread&, Ints out);
+double RealTimeUs(Thread&);
 double RaiseFileLimit(Thread&);
 double GetUid(Thread&);
 

@@ -1,4 +1,5 @@
-// Bytes from rows to rows: for the few datagrams that cannot be received or sent in place.
+// Bytes from rows to rows: for the few datagrams that cannot be received or sent in place, and for what
+// has to look at a frame as a whole and keep it (packet capture). Rows may overlap.
 #include <cstring>
 
 #include "calls.h"

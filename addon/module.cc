@@ -40,6 +40,8 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<Read>(t, e, "read");
   Export<Write>(t, e, "write");
   Export<NowUs>(t, e, "nowUs");
+  Export<RandomFill>(t, e, "randomFill");
+  Export<RealTimeUs>(t, e, "realTimeUs");
   Export<RaiseFileLimit>(t, e, "raiseFileLimit");
   Export<GetUid>(t, e, "getuid");
 }

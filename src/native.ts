@@ -114,6 +114,10 @@ export interface Native extends HostIo {
   write(fd: number, buf: Uint8Array, offset: number, length: number): number;
   /** CLOCK_MONOTONIC in µs. */
   nowUs(): number;
+  /** Fills `out` with random bits of the kernel's (getrandom). 0 or -errno. */
+  randomFill(out: Int32Array): number;
+  /** CLOCK_REALTIME in µs since the epoch. */
+  realTimeUs(): number;
   /** Raises RLIMIT_NOFILE to its hard limit; returns the limit now in force. */
   raiseFileLimit(): number;
   /** Index of a network interface, or -errno. */

@@ -2,6 +2,7 @@
 import { createLog, type Log, LogFile, type LogSink, stderrSink } from '../log';
 import { ConfigError, messageOf } from '../errors';
 import { loadNative, type Native } from '../native';
+import { readableStack } from '../stack-trace';
 import { type Options, parseOptions } from './options';
 import { start } from './start';
 import { usage } from './usage';
@@ -69,7 +70,7 @@ export async function run(argv: readonly string[]): Promise<number> {
     }
   } catch (error) {
     // What is no ConfigError is a bug or a broken installation: its stack helps whoever reports it.
-    const text = error instanceof ConfigError ? error.message : error instanceof Error ? error.stack : String(error);
+    const text = error instanceof ConfigError ? error.message : error instanceof Error ? readableStack(error) : String(error);
     process.stderr.write(`tubetti: ${text}\n`);
     return 1;
   }
