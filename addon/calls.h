@@ -83,7 +83,7 @@ int32_t SendMany(Thread&, int32_t fd, int32_t first, int32_t count);
 int32_t Checksum(Thread&, int32_t row, int32_t row_count, double initial);
 
 // copy.cc
-int32_t CopyRows(Thread&, int32_t row, int32_t row_count, int32_t to);
+int32_t CopyRows(Thread&, int32_t from, int32_t from_count, int32_t to, int32_t to_count);
 
 // netlink.cc
 int32_t NetlinkOpen(Thread&, int32_t groups);

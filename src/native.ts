@@ -111,10 +111,6 @@ export interface Native extends HostIo {
   epollWait(timeoutUs: number): number;
   readonly epollOut: Int32Array;
 
-  // ---- copy.cc ------------------------------------------------------------------------------------------------
-  /** Copies the bytes that the rows name to the start of row `to`, as many as fit there. Returns their number. */
-  copyRows(row: number, rowCount: number, to: number): number;
-
   // ---- netlink.cc, misc ---------------------------------------------------------------------------------------
   /** NETLINK_ROUTE socket, bound, strict checking on where the kernel has it. `groups`: RTMGRP_* mask. */
   netlinkOpen(groups: number): number;

@@ -112,6 +112,9 @@ export class VirtioGuestPort implements GuestPort {
   pull(n: number): number {
     return this.tx.pull(n);
   }
+  substitute(from: DataView, off: number, length: number, row: number): void {
+    this.tx.substitute(from, off, length, row);
+  }
   releaseReceived(): void {
     if (this.tx.releaseReceived()) this.notify(this.txCallFd, this.txCallKind);
   }
