@@ -64,6 +64,9 @@ int32_t Shutdown(Thread&, int32_t fd, int32_t how);
 int32_t Close(Thread&, int32_t fd);
 int32_t Abort(Thread&, int32_t fd);
 
+// listen.cc
+int32_t OpenPorts(Thread&, int32_t slot, int32_t flags, std::string device, int32_t backlog, Ints out);
+
 // tcp_info.cc
 int32_t TcpInfo(Thread&, int32_t fd);
 int32_t MemInfo(Thread&, int32_t fd);

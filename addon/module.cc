@@ -36,6 +36,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   ExportRaw(t, e, "pollStart", PollStart);
   Export<PollChange>(t, e, "pollChange");
   Export<PollStop>(t, e, "pollStop");
+  Export<OpenPorts>(t, e, "openPorts");
   Export<NetlinkOpen>(t, e, "netlinkOpen");
   Export<IfIndex>(t, e, "ifIndex");
   Export<Read>(t, e, "read");

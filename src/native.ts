@@ -111,6 +111,15 @@ export interface Native extends HostIo {
   epollWait(timeoutUs: number): number;
   readonly epollOut: Int32Array;
 
+  // ---- listen.cc ----------------------------------------------------------------------------------------------
+  /**
+   * Opens a listening socket for each of `out.length` ports in a row, from the address in `slot` on: `out[i]` becomes a
+   * descriptor or -errno, as for a socket of its own with SO_REUSEADDR. Once descriptors run out (-EMFILE, -ENFILE) the
+   * rest is not tried. `flags`: OPEN_UDP, OPEN_DUAL, OPEN_FREEBIND; `device`: SO_BINDTODEVICE, "" for none; UDP sockets
+   * get errors (RECVERR) and destinations (PKTINFO). Returns how many are open, or -EINVAL: slot, device, ports.
+   */
+  openPorts(slot: number, flags: number, device: string, backlog: number, out: Int32Array): number;
+
   // ---- netlink.cc, misc ---------------------------------------------------------------------------------------
   /** NETLINK_ROUTE socket, bound, strict checking on where the kernel has it. `groups`: RTMGRP_* mask. */
   netlinkOpen(groups: number): number;
