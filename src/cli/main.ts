@@ -70,7 +70,8 @@ export async function run(argv: readonly string[]): Promise<number> {
     }
   } catch (error) {
     // What is no ConfigError is a bug or a broken installation: its stack helps whoever reports it.
-    const text = error instanceof ConfigError ? error.message : error instanceof Error ? readableStack(error) : String(error);
+    const text =
+      error instanceof ConfigError ? error.message : error instanceof Error ? readableStack(error) : String(error);
     process.stderr.write(`tubetti: ${text}\n`);
     return 1;
   }
