@@ -66,6 +66,8 @@ export interface Native extends HostIo {
   unixAccept(fd: number): number;
   /** Connects (the result is immediate for unix sockets: 0+ fd, -ENOENT, -ECONNREFUSED, -EAGAIN backlog full). */
   unixConnect(path: string): number;
+  /** A datagram socket connected to `path` (syslog), non-blocking: a full receiver is -EAGAIN. */
+  unixDatagram(path: string): number;
   /** Stream socket pair: writes both to `out[0]`, `out[1]`. */
   unixPair(out: Int32Array): number;
   /**
@@ -137,6 +139,14 @@ export interface Native extends HostIo {
   /** Index of a network interface, or -errno. */
   ifIndex(name: string): number;
   getuid(): number;
+  /** dup2 and close: `to` becomes what `from` was. Close-on-exec unless `to` is a standard stream. */
+  moveFd(from: number, to: number): number;
+  /** Marks every descriptor from `first` on close-on-exec: programs started later inherit what they are given only. */
+  closeOnExec(first: number): number;
+  /** ids[0] and ids[1] become the uid and gid (unsigned bits) of an account. -ENOENT: there is none. */
+  lookupUser(name: string, ids: Int32Array): number;
+  /** gid of a group, or -ENOENT. */
+  lookupGroup(name: string): number;
 }
 
 /** What the addon exports beside the interface: what it was built for. */
