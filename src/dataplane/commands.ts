@@ -20,6 +20,10 @@ export interface WorkerSetup {
   readonly config: StackConfig;
   readonly listeners: readonly ForwardListener[];
   readonly counters: SharedArrayBuffer;
+  /** File that takes a record for every frame; -1: none. */
+  readonly captureFd: number;
+  /** A line in the log for every frame. */
+  readonly trace: boolean;
   /** eventfd that the control plane signals after it has posted a command. */
   readonly wakeFd: number;
 }
@@ -54,6 +58,8 @@ export type WorkerMessage =
   | { readonly kind: 'fault'; readonly index: number; readonly reason: string }
   /** The stream's socket is not used any more. */
   | { readonly kind: 'streamEnded'; readonly end: StreamEnd }
+  /** Lines of `trace`, one a frame. */
+  | { readonly kind: 'trace'; readonly lines: readonly string[] }
   | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn'; readonly message: string };
 
 /** `base` of a ring that a new data plane takes over: the used index in guest memory says how far the old one came. */

@@ -27,12 +27,16 @@ export interface DataPlaneSetup {
   readonly listeners: readonly ForwardListener[];
   /** COUNTERS Float64 elements. */
   readonly counters: SharedArrayBuffer;
+  /** File with a capture's header, which takes a record for every frame; it stays the caller's. Default: none. */
+  readonly captureFd?: number;
+  /** A line in the log, at its level `trace`, for every frame. Default: no. */
+  readonly trace?: boolean;
 }
 
 export interface DataPlaneOptions {
   /** Default: vhost-user. */
   readonly link?: LinkKind;
-  readonly log: (level: 'debug' | 'info' | 'warn' | 'error', message: string) => void;
+  readonly log: (level: 'trace' | 'debug' | 'info' | 'warn' | 'error', message: string) => void;
   /** Called once if the data plane cannot be kept alive. */
   readonly onFatal?: (error: Error) => void;
   /** The worker's script; another one in tests. */
@@ -257,12 +261,14 @@ export class DataPlane implements VhostDevice, StreamDevice {
     if (this.setup === null) throw new Error('the data plane was not told to begin');
     const booted = this.booted ?? this.boot();
     this.booted = booted;
-    const { config, listeners, counters } = this.setup;
+    const { config, listeners, counters, captureFd, trace } = this.setup;
     const setup: WorkerSetup = {
       link: this.options.link ?? 'vhost-user',
       config,
       listeners,
       counters,
+      captureFd: captureFd ?? -1,
+      trace: trace ?? false,
       wakeFd: this.wakeFd,
     };
     booted.worker.postMessage(setup);
@@ -323,6 +329,9 @@ export class DataPlane implements VhostDevice, StreamDevice {
         return;
       case 'streamEnded':
         this.endStream(message.end);
+        return;
+      case 'trace':
+        for (const line of message.lines) this.options.log('trace', line);
         return;
       case 'log':
         this.options.log(message.level, message.message);
