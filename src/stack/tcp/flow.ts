@@ -277,6 +277,9 @@ export class TcpEngine {
   readonly room: Int32Array;
   /** Below zero: acknowledgements do not wait; see ACK_QUICK. */
   readonly ackScore: Int8Array;
+  /** TTL or hop limit and DSCP of the guest's last segment (marks.ts). */
+  readonly ttl: Uint8Array;
+  readonly dscp: Uint8Array;
   /** RFC 6298, ms: SRTT × 8 (-1: none yet), RTTVAR × 4, RTO. */
   readonly srtt8: Int32Array;
   readonly rttvar4: Int32Array;
@@ -350,6 +353,8 @@ export class TcpEngine {
     this.windowPolls = new Uint8Array(n);
     this.room = new Int32Array(n);
     this.ackScore = new Int8Array(n);
+    this.ttl = new Uint8Array(n);
+    this.dscp = new Uint8Array(n);
     this.srtt8 = new Int32Array(n);
     this.rttvar4 = new Int32Array(n);
     this.rto = new Int32Array(n);
