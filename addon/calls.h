@@ -84,6 +84,9 @@ int32_t SendMany(Thread&, int32_t fd, int32_t first, int32_t count);
 // checksum.cc
 int32_t Checksum(Thread&, int32_t row, int32_t row_count, double initial);
 
+// copy.cc
+int32_t CopyRows(Thread&, int32_t row, int32_t row_count, int32_t to);
+
 // netlink.cc
 int32_t NetlinkOpen(Thread&, int32_t groups);
 int32_t IfIndex(Thread&, std::string name);
@@ -93,6 +96,7 @@ int32_t Read(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
 int32_t Write(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
 double NowUs(Thread&);
 int32_t RandomFill(Thread&, Ints out);
+double RealTimeUs(Thread&);
 double RaiseFileLimit(Thread&);
 double GetUid(Thread&);
 

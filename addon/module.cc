@@ -42,6 +42,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<Write>(t, e, "write");
   Export<NowUs>(t, e, "nowUs");
   Export<RandomFill>(t, e, "randomFill");
+  Export<RealTimeUs>(t, e, "realTimeUs");
   Export<RaiseFileLimit>(t, e, "raiseFileLimit");
   Export<GetUid>(t, e, "getuid");
 }
@@ -75,6 +76,7 @@ void ExportHostIo(Thread& t, Napi::Object e) {
   Export<SendMany>(t, e, "sendMany");
   Export<RecvError>(t, e, "recvError");
   Export<Checksum>(t, e, "checksum");
+  Export<CopyRows>(t, e, "copyRows");
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {

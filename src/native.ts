@@ -115,6 +115,10 @@ export interface Native extends HostIo {
    */
   openPorts(slot: number, flags: number, device: string, backlog: number, out: Int32Array): number;
 
+  // ---- copy.cc ------------------------------------------------------------------------------------------------
+  /** Copies the bytes that the rows name to the start of row `to`, as many as fit there. Returns their number. */
+  copyRows(row: number, rowCount: number, to: number): number;
+
   // ---- netlink.cc, misc ---------------------------------------------------------------------------------------
   /** NETLINK_ROUTE socket, bound, strict checking on where the kernel has it. `groups`: RTMGRP_* mask. */
   netlinkOpen(groups: number): number;
@@ -125,6 +129,8 @@ export interface Native extends HostIo {
   nowUs(): number;
   /** Fills `out` with random bits of the kernel's (getrandom). 0 or -errno. */
   randomFill(out: Int32Array): number;
+  /** CLOCK_REALTIME in µs since the epoch. */
+  realTimeUs(): number;
   /** Raises RLIMIT_NOFILE to its hard limit; returns the limit now in force. */
   raiseFileLimit(): number;
   /** Index of a network interface, or -errno. */

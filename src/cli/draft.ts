@@ -11,6 +11,12 @@ export const DEFAULT_LOG_SIZE = 1 << 20;
 
 export type Action = 'run' | 'help' | 'version' | 'capabilities';
 
+/** What is spoken on the front-end's socket: vhost-user, or QEMU's stream of frames with their length in front. */
+export type FrontEnd = 'vhost-user' | 'stream';
+
+/** The name we were called by: passt's callers get passt's defaults. */
+export type Program = 'tubetti' | 'passt';
+
 /** A mutable twin of HostRequest for each family, filled while parsing. */
 export interface Family {
   addr: AddressBytes | null;
@@ -30,6 +36,13 @@ export interface Draft {
   connect: string | null;
   fd: number | null;
   oneOff: boolean;
+  frontEnd: FrontEnd;
+  background: boolean;
+  pid: string | null;
+  pcap: string | null;
+  statsSeconds: number | null;
+  follow: boolean;
+  pollUs: number;
   level: LogLevel;
   logFile: string | null;
   logSize: number;
@@ -79,12 +92,19 @@ function emptyFamily(): Family {
   };
 }
 
-export function emptyDraft(ephemeral: PortRange): Draft {
+export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
   return {
     socket: null,
     connect: null,
     fd: null,
     oneOff: false,
+    frontEnd: program === 'passt' ? 'stream' : 'vhost-user',
+    background: program === 'passt',
+    pid: null,
+    pcap: null,
+    statsSeconds: null,
+    follow: true,
+    pollUs: 0,
     level: 'info',
     logFile: null,
     logSize: DEFAULT_LOG_SIZE,

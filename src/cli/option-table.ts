@@ -15,6 +15,8 @@ const MAX_MTU = 65521;
 const MAX_SEARCH = 6;
 const MAX_DNS = 3;
 const MIN_LOG_SIZE = 40960;
+const MAX_POLL_US = 1000;
+const MAX_STATS_SECONDS = 86400;
 
 type Apply = (draft: Draft, value: string, shown: string) => void;
 
@@ -140,13 +142,22 @@ const applyFd: Apply = (draft, value, shown) => {
   draft.oneOff = true;
 };
 
+const applyPoll: Apply = (draft, value, shown) => {
+  draft.pollUs = values.numberValue(shown, value, 0, MAX_POLL_US);
+};
+
+const applyStats: Apply = (draft, value, shown) => {
+  draft.statsSeconds = values.numberValue(shown, value, 1, MAX_STATS_SECONDS);
+};
+
 function ports(protocol: 'tcp' | 'udp'): Apply {
   return (draft, spec, shown) => {
     draft.portOptions.push({ protocol, spec, origin: `${shown} ${spec}` });
   };
 }
 
-type Switch = 'tcp' | 'udp' | 'dhcp' | 'ndp' | 'dhcpv6' | 'ra' | 'advertiseDns' | 'advertiseSearch' | 'mapGateway';
+type Switch =
+  'follow' | 'tcp' | 'udp' | 'dhcp' | 'ndp' | 'dhcpv6' | 'ra' | 'advertiseDns' | 'advertiseSearch' | 'mapGateway';
 
 function off(field: Switch): Apply {
   return (draft) => {
@@ -171,13 +182,20 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('general', 'h', 'help', '', 'this text', action('help')),
   option('general', '', 'version', '', 'version and licence', action('version')),
   option('general', '', 'print-capabilities', '', 'what kind of back-end this is, as JSON', action('capabilities')),
-  option('general', 'f', 'foreground', '', 'stay in the foreground (always so for now)', () => undefined),
+  option('general', 'f', 'foreground', '', 'stay in the foreground (default as tubetti)', (draft) => {
+    draft.background = false;
+  }),
+  option('general', 'b', 'background', '', 'go to the background when ready (default as passt)', (draft) => {
+    draft.background = true;
+  }),
+  option('general', 'P', 'pid', 'FILE', 'write the process id into this file', (draft, value, shown) => {
+    draft.pid = values.fileValue(shown, value);
+  }),
   option('general', 'q', 'quiet', '', 'only warnings and errors', level('warn')),
   option('general', 'd', 'debug', '', 'say more', level('debug')),
   option('general', '', 'trace', '', 'as -d, and what is said often', level('trace')),
   option('general', 'l', 'log-file', 'PATH', 'log into this file as well', (draft, value, shown) => {
-    if (value === '') throw values.badValue(shown, value, 'give the path of a file');
-    draft.logFile = value;
+    draft.logFile = values.fileValue(shown, value);
   }),
   option(
     'general',
@@ -192,6 +210,10 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('general', 'e', 'stderr', '', 'no effect, for old callers', (draft, _value, shown) => {
     draft.warnings.push(`${shown} has no effect: the log always goes to stderr`);
   }),
+  option('general', 'p', 'pcap', 'FILE', 'write all frames into this file (pcap)', (draft, value, shown) => {
+    draft.pcap = values.fileValue(shown, value);
+  }),
+  option('general', '', 'stats', 'SECONDS', 'say counters on stderr, at most this often', applyStats),
   option(
     'general',
     '',
@@ -228,7 +250,13 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('link', '1', 'one-off', '', 'exit when the first front-end leaves', (draft) => {
     draft.oneOff = true;
   }),
-  option('link', '', 'vhost-user', '', 'accepted: the only mode there is', () => undefined),
+  option('link', '', 'vhost-user', '', 'speak vhost-user (default as tubetti)', (draft) => {
+    draft.frontEnd = 'vhost-user';
+  }),
+  option('link', '', 'stream', '', "speak QEMU's -netdev stream (default as passt)", (draft) => {
+    draft.frontEnd = 'stream';
+  }),
+  option('link', '', 'poll-us', 'US', 'look for work this long before sleeping, 0 to 1000 µs (default 0)', applyPoll),
 
   option('address', 'm', 'mtu', 'BYTES', `MTU told to the guest, 0: none (default ${DEFAULT_MTU})`, applyMtu),
   option(
@@ -277,6 +305,7 @@ export const OPTIONS: readonly OptionSpec[] = [
       draft.iface = values.interfaceValue(shown, value);
     },
   ),
+  option('address', '', 'no-follow', '', 'do not follow changes of the host at run time', off('follow')),
   option('address', 'o', 'outbound', 'ADDR', 'source address of outgoing sockets, once per family', applyOutbound),
   option('address', '', 'outbound-if4', 'NAME', 'send IPv4 out of this interface', (draft, value, shown) => {
     draft.v4.outboundIf = values.interfaceValue(shown, value);
@@ -354,9 +383,6 @@ export const OPTIONS: readonly OptionSpec[] = [
   }),
 
   later('c', 'conf-path', 'PATH', 'control socket'),
-  later('p', 'pcap', 'FILE', 'packet capture'),
-  later('P', 'pid', 'FILE', 'process id file'),
-  later('', 'stats', 'SECONDS', 'event counters on stderr'),
   later('', 'runas', 'UID[:GID]', 'change user'),
   later('', 'chroot-fallback', '', 'chroot where pivot_root fails'),
   later('', 'repair-path', 'PATH', 'socket of passt-repair'),

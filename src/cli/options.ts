@@ -4,7 +4,7 @@ import type { HostRequest } from '../config/host-config';
 import { checkRules, type PortRange, type PortRule } from '../config/port-spec';
 import { readEphemeralRange } from '../config/sysctl';
 import type { LogLevel } from '../log';
-import { type Action, type Draft, emptyDraft, type Family } from './draft';
+import { type Action, type Draft, emptyDraft, type Family, type FrontEnd, type Program } from './draft';
 import { parseLine } from './getopt';
 import { OPTIONS } from './option-table';
 import type { HostPort } from './values';
@@ -20,6 +20,21 @@ export interface Options {
   readonly transport: Transport;
   /** Exit when the first front-end leaves. */
   readonly oneOff: boolean;
+  readonly frontEnd: FrontEnd;
+  /** Leave the caller's terminal and session when the service is ready. */
+  readonly background: boolean;
+  /** File to write the process id into. */
+  readonly pid: string | null;
+  /** File to write every frame into (pcap). */
+  readonly pcap: string | null;
+  /** Counters that changed go to stderr this often at most; null: never. */
+  readonly statsSeconds: number | null;
+  /** Say a line for each frame: the log's level is `trace` then. */
+  readonly trace: boolean;
+  /** Follow changes of the host's addresses, routes and resolvers. */
+  readonly follow: boolean;
+  /** How long the data plane looks for more work before it sleeps, in µs. */
+  readonly pollUs: number;
   readonly logLevel: LogLevel;
   readonly logFile: string | null;
   readonly logSize: number;
@@ -74,9 +89,19 @@ function finish(draft: Draft): Options {
   }
   for (const { protocol, spec, origin } of draft.portOptions) draft.ports.add(protocol, spec, origin);
   checkRules(draft.ports.rules, { v4, v6, tcp: draft.tcp, udp: draft.udp });
+  if (draft.statsSeconds !== null && draft.background)
+    throw conflict('--stats writes to stderr, which a service in the background has not: add --foreground');
   return {
     transport: transportOf(draft),
     oneOff: draft.oneOff,
+    frontEnd: draft.frontEnd,
+    background: draft.background,
+    pid: draft.pid,
+    pcap: draft.pcap,
+    statsSeconds: draft.statsSeconds,
+    trace: draft.level === 'trace',
+    follow: draft.follow,
+    pollUs: draft.pollUs,
     logLevel: draft.level,
     logFile: draft.logFile,
     logSize: draft.logSize,
@@ -114,10 +139,14 @@ function finish(draft: Draft): Options {
 /**
  * Reads a command line (without the program's name). Throws ConfigError for everything that is wrong with it.
  * `-h`, `--version` and `--print-capabilities` take effect where they stand, as with getopt: what follows is not
- * looked at. `ephemeral` is what `-t all` leaves out.
+ * looked at. `ephemeral` is what `-t all` leaves out, `program` says whose defaults hold.
  */
-export function parseOptions(argv: readonly string[], ephemeral: PortRange = readEphemeralRange()): Command {
-  const draft = emptyDraft(ephemeral);
+export function parseOptions(
+  argv: readonly string[],
+  ephemeral: PortRange = readEphemeralRange(),
+  program: Program = 'tubetti',
+): Command {
+  const draft = emptyDraft(ephemeral, program);
   const rest = parseLine(OPTIONS, argv, (option, value, shown) => {
     option.apply(draft, value, shown);
     return draft.action === 'run';

@@ -17,7 +17,8 @@ import type { Native } from '../native';
 import type { StackConfig } from '../stack/config';
 import { COUNTERS } from '../stack/counters';
 import { AF_INET, AF_INET6, SOCK_UDP } from '../stack/ports';
-import { ServerError } from '../vhost/errors';
+import { ServerError } from '../front-end/server';
+import { StreamServer } from '../stream/server';
 import { VhostServer } from '../vhost/server';
 import type { Options } from './options';
 import { type Endpoint, summary } from './summary';
@@ -147,9 +148,23 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
   return { config: stackConfig(options.host, host, readSysctls(), limits, peekOff), opened, host };
 }
 
+/** What the table knows and no one serves yet is refused, never silently ignored. */
+function refuseUnserved(options: Options): void {
+  const unserved: readonly (readonly [boolean, string])[] = [
+    [options.pcap !== null, '--pcap'],
+    [options.statsSeconds !== null, '--stats'],
+    [options.pollUs !== 0, '--poll-us'],
+    [options.background, '--background'],
+    [options.pid !== null, '--pid'],
+  ];
+  for (const [asked, name] of unserved)
+    if (asked) throw new ConfigError('CFG_ERR_UNSUPPORTED', `${name} is not supported yet`);
+}
+
 /** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
 export async function start(options: Options, native: Native, log: Log): Promise<number> {
   for (const warning of options.warnings) log.warn(warning);
+  refuseUnserved(options);
   const endpoint = endpointOf(options, native);
   const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
   const ending = new Ending(log);
@@ -162,6 +177,7 @@ export async function start(options: Options, native: Native, log: Log): Promise
   try {
     // The thread boots while the host is read.
     const plane = DataPlane.launch({
+      link: options.frontEnd,
       log: log.log,
       onFatal: (error) => {
         log.error(error.message);
@@ -183,7 +199,8 @@ export async function start(options: Options, native: Native, log: Log): Promise
         : endpoint.kind === 'listen'
           ? { listen: endpoint.path }
           : { connect: endpoint.path };
-    const server = new VhostServer({ native, device: plane, log: log.log, source, oneOff: options.oneOff });
+    const serverOptions = { native, device: plane, log: log.log, source, oneOff: options.oneOff };
+    const server = options.frontEnd === 'stream' ? new StreamServer(serverOptions) : new VhostServer(serverOptions);
     server.once('end', () => {
       ending.end(0);
     });
@@ -203,7 +220,17 @@ export async function start(options: Options, native: Native, log: Log): Promise
     }
     await begun;
     const { rules, oneOff } = options;
-    const report = { version: version(), endpoint, oneOff, config, host, rules, skipped: opened.skipped, metricsUrl };
+    const report = {
+      version: version(),
+      frontEnd: options.frontEnd,
+      endpoint,
+      oneOff,
+      config,
+      host,
+      rules,
+      skipped: opened.skipped,
+      metricsUrl,
+    };
     for (const line of summary(report)) log.info(line);
     return await ending.reached;
   } finally {

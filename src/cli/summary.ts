@@ -3,6 +3,7 @@ import { formatHostPort, formatIp, formatMac, sameAddress } from '../config/addr
 import type { ResolvedHost } from '../config/host-config';
 import type { Skipped } from '../config/listeners';
 import { describeRule, type PortRule } from '../config/port-spec';
+import type { FrontEnd } from './draft';
 import type { AddressBytes, StackConfig } from '../stack/config';
 
 export type Endpoint =
@@ -10,6 +11,8 @@ export type Endpoint =
 
 export interface SummaryInput {
   readonly version: string;
+  /** What is spoken there. */
+  readonly frontEnd: FrontEnd;
   readonly endpoint: Endpoint;
   readonly oneOff: boolean;
   readonly config: StackConfig;
@@ -47,6 +50,17 @@ export function qemuLines(endpoint: Endpoint, oneOff: boolean): string[] {
     '-m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -numa node,memdev=mem \\',
     `-chardev ${shellWord(`socket,id=net0,path=${path}${mode}`)} \\`,
     '-netdev vhost-user,id=net0,chardev=net0 -device virtio-net-pci,netdev=net0',
+  ];
+}
+
+/** QEMU 7.2 or newer. Its side of a stream can connect again by itself since 8.0. */
+export function streamLines(endpoint: Endpoint, oneOff: boolean): string[] {
+  if (endpoint.kind === 'fd') return [];
+  const path = endpoint.path.replaceAll(',', ',,');
+  const mode = endpoint.kind === 'connect' ? 'server=on' : oneOff ? 'server=off' : 'server=off,reconnect=1';
+  return [
+    `-netdev ${shellWord(`stream,id=net0,${mode},addr.type=unix,addr.path=${path}`)} \\`,
+    '-device virtio-net-pci,netdev=net0',
   ];
 }
 
@@ -127,13 +141,20 @@ export function summary(input: SummaryInput): string[] {
       : endpoint.kind === 'listen'
         ? `on ${endpoint.path}`
         : `for the front-end at ${endpoint.path}`;
+  const service = input.frontEnd === 'stream' ? 'network for a stream socket' : 'vhost-user network back-end';
   const lines = [
-    `Tubetti ${input.version}: vhost-user network back-end ${where}. The guest gets:`,
+    `Tubetti ${input.version}: ${service} ${where}. The guest gets:`,
     ...guestLines(input),
     ...hostLines(input.config),
     ...forwardLines(input.rules, input.skipped),
   ];
   if (input.metricsUrl !== null) lines.push(`  metrics  ${input.metricsUrl}`);
+  if (input.frontEnd === 'stream') {
+    const stream = streamLines(endpoint, input.oneOff);
+    if (stream.length === 0) return lines;
+    const hint = stream[0].includes('reconnect=1') ? ' (9.2 or newer: reconnect-ms=1000; 7.2: without)' : '';
+    return [...lines, `QEMU${hint}:`, ...stream.map((line) => `  ${line}`)];
+  }
   const qemu = qemuLines(endpoint, input.oneOff);
   if (qemu.length > 0) {
     const hint = qemu.some((line) => line.includes('reconnect=1')) ? ' (9.2 or newer: reconnect-ms=1000)' : '';

@@ -102,6 +102,11 @@ export function interfaceValue(shown: Shown, value: string): string {
   return value;
 }
 
+export function fileValue(shown: Shown, value: string): string {
+  if (value === '') throw badValue(shown, value, 'give the path of a file');
+  return value;
+}
+
 /** Longest path a unix socket can have: sun_path without its terminating zero byte. */
 export const MAX_SOCKET_PATH = 107;
 

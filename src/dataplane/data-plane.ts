@@ -16,9 +16,10 @@ import type { Native } from '../native';
 import { readableStack } from '../stack-trace';
 import type { ForwardListener, StackConfig } from '../stack/config';
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
+import type { StreamDevice, StreamEnd } from '../stream/device';
 import { BASE_FROM_USED_INDEX } from './commands';
-import type { Command, WorkerGate, WorkerMessage, WorkerSetup } from './commands';
-import { DEVICE_FEATURES } from './features';
+import type { Command, LinkKind, WorkerGate, WorkerMessage, WorkerSetup } from './commands';
+import { offeredFeatures } from './features';
 
 /** What a worker is told before it begins. */
 export interface DataPlaneSetup {
@@ -29,6 +30,8 @@ export interface DataPlaneSetup {
 }
 
 export interface DataPlaneOptions {
+  /** Default: vhost-user. */
+  readonly link?: LinkKind;
   readonly log: (level: 'debug' | 'info' | 'warn' | 'error', message: string) => void;
   /** Called once if the data plane cannot be kept alive. */
   readonly onFatal?: (error: Error) => void;
@@ -55,10 +58,11 @@ interface Pending {
   readonly resolve: (value: number) => void;
 }
 
-export class DataPlane implements VhostDevice {
-  readonly features = DEVICE_FEATURES;
+export class DataPlane implements VhostDevice, StreamDevice {
+  readonly features = offeredFeatures(process.env.TUBETTI_FEATURES);
   readonly rings = 2;
   onRingFault: ((index: number, reason: string) => void) | null = null;
+  onStreamEnded: ((end: StreamEnd) => void) | null = null;
 
   private readonly options: DataPlaneOptions;
   private readonly native: Native;
@@ -77,6 +81,7 @@ export class DataPlane implements VhostDevice {
   private regions: readonly DeviceMemoryRegion[] = [];
   private readonly running = new Map<number, DeviceRing>();
   private dirtyLog: DirtyLog | null = null;
+  private streamFd = -1;
 
   private constructor(options: DataPlaneOptions) {
     this.options = options;
@@ -191,6 +196,20 @@ export class DataPlane implements VhostDevice {
     await this.send({ kind: 'reset' });
   }
 
+  async openStream(fd: number): Promise<void> {
+    this.streamFd = fd;
+    await this.send({ kind: 'streamOpen', fd });
+  }
+
+  async closeStream(): Promise<void> {
+    this.streamFd = -1;
+    await this.send({ kind: 'streamClose' });
+  }
+
+  async probeStream(): Promise<boolean> {
+    return (await this.send({ kind: 'streamProbe' })) === 1;
+  }
+
   private change(index: number, fields: Partial<DeviceRing>): void {
     const ring = this.running.get(index);
     if (ring !== undefined) this.running.set(index, { ...ring, ...fields });
@@ -216,7 +235,13 @@ export class DataPlane implements VhostDevice {
     const booted = this.booted ?? this.boot();
     this.booted = booted;
     const { config, listeners, counters } = this.setup;
-    const setup: WorkerSetup = { config, listeners, counters, wakeFd: this.wakeFd };
+    const setup: WorkerSetup = {
+      link: this.options.link ?? 'vhost-user',
+      config,
+      listeners,
+      counters,
+      wakeFd: this.wakeFd,
+    };
     booted.worker.postMessage(setup);
     Atomics.store(booted.gate, 0, 1);
     Atomics.notify(booted.gate, 0);
@@ -271,9 +296,17 @@ export class DataPlane implements VhostDevice {
       case 'fault':
         this.onRingFault?.(message.index, message.reason);
         return;
+      case 'streamEnded':
+        this.endStream(message.end);
+        return;
       case 'log':
         this.options.log(message.level, message.message);
     }
+  }
+
+  private endStream(end: StreamEnd): void {
+    this.streamFd = -1;
+    this.onStreamEnded?.(end);
   }
 
   private onExit(failure: Error | null): void {
@@ -290,6 +323,8 @@ export class DataPlane implements VhostDevice {
       this.options.onFatal?.(new Error(`the data plane keeps failing: ${why}`));
       return;
     }
+    // Where in its stream of bytes the dead worker was, nobody knows: the client must begin a new one.
+    if (this.streamFd >= 0) this.endStream({ reason: 'failed', detail: 'the data plane failed' });
     this.options.log('error', `data plane failed, starting another (the guest's connections are lost): ${why}`);
     this.spawn().then(
       () => {
@@ -309,6 +344,7 @@ export class DataPlane implements VhostDevice {
     void this.send({ kind: 'features', features: this.acked });
     void this.send({ kind: 'memory', regions: this.regions });
     void this.send({ kind: 'log', log: this.dirtyLog });
+    if (this.streamFd >= 0) void this.send({ kind: 'streamOpen', fd: this.streamFd });
     for (const ring of this.running.values()) {
       if (!stopped.has(ring.index))
         void this.send({ kind: 'startRing', ring: { ...ring, base: BASE_FROM_USED_INDEX } });

@@ -152,6 +152,10 @@ export class RingControl {
       case 'reset':
         this.stack?.reset();
         return 0;
+      case 'streamOpen':
+      case 'streamClose':
+      case 'streamProbe':
+        return 0; // for the other kind of link
       case 'stop':
         this.stack?.reset();
         this.running = false;

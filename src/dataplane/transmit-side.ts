@@ -187,12 +187,19 @@ export class TransmitSide {
     if (type === VIRTIO_NET_HDR_GSO_NONE) return 0;
     const size = netHdrGsoSize(vnet, 0);
     if (size === 0 || !partial) return DROP_VNET_HEADER;
-    switch (type & ~VIRTIO_NET_HDR_GSO_ECN) {
+    // hdr_len is a hint that drivers get wrong (virtio 1.2 §5.1.6.2.2): the headers themselves say where they end.
+    switch (type) {
       case VIRTIO_NET_HDR_GSO_TCPV4:
         if (!f.hostTso4) return DROP_VNET_HEADER;
         break;
       case VIRTIO_NET_HDR_GSO_TCPV6:
         if (!f.hostTso6) return DROP_VNET_HEADER;
+        break;
+      case VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN:
+        if (!f.hostTso4 || !f.hostEcn) return DROP_VNET_HEADER;
+        break;
+      case VIRTIO_NET_HDR_GSO_TCPV6 | VIRTIO_NET_HDR_GSO_ECN:
+        if (!f.hostTso6 || !f.hostEcn) return DROP_VNET_HEADER;
         break;
       case VIRTIO_NET_HDR_GSO_UDP_L4:
         if (!f.hostUso) return DROP_VNET_HEADER;

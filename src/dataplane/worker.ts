@@ -12,6 +12,8 @@ import { UdpHandler } from '../stack/udp';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
 import { EventLoop, LoopClock } from './event-loop';
 import { RingControl } from './ring-control';
+import { StreamControl } from './stream-control';
+import { StreamLoop } from './stream-loop';
 
 /** Random numbers by the pool: one system call a thousand. node:crypto would cost this thread a tenth of its memory. */
 class PooledRandom implements Random {
@@ -49,7 +51,10 @@ function main(): void {
   const setup = takeSetup(port);
   const counters = new Float64Array(setup.counters);
   if (native.scratch.byteLength < SCRATCH_SIZE) throw new Error('the native addon was built for another version');
-  const control = new RingControl(native, port, setup.wakeFd, counters);
+  const control =
+    setup.link === 'stream'
+      ? new StreamControl(native, port, setup.wakeFd, counters)
+      : new RingControl(native, port, setup.wakeFd, counters);
   const clock = new LoopClock(native);
   const context: StackContext = {
     config: setup.config,
@@ -70,7 +75,8 @@ function main(): void {
   });
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
   control.serve(stack);
-  new EventLoop(native, clock, control, stack, counters).run();
+  if (control instanceof StreamControl) new StreamLoop(native, clock, control, stack, counters).run();
+  else new EventLoop(native, clock, control, stack, counters).run();
 }
 
 main();

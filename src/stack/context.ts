@@ -1,6 +1,7 @@
 /** What every protocol handler of the stack shares: set once, fields updated in place, never reallocated. */
 import type { StackConfig } from './config';
 import type { Counters } from './counters';
+import type { NeighbourTable } from './neighbours';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
 
 /** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */
@@ -28,6 +29,8 @@ export interface LinkState {
   /** Observed global and link-local IPv6 addresses, four words each; all zero: none. */
   readonly guest6: Int32Array;
   readonly guest6LinkLocal: Int32Array;
+  /** Ethernet addresses of the host's neighbours. */
+  readonly neighbours: NeighbourTable;
 }
 
 /**
@@ -87,7 +90,9 @@ export const ROWS_OUT = ROWS_IN_COUNT;
 export const ROWS_OUT_COUNT = 2048;
 export const ROWS_MISC = ROWS_OUT + ROWS_OUT_COUNT; // ICMP, UDP scratch, error queue
 export const ROWS_MISC_COUNT = 1024;
-export const ROWS_TOTAL = ROWS_MISC + ROWS_MISC_COUNT;
+export const ROWS_PORT = ROWS_MISC + ROWS_MISC_COUNT; // the guest's port for itself: frames sent, checksums, captures
+export const ROWS_PORT_COUNT = 256;
+export const ROWS_TOTAL = ROWS_PORT + ROWS_PORT_COUNT;
 /** Messages of the mmsg calls. */
 export const MSGS_TOTAL = 256;
 /** IOV_MAX: rows one system call takes. */

@@ -15,7 +15,7 @@
  * IPv4; such packets are invalid on a link (RFC 4291 §2.5.5.2) and dropped here. So are loopback, unspecified and
  * multicast sources: no handler sees one.
  */
-import { V4_MAPPED } from './address';
+import { V4_MAPPED, isV4 } from './address';
 import { ArpService } from './arp';
 import type { FlowHandler, FrameInfo, StackContext } from './context';
 import {
@@ -35,6 +35,7 @@ import { DhcpService } from './dhcp';
 import { Dhcpv6Service } from './dhcpv6';
 import { learn4, learn6, learnMac, resetLinkState } from './link';
 import { NdpService } from './ndp';
+import { NEIGHBOUR_WORDS } from './neighbours';
 import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './output';
 import { MAX_HEAD } from './ports';
 import { DHCP_SERVER_PORT } from './wire/dhcp';
@@ -104,6 +105,12 @@ const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
  */
 const ROWS_PER_FRAME = 1024;
 const ROWS_IN_LIMIT = ROWS_IN + ROWS_IN_COUNT - ROWS_PER_FRAME;
+
+/**
+ * Bytes taken from the guest in one go, a frame more at the most: with frames of 64 KiB, a budget of frames alone would
+ * let one flow's bulk keep every other socket waiting for milliseconds.
+ */
+const BYTES_PER_GO = 512 * 1024;
 
 /** Bytes of transport header that are in `port.head` whenever a handler is called (or all of a shorter packet). */
 const L4_HEAD = 60;
@@ -178,19 +185,21 @@ export class Stack {
     this.#icmp.start?.();
   }
 
-  /** Handles up to `budget` frames. Returns true if there may be more. */
+  /** Handles up to `budget` frames, and up to BYTES_PER_GO bytes. Returns true if there may be more. */
   fromGuest(budget: number): boolean {
     const port = this.#ctx.port;
     this.#row = ROWS_IN;
     let left = budget;
-    for (; left > 0; left--) {
+    let bytes = BYTES_PER_GO;
+    for (; left > 0 && bytes > 0; left--) {
       if (this.#row > ROWS_IN_LIMIT) this.#endBatch();
       const length = port.receive(this.#row);
       if (length === 0) break;
+      bytes -= length;
       this.#receive(length);
     }
     this.#endBatch();
-    return left === 0;
+    return left === 0 || bytes <= 0;
   }
 
   #endBatch(): void {
@@ -407,6 +416,23 @@ export class Stack {
       this.#ndp.schedule();
     }
     this.#announceAll();
+  }
+
+  /**
+   * The host's neighbours are `entries` from now on (NEIGHBOUR_WORDS each); those that are new are announced while the
+   * link is up, for the guest may have been told another Ethernet address.
+   */
+  setNeighbours(entries: Int32Array): void {
+    const { link, port, config } = this.#ctx;
+    const fresh = link.neighbours.replace(entries);
+    if (!port.up) return;
+    for (let at = 0; at < fresh.length; at += NEIGHBOUR_WORDS) {
+      if (isV4(fresh[at], fresh[at + 1], fresh[at + 2])) {
+        if (config.ip4 !== null) this.#arp.announce(fresh[at + 3], fresh[at + 4], fresh[at + 5]);
+      } else if (config.ip6 !== null && config.ndp) {
+        this.#ndp.announce(fresh[at], fresh[at + 1], fresh[at + 2], fresh[at + 3], fresh[at + 4], fresh[at + 5]);
+      }
+    }
   }
 
   #announceAll(): void {

@@ -36,6 +36,7 @@ export function release(t: TcpEngine, flow: number): void {
   t.fd[flow] = -1;
   for (let kind = 0; kind < TIMERS; kind++) cancelTimer(t, flow, kind);
   t.ready.remove(flow);
+  t.light.remove(flow);
   t.touched.remove(flow);
   t.lingering.remove(flow);
   t.table.remove(flow);
@@ -77,7 +78,8 @@ export function resetBoth(t: TcpEngine, flow: number): void {
   // What the flow was decides the RST's form; the column is free now.
   t.backoff[flow] = before;
   t.flags[flow] &= ~(F_ACK_DUE | F_SYN_DUE);
-  t.ready.push(flow);
+  t.ready.remove(flow);
+  t.light.push(flow);
 }
 
 /** Ends the flow if both directions are done (RFC 9293 §3.6). Returns true if it is no longer OPEN. */

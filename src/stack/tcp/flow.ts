@@ -39,6 +39,15 @@
  * has no receive buffer, the flow goes to the end of the `ready` queue, and so does every later one (`starved`), until
  * new buffers are announced; then they are served in turn. A flow that used up its budget waits there too.
  *
+ * ### Fairness
+ * A flow that sent much when it was served last is marked F_BULK. Its acknowledgements are still sent at once, but its
+ * data waits in `ready`, of which a turn of the loop serves one share (BULK_SHARE) and then looks at sockets and rings
+ * again. Other flows are served where their event is handled, so before all bulk of that turn, with a budget
+ * (LIGHT_SHARE) that makes them bulk if they use it up; if the guest has no receive buffer, they wait in `light`, which
+ * is served before `ready`. So a message of an interactive flow waits for one share at the most, whatever the number of
+ * bulk flows; and bulk flows cannot starve behind a crowd of light ones (`bulkFirst`). What light flows sent is published
+ * to the guest before the next large copy. From the guest, a turn takes a bounded number of bytes (stack.ts).
+ *
  * ### Edge-triggered events
  * A socket is watched once, for everything, edge-triggered. F_READABLE remembers "there may be something to read" and
  * is cleared only by EAGAIN, or by a read that returned less than asked while neither end of stream, an error nor
@@ -121,6 +130,8 @@ export const F_V6 = 1 << 20;
 export const F_SCALING = 1 << 21;
 /** A handshake segment was retransmitted (RFC 6298 §5.7). */
 export const F_SYN_RETRIED = 1 << 22;
+/** The last time the flow was served, it sent much to the guest: from now on its data waits for its turn. */
+export const F_BULK = 1 << 23;
 
 // ---- timers of a flow: id = flow * TIMERS + kind
 export const TIMERS = 3;
@@ -181,8 +192,16 @@ export class TcpEngine {
   /** Not before this time (clock.nowMs) is accepting tried again, descriptors having run out; 0: no wait. */
   acceptAt: number;
 
-  /** Flows that wait for receive buffers or for their next turn. */
+  /** Bulk flows (F_BULK) that wait for receive buffers or for their next turn. */
   readonly ready: SlotQueue;
+  /** Other flows that wait for receive buffers: served before `ready`. */
+  readonly light: SlotQueue;
+  /** The light flows took all receive buffers the last time: a bulk flow is served before them now. */
+  bulkFirst: boolean;
+  /** Light flows have sent data in this turn that is not yet published to the guest. */
+  eager: boolean;
+  /** Bytes of payload the flow served last has sent. */
+  sentNow: number;
   /** Flows that this batch touched. */
   readonly touched: SlotQueue;
   /** Flows in TIME_WAIT, oldest first. */
@@ -260,6 +279,10 @@ export class TcpEngine {
     this.acceptPending = false;
     this.acceptAt = 0;
     this.ready = new SlotQueue(n);
+    this.light = new SlotQueue(n);
+    this.bulkFirst = false;
+    this.eager = false;
+    this.sentNow = 0;
     this.touched = new SlotQueue(n);
     this.lingering = new SlotQueue(n);
     this.starved = false;

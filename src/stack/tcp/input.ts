@@ -55,6 +55,7 @@ import {
 } from './flow';
 import type { TcpEngine } from './flow';
 import { answerReset, pseudoSum } from './send';
+import { publishLight } from './service';
 
 const DROP_TCP_MALFORMED = dropCode('tcp_malformed');
 const DROP_TCP_CHECKSUM = dropCode('tcp_checksum');
@@ -67,6 +68,8 @@ const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 
 /** Look again at a socket that refused data for another reason than a full buffer, ms. */
 const REFUSED_POLL_MS = 50;
+/** Before a send of this many bytes the guest gets what light flows have sent to it. */
+const LARGE_SEND = 64 * 1024;
 /** Duplicate acknowledgements that make a sender retransmit at once (RFC 5681 §3.2). */
 const DUP_ACKS = 3;
 
@@ -423,6 +426,7 @@ export function flushGathered(t: TcpEngine): void {
   const bytes = t.gatherBytes;
   const count = t.gatherEnd - t.gatherRow;
   t.gatherFlow = -1;
+  if (bytes >= LARGE_SEND) publishLight(t);
   let n = -EINTR;
   while (n === -EINTR) n = t.io.send(t.fd[flow], t.gatherRow, count, 0);
   t.activeAt[flow] = t.clock.nowMs;

@@ -39,8 +39,10 @@ export const OUT_STARVED = 1;
 /** The flow had its share of this turn. */
 export const OUT_BUDGET = 2;
 
-/** Bytes a flow may send in one turn before others have theirs. */
-const BUDGET = 512 * 1024;
+/** Bytes a bulk flow may send before others have their turn. */
+export const BULK_SHARE = 256 * 1024;
+/** Bytes a flow may send where its event is handled, before all bulk: one segment of the largest kind. */
+export const LIGHT_SHARE = 64 * 1024;
 /** Segments filled by one system call. */
 const MAX_FRAMES = 128;
 /** A frame small enough for what a guest with few buffers left may have. */
@@ -52,9 +54,9 @@ let reservedBytes = 0;
 let reservedRows = 0;
 let ranOut = false;
 
-/** Sends what can be sent, up to a budget. Returns OUT_*. */
-export function output(t: TcpEngine, flow: number): number {
-  let budget = BUDGET;
+/** Sends up to `budget` bytes of what can be sent, and counts them in `sentNow`. Returns OUT_*. */
+export function output(t: TcpEngine, flow: number, budget: number): number {
+  t.sentNow = 0;
   if ((t.flags[flow] & F_ACK_DUE) !== 0 && mayRead(t, flow)) refreshWindow(t, flow);
   for (;;) {
     const flags = t.flags[flow];
@@ -65,7 +67,8 @@ export function output(t: TcpEngine, flow: number): number {
       persist(t, flow);
       return OUT_IDLE;
     }
-    if (budget <= 0) return OUT_BUDGET;
+    // Less than a segment of it left would make a runt.
+    if (budget <= 0 || (t.sentNow > 0 && budget < room && budget < segmentSize(t, flow))) return OUT_BUDGET;
     const want = Math.min(room, budget, t.hint[flow]);
     const sent = outputSegments(t, flow, want, room);
     if (sent < 0) {
@@ -213,6 +216,7 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
   commitFrames(t, flow, frames, n, t.sndNxt[flow]);
   if (((t.sndNxt[flow] - t.sndMax[flow]) | 0) < 0) t.ctx.counters[C_TCP_RETRANSMITS]++;
   advanceTo(t, flow, (t.sndNxt[flow] + n) | 0);
+  t.sentNow += n;
   t.activeAt[flow] = t.clock.nowMs;
   t.flags[flow] &= ~F_ACK_DUE;
   adaptHint(t, flow, n, asked, room);
@@ -228,7 +232,7 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
 function adaptHint(t: TcpEngine, flow: number, n: number, asked: number, room: number): void {
   const hint = t.hint[flow];
   if (n === asked) {
-    if (asked < room && hint < BUDGET) t.hint[flow] = hint * 2;
+    if (asked < room && hint < BULK_SHARE) t.hint[flow] = hint * 2;
   } else if (n < hint / 4 && hint > HINT_MIN) {
     t.hint[flow] = hint / 2;
   }

@@ -1,4 +1,4 @@
-import { DEFAULT_MAC, DEFAULT_MTU } from '../../../src/cli/draft';
+import { DEFAULT_MAC, DEFAULT_MTU, type Program } from '../../../src/cli/draft';
 import { OPTIONS } from '../../../src/cli/option-table';
 import { type Options, parseOptions } from '../../../src/cli/options';
 import { formatIp } from '../../../src/config/address';
@@ -131,6 +131,32 @@ describe('what they mean', () => {
     expect(parse('-F', '7')).toMatchObject({ transport: { kind: 'fd', fd: 7 }, oneOff: true });
     expect(parse('-1')).toMatchObject({ oneOff: true });
     expect(parse('--vhost-user', '-f').transport).toEqual({ kind: 'listen', path: null });
+    expect(parse('--stream', '--vhost-user').frontEnd).toBe('vhost-user');
+    expect(parse('--vhost-user', '--stream').frontEnd).toBe('stream');
+  });
+
+  test("passt's defaults for passt's callers", () => {
+    const as = (program: Program, ...argv: string[]): Options => {
+      const command = parseOptions(argv, EPHEMERAL, program);
+      if (command.action !== 'run') throw new Error(command.action);
+      return command.options;
+    };
+    expect(as('tubetti')).toMatchObject({ background: false, frontEnd: 'vhost-user' });
+    expect(as('tubetti', '-b', '--stream')).toMatchObject({ background: true, frontEnd: 'stream' });
+    expect(as('passt')).toMatchObject({ background: true, frontEnd: 'stream' });
+    expect(as('passt', '-f', '--vhost-user')).toMatchObject({ background: false, frontEnd: 'vhost-user' });
+  });
+
+  test('what is asked of the service while it runs', () => {
+    expect(parse()).toMatchObject({ pid: null, pcap: null, statsSeconds: null, follow: true, pollUs: 0, trace: false });
+    expect(parse('-P', '/p', '-p', '/c', '--stats', '2', '--no-follow', '--poll-us', '1000', '--trace')).toMatchObject({
+      pid: '/p',
+      pcap: '/c',
+      statsSeconds: 2,
+      follow: false,
+      pollUs: 1000,
+      trace: true,
+    });
   });
 
   test('addresses go to their family, the last one wins', () => {
@@ -276,6 +302,10 @@ describe('values that are refused: option, value and what would be right', () =>
     [['--metrics', 'localhost:9100'], /give PORT/],
     [['--metrics', '::1:9100'], /give PORT/],
     [['--log-size', '40959'], /from 40960/],
+    [['--stats', '0'], /^--stats 0: give a number from 1 to 86400$/],
+    [['--poll-us', '1001'], /^--poll-us 1001: give a number from 0 to 1000$/],
+    [['-P', ''], /^-P "": give the path of a file$/],
+    [['--pcap', ''], /^--pcap "": give the path of a file$/],
   ])('%j', (argv, message) => {
     const error = refusal(...argv);
     expect(error.code).toBe('CFG_ERR_VALUE');
@@ -292,6 +322,7 @@ describe('values that are refused: option, value and what would be right', () =>
     [['-a', '192.0.2.1/24', '-n', '24'], /prefix length is given twice/],
     [['-s', '/a', '--connect', '/b'], /--socket and --connect/],
     [['-s', '/a', '--fd', '3'], /--socket and --fd/],
+    [['--stats', '1', '-b'], /--stats .* add --foreground/],
   ])('%j contradicts itself', (argv, message) => {
     const error = refusal(...argv);
     expect(error.code).toBe('CFG_ERR_CONFLICT');
@@ -302,9 +333,6 @@ describe('values that are refused: option, value and what would be right', () =>
 describe('options of passt that are not served are known by name', () => {
   const unserved: [string, string[]][] = [
     ['conf-path', ['x']],
-    ['pcap', ['x']],
-    ['pid', ['x']],
-    ['stats', ['1']],
     ['runas', ['nobody']],
     ['chroot-fallback', []],
     ['repair-path', ['x']],
