@@ -138,6 +138,14 @@ export class StreamInput {
     return this.headLen;
   }
 
+  /** See GuestPort.substitute. The frame that was received stays held, as it is. */
+  substitute(from: DataView, off: number, length: number): void {
+    this.frameLen = length;
+    // All that `pull` could ask for, so that it never looks at the block.
+    this.headLen = Math.min(length, MAX_HEAD);
+    for (let i = 0; i < this.headLen; i++) this.head.setUint8(i, from.getUint8(off + i));
+  }
+
   /** See GuestPort.releaseReceived. */
   releaseReceived(): void {
     this.held = false;

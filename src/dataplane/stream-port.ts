@@ -51,6 +51,9 @@ export class StreamGuestPort implements GuestPort {
   receive(row: number): number {
     return this.input.receive(row);
   }
+  substitute(from: DataView, off: number, length: number, _row: number): void {
+    this.input.substitute(from, off, length);
+  }
   pull(n: number): number {
     return this.input.pull(n);
   }

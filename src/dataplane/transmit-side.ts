@@ -140,6 +140,20 @@ export class TransmitSide {
     return this.headLen;
   }
 
+  /** See GuestPort.substitute. */
+  substitute(from: DataView, off: number, length: number, row: number): void {
+    const head = this.head;
+    this.row = row;
+    this.rowCount = 1;
+    this.frameLen = length;
+    // All that `pull` could ask for, so that it never goes back to the rows, which name no guest memory.
+    this.headLen = Math.min(length, MAX_HEAD);
+    for (let i = 0; i < this.headLen; i++) head.setUint8(i, from.getUint8(off + i));
+    this.gsoType = GSO_NONE;
+    this.gsoSize = 0;
+    this.csumPartial = false;
+  }
+
   /** Completes everything taken. Returns true if the guest wants a notification. */
   releaseReceived(): boolean {
     const queue = this.queue;

@@ -84,6 +84,9 @@ export const DROP_NAMES = [
   'ring_fault',
   'head_too_short',
   'tcp_checksum',
+  'fragment_overlap',
+  'fragment_limit',
+  'fragment_timeout',
 ] as const;
 
 export type DropName = (typeof DROP_NAMES)[number];
