@@ -42,8 +42,8 @@ async function bundle() {
     entryPoints: { tubetti: 'src/cli/main.ts', 'data-plane': 'src/dataplane/worker.ts' },
     outdir: 'dist',
     alias: { 'virtio-ring-ts': './src/virtqueue/src/index.ts' },
-    // Loaded with --metrics only, from its own package.
-    external: ['prom-client'],
+    // Loaded with --metrics or --config only, from their own packages.
+    external: ['prom-client', 'yaml'],
     bundle: true,
     platform: 'node',
     target: 'node20',
