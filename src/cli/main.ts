@@ -1,7 +1,7 @@
 /** The program: from a command line to an exit status. bin/tubetti.js calls `run`. */
 import { isAbsolute } from 'node:path';
 import { createLog, LogFile, type LogSink, stderrSink } from '../log';
-import { ConfigError, messageOf } from '../errors';
+import { ConfigError, describeSystemError, messageOf } from '../errors';
 import { loadNative, type Native } from '../native';
 import { startInBackground, Waiting } from './background';
 import type { Program } from './draft';
@@ -30,7 +30,10 @@ function openLogFile(options: Options): LogFile | null {
     const header = `tubetti ${version()}: ${process.argv[1] ?? 'tubetti'} (${process.pid})`;
     return new LogFile(options.logFile, options.logSize, header);
   } catch (error) {
-    throw new ConfigError('CFG_ERR_VALUE', `--log-file ${options.logFile}: ${messageOf(error)}`);
+    throw new ConfigError(
+      'CFG_ERR_VALUE',
+      `--log-file ${options.logFile}: cannot write: ${describeSystemError(error)}`,
+    );
   }
 }
 
