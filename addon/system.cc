@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,10 +28,30 @@ int32_t Write(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length) {
   return static_cast<int32_t>(Retry([&] { return ::write(fd, data, static_cast<size_t>(length)); }));
 }
 
-double NowUs(Thread&) {
+namespace {
+
+double ClockUs(clockid_t clock) {
   timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  clock_gettime(clock, &now);
   return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec / 1000);
+}
+
+}  // namespace
+
+double NowUs(Thread&) { return ClockUs(CLOCK_MONOTONIC); }
+
+double RealTimeUs(Thread&) { return ClockUs(CLOCK_REALTIME); }
+
+int32_t RandomFill(Thread&, Ints out) {
+  auto* data = reinterpret_cast<uint8_t*>(out.data);
+  size_t left = out.length * sizeof(int32_t);
+  while (left > 0) {
+    const auto got = Retry([&] { return ::getrandom(data, left, 0); });
+    if (got < 0) return static_cast<int32_t>(got);
+    data += got;
+    left -= static_cast<size_t>(got);
+  }
+  return 0;
 }
 
 double RaiseFileLimit(Thread&) {

@@ -85,6 +85,11 @@ export interface Native extends HostIo {
   eventFd(initial: number): number;
   /** Writes 1 (8 bytes) to an eventfd, pipe or stream socket (no SIGPIPE, never blocks). 0 or -errno. */
   signal(fd: number): number;
+  /**
+   * As `signal`, in one system call, for a descriptor of which `fdKind` was asked before and which `setNonBlocking` was
+   * called on. May block on an eventfd (only) whose other holder cleared O_NONBLOCK again and filled the counter.
+   */
+  notify(fd: number, kind: number): number;
   /** Reads and clears: the 8-byte counter's low 31 bits, 0 if nothing was there, or -errno. Never blocks. */
   drain(fd: number): number;
   fdKind(fd: number): number;
@@ -108,6 +113,15 @@ export interface Native extends HostIo {
   epollWait(timeoutUs: number): number;
   readonly epollOut: Int32Array;
 
+  // ---- listen.cc ----------------------------------------------------------------------------------------------
+  /**
+   * Opens a listening socket for each of `out.length` ports in a row, from the address in `slot` on: `out[i]` becomes a
+   * descriptor or -errno, as for a socket of its own with SO_REUSEADDR. Once descriptors run out (-EMFILE, -ENFILE) the
+   * rest is not tried. `flags`: OPEN_UDP, OPEN_DUAL, OPEN_FREEBIND; `device`: SO_BINDTODEVICE, "" for none; UDP sockets
+   * get errors (RECVERR) and destinations (PKTINFO). Returns how many are open, or -EINVAL: slot, device, ports.
+   */
+  openPorts(slot: number, flags: number, device: string, backlog: number, out: Int32Array): number;
+
   // ---- netlink.cc, misc ---------------------------------------------------------------------------------------
   /** NETLINK_ROUTE socket, bound, strict checking on where the kernel has it. `groups`: RTMGRP_* mask. */
   netlinkOpen(groups: number): number;
@@ -116,6 +130,10 @@ export interface Native extends HostIo {
   write(fd: number, buf: Uint8Array, offset: number, length: number): number;
   /** CLOCK_MONOTONIC in µs. */
   nowUs(): number;
+  /** Fills `out` with random bits of the kernel's (getrandom). 0 or -errno. */
+  randomFill(out: Int32Array): number;
+  /** CLOCK_REALTIME in µs since the epoch. */
+  realTimeUs(): number;
   /** Raises RLIMIT_NOFILE to its hard limit; returns the limit now in force. */
   raiseFileLimit(): number;
   /** Index of a network interface, or -errno. */

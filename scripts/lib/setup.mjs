@@ -26,6 +26,7 @@ const REQUIREMENTS = [
   { command: 'ip', package: 'iproute2', for: 'guests' },
   { command: 'nsenter', package: 'util-linux', for: 'guests' },
   { command: 'busybox', package: 'busybox-static', for: 'guests' },
+  { command: 'tshark', package: 'tshark', for: 'guests' },
   { command: 'linux.uml', package: 'user-mode-linux', for: 'uml' },
   { command: 'qemu-system-x86_64', package: 'qemu-system-x86', for: 'qemu' },
   { command: 'dpdk-testpmd', package: 'dpdk-dev', for: 'testpmd' },

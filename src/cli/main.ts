@@ -3,6 +3,7 @@ import { isAbsolute } from 'node:path';
 import { createLog, LogFile, type LogSink, stderrSink } from '../log';
 import { ConfigError, describeSystemError, messageOf } from '../errors';
 import { loadNative, type Native } from '../native';
+import { readableStack } from '../stack-trace';
 import { startInBackground, Waiting } from './background';
 import type { Program } from './draft';
 import { type Options, parseOptions, type Transport } from './options';
@@ -62,20 +63,22 @@ async function serve(options: Options, program: Program, native: Native, waiting
     for (const warning of options.warnings) log.warn(warning);
     if (options.pid !== null) pidFile = new PidFile(options.pid);
     const runAs = resolveRunAs(options.runAs, native, log);
-    /** Everything is bound, nothing is served yet. */
+    const changing = (): void => {
+      if (runAs !== null) changeUser(runAs);
+    };
     const ready = (): void => {
       pidFile?.write(process.pid);
-      if (runAs !== null) changeUser(runAs);
       if (waiting === null) return;
       sinks.splice(sinks.indexOf(stderr), 1);
       leaveDirectory(options.transport);
       waiting.release(native);
     };
-    return await start(options, native, log, ready);
+    return await start(options, native, log, { bound: runAs === null ? null : changing, ready });
   } catch (error) {
     if (!(error instanceof ConfigError)) {
       // A bug of ours. In the background nobody but the log hears of it.
-      if (waiting !== null) log.error(`internal error: ${error instanceof Error ? error.stack : String(error)}`);
+      if (waiting !== null)
+        log.error(`internal error: ${error instanceof Error ? readableStack(error) : String(error)}`);
       throw error;
     }
     log.error(error.message);
@@ -130,7 +133,8 @@ export async function run(argv: readonly string[], script = process.argv[1], arg
     }
   } catch (error) {
     // What is no ConfigError is a bug or a broken installation: its stack helps whoever reports it.
-    const text = error instanceof ConfigError ? error.message : error instanceof Error ? error.stack : String(error);
+    const text =
+      error instanceof ConfigError ? error.message : error instanceof Error ? readableStack(error) : String(error);
     process.stderr.write(`${program}: ${text}\n`);
     return 1;
   }

@@ -1,5 +1,6 @@
 /**
- * ARP, RFC 826: the guest finds every IPv4 address at our Ethernet address, because every one is reached through us.
+ * ARP, RFC 826: every IPv4 address is reached through us, so each is answered for: with the Ethernet address that the
+ * host knows it by, else the gateway's, else ours (neighbours.ts).
  *
  * Not answered: the guest's own address (assigned or observed), announcements, and probes (RFC 5227 §2.1: sender
  * 0.0.0.0) for anything but our own address: an answer would tell a guest that the address it is about to use is taken.
@@ -59,7 +60,10 @@ export class ArpService {
     macFor(ctx, 0, 0, V4_MAPPED, target, this.#mac);
     const toHi = arpSenderMacHi(head, off);
     const toLo = arpSenderMacLo(head, off);
-    this.#write(ctx.link.guestMacHi, ctx.link.guestMacLo, ARP_REPLY, this.#mac, target, toHi, toLo, sender);
+    const { guestMacHi, guestMacLo, ourMacHi, ourMacLo } = ctx.link;
+    ethernetWrite(this.#out, 0, guestMacHi, guestMacLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
+    const { hi, lo } = this.#mac;
+    arpWrite(this.#out, ETHERNET_HEADER_LEN, ARP_REPLY, hi, lo, target, toHi, toLo, sender);
     sendSmall(ctx, this.#out, FRAME_LEN, CLASS_OTHER);
     return 0;
   }
@@ -72,35 +76,23 @@ export class ArpService {
   /** Asks for the guest's assigned address, to learn its Ethernet address. False if it must be tried again. */
   probe(): boolean {
     if (this.#ours === 0) return true;
-    const link = this.#ctx.link;
-    this.#mac.hi = link.ourMacHi;
-    this.#mac.lo = link.ourMacLo;
-    this.#write(MAC_BROADCAST_HI, MAC_BROADCAST_LO, ARP_REQUEST, this.#mac, this.#ours, 0, 0, this.#assigned);
+    const { ourMacHi, ourMacLo } = this.#ctx.link;
+    this.#broadcast(ourMacHi, ourMacLo, this.#ours, this.#assigned);
     return trySendSmall(this.#ctx, this.#out, FRAME_LEN, CLASS_OTHER);
   }
 
-  #write(
-    dstHi: number,
-    dstLo: number,
-    operation: number,
-    senderMac: Mac,
-    senderIp: number,
-    targetMacHi: number,
-    targetMacLo: number,
-    targetIp: number,
-  ): void {
-    const { ourMacHi, ourMacLo } = this.#ctx.link;
-    ethernetWrite(this.#out, 0, dstHi, dstLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
-    arpWrite(
-      this.#out,
-      ETHERNET_HEADER_LEN,
-      operation,
-      senderMac.hi,
-      senderMac.lo,
-      senderIp,
-      targetMacHi,
-      targetMacLo,
-      targetIp,
-    );
+  /**
+   * Announces that the host found `address` at an Ethernet address (RFC 5227 §3: a request for itself), so that a guest
+   * which asked before corrects its table. Not for the guest's own address: it would take it for a conflict.
+   */
+  announce(address: number, macHi: number, macLo: number): void {
+    if (address === this.#assigned || address === this.#ctx.link.guest4) return;
+    this.#broadcast(macHi, macLo, address, address);
+    sendSmall(this.#ctx, this.#out, FRAME_LEN, CLASS_OTHER);
+  }
+
+  #broadcast(macHi: number, macLo: number, sender: number, target: number): void {
+    ethernetWrite(this.#out, 0, MAC_BROADCAST_HI, MAC_BROADCAST_LO, macHi, macLo, ETHERTYPE_ARP);
+    arpWrite(this.#out, ETHERNET_HEADER_LEN, ARP_REQUEST, macHi, macLo, sender, 0, 0, target);
   }
 }

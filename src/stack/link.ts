@@ -2,6 +2,7 @@
 import { addressWords, isLinkLocal6 } from './address';
 import type { StackConfig } from './config';
 import type { LinkState, StackContext } from './context';
+import { NeighbourTable } from './neighbours';
 import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText } from './wire/ethernet';
 
 /** The state before any frame was seen: broadcast MAC, and the assigned addresses taken as the guest's. */
@@ -15,6 +16,7 @@ export function createLinkState(config: StackConfig): LinkState {
     guest4: 0,
     guest6: new Int32Array(4),
     guest6LinkLocal: new Int32Array(4),
+    neighbours: new NeighbourTable(config),
   };
   resetLinkState(link, config);
   return link;
@@ -65,10 +67,12 @@ export interface Mac {
 }
 
 /**
- * The Ethernet address under which the guest reaches `w0…w3` (IPv4 as v4-mapped): the one place to ask. Every address
- * beyond the guest's own is reached through us, so it is ours.
+ * The Ethernet address under which the guest knows `w0…w3` (IPv4 as v4-mapped), which must not be the guest's own.
+ * Frames to any Ethernet address are taken, so all are reached through us whatever they are told to have.
  */
-export function macFor(ctx: StackContext, _w0: number, _w1: number, _w2: number, _w3: number, out: Mac): void {
-  out.hi = ctx.link.ourMacHi;
-  out.lo = ctx.link.ourMacLo;
+export function macFor(ctx: StackContext, w0: number, w1: number, w2: number, w3: number, out: Mac): void {
+  const { neighbours } = ctx.link;
+  neighbours.lookup(w0, w1, w2, w3);
+  out.hi = neighbours.macHi;
+  out.lo = neighbours.macLo;
 }

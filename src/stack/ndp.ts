@@ -1,5 +1,6 @@
 /**
- * Neighbour Discovery, RFC 4861: we are the guest's router, and the neighbour at every address.
+ * Neighbour Discovery, RFC 4861: we are the guest's router, and the neighbour at every address, with the Ethernet
+ * address that the host knows it by (neighbours.ts).
  *
  * Solicitations are answered for any target but the guest's own addresses and those under duplicate address detection
  * (source `::`, RFC 4862 §5.4). Advertisements from the guest are only learnt from (its source address, by the stack).
@@ -15,6 +16,7 @@ import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmal
 import { MAX_HEADER } from './ports';
 import { checksumAdd, checksumFinish, checksumOk, pseudoHeaderSum6 } from './wire/checksum';
 import { encodeNames } from './wire/domain-name';
+import { ethernetSetSrc } from './wire/ethernet';
 import { icmpSetChecksum, icmpType } from './wire/icmp';
 import {
   NA_OVERRIDE,
@@ -173,6 +175,19 @@ export class NdpService {
     return trySendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
   }
 
+  /**
+   * Announces that the host found `w0…w3` at an Ethernet address (RFC 4861 §7.2.6), so that a guest which asked before
+   * corrects its table. Not for the guest's own addresses: it would take it for a conflict.
+   */
+  announce(w0: number, w1: number, w2: number, w3: number, macHi: number, macLo: number): void {
+    if (this.#isGuests(w0, w1, w2, w3)) return;
+    ndpWriteNa(this.#out, L4, NA_ROUTER | NA_OVERRIDE, w0, w1, w2, w3);
+    ndpWriteLinkLayer(this.#out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, macHi, macLo);
+    const length = this.#complete(this.#out, NDP_NA_LEN + 8, 0xff020000 | 0, 0, 0, 1);
+    ethernetSetSrc(this.#out, 0, macHi, macLo);
+    sendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
+  }
+
   /** Sends a router advertisement to all nodes. False if it must be tried again. */
   advertise(): boolean {
     if (this.#ctx.config.ip6 === null || !this.#ctx.config.ra) return true;
@@ -213,6 +228,7 @@ export class NdpService {
   #complete(dv: DataView, length: number, d0: number, d1: number, d2: number, d3: number): number {
     const [s0, s1, s2, s3] = this.#ours;
     outputHeadersTo(this.#ctx, dv, 0, 6, s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length, NDP_HOP_LIMIT, 0, 0);
+    ethernetSetSrc(dv, 0, this.#ctx.link.ourMacHi, this.#ctx.link.ourMacLo);
     icmpSetChecksum(dv, L4, 0);
     const sum = pseudoHeaderSum6(s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length);
     icmpSetChecksum(dv, L4, checksumFinish(checksumAdd(dv, L4, length, sum)));

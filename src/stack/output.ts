@@ -6,6 +6,7 @@
  * ICMP, DHCP …) are built in private memory with `outputHeadersTo` and sent by `sendSmall`, which counts them itself.
  * Nothing here counts a frame that was not committed, and nobody else touches the to-guest counters.
  */
+import { V4_MAPPED } from './address';
 import type { StackContext } from './context';
 import { C_BYTES_TO_GUEST_TCP, C_DROPS, C_FRAMES_TO_GUEST, dropCode } from './counters';
 import { GSO_NONE } from './ports';
@@ -39,7 +40,7 @@ export function countToGuest(ctx: StackContext, protocolClass: number, bytes: nu
  * Writes the Ethernet and IP headers of a frame to the guest at `port.outOff` of `port.out` (`front` came before).
  *
  * `version` is 4 or 6; for 4 only s3 and d3 are used. `l4Len` counts the transport header and all its payload (for a
- * GSO frame too). Destination is the guest's Ethernet address, source ours. IPv4: identification 0 and DF (RFC 6864
+ * GSO frame too). Destination is the guest's Ethernet address, source that of the IP source (neighbours.ts). IPv4: identification 0 and DF (RFC 6864
  * §4.1), no options, header checksum complete. `flowLabel` is used by IPv6 only.
  *
  * Returns the offset of the transport header in `port.out`.
@@ -105,7 +106,10 @@ export function outputHeadersTo(
 ): number {
   const link = ctx.link;
   const type = version === 4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
-  ethernetWrite(dv, off, link.guestMacHi, link.guestMacLo, link.ourMacHi, link.ourMacLo, type);
+  const { neighbours } = link;
+  if (version === 4) neighbours.lookup(0, 0, V4_MAPPED, s3);
+  else neighbours.lookup(s0, s1, s2, s3);
+  ethernetWrite(dv, off, link.guestMacHi, link.guestMacLo, neighbours.macHi, neighbours.macLo, type);
   const l3 = off + ETHERNET_HEADER_LEN;
   if (version === 4) {
     ipv4Write(dv, l3, IPV4_HEADER_LEN + l4Len, tos, 0, IPV4_DF, ttl, protocol, s3, d3);

@@ -70,6 +70,11 @@ export function ethernetWrite(
   dv.setUint16(off + TYPE, type);
 }
 
+export function ethernetSetSrc(dv: DataView, off: number, hi: number, lo: number): void {
+  dv.setUint16(off + SRC, hi);
+  dv.setInt32(off + SRC + 2, lo);
+}
+
 /** `aa:bb:cc:dd:ee:ff`; allocates. */
 export function macText(hi: number, lo: number): string {
   const hex = (hi & 0xffff).toString(16).padStart(4, '0') + (lo >>> 0).toString(16).padStart(8, '0');

@@ -1,6 +1,7 @@
 import { addressWords } from '../../../../src/stack/address';
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../../src/stack/config';
 import type { LinkState } from '../../../../src/stack/context';
+import { createLinkState } from '../../../../src/stack/link';
 import { dropCode } from '../../../../src/stack/counters';
 import { NatResult, natSourceToGuest, natTables, natToGuest, natToHost } from '../../../../src/stack/nat';
 import { ip, text, words } from '../../../support/stack/addresses';
@@ -12,15 +13,8 @@ const ICMP = 1;
 const ICMP6 = 58;
 
 function link(guest4 = '192.0.2.10', guest6 = '2001:db8::10', guest6LinkLocal = 'fe80::10'): LinkState {
-  const state: LinkState = {
-    guestMacHi: 0,
-    guestMacLo: 0,
-    ourMacHi: 0,
-    ourMacLo: 0,
-    guest4: words(guest4)[3],
-    guest6: new Int32Array(4),
-    guest6LinkLocal: new Int32Array(4),
-  };
+  const state = createLinkState(stackConfig());
+  state.guest4 = words(guest4)[3];
   addressWords(ip(guest6), state.guest6, 0);
   addressWords(ip(guest6LinkLocal), state.guest6LinkLocal, 0);
   return state;
