@@ -64,6 +64,12 @@ export function describeErrnoName(name: string): string {
   return name;
 }
 
+/** Why a call of node:fs and the like failed, in words: "no such file or directory". */
+export function describeSystemError(error: unknown): string {
+  const errno = typeof error === 'object' && error !== null && 'errno' in error ? error.errno : null;
+  return typeof errno === 'number' ? describeErrno(errno) : messageOf(error);
+}
+
 /** The message of anything thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -12,7 +12,7 @@
 import { spawn, type StdioOptions } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Readable } from 'node:stream';
-import { ConfigError, messageOf } from '../errors';
+import { ConfigError, describeSystemError } from '../errors';
 import { FD_SOCKET, type Native } from '../native';
 import type { Transport } from './options';
 
@@ -61,7 +61,7 @@ export async function startInBackground(
   try {
     const end = await new Promise<{ status: number | null; signal: string | null } | 'ready'>((resolve, reject) => {
       child.once('error', (error) => {
-        reject(new ConfigError('CFG_ERR_HOST', `cannot start the service: ${messageOf(error)}`));
+        reject(new ConfigError('CFG_ERR_HOST', `cannot start the service: ${describeSystemError(error)}`));
       });
       pipe?.once('data', () => {
         resolve('ready');
@@ -109,7 +109,7 @@ export class Waiting {
     try {
       writeSync(this.fd, 'R');
     } catch (error) {
-      throw new ConfigError('CFG_ERR_HOST', `nobody waited for the service to be ready: ${messageOf(error)}`);
+      throw new ConfigError('CFG_ERR_HOST', `nobody waited for the service to be ready: ${describeSystemError(error)}`);
     }
     closeSync(this.fd);
   }

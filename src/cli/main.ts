@@ -1,7 +1,7 @@
 /** The program: from a command line to an exit status. bin/tubetti.js calls `run`. */
 import { isAbsolute } from 'node:path';
 import { createLog, LogFile, type LogSink, stderrSink } from '../log';
-import { ConfigError, messageOf } from '../errors';
+import { ConfigError, describeSystemError, messageOf } from '../errors';
 import { loadNative, type Native } from '../native';
 import { readableStack } from '../stack-trace';
 import { startInBackground, Waiting } from './background';
@@ -31,7 +31,10 @@ function openLogFile(options: Options): LogFile | null {
     const header = `tubetti ${version()}: ${process.argv[1] ?? 'tubetti'} (${process.pid})`;
     return new LogFile(options.logFile, options.logSize, header);
   } catch (error) {
-    throw new ConfigError('CFG_ERR_VALUE', `--log-file ${options.logFile}: ${messageOf(error)}`);
+    throw new ConfigError(
+      'CFG_ERR_VALUE',
+      `--log-file ${options.logFile}: cannot write: ${describeSystemError(error)}`,
+    );
   }
 }
 
@@ -60,20 +63,22 @@ async function serve(options: Options, program: Program, native: Native, waiting
     for (const warning of options.warnings) log.warn(warning);
     if (options.pid !== null) pidFile = new PidFile(options.pid);
     const runAs = resolveRunAs(options.runAs, native, log);
-    /** Everything is bound, nothing is served yet. */
+    const changing = (): void => {
+      if (runAs !== null) changeUser(runAs);
+    };
     const ready = (): void => {
       pidFile?.write(process.pid);
-      if (runAs !== null) changeUser(runAs);
       if (waiting === null) return;
       sinks.splice(sinks.indexOf(stderr), 1);
       leaveDirectory(options.transport);
       waiting.release(native);
     };
-    return await start(options, native, log, ready);
+    return await start(options, native, log, { bound: runAs === null ? null : changing, ready });
   } catch (error) {
     if (!(error instanceof ConfigError)) {
       // A bug of ours. In the background nobody but the log hears of it.
-      if (waiting !== null) log.error(`internal error: ${error instanceof Error ? error.stack : String(error)}`);
+      if (waiting !== null)
+        log.error(`internal error: ${error instanceof Error ? readableStack(error) : String(error)}`);
       throw error;
     }
     log.error(error.message);

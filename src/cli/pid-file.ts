@@ -1,6 +1,6 @@
 /** The file that says which process serves (`-P`): one line, the process id. */
 import * as fs from 'node:fs';
-import { ConfigError, messageOf } from '../errors';
+import { ConfigError, describeSystemError } from '../errors';
 
 /**
  * Opened at the start, so that what is wrong with the path is said then and with the first user's rights; written when
@@ -15,7 +15,7 @@ export class PidFile {
     try {
       this.fd = fs.openSync(path, fs.constants.O_WRONLY | fs.constants.O_CREAT, 0o600);
     } catch (error) {
-      throw new ConfigError('CFG_ERR_VALUE', `--pid ${path}: ${messageOf(error)}`);
+      throw new ConfigError('CFG_ERR_VALUE', `--pid ${path}: cannot write: ${describeSystemError(error)}`);
     }
   }
 

@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import type * as Yaml from 'yaml';
-import { ConfigError, messageOf } from '../errors';
+import { ConfigError, describeSystemError, messageOf } from '../errors';
 import { nearestName, type OptionNames } from './getopt';
 
 /** An option as it was found: what it is set to, and how it is called in messages. */
@@ -138,7 +138,7 @@ export function readConfigFile(path: string, shown: string): unknown {
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new ConfigError('CFG_ERR_VALUE', `${shown} ${path}: ${messageOf(error)}`);
+    throw new ConfigError('CFG_ERR_VALUE', `${shown} ${path}: cannot read: ${describeSystemError(error)}`);
   }
   try {
     return path.endsWith('.json') ? (JSON.parse(text) as unknown) : parseYaml(text);
@@ -152,7 +152,7 @@ export function readConfigFile(path: string, shown: string): unknown {
 function parseYaml(text: string): unknown {
   // eslint-disable-next-line @typescript-eslint/no-require-imports -- see above; import() would make options async
   const yaml = require('yaml') as typeof Yaml;
-  return yaml.parse(text, { version: '1.2', prettyErrors: true, logLevel: 'silent' }) as unknown;
+  return yaml.parse(text, { version: '1.2', prettyErrors: true, logLevel: 'error' }) as unknown;
 }
 
 /** The text of a scalar as it would stand on the command line, or null. */

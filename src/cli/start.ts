@@ -159,11 +159,16 @@ function refuseUnserved(options: Options): void {
     if (asked) throw new ConfigError('CFG_ERR_UNSUPPORTED', `${name} is not supported yet`);
 }
 
-/**
- * Serves until told to end. Calls `ready` when everything is bound and nothing was served yet. Returns the exit status.
- * Throws ConfigError for what the user can change, and what `ready` throws.
- */
-export async function start(options: Options, native: Native, log: Log, ready: () => void): Promise<number> {
+/** What the program does at two moments of the start; what these throw ends it. */
+export interface StartHooks {
+  /** All that needs the first user's rights is open, no front-end was served yet. Null: there is nothing to do. */
+  readonly bound: (() => void) | null;
+  /** The service is ready. */
+  readonly ready: () => void;
+}
+
+/** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
+export async function start(options: Options, native: Native, log: Log, hooks: StartHooks): Promise<number> {
   refuseUnserved(options);
   const endpoint = endpointOf(options, native);
   const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
@@ -226,11 +231,15 @@ export async function start(options: Options, native: Native, log: Log, ready: (
       );
     }
     undo.push(() => server.stop());
+    // The thread's files may be for the first user only: it has them before that one is given up.
+    if (hooks.bound !== null) await begun;
     try {
       server.start();
     } catch (error) {
       throw socketError(error, endpoint);
     }
+    // In the same turn: no front-end can have been heard.
+    hooks.bound?.();
     await begun;
     const { rules, oneOff } = options;
     const report = {
@@ -245,7 +254,7 @@ export async function start(options: Options, native: Native, log: Log, ready: (
       metricsUrl,
     };
     for (const line of summary(report)) log.info(line);
-    ready();
+    hooks.ready();
     return await ending.reached;
   } finally {
     for (const step of undo.reverse()) await step();

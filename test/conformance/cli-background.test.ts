@@ -170,6 +170,29 @@ describe('as QEMU starts passt (-netdev passt)', () => {
     frontEnd.close();
   });
 
+  test('without --vhost-user it speaks frames with their length in front', async () => {
+    const addresses = ['-4', '-a', '198.51.100.7/25', '-g', '198.51.100.1'];
+    const line = ['--quiet', ...addresses, '--socket', socketPath, '--pid', pidFile, '--one-off', ...SAME_USER];
+    expect(await call(passt, line)).toEqual({ status: 0, signal: null, stdout: '', stderr: '' });
+    const pid = readPid();
+    const qemu = await connected(socketPath);
+    const mac = '525400010203';
+    // "Who has 198.51.100.1?" (RFC 826).
+    const request = `ffffffffffff${mac}0806` + `0001080006040001${mac}c6336407000000000000c6336401`;
+    const answer = new Promise<string>((resolve) => {
+      let got = '';
+      qemu.on('data', (chunk) => {
+        got += chunk.toString('hex');
+        const at = got.indexOf(`${mac}9a559a559a5508060001080006040002`);
+        if (at >= 8) resolve(got.slice(at - 8, at + 84));
+      });
+    });
+    qemu.write(Buffer.from(`0000002a${request}`, 'hex'));
+    expect(await answer).toBe(`0000002a${mac}9a559a559a55080600010800060400029a559a559a55c6336401${mac}c6336407`);
+    qemu.destroy();
+    await ended(pid);
+  });
+
   test('it ends with its front-end', async () => {
     const ends = new Int32Array(2);
     expect(native.unixPair(ends)).toBe(0);
