@@ -88,7 +88,7 @@ function socketError(error: unknown, endpoint: Endpoint): unknown {
 class Ending {
   readonly reached: Promise<number>;
   private resolve: (status: number) => void = () => undefined;
-  private readonly signals = ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const;
+  private readonly signals = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'] as const;
   private stopping = false;
   private readonly log: Log;
 
@@ -154,16 +154,16 @@ function refuseUnserved(options: Options): void {
     [options.pcap !== null, '--pcap'],
     [options.statsSeconds !== null, '--stats'],
     [options.pollUs !== 0, '--poll-us'],
-    [options.background, '--background'],
-    [options.pid !== null, '--pid'],
   ];
   for (const [asked, name] of unserved)
     if (asked) throw new ConfigError('CFG_ERR_UNSUPPORTED', `${name} is not supported yet`);
 }
 
-/** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
-export async function start(options: Options, native: Native, log: Log): Promise<number> {
-  for (const warning of options.warnings) log.warn(warning);
+/**
+ * Serves until told to end. Calls `ready` when everything is bound and nothing was served yet. Returns the exit status.
+ * Throws ConfigError for what the user can change, and what `ready` throws.
+ */
+export async function start(options: Options, native: Native, log: Log, ready: () => void): Promise<number> {
   refuseUnserved(options);
   const endpoint = endpointOf(options, native);
   const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
@@ -232,6 +232,7 @@ export async function start(options: Options, native: Native, log: Log): Promise
       metricsUrl,
     };
     for (const line of summary(report)) log.info(line);
+    ready();
     return await ending.reached;
   } finally {
     for (const step of undo.reverse()) await step();

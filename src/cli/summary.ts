@@ -1,6 +1,7 @@
 /** What is said at the start: in a few lines what the guest will get, and the lines to paste for the hypervisor. */
 import { formatHostPort, formatIp, formatMac, sameAddress } from '../config/address';
 import type { ResolvedHost } from '../config/host-config';
+import type { Skipped } from '../config/listeners';
 import { describeRule, type PortRule } from '../config/port-spec';
 import type { FrontEnd } from './draft';
 import type { AddressBytes, StackConfig } from '../stack/config';
@@ -17,8 +18,8 @@ export interface SummaryInput {
   readonly config: StackConfig;
   readonly host: ResolvedHost;
   readonly rules: readonly PortRule[];
-  /** Options of weak rules and how many ports of theirs are not free. */
-  readonly skipped: ReadonlyMap<string, number>;
+  /** Options of weak rules and how many ports of theirs are left out. */
+  readonly skipped: ReadonlyMap<string, Skipped>;
   /** URL of the metrics, or null. */
   readonly metricsUrl: string | null;
 }
@@ -120,10 +121,14 @@ function hostLines(config: StackConfig): string[] {
 /** More rules than this are counted, not listed: `-t all` makes one of every gap. */
 const MAX_RULE_LINES = 8;
 
-function forwardLines(rules: readonly PortRule[], skipped: ReadonlyMap<string, number>): string[] {
+function forwardLines(rules: readonly PortRule[], skipped: ReadonlyMap<string, Skipped>): string[] {
   const lines = rules.slice(0, MAX_RULE_LINES).map((rule) => `  forward  ${describeRule(rule)}`);
   if (rules.length > MAX_RULE_LINES) lines.push(`  forward  … and ${rules.length - MAX_RULE_LINES} more`);
-  for (const [origin, count] of skipped) lines.push(`  forward  ${origin}: ${count} ports not free, left out`);
+  for (const [origin, { taken, noFiles }] of skipped) {
+    if (taken > 0) lines.push(`  forward  ${origin}: ${taken} ports not free, left out`);
+    if (noFiles > 0)
+      lines.push(`  forward  ${origin}: the highest ${noFiles} ports left out, the limit of open files is too low`);
+  }
   return lines;
 }
 

@@ -43,6 +43,9 @@ export interface DataPlaneOptions {
 const MAX_RESTARTS = 5;
 const RESTART_WINDOW_MS = 10_000;
 
+/** A worker that owes an answer for so long may hang in a notification. */
+const UNBLOCK_MS = 1000;
+
 const USED_IDX = 2;
 
 /** A worker that boots, or waits at its gate. */
@@ -56,6 +59,9 @@ interface Booted {
 interface Pending {
   readonly command: Command;
   readonly resolve: (value: number) => void;
+  /** Call descriptor that the command takes from the worker, -1: none. */
+  readonly takesCall: number;
+  readonly alarm: NodeJS.Timeout;
 }
 
 export class DataPlane implements VhostDevice, StreamDevice {
@@ -168,8 +174,9 @@ export class DataPlane implements VhostDevice, StreamDevice {
   }
 
   async setRingCall(index: number, callFd: number): Promise<void> {
+    const takesCall = this.running.get(index)?.callFd ?? -1;
     this.change(index, { callFd });
-    await this.send({ kind: 'call', index, fd: callFd });
+    await this.send({ kind: 'call', index, fd: callFd }, takesCall);
   }
 
   async setRingKick(index: number, kickFd: number): Promise<void> {
@@ -215,12 +222,28 @@ export class DataPlane implements VhostDevice, StreamDevice {
     if (ring !== undefined) this.running.set(index, { ...ring, ...fields });
   }
 
-  private send(command: Command): Promise<number> {
+  private send(command: Command, takesCall = -1): Promise<number> {
     return new Promise((resolve) => {
       const seq = ++this.seq;
-      this.pending.set(seq, { command, resolve });
+      const alarm = setInterval(() => {
+        this.unblock();
+      }, UNBLOCK_MS);
+      this.pending.set(seq, { command, resolve, takesCall, alarm });
       this.post(seq, command);
     });
+  }
+
+  /**
+   * A front-end may clear O_NONBLOCK of a call eventfd and fill its counter: then the worker's next notification waits
+   * (see Native.notify). Emptied from here, it goes on; and nothing is lost, as the eventfd is rung again.
+   */
+  private unblock(): void {
+    for (const { callFd } of this.running.values()) this.empty(callFd);
+    for (const { takesCall } of this.pending.values()) this.empty(takesCall);
+  }
+
+  private empty(fd: number): void {
+    if (fd >= 0 && this.native.drain(fd) > 0) this.native.signal(fd);
   }
 
   private post(seq: number, command: Command): void {
@@ -289,8 +312,10 @@ export class DataPlane implements VhostDevice, StreamDevice {
     switch (message.kind) {
       case 'done': {
         const entry = this.pending.get(message.seq);
+        if (entry === undefined) return;
         this.pending.delete(message.seq);
-        entry?.resolve(message.value);
+        clearInterval(entry.alarm);
+        entry.resolve(message.value);
         return;
       }
       case 'fault':
@@ -354,6 +379,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
 
   private takePending(): Pending[] {
     const entries = [...this.pending.values()];
+    for (const { alarm } of entries) clearInterval(alarm);
     this.pending.clear();
     return entries;
   }

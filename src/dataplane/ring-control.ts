@@ -238,10 +238,9 @@ export class RingControl {
   }
 
   private setCall(index: number, fd: number): void {
-    if (index === RING_RECEIVE) this.port.rxCallFd = fd;
-    else this.port.txCallFd = fd;
+    this.port.setCall(index, fd);
     // A notification may have gone to the descriptor just replaced: one too many does no harm.
-    if (fd >= 0 && this.started[index] !== 0) this.native.signal(fd);
+    if (this.started[index] !== 0) this.port.call(index);
   }
 
   private setKick(index: number, fd: number): void {

@@ -10,6 +10,7 @@ import {
   ST_SYN_RCVD,
   ST_SYN_SENT,
   ST_TIME_WAIT,
+  TIMERS,
 } from '../../src/stack/tcp/flow';
 import { C_FLOWS_TCP } from '../../src/stack/counters';
 import type { FakeSocket } from '../support/stack/fake-host-io';
@@ -45,7 +46,7 @@ function check(rig: TcpRig): void {
     must(((t.sndUna[f] - t.sockSeq[f]) | 0) >= 0, 'order of sequence numbers');
     must(((t.rcvAdv[f] - t.rcvNxt[f]) | 0) >= 0, 'order of sequence numbers');
     // Whatever is outstanding has a timer that will see to it, or waits for a receive buffer.
-    if (t.sndMax[f] !== t.sndUna[f]) must(t.timers.isSet(3 * f) || waits(f), 'outstanding without a timer');
+    if (t.sndMax[f] !== t.sndUna[f]) must(t.timers.isSet(TIMERS * f) || waits(f), 'outstanding without a timer');
   }
   must(t.table.count === used, 'slots in use');
   must(rig.counter(C_FLOWS_TCP) === open, 'gauge of flows');

@@ -1,7 +1,7 @@
 /** The ends of a flow: finished, reset from either side, given up, forgotten. */
 import { C_FLOWS_TCP } from '../counters';
 import {
-  F_ACK_DUE,
+  F_ACK_OWED,
   F_ACTIVE_CLOSE,
   F_FIN_ACKED,
   F_GUEST_FIN,
@@ -77,7 +77,7 @@ export function resetBoth(t: TcpEngine, flow: number): void {
   t.state[flow] = ST_RESET;
   // What the flow was decides the RST's form; the column is free now.
   t.backoff[flow] = before;
-  t.flags[flow] &= ~(F_ACK_DUE | F_SYN_DUE);
+  t.flags[flow] &= ~(F_ACK_OWED | F_SYN_DUE);
   t.ready.remove(flow);
   t.light.push(flow);
 }

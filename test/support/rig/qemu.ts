@@ -5,13 +5,17 @@
 import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { Guest } from './guest';
-import { guestImage } from './image';
+import { guestImage, type GuestImage } from './image';
 import { ManagedProcess, dieWithParent, poll } from './processes';
 
 export interface QemuOptions {
   readonly socketPath: string;
   readonly scratch: string;
   readonly memoryMiB?: number;
+  /** Another kernel or initramfs than the tests' own. */
+  readonly image?: GuestImage;
+  /** QEMU's own user-mode stack instead of a vhost-user back-end; run it where it shall find the network. */
+  readonly userNetwork?: { readonly run: (argv: readonly string[]) => string[] };
   /** Seconds between attempts to reach a back-end that went away; absent: the link stays down. */
   readonly reconnectSeconds?: number;
   /** QEMU listens and waits for the back-end (`server=on`). */
@@ -38,6 +42,7 @@ let instances = 0;
 /** The network's options: its back-end is called n0. */
 function netdev(options: QemuOptions): string[] {
   const { socketPath, listen } = options;
+  if (options.userNetwork !== undefined) return ['-netdev', 'user,id=n0'];
   if (options.fd !== undefined) return ['-netdev', 'socket,id=n0,fd=3'];
   if (options.stream === true) {
     const server = listen === true ? 'on' : 'off';
@@ -52,7 +57,7 @@ function netdev(options: QemuOptions): string[] {
 
 /** Boots and waits for the shell. @throws Error with the console's tail. */
 export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
-  const { kernel, initrd } = guestImage('qemu');
+  const { kernel, initrd } = options.image ?? guestImage('qemu');
   const memory = `${String(options.memoryMiB ?? 1024)}M`;
   const qmpPath = join(options.scratch, `qmp${String(++instances)}`);
   const device = [
@@ -78,7 +83,7 @@ export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
     ...(options.extraArguments ?? []),
   ];
   const fds = options.fd === undefined ? [] : [options.fd];
-  const managed = new ManagedProcess('qemu', dieWithParent(argv), { fds });
+  const managed = new ManagedProcess('qemu', (options.userNetwork?.run ?? dieWithParent)(argv), { fds });
   const guest = new Guest('qemu', managed);
   try {
     const qmp = await Qmp.connect(qmpPath);

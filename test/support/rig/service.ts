@@ -40,7 +40,7 @@ export class Service {
     const program = OTHER_BACKEND ?? [
       process.execPath,
       join(REPO_ROOT, 'bin/tubetti.js'),
-      ...['--foreground', '--metrics', `127.0.0.1:${String(port)}`],
+      ...['--foreground', '--runas', '0', '--metrics', `127.0.0.1:${String(port)}`],
     ];
     const where =
       options.fd === undefined

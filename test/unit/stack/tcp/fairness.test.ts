@@ -21,12 +21,12 @@ function bulkFlows(rig: TcpRig, n: number): Connection[] {
 
 /** Bulk that has used its first share, so that all of it is known as bulk. */
 function inFullSwing(rig: TcpRig, flows: readonly Connection[]): void {
-  for (const f of flows) f.socket.write(Buffer.alloc(4 * MIB));
+  for (const f of flows) f.socket.write(Buffer.alloc(MIB));
   for (let n = 0; n <= flows.length; n++) rig.turn();
   rig.sent();
 }
 
-describe.each([2, 10, 60])('beside %i bulk flows to the guest', (count) => {
+describe.each([2, 10, 40])('beside %i bulk flows to the guest', (count) => {
   test('a message of another flow is sent before any of their bytes', () => {
     const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
     const bulk = bulkFlows(rig, count);
