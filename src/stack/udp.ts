@@ -27,7 +27,7 @@ import {
 } from './context';
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS } from './flow-table';
-import { NatResult, natOurAddress, natTables, natToHost, type NatTables } from './nat';
+import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
 import { AF_INET, EPOLLERR, EPOLLET, EPOLLIN, GSO_UDP_L4, SOCK_UDP } from './ports';
 import { RowSpan } from './row-span';
 import {
@@ -90,14 +90,14 @@ export class UdpHandler implements FlowHandler {
   private readonly outbound4: Int32Array;
   private readonly outbound6: Int32Array;
   /** Broadcast address of the guest's IPv4 network; 0: none. */
-  private readonly broadcast4: number;
+  private broadcast4: number;
 
   /** `listeners` of other protocols are ignored. Their descriptors are never closed here. */
   constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
     const { config } = ctx;
     this.ctx = ctx;
     this.forwards = listeners;
-    this.nat = natTables(config);
+    this.nat = ctx.link.nat;
     this.flows = new UdpFlows(
       config.maxUdpFlows,
       config.udpTimeoutMs,
@@ -117,6 +117,11 @@ export class UdpHandler implements FlowHandler {
   }
 
   // ---- FlowHandler ----------------------------------------------------------------------------------------------
+
+  reconfigure(): void {
+    const { ip4 } = this.ctx.config;
+    this.broadcast4 = ip4 === null ? 0 : makeBroadcast(ip4);
+  }
 
   start(): void {
     openUdpListeners(this.ctx, this.forwards, this.listeners);
