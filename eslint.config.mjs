@@ -17,6 +17,7 @@ import tseslint from 'typescript-eslint';
 export const hotFiles = [
   'src/virtqueue/src/{guest-memory,split-device}.ts',
   'src/dataplane/{guest-port,receive-side,transmit-side,event-loop}.ts',
+  'src/dataplane/{stream-port,stream-input,stream-output,stream-loop}.ts',
   'src/stack/{stack,output,nat,neighbours,flow-table,siphash,timers,arp,icmp,udp}.ts',
   'src/stack/wire/{ethernet,arp,ipv4,ipv6,icmp,udp,tcp,checksum}.ts',
   'src/stack/tcp/*.ts',
@@ -100,9 +101,19 @@ export default defineConfig(
     'vhost knows the addon, not networks and not rings.',
   ),
   boundary(
+    ['src/stream/**/*.ts'],
+    '^\\.\\./(cli|config|metrics|dataplane|stack|vhost)/|^virtio-ring-ts',
+    'stream knows the addon and the front-end server.',
+  ),
+  boundary(
+    ['src/front-end/**/*.ts'],
+    '^\\.\\./(cli|config|metrics|dataplane|stack|vhost|stream)/|^virtio-ring-ts',
+    'front-end knows sockets, not what is spoken on them.',
+  ),
+  boundary(
     ['src/dataplane/**/*.ts'],
-    '^\\.\\./(cli|config|metrics)/|^\\.\\./vhost/(?!device$)',
-    'The data plane knows the stack, virtqueues, the addon and the device interface of vhost.',
+    '^\\.\\./(cli|config|metrics|front-end)/|^\\.\\./(vhost|stream)/(?!device$)',
+    'The data plane knows the stack, virtqueues, the addon and the device interfaces of vhost and stream.',
   ),
   boundary(
     ['src/config/**/*.ts'],

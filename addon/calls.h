@@ -24,6 +24,7 @@ int32_t Ftruncate(Thread&, int32_t fd, double size);
 int32_t UnixListen(Thread&, std::string path, int32_t backlog);
 int32_t UnixAccept(Thread&, int32_t fd);
 int32_t UnixConnect(Thread&, std::string path);
+int32_t UnixDatagram(Thread&, std::string path);
 int32_t UnixPair(Thread&, Ints out);
 int32_t RecvFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, Ints fds);
 int32_t SendFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, Ints fds, int32_t fd_count);
@@ -32,6 +33,7 @@ double PeerUid(Thread&, int32_t fd);
 // event_fd.cc
 int32_t EventFd(Thread&, int32_t initial);
 int32_t Signal(Thread&, int32_t fd);
+int32_t Notify(Thread&, int32_t fd, int32_t kind);
 int32_t Drain(Thread&, int32_t fd);
 int32_t FdKind(Thread&, int32_t fd);
 int32_t SetNonBlocking(Thread&, int32_t fd);
@@ -63,6 +65,9 @@ int32_t Shutdown(Thread&, int32_t fd, int32_t how);
 int32_t Close(Thread&, int32_t fd);
 int32_t Abort(Thread&, int32_t fd);
 
+// listen.cc
+int32_t OpenPorts(Thread&, int32_t slot, int32_t flags, std::string device, int32_t backlog, Ints out);
+
 // tcp_info.cc
 int32_t TcpInfo(Thread&, int32_t fd);
 int32_t MemInfo(Thread&, int32_t fd);
@@ -81,6 +86,9 @@ int32_t SendMany(Thread&, int32_t fd, int32_t first, int32_t count);
 // checksum.cc
 int32_t Checksum(Thread&, int32_t row, int32_t row_count, double initial);
 
+// copy.cc
+int32_t CopyRows(Thread&, int32_t from, int32_t from_count, int32_t to, int32_t to_count);
+
 // netlink.cc
 int32_t NetlinkOpen(Thread&, int32_t groups);
 int32_t IfIndex(Thread&, std::string name);
@@ -89,7 +97,13 @@ int32_t IfIndex(Thread&, std::string name);
 int32_t Read(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
 int32_t Write(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
 double NowUs(Thread&);
+int32_t RandomFill(Thread&, Ints out);
+double RealTimeUs(Thread&);
 double RaiseFileLimit(Thread&);
 double GetUid(Thread&);
+int32_t MoveFd(Thread&, int32_t from, int32_t to);
+int32_t CloseOnExec(Thread&, int32_t first);
+int32_t LookupUser(Thread&, std::string name, Ints ids);
+double LookupGroup(Thread&, std::string name);
 
 }  // namespace tubetti

@@ -19,6 +19,9 @@ namespace {
 
 constexpr size_t kDrainSize = 512;
 
+// What FdKind answers: FD_* in src/native.ts.
+enum FileKind : int32_t { kOther = 0, kEventFd = 1, kSocket = 2, kPipe = 3, kMemory = 4 };
+
 // Reads what is there without waiting: bytes, 0 at the end of a stream, -EAGAIN if there is nothing.
 ssize_t ReadNow(int32_t fd, uint8_t* buf, size_t size) {
   iovec iov = {buf, size};
@@ -31,6 +34,9 @@ ssize_t ReadNow(int32_t fd, uint8_t* buf, size_t size) {
   if (::poll(&ready, 1, 0) <= 0) return -EAGAIN;
   return Retry([&] { return ::read(fd, buf, size); });
 }
+
+// Full is as good as rung: the other end has not looked yet.
+int32_t Rung(ssize_t result) { return result < 0 && result != -EAGAIN ? static_cast<int32_t>(result) : 0; }
 
 bool IsEventFd(int32_t fd) {
   char path[32];
@@ -59,9 +65,25 @@ int32_t Signal(Thread&, int32_t fd) {
   if ((ready.revents & POLLOUT) == 0) return (ready.revents & POLLHUP) != 0 ? -EPIPE : 0;  // full: it is pending
   const uint64_t one = 1;
   // Node ignores SIGPIPE, so a reader that went away is EPIPE.
-  const ssize_t result = Retry([&] { return ::write(fd, &one, sizeof(one)); });
-  if (result == -EAGAIN) return 0;
-  return result < 0 ? static_cast<int32_t>(result) : 0;
+  return Rung(Retry([&] { return ::write(fd, &one, sizeof(one)); }));
+}
+
+int32_t Notify(Thread& thread, int32_t fd, int32_t kind) {
+  const uint64_t one = 1;
+  switch (kind) {
+    case kEventFd:
+      // Linux has no other way to write to one. It waits only if the other end cleared O_NONBLOCK and filled the counter
+      // on purpose: see DataPlane, which empties it.
+      return Rung(Retry([&] { return ::write(fd, &one, sizeof(one)); }));
+    case kSocket:
+      return Rung(Retry([&] { return ::send(fd, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL); }));
+    default: {
+      iovec iov = {const_cast<uint64_t*>(&one), sizeof(one)};
+      const ssize_t result = Retry([&] { return pwritev2(fd, &iov, 1, -1, RWF_NOWAIT); });
+      // Pipes have it since Linux 6.4.
+      return result == -EOPNOTSUPP || result == -ENOSYS ? Signal(thread, fd) : Rung(result);
+    }
+  }
 }
 
 int32_t Drain(Thread&, int32_t fd) {
@@ -82,10 +104,10 @@ int32_t Drain(Thread&, int32_t fd) {
 int32_t FdKind(Thread&, int32_t fd) {
   struct stat info;
   if (fstat(fd, &info) != 0) return -errno;
-  if (S_ISSOCK(info.st_mode)) return 2;
-  if (S_ISFIFO(info.st_mode)) return 3;
-  if (S_ISREG(info.st_mode)) return 4;
-  return IsEventFd(fd) ? 1 : 0;
+  if (S_ISSOCK(info.st_mode)) return kSocket;
+  if (S_ISFIFO(info.st_mode)) return kPipe;
+  if (S_ISREG(info.st_mode)) return kMemory;
+  return IsEventFd(fd) ? kEventFd : kOther;
 }
 
 int32_t SetNonBlocking(Thread&, int32_t fd) {

@@ -96,6 +96,9 @@ static_assert(AF_INET == 2 && AF_INET6 == 10);
 static_assert(EPOLLIN == 0x1 && EPOLLOUT == 0x4 && EPOLLERR == 0x8 && EPOLLHUP == 0x10 && EPOLLRDHUP == 0x2000);
 static_assert(EPOLLET == 1u << 31);
 static_assert(MSG_PEEK == 0x2 && MSG_TRUNC == 0x20 && MSG_ERRQUEUE == 0x2000 && MSG_MORE == 0x8000);
+static_assert(IP_MTU_DISCOVER == 10 && IP_RECVTTL == 12 && IP_RECVTOS == 13 && IP_MULTICAST_IF == 32);
+static_assert(IPV6_MULTICAST_IF == 17 && IPV6_MTU_DISCOVER == 23 && IPV6_RECVHOPLIMIT == 51 && IPV6_RECVTCLASS == 66);
+static_assert(IP_PMTUDISC_DONT == 0 && IP_PMTUDISC_PROBE == 3 && IPV6_PMTUDISC_DONT == 0 && IPV6_PMTUDISC_PROBE == 3);
 static_assert(SO_EE_ORIGIN_LOCAL == 1 && SO_EE_ORIGIN_ICMP == 2 && SO_EE_ORIGIN_ICMP6 == 3);
 static_assert(F_SEAL_SEAL == 1 && F_SEAL_SHRINK == 2 && F_SEAL_GROW == 4);
 static_assert(tubetti::kRowsPerCall == IOV_MAX);
@@ -105,4 +108,4 @@ static_assert(sizeof(double) == 8 && alignof(tubetti::Tables) == 8);
 static_assert(offsetof(tubetti::Tables, row_offset) % 8 == 0 && offsetof(tubetti::Tables, tcp_info) % 8 == 0 &&
               offsetof(tubetti::Tables, mem_info) % 8 == 0);
 static_assert(offsetof(tubetti::Tables, row_region) % 4 == 0 && offsetof(tubetti::Tables, addrs) % 8 == 0);
-static_assert(tubetti::kScratchSize == 2228224);
+static_assert(tubetti::kScratchSize == (1 << 21) + (1 << 20) + (1 << 17) + 64 * 66560);

@@ -7,15 +7,15 @@
 
 namespace tubetti {
 
-inline constexpr int32_t kRows = 5120;         // ROWS_TOTAL
+inline constexpr int32_t kRows = 5376;         // ROWS_TOTAL
 inline constexpr int32_t kRowsPerCall = 1024;  // IOV_MAX
 inline constexpr int32_t kMessages = 256;      // MSGS_TOTAL
 inline constexpr int32_t kAddrSlots = 256;     // ADDR_SLOTS
 inline constexpr int32_t kAddrSlotSize = 32;
-inline constexpr double kScratchSize = (1 << 20) + (1 << 20) + (1 << 17);  // SCRATCH_SIZE
-inline constexpr int32_t kEvents = 256;                                    // events an epollWait returns at the most
-inline constexpr int32_t kRegions = 4096;                                  // slots of the region table
-inline constexpr size_t kControlSize = 256;                                // control data of one message
+inline constexpr double kScratchSize = (1 << 21) + (1 << 20) + (1 << 17) + 64 * 66560;  // SCRATCH_SIZE
+inline constexpr int32_t kEvents = 256;      // events an epollWait returns at the most
+inline constexpr int32_t kRegions = 4096;    // slots of the region table
+inline constexpr size_t kControlSize = 256;  // control data of one message
 inline constexpr int32_t kFdsPerMessage = 64;
 
 }  // namespace tubetti

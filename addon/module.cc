@@ -23,25 +23,34 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<UnixListen>(t, e, "unixListen");
   Export<UnixAccept>(t, e, "unixAccept");
   Export<UnixConnect>(t, e, "unixConnect");
+  Export<UnixDatagram>(t, e, "unixDatagram");
   Export<UnixPair>(t, e, "unixPair");
   Export<RecvFds>(t, e, "recvFds");
   Export<SendFds>(t, e, "sendFds");
   Export<PeerUid>(t, e, "peerUid");
   Export<EventFd>(t, e, "eventFd");
   Export<Signal>(t, e, "signal");
+  Export<Notify>(t, e, "notify");
   Export<Drain>(t, e, "drain");
   Export<FdKind>(t, e, "fdKind");
   Export<SetNonBlocking>(t, e, "setNonBlocking");
   ExportRaw(t, e, "pollStart", PollStart);
   Export<PollChange>(t, e, "pollChange");
   Export<PollStop>(t, e, "pollStop");
+  Export<OpenPorts>(t, e, "openPorts");
   Export<NetlinkOpen>(t, e, "netlinkOpen");
   Export<IfIndex>(t, e, "ifIndex");
   Export<Read>(t, e, "read");
   Export<Write>(t, e, "write");
   Export<NowUs>(t, e, "nowUs");
+  Export<RandomFill>(t, e, "randomFill");
+  Export<RealTimeUs>(t, e, "realTimeUs");
   Export<RaiseFileLimit>(t, e, "raiseFileLimit");
   Export<GetUid>(t, e, "getuid");
+  Export<MoveFd>(t, e, "moveFd");
+  Export<CloseOnExec>(t, e, "closeOnExec");
+  Export<LookupUser>(t, e, "lookupUser");
+  Export<LookupGroup>(t, e, "lookupGroup");
 }
 
 void ExportHostIo(Thread& t, Napi::Object e) {
@@ -73,6 +82,7 @@ void ExportHostIo(Thread& t, Napi::Object e) {
   Export<SendMany>(t, e, "sendMany");
   Export<RecvError>(t, e, "recvError");
   Export<Checksum>(t, e, "checksum");
+  Export<CopyRows>(t, e, "copyRows");
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {

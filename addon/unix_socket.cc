@@ -101,6 +101,19 @@ int32_t UnixConnect(Thread&, std::string path) {
   return ConnectTo(address);
 }
 
+int32_t UnixDatagram(Thread&, std::string path) {
+  sockaddr_un address;
+  if (const int32_t error = ToAddress(path, address); error < 0) return error;
+  const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  const int result = Retry([&] { return ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)); });
+  if (result < 0) {
+    ::close(fd);
+    return result;
+  }
+  return fd;
+}
+
 int32_t UnixPair(Thread&, Ints out) {
   if (out.length < 2) return -EINVAL;
   int fds[2];

@@ -1,9 +1,16 @@
 #!/usr/bin/env node
 'use strict';
 
+const { existsSync } = require('node:fs');
+const { join } = require('node:path');
+const { load } = require('./load.js');
+
+const BUNDLE = join(__dirname, '..', 'dist', 'tubetti.js');
+
 let cli;
 try {
-  cli = require('../dist/cli/main.js');
+  // The modules that the bundle is made of, where it was not made (scripts/build.mjs).
+  cli = existsSync(BUNDLE) ? load(BUNDLE) : require('../dist/cli/main.js');
 } catch (error) {
   if (error.code !== 'MODULE_NOT_FOUND') throw error;
   process.stderr.write('tubetti: not built yet: run "npm run build" first\n');

@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: Tubetti beside other vhost-user back-ends with a real guest (bench/README.md). `--help` says how.
+ * `npm run bench`: Tubetti beside other back-ends with a real guest (bench/README.md). `--help` says how.
  * Everything it starts lives in namespaces of its own and ends with it.
  */
 import { createRequire } from 'node:module';
@@ -20,7 +20,8 @@ async function main() {
       console.log(HELP);
       return 0;
     }
-    const missing = whyNoNamespaces() ?? (available.uml ? null : 'User Mode Linux is not here and could not be set up');
+    const measures = options.from.length === 0;
+    const missing = measures ? (whyNoNamespaces() ?? whyNot(options.run.guest, available)) : null;
     if (missing !== null) throw new SetupError(missing);
     return await bench(options);
   } catch (error) {
@@ -28,6 +29,14 @@ async function main() {
     console.error(`${error.message}\nnpm run bench -- --help`);
     return 2;
   }
+}
+
+/**
+ * @param {'uml' | 'qemu' | 'testpmd'} guest
+ * @param {{ uml: boolean, qemu: boolean, testpmd: boolean }} available
+ */
+function whyNot(guest, available) {
+  return available[guest] ? null : `--guest ${guest}: it is not here and could not be set up`;
 }
 
 // Children and scratch files are cleaned up on `exit`, which these signals do not reach by themselves.

@@ -1,22 +1,67 @@
 /**
- * Compiles the TypeScript of this package and of its workspace into dist/. Also npm's `prepare`: in a packed package,
- * where dist/ came with it and TypeScript is not installed, it does nothing.
+ * Compiles the TypeScript of this package and of its workspace into dist/, module by module, then bundles the program
+ * into dist/tubetti.js and its thread into dist/data-plane.js, each with V8's code of it beside it: they start in a
+ * fraction of the time that 150 modules take.
+ * Also npm's `prepare`: in a packed package, where dist/ came with it and TypeScript is not installed, it does nothing.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const dist = join(root, 'dist');
+const require = createRequire(import.meta.url);
 
 /** The compiler's program, or null if TypeScript is not installed. */
 function findCompiler() {
   try {
-    return createRequire(import.meta.url).resolve('typescript/bin/tsc');
+    return require.resolve('typescript/bin/tsc');
   } catch {
     return null;
+  }
+}
+
+/** Makes the bundles; without esbuild there are none, and bin/tubetti.js takes the modules instead. */
+async function bundle() {
+  for (const file of ['tubetti.js', 'data-plane.js', 'worker.js']) {
+    for (const suffix of ['', '.map', '.cache']) rmSync(join(dist, file + suffix), { force: true });
+  }
+  let esbuild;
+  try {
+    esbuild = await import('esbuild');
+  } catch (error) {
+    if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error;
+    process.stderr.write('tubetti: esbuild is not installed, so starts will be slow: run `npm ci`\n');
+    return;
+  }
+  await esbuild.build({
+    absWorkingDir: root,
+    entryPoints: { tubetti: 'src/cli/main.ts', 'data-plane': 'src/dataplane/worker.ts' },
+    outdir: 'dist',
+    alias: { 'virtio-ring-ts': './src/virtqueue/src/index.ts' },
+    // Loaded with --metrics only, from its own package.
+    external: ['prom-client'],
+    bundle: true,
+    platform: 'node',
+    target: 'node20',
+    format: 'cjs',
+    // Names stay as they are written: a stack trace can be read without the map. bin/load.js wants ASCII.
+    minifySyntax: true,
+    minifyWhitespace: true,
+    lineLimit: 160,
+    charset: 'ascii',
+    sourcemap: 'linked',
+    sourcesContent: false,
+    logLevel: 'warning',
+  });
+  // What the program starts as a thread.
+  writeFileSync(join(dist, 'worker.js'), `require('../bin/load.js').load(__dirname + '/data-plane.js');\n`);
+  const { compile } = require('../bin/load.js');
+  for (const file of ['tubetti.js', 'data-plane.js']) {
+    writeFileSync(join(dist, `${file}.cache`), compile(join(dist, file)).createCachedData());
   }
 }
 
@@ -27,7 +72,8 @@ if (compiler !== null && existsSync(join(root, 'tsconfig.json'))) {
     stdio: 'inherit',
   });
   process.exitCode = result.status ?? 1;
-} else if (!existsSync(join(root, 'dist'))) {
+  if (process.exitCode === 0) await bundle();
+} else if (!existsSync(dist)) {
   process.stderr.write('tubetti: dist/ is missing and TypeScript is not installed: run `npm install`\n');
   process.exitCode = 1;
 }

@@ -73,15 +73,15 @@ function stamp(): string {
 }
 
 /** Information is printed bare (it is the start-up summary); what is wrong says who speaks; debug lines carry the time. */
-export function stderrSink(): LogSink {
+export function stderrSink(speaker = 'tubetti'): LogSink {
   return (level, message) => {
     const text =
       level === 'info'
         ? message
         : level === 'error'
-          ? `tubetti: ${message}`
+          ? `${speaker}: ${message}`
           : level === 'warn'
-            ? `tubetti: warning: ${message}`
+            ? `${speaker}: warning: ${message}`
             : `${stamp()}: ${message}`;
     fs.writeSync(2, text + '\n');
   };

@@ -66,6 +66,8 @@ export interface Native extends HostIo {
   unixAccept(fd: number): number;
   /** Connects (the result is immediate for unix sockets: 0+ fd, -ENOENT, -ECONNREFUSED, -EAGAIN backlog full). */
   unixConnect(path: string): number;
+  /** A datagram socket connected to `path` (syslog), non-blocking: a full receiver is -EAGAIN. */
+  unixDatagram(path: string): number;
   /** Stream socket pair: writes both to `out[0]`, `out[1]`. */
   unixPair(out: Int32Array): number;
   /**
@@ -83,6 +85,11 @@ export interface Native extends HostIo {
   eventFd(initial: number): number;
   /** Writes 1 (8 bytes) to an eventfd, pipe or stream socket (no SIGPIPE, never blocks). 0 or -errno. */
   signal(fd: number): number;
+  /**
+   * As `signal`, in one system call, for a descriptor of which `fdKind` was asked before and which `setNonBlocking` was
+   * called on. May block on an eventfd (only) whose other holder cleared O_NONBLOCK again and filled the counter.
+   */
+  notify(fd: number, kind: number): number;
   /** Reads and clears: the 8-byte counter's low 31 bits, 0 if nothing was there, or -errno. Never blocks. */
   drain(fd: number): number;
   fdKind(fd: number): number;
@@ -106,6 +113,15 @@ export interface Native extends HostIo {
   epollWait(timeoutUs: number): number;
   readonly epollOut: Int32Array;
 
+  // ---- listen.cc ----------------------------------------------------------------------------------------------
+  /**
+   * Opens a listening socket for each of `out.length` ports in a row, from the address in `slot` on: `out[i]` becomes a
+   * descriptor or -errno, as for a socket of its own with SO_REUSEADDR. Once descriptors run out (-EMFILE, -ENFILE) the
+   * rest is not tried. `flags`: OPEN_UDP, OPEN_DUAL, OPEN_FREEBIND; `device`: SO_BINDTODEVICE, "" for none; UDP sockets
+   * get errors (RECVERR) and destinations (PKTINFO). Returns how many are open, or -EINVAL: slot, device, ports.
+   */
+  openPorts(slot: number, flags: number, device: string, backlog: number, out: Int32Array): number;
+
   // ---- netlink.cc, misc ---------------------------------------------------------------------------------------
   /** NETLINK_ROUTE socket, bound, strict checking on where the kernel has it. `groups`: RTMGRP_* mask. */
   netlinkOpen(groups: number): number;
@@ -114,11 +130,23 @@ export interface Native extends HostIo {
   write(fd: number, buf: Uint8Array, offset: number, length: number): number;
   /** CLOCK_MONOTONIC in µs. */
   nowUs(): number;
+  /** Fills `out` with random bits of the kernel's (getrandom). 0 or -errno. */
+  randomFill(out: Int32Array): number;
+  /** CLOCK_REALTIME in µs since the epoch. */
+  realTimeUs(): number;
   /** Raises RLIMIT_NOFILE to its hard limit; returns the limit now in force. */
   raiseFileLimit(): number;
   /** Index of a network interface, or -errno. */
   ifIndex(name: string): number;
   getuid(): number;
+  /** dup2 and close: `to` becomes what `from` was. Close-on-exec unless `to` is a standard stream. */
+  moveFd(from: number, to: number): number;
+  /** Marks every descriptor from `first` on close-on-exec: programs started later inherit what they are given only. */
+  closeOnExec(first: number): number;
+  /** ids[0] and ids[1] become the uid and gid (unsigned bits) of an account. -ENOENT: there is none. */
+  lookupUser(name: string, ids: Int32Array): number;
+  /** gid of a group, or -ENOENT. */
+  lookupGroup(name: string): number;
 }
 
 /** What the addon exports beside the interface: what it was built for. */

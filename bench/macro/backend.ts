@@ -3,21 +3,33 @@ import { join } from 'node:path';
 import { REPO_ROOT } from '../../test/support/rig/paths';
 import { ManagedProcess, describeExit, poll } from '../../test/support/rig/processes';
 import type { Lab } from './lab';
-import { OUR_NAME, type BackendSpec } from './options';
+import { OUR_NAME, type VhostUserSpec } from './options';
 import { isListening } from './probes';
 
 const START_TIMEOUT_MS = 10_000;
+/** The time to listening is known this well. */
+const LOOK_EVERY_MS = 1;
 
-export const OURS: BackendSpec = { name: OUR_NAME, argv: [process.execPath, join(REPO_ROOT, 'bin/tubetti.js')] };
+export const OURS: VhostUserSpec = {
+  kind: 'vhost-user',
+  name: OUR_NAME,
+  argv: [process.execPath, join(REPO_ROOT, 'bin/tubetti.js')],
+};
+
+export interface StartedBackend {
+  readonly process: ManagedProcess;
+  readonly socketPath: string;
+  /** From the start of the process (and of the programs that put it into its namespace) to a socket that listens. */
+  readonly startMs: number;
+}
+
+let sockets = 0;
 
 /** Starts it in the host's namespace and waits until it listens. @throws Error with its log. */
-export async function startBackend(
-  spec: BackendSpec,
-  lab: Lab,
-  socketPath: string,
-  mtu: number,
-): Promise<ManagedProcess> {
+export async function startBackend(spec: VhostUserSpec, lab: Lab, mtu: number): Promise<StartedBackend> {
+  const socketPath = `${lab.scratch}/b${String(++sockets)}`;
   const options = ['--vhost-user', '--foreground', '--mtu', String(mtu), '--socket', socketPath];
+  const started = performance.now();
   const backend = new ManagedProcess(spec.name, lab.world.inHost([...spec.argv, ...options]));
   try {
     await poll(
@@ -27,10 +39,11 @@ export async function startBackend(
         return isListening(lab.hostPid, socketPath) ? true : null;
       },
       START_TIMEOUT_MS,
+      LOOK_EVERY_MS,
     );
+    return { process: backend, socketPath, startMs: performance.now() - started };
   } catch (error) {
     await backend.stop('SIGKILL');
     throw new Error(`${(error as Error).message}\n${backend.tail()}`, { cause: error });
   }
-  return backend;
 }

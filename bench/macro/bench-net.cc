@@ -1,4 +1,4 @@
-// The bench's traffic, both ends of it in one static program: `serve` runs in the world beyond the gateway, everything
+// The bench's traffic, both ends of it in one static program (datagrams are in bench-udp.cc): `serve` runs in the world beyond the gateway, everything
 // else in the guest. Addresses as literals only. A client prints one RESULT line and exits with 0, or says what went
 // wrong and exits with 1.
 //
@@ -9,26 +9,16 @@
 //   'e'  echo: each byte that follows comes back; such connections may be many, and idle
 //   'c'  one byte back and close. The server closes first, so that TIME_WAIT stays with it and neither the guest nor the
 //        back-end's host runs out of ports
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+//   'u', 'U', 'r'  datagrams, with this connection for their control
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <thread>
 #include <vector>
+
+#include "bench-net.h"
 
 namespace {
 
@@ -36,60 +26,6 @@ constexpr size_t kBuffer = 1 << 18;
 constexpr int kBacklog = 4096;
 // How many connections the client opens at a time, so that no queue of SYNs overflows.
 constexpr size_t kOpenBatch = 64;
-
-[[noreturn]] void Fail(const char* what) {
-  perror(what);
-  exit(1);
-}
-
-int64_t NowNs() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000LL + now.tv_nsec;
-}
-
-// As many descriptors as the system lets this user have.
-void RaiseDescriptorLimit(rlim_t wanted) {
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur >= wanted) return;
-  rlimit more = {wanted, std::max(wanted, limit.rlim_max)};
-  if (setrlimit(RLIMIT_NOFILE, &more) == 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-void NoDelay(int fd) {
-  const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-}
-
-void SetBlocking(int fd, bool blocking) {
-  const int flags = fcntl(fd, F_GETFL);
-  fcntl(fd, F_SETFL, blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
-}
-
-bool WriteAll(int fd, const void* data, size_t length) {
-  auto* at = static_cast<const char*>(data);
-  while (length > 0) {
-    const ssize_t put = send(fd, at, length, MSG_NOSIGNAL);
-    if (put <= 0) return false;
-    at += put;
-    length -= static_cast<size_t>(put);
-  }
-  return true;
-}
-
-bool ReadAll(int fd, void* data, size_t length) {
-  auto* at = static_cast<char*>(data);
-  while (length > 0) {
-    const ssize_t got = read(fd, at, length);
-    if (got <= 0) return false;
-    at += got;
-    length -= static_cast<size_t>(got);
-  }
-  return true;
-}
 
 // ---- The server ----------------------------------------------------------------------------------------------------
 
@@ -124,6 +60,10 @@ class Server {
     any.sin6_port = htons(static_cast<uint16_t>(port));
     if (listener_ < 0 || bind(listener_, reinterpret_cast<sockaddr*>(&any), sizeof any) < 0) Fail("bind");
     if (listen(listener_, kBacklog) < 0) Fail("listen");
+    // Datagrams for the next port are counted by the kernel and read by nobody: a sink that costs nothing.
+    const int sink = socket(AF_INET6, SOCK_DGRAM, 0);
+    any.sin6_port = htons(static_cast<uint16_t>(port + 1));
+    if (sink < 0 || bind(sink, reinterpret_cast<sockaddr*>(&any), sizeof any) < 0) Fail("bind");
     epoll_ = epoll_create1(0);
     Watch(listener_);
     printf("LISTENING\n");
@@ -175,6 +115,12 @@ class Server {
         std::thread(verb == 's' ? Source : Sink, fd).detach();
         return;
       }
+      if (verb == 'u' || verb == 'U' || verb == 'r') {
+        epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
+        SetBlocking(fd, true);
+        std::thread(ServeDatagrams, fd, verb).detach();
+        return;
+      }
       if (verb == 'c') {
         WriteAll(fd, "c", 1);
         close(fd);
@@ -194,9 +140,6 @@ class Server {
 
 // ---- The clients ---------------------------------------------------------------------------------------------------
 
-sockaddr_storage peer{};
-socklen_t peer_length = 0;
-
 void ParsePeer(const char* text, int port) {
   auto* v4 = reinterpret_cast<sockaddr_in*>(&peer);
   auto* v6 = reinterpret_cast<sockaddr_in6*>(&peer);
@@ -214,33 +157,68 @@ void ParsePeer(const char* text, int port) {
   }
 }
 
-int Connect(char verb) {
-  const int fd = socket(peer.ss_family, SOCK_STREAM, 0);
-  if (fd < 0 || connect(fd, reinterpret_cast<sockaddr*>(&peer), peer_length) < 0) Fail("connect");
-  NoDelay(fd);
-  if (!WriteAll(fd, &verb, 1)) Fail("send");
-  return fd;
-}
-
 void PrintBulk(uint64_t bytes, int64_t nanoseconds) {
   printf("RESULT bulk bytes=%llu seconds=%.6f\n", static_cast<unsigned long long>(bytes),
          static_cast<double>(nanoseconds) / 1e9);
 }
 
+// All streams of a client, in one loop: a thread each would measure the guest's scheduler too.
+class Streams {
+ public:
+  Streams(char verb, size_t count, uint32_t events) : epoll_(epoll_create1(0)) {
+    for (size_t i = 0; i < count; i++) {
+      const int fd = Connect(verb);
+      fds_.push_back(fd);
+      if (count == 1) return;
+      SetBlocking(fd, false);
+      epoll_event event{};
+      event.events = events;
+      event.data.fd = fd;
+      epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+    }
+  }
+
+  // Calls `turn(fd)` for streams that are ready, at least one.
+  template <typename Turn>
+  void Wait(Turn turn) {
+    if (fds_.size() == 1) {
+      turn(fds_[0]);
+      return;
+    }
+    epoll_event ready[64];
+    const int count = epoll_wait(epoll_, ready, 64, kStallMs);
+    if (count == 0) {
+      fprintf(stderr, "no stream moved for %d s\n", kStallMs / 1000);
+      exit(1);
+    }
+    for (int i = 0; i < count; i++) turn(ready[i].data.fd);
+  }
+
+  const std::vector<int>& fds() const { return fds_; }
+
+ private:
+  static constexpr int kStallMs = 10'000;
+  int epoll_;
+  std::vector<int> fds_;
+};
+
 // Reads for so long, counted from the first byte.
-int BulkDown(double seconds) {
-  const int fd = Connect('s');
+int BulkDown(double seconds, size_t count) {
+  Streams streams('s', count, EPOLLIN);
   std::vector<char> buffer(kBuffer);
-  ssize_t got = read(fd, buffer.data(), buffer.size());
-  if (got <= 0) Fail("read");
+  uint64_t total = 0;
+  const auto take = [&](int fd) {
+    const ssize_t got = read(fd, buffer.data(), buffer.size());
+    if (got == 0 || (got < 0 && errno != EAGAIN)) Fail("read");
+    if (got > 0) total += static_cast<uint64_t>(got);
+  };
+  streams.Wait(take);
   const int64_t started = NowNs();
   const int64_t end = started + static_cast<int64_t>(seconds * 1e9);
-  uint64_t total = 0;
+  total = 0;
   int64_t now = started;
   while (now < end) {
-    got = read(fd, buffer.data(), buffer.size());
-    if (got <= 0) Fail("read");
-    total += static_cast<uint64_t>(got);
+    streams.Wait(take);
     now = NowNs();
   }
   PrintBulk(total, now - started);
@@ -248,18 +226,29 @@ int BulkDown(double seconds) {
 }
 
 // Writes for so long; the time ends when the server has said that it has everything.
-int BulkUp(double seconds) {
-  const int fd = Connect('k');
+int BulkUp(double seconds, size_t count) {
+  Streams streams('k', count, EPOLLOUT);
   const std::vector<char> buffer(kBuffer, 'x');
   const int64_t started = NowNs();
   const int64_t end = started + static_cast<int64_t>(seconds * 1e9);
   uint64_t sent = 0;
   while (NowNs() < end) {
-    if (!WriteAll(fd, buffer.data(), buffer.size())) Fail("send");
-    sent += buffer.size();
+    streams.Wait([&](int fd) {
+      const ssize_t put = send(fd, buffer.data(), buffer.size(), MSG_NOSIGNAL);
+      if (put < 0 && errno != EAGAIN) Fail("send");
+      if (put > 0) sent += static_cast<uint64_t>(put);
+    });
   }
   uint64_t arrived = 0;
-  if (shutdown(fd, SHUT_WR) < 0 || !ReadAll(fd, &arrived, sizeof arrived)) Fail("the sink's answer");
+  for (const int fd : streams.fds()) {
+    if (shutdown(fd, SHUT_WR) < 0) Fail("shutdown");
+  }
+  for (const int fd : streams.fds()) {
+    uint64_t of_this = 0;
+    SetBlocking(fd, true);
+    if (!ReadAll(fd, &of_this, sizeof of_this)) Fail("the sink's answer");
+    arrived += of_this;
+  }
   if (arrived != sent) {
     fprintf(stderr, "%llu bytes sent, %llu arrived\n", static_cast<unsigned long long>(sent),
             static_cast<unsigned long long>(arrived));
@@ -283,11 +272,8 @@ int Transactions(double seconds, Transaction transaction) {
     before = after;
   }
   std::sort(times.begin(), times.end());
-  const auto at = [&](double part) {
-    return static_cast<double>(times[static_cast<size_t>(part * static_cast<double>(times.size() - 1))]) / 1e3;
-  };
   printf("RESULT transactions count=%zu seconds=%.6f p50=%.1f p99=%.1f\n", times.size(),
-         static_cast<double>(before - started) / 1e9, at(0.5), at(0.99));
+         static_cast<double>(before - started) / 1e9, Percentile(times, 0.5), Percentile(times, 0.99));
   return 0;
 }
 
@@ -346,13 +332,20 @@ int main(int argc, char** argv) {
   const char* verb = argc > 1 ? argv[1] : "";
   if (!strcmp(verb, "serve") && argc == 3) return Server().Run(atoi(argv[2]));
   if (argc >= 4) ParsePeer(argv[2], atoi(argv[3]));
-  if (!strcmp(verb, "down") && argc == 5) return BulkDown(atof(argv[4]));
-  if (!strcmp(verb, "up") && argc == 5) return BulkUp(atof(argv[4]));
-  if (!strcmp(verb, "rr") && argc == 6) return RequestResponse(atof(argv[4]), static_cast<size_t>(atol(argv[5])));
-  if (!strcmp(verb, "crr") && argc == 5) return ConnectRequestClose(atof(argv[4]));
-  if (!strcmp(verb, "idle") && argc == 5) return Idle(static_cast<size_t>(atol(argv[4])));
+  const double seconds = argc > 4 ? atof(argv[4]) : 0;
+  const auto number = [&](int at, long otherwise) {
+    return static_cast<uint32_t>(argc > at ? atol(argv[at]) : otherwise);
+  };
+  if (!strcmp(verb, "down") && argc >= 5) return BulkDown(seconds, number(5, 1));
+  if (!strcmp(verb, "up") && argc >= 5) return BulkUp(seconds, number(5, 1));
+  if (!strcmp(verb, "rr") && argc == 6) return RequestResponse(seconds, number(5, 1));
+  if (!strcmp(verb, "crr") && argc == 5) return ConnectRequestClose(seconds);
+  if (!strcmp(verb, "idle") && argc == 5) return Idle(number(4, 0));
+  if (!strcmp(verb, "udp-up") && argc >= 6) return DatagramsUp(seconds, number(5, 0), number(6, 0));
+  if (!strcmp(verb, "udp-down") && argc >= 6) return DatagramsDown(seconds, number(5, 0), number(6, 0));
+  if (!strcmp(verb, "udp-rr") && argc == 6) return DatagramRequestResponse(seconds, number(5, 1));
   fprintf(stderr,
-          "bench-net serve PORT | down ADDRESS PORT SECONDS | up ADDRESS PORT SECONDS | rr ADDRESS PORT SECONDS BYTES | "
-          "crr ADDRESS PORT SECONDS | idle ADDRESS PORT COUNT\n");
+          "bench-net serve PORT | (down | up) ADDRESS PORT SECONDS [STREAMS] | (rr | udp-rr) ADDRESS PORT SECONDS BYTES |\n"
+          "crr ADDRESS PORT SECONDS | idle ADDRESS PORT COUNT | (udp-up | udp-down) ADDRESS PORT SECONDS BYTES [RATE]\n");
   return 2;
 }

@@ -7,50 +7,63 @@ import { HostWorld, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../../test/suppor
 import { guestImage, imageWithFiles, type GuestImage } from '../../test/support/rig/image';
 import { cacheDirectory, scratchDirectory } from '../../test/support/rig/paths';
 import { ManagedProcess, command } from '../../test/support/rig/processes';
+import type { Family, GuestName, LongPathCase } from './cases';
 
 const SERVER_PORT = 7000;
+/** Takes datagrams and lets the kernel drop them. */
+export const SINK_PORT = SERVER_PORT + 1;
 /** No back-end may run out of ports for its sockets, whatever an earlier round left in TIME_WAIT. */
 const PORT_RANGE = '10000 65000';
+/** The ends of the delay box's cable. */
+const LONG_NEAR = '203.0.113.1/30';
+const LONG_FAR = '203.0.113.2';
+const LONG_DEVICE = 'long0';
+const LONG_SEED = 7;
+/** Frames: more than a window of 100 ms at 1 Gbit/s, so that the device before the box never drops. */
+const LONG_DEVICE_QUEUE = 20_000;
+/** Bytes a socket's buffers may grow to: five times the largest product of rate and delay here. */
+const LONG_BUFFERS = '4096 131072 67108864';
+const COMPILER_FLAGS = ['-std=c++20', '-O2', '-Wall', '-Wextra', '-static', '-pthread'];
 
 export class Lab {
   readonly world: HostWorld;
-  readonly image: GuestImage;
+  /** Null for a guest that boots nothing. */
+  readonly image: GuestImage | null;
   readonly scratch: string;
-  /** Where the guest's programs connect to, e.g. "198.51.100.1 7000": beyond the gateway, across the cable. */
-  readonly target: string;
+  /** The traffic program, to run outside of guests. */
+  readonly tool: string;
   /** A process in each namespace, through which /proc/PID/net shows its counters. */
   readonly hostPid: number;
   readonly remotePid: number;
-  private readonly processes: readonly ManagedProcess[];
+  private readonly processes: ManagedProcess[];
   private readonly removeScratch: () => void;
+  private box: ManagedProcess | null = null;
 
   private constructor(
     world: HostWorld,
-    image: GuestImage,
+    image: GuestImage | null,
     scratch: { path: string; remove: () => void },
-    target: string,
+    tool: string,
     processes: readonly [ManagedProcess, ManagedProcess],
   ) {
     this.world = world;
     this.image = image;
     this.scratch = scratch.path;
-    this.target = target;
+    this.tool = tool;
     this.hostPid = processes[0].pid;
     this.remotePid = processes[1].pid;
-    this.processes = processes;
+    this.processes = [...processes];
     this.removeScratch = scratch.remove;
   }
 
   /** @throws Error when something the lab needs cannot be had here. */
-  static async open(kernel: string | null, family: 4 | 6): Promise<Lab> {
+  static async open(guest: GuestName, kernel: string | null): Promise<Lab> {
     const scratch = scratchDirectory();
     process.on('exit', scratch.remove);
     const undo: (() => unknown)[] = [scratch.remove];
     try {
-      const tool = compileBenchNet();
-      const stock = guestImage('uml');
-      const base = kernel === null ? stock : { kernel, initrd: stock.initrd };
-      const image = imageWithFiles(base, join(scratch.path, 'bench.cpio.gz'), { '/bin/bench-net': readFileSync(tool) });
+      const tool = compile('bench-net', ['bench-net.cc', 'bench-udp.cc'], ['bench-net.h']);
+      const image = guest === 'testpmd' ? null : benchImage(guest, kernel, tool, scratch.path);
       const world = await HostWorld.create(scratch.path);
       undo.push(() => world.destroy());
       await command(world.inHost(['sh', '-c', `echo "${PORT_RANGE}" >/proc/sys/net/ipv4/ip_local_port_range`]));
@@ -59,29 +72,85 @@ export class Lab {
       const server = new ManagedProcess('bench-net', world.inRemote([tool, 'serve', String(SERVER_PORT)]));
       undo.push(() => server.stop('SIGKILL'));
       await server.waitForLine(/^LISTENING$/, 5000);
-      const address = family === 4 ? REMOTE_ADDRESS_4 : REMOTE_ADDRESS_6;
-      return new Lab(world, image, scratch, `${address} ${String(SERVER_PORT)}`, [holder, server]);
+      return new Lab(world, image, scratch, tool, [holder, server]);
     } catch (error) {
       for (const step of undo.reverse()) await step();
       throw error;
     }
   }
 
+  /** Where traffic goes, e.g. "198.51.100.1 7000": beyond the gateway, across the cable. */
+  target(family: Family): string {
+    return `${family === 4 ? REMOTE_ADDRESS_4 : REMOTE_ADDRESS_6} ${String(SERVER_PORT)}`;
+  }
+
+  /**
+   * Sets the delay box to what a case wants, and says where its far end is. The same seed each time: all transfers of a
+   * case lose the same frames, counted from the first.
+   */
+  async longPath({ delayMs, bitsPerSecond, loss }: LongPathCase): Promise<string> {
+    const box = (this.box ??= await this.openBox());
+    // The bottleneck's queue holds one product of rate and round trip, as a router's should.
+    const queueBytes = Math.round((bitsPerSecond / 8) * (delayMs / 1000));
+    const mark = box.mark();
+    const settings = [(delayMs * 1000) / 2, bitsPerSecond, loss, LONG_SEED, queueBytes];
+    box.write(`set ${settings.join(' ')}\n`);
+    await box.waitForLine(/^SET$/, 2000, mark);
+    return `${LONG_FAR} ${String(SERVER_PORT)}`;
+  }
+
   async close(): Promise<void> {
+    await this.box?.stop('SIGKILL');
     for (const each of this.processes) await each.stop('SIGKILL');
     await this.world.destroy();
     this.removeScratch();
     process.off('exit', this.removeScratch);
   }
+
+  private async openBox(): Promise<ManagedProcess> {
+    const program = compile('delay-box', ['delay-box.cc'], []);
+    const far = `/proc/${String(this.remotePid)}/ns/net`;
+    const box = new ManagedProcess('delay-box', this.world.inHost([program, LONG_DEVICE, far]));
+    try {
+      await box.waitForLine(/^READY$/, 5000);
+      const setUp = (address: string): string[] => [
+        'sh',
+        '-ec',
+        `ip link set ${LONG_DEVICE} txqueuelen ${String(LONG_DEVICE_QUEUE)} up
+         ip addr add ${address} dev ${LONG_DEVICE}
+         ${growBuffers()}
+         # What one transfer met must not slow down the next.
+         echo 1 >/proc/sys/net/ipv4/tcp_no_metrics_save`,
+      ];
+      await command(this.world.inHost(setUp(LONG_NEAR)));
+      await command(this.world.inRemote(setUp(`${LONG_FAR}/30`)));
+      return box;
+    } catch (error) {
+      await box.stop('SIGKILL');
+      throw error;
+    }
+  }
 }
 
-function compileBenchNet(): string {
-  const source = join(__dirname, 'bench-net.cc');
-  const key = createHash('sha256').update(readFileSync(source)).digest('hex').slice(0, 16);
-  const target = join(cacheDirectory('bench'), `bench-net-${key}`);
+/** Shell: buffers of TCP sockets that no window of a long path outgrows. For namespaces and guests alike. */
+export function growBuffers(): string {
+  return `for each in tcp_rmem tcp_wmem; do echo "${LONG_BUFFERS}" >/proc/sys/net/ipv4/$each; done`;
+}
+
+function benchImage(guest: 'uml' | 'qemu', kernel: string | null, tool: string, scratch: string): GuestImage {
+  const stock = guestImage(guest);
+  const base = kernel === null ? stock : { kernel, initrd: stock.initrd };
+  return imageWithFiles(base, join(scratch, 'bench.cpio.gz'), { '/bin/bench-net': readFileSync(tool) });
+}
+
+/** A static program of this folder, compiled once for each state of its sources. */
+function compile(name: string, sources: readonly string[], headers: readonly string[]): string {
+  const hash = createHash('sha256').update(COMPILER_FLAGS.join(' '));
+  for (const file of [...sources, ...headers]) hash.update(readFileSync(join(__dirname, file)));
+  const target = join(cacheDirectory('bench'), `${name}-${hash.digest('hex').slice(0, 16)}`);
   if (!existsSync(target)) {
-    const flags = ['-std=c++20', '-O2', '-Wall', '-Wextra', '-static', '-pthread'];
-    execFileSync('g++', [...flags, '-o', `${target}.new`, source]);
+    const paths = sources.map((file) => join(__dirname, file));
+    execFileSync('g++', [...COMPILER_FLAGS, '-o', `${target}.new`, ...paths]);
     renameSync(`${target}.new`, target);
   }
   return target;

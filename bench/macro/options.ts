@@ -2,23 +2,39 @@
 import { existsSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { CASES, type Case } from './cases';
+import { CASES, GUESTS, type Case, type Family, type GuestName } from './cases';
 
 export const OUR_NAME = 'tubetti';
+/** QEMU's own stack, `-netdev user`. */
+export const SLIRP_NAME = 'libslirp';
+/** No guest: the traffic program in the host's namespace. */
+export const DIRECT_NAME = 'direct';
 
 /** A vhost-user back-end with passt's options. */
-export interface BackendSpec {
+export interface VhostUserSpec {
+  readonly kind: 'vhost-user';
   readonly name: string;
   readonly argv: readonly string[];
 }
 
+export interface BuiltInSpec {
+  readonly kind: 'slirp' | 'direct';
+  readonly name: string;
+}
+
+export type BackendSpec = VhostUserSpec | BuiltInSpec;
+
 /** The options that say what was measured; they go into reports. */
 export interface RunOptions {
+  readonly guest: GuestName;
   readonly rounds: number;
-  readonly seconds: number;
+  /** For every case; null: as long as each case wants by itself. */
+  readonly seconds: number | null;
   readonly cases: readonly Case[];
-  readonly mtu: number;
-  readonly family: 4 | 6;
+  readonly mtus: readonly number[];
+  readonly families: readonly Family[];
+  /** System calls are counted, and nothing else is worth reading. */
+  readonly strace: boolean;
   /** The command line as it may stand in a document: without this machine's paths. */
   readonly commandLine: string;
 }
@@ -28,95 +44,117 @@ export interface Options {
   readonly peers: readonly BackendSpec[];
   /** The UML kernel, or null for the distribution's. */
   readonly kernel: string | null;
+  /** Nothing is begun after so long. */
+  readonly minutes: number;
   readonly json: string | null;
   readonly write: string | null;
-  /** Nothing is measured: the report of an earlier run's JSON is printed again. */
-  readonly from: string | null;
+  /** Nothing is measured: the reports of earlier runs' JSON are printed again, in this order. */
+  readonly from: readonly string[];
 }
 
 export class UsageError extends Error {}
 
 export const HELP = `Usage: npm run bench -- [OPTION]...
 
-Boots a User Mode Linux guest on Tubetti and on each peer in turn, round by round, in namespaces made for it, and prints
-a table of medians, their ranges, and the ratios of ours to theirs. Without --peer a second Tubetti is the peer: its
-ratios are the noise of this machine.
+Boots a guest on Tubetti and on each peer in turn, round by round, in namespaces made for it, and prints a table of
+medians, their ranges, and the ratios of ours to theirs. Without --peer a second Tubetti is the peer: its ratios are the
+noise of this machine.
 
   --peer NAME=COMMAND   another vhost-user back-end with passt's options, repeatable. It is run as
                         COMMAND --vhost-user --foreground --mtu N --socket PATH; words are separated by spaces
+  --peer ${SLIRP_NAME}       QEMU's own -netdev user, with --guest qemu. It is part of the QEMU process: no CPU time or
+                        memory of its own, and always an MTU of 1500
+  --guest NAME          uml: User Mode Linux; qemu: Linux in QEMU, emulated; testpmd: DPDK, packets per second
+                        (default uml)
   --uml PATH            a User Mode Linux kernel. The distributions' own needs the protocol feature BACKEND_REQ of a
                         back-end, which passt does not offer
   --rounds N            rounds; each runs every back-end once, in turning order (default 5)
-  --seconds N           how long each case runs (default 4)
-  --cases A,B           some of: ${CASES.map(({ name }) => name).join(', ')} (default: all)
-  --mtu N               MTU told to the guest (default 65520)
-  --family 4|6          IPv4 or IPv6 (default 4)
-  --json PATH           also writes every sample
-  --write PATH          also writes the table as a document (docs/performance.md)
-  --from PATH           measures nothing: prints (and writes) what an earlier run's --json holds
+  --seconds N           how long each case runs (default 2, long paths 6)
+  --cases A,B           names or patterns (default: all that suit the guest, but for long-*):
+${caseList()}
+  --mtu N,N             MTUs told to the guest; only bulk cases run at more than the first (default 65520,1500)
+  --family 4|6|4,6      IPv4, IPv6; only bulk cases run in more than the first (default 4,6)
+  --streams N,N         of the bulk cases only those with so many connections
+  --strace              counts the back-end's system calls (strace -f -c) instead; it is slow meanwhile
+  --minutes N           begins nothing after so long; what is left is listed as not measured
+  --json PATH           where the samples go after each boot (default .cache/bench/last.json)
+  --write PATH          also writes the page (docs/performance.md)
+  --from PATH           measures nothing: prints (and writes) what an earlier run's JSON holds; repeatable: the page
+                        then has a section for each
   --help                this text
 
-A quick look: npm run bench -- --rounds 1 --seconds 2 --cases bulk-down,bulk-up
+A quick look: npm run bench -- --rounds 1 --seconds 1 --cases 'bulk-*' --mtu 65520 --family 4
 `;
+
+function caseList(): string {
+  const lines = [''];
+  for (const { name } of CASES) {
+    if (lines[lines.length - 1].length + name.length > 90) lines.push('');
+    lines[lines.length - 1] += ` ${name}`;
+  }
+  return lines.map((line) => `                       ${line}`).join('\n');
+}
 
 /** @throws UsageError */
 export function parseOptions(argv: readonly string[]): Options | 'help' {
   const values = parse(argv);
   if (values.help === true) return 'help';
-  const peers = (values.peer ?? []).map(parsePeer);
+  const guest = GUESTS.find((name) => name === (values.guest ?? 'uml'));
+  if (guest === undefined) throw new UsageError(`--guest wants one of ${GUESTS.join(', ')}, not ${values.guest}`);
+  if (values.uml !== undefined && guest !== 'uml') throw new UsageError(`--uml is of no use with --guest ${guest}`);
+  const peers = (values.peer ?? []).map((text) => parsePeer(text, guest));
   const names = [OUR_NAME, ...peers.map(({ name }) => name)];
-  if (new Set(names).size !== names.length)
-    throw new UsageError(`--peer: two back-ends of one name (${names.join(', ')})`);
-  const family = number('--family', values.family ?? '4', 4, 6);
-  if (family !== 4 && family !== 6) throw new UsageError('--family wants 4 or 6');
+  if (new Set(names).size !== names.length || names.includes(DIRECT_NAME)) {
+    throw new UsageError(`--peer: each back-end needs a name of its own (${[...names, DIRECT_NAME].join(', ')})`);
+  }
+  const streams = values.streams?.split(',').map((text) => whole('--streams', text, 1, 1000)) ?? null;
+  const chosen = values.cases === undefined ? defaultCases(guest) : matchingCases(values.cases);
+  const cases = chosen.filter((each) => each.kind !== 'bulk' || (streams?.includes(each.streams) ?? true));
+  for (const each of cases) refuseMisfit(each, guest);
+  if (cases.length === 0) throw new UsageError('--cases and --streams leave nothing to measure');
   const rounds = whole('--rounds', values.rounds ?? '5', 1, 1000);
-  const seconds = number('--seconds', values.seconds ?? '4', 0.1, 3600);
-  const mtu = whole('--mtu', values.mtu ?? '65520', 1280, 65520);
   const run: RunOptions = {
+    guest,
     rounds,
-    seconds,
-    cases: values.cases === undefined ? CASES : values.cases.split(',').map(caseNamed),
-    mtu,
-    family,
+    seconds: values.seconds === undefined ? null : number('--seconds', values.seconds, 0.1, 3600),
+    cases,
+    mtus: (values.mtu ?? '65520,1500').split(',').map((text) => whole('--mtu', text, 1280, 65520)),
+    families: (values.family ?? '4,6').split(',').map(parseFamily),
+    strace: values.strace === true,
     commandLine: [
       'npm run bench --',
-      ...peers.map(({ name, argv }) => quote(`--peer ${name}=`, argv.map(withoutDirectory))),
+      ...peers.map((peer) => quote('--peer ', peerText(peer))),
+      ...(guest === 'uml' ? [] : [`--guest ${guest}`]),
       ...(values.uml === undefined ? [] : [`--uml ${basename(values.uml)}`]),
-      ...[`--rounds ${String(rounds)}`, `--seconds ${String(seconds)}`],
-      ...(values.cases === undefined ? [] : [`--cases ${values.cases}`]),
-      ...[`--mtu ${String(mtu)}`, `--family ${String(family)}`],
-      ...(values.write === undefined ? [] : [`--write ${values.write}`]),
+      `--rounds ${String(rounds)}`,
+      ...(['seconds', 'cases', 'mtu', 'family', 'streams'] as const).flatMap((name) => {
+        const value = values[name];
+        return value === undefined ? [] : [`--${name} ${value.includes('*') ? `'${value}'` : value}`];
+      }),
+      ...(values.strace === true ? ['--strace'] : []),
     ].join(' '),
   };
   return {
     run,
     peers,
     kernel: values.uml === undefined ? null : resolve(values.uml),
+    minutes: values.minutes === undefined ? Infinity : number('--minutes', values.minutes, 0.1, 100_000),
     json: values.json ?? null,
     write: values.write ?? null,
-    from: values.from ?? null,
+    from: values.from ?? [],
   };
 }
 
 function parse(argv: readonly string[]) {
   const text = { type: 'string' } as const;
+  const many = { type: 'string', multiple: true } as const;
+  const flag = { type: 'boolean' } as const;
   try {
     return parseArgs({
       args: [...argv],
       options: {
-        peer: { type: 'string', multiple: true },
-        ...{
-          uml: text,
-          rounds: text,
-          seconds: text,
-          cases: text,
-          mtu: text,
-          family: text,
-          json: text,
-          write: text,
-          from: text,
-        },
-        help: { type: 'boolean' },
+        ...{ peer: many, guest: text, uml: text, rounds: text, seconds: text, cases: text, mtu: text, family: text },
+        ...{ streams: text, strace: flag, minutes: text, json: text, write: text, from: many, help: flag },
       },
     }).values;
   } catch (error) {
@@ -124,7 +162,11 @@ function parse(argv: readonly string[]) {
   }
 }
 
-function parsePeer(text: string): BackendSpec {
+function parsePeer(text: string, guest: GuestName): BackendSpec {
+  if (text === SLIRP_NAME) {
+    if (guest !== 'qemu') throw new UsageError(`--peer ${SLIRP_NAME} wants --guest qemu`);
+    return { kind: 'slirp', name: SLIRP_NAME };
+  }
   const equals = text.indexOf('=');
   const argv = text
     .slice(equals + 1)
@@ -132,14 +174,40 @@ function parsePeer(text: string): BackendSpec {
     .filter((word) => word !== '')
     // It starts in another directory: that of the mount namespace's root.
     .map((word) => (word.includes('/') && existsSync(word) ? resolve(word) : word));
-  if (equals < 1 || argv.length === 0) throw new UsageError(`--peer wants NAME=COMMAND, not ${text}`);
-  return { name: text.slice(0, equals), argv };
+  if (equals < 1 || argv.length === 0) throw new UsageError(`--peer wants NAME=COMMAND or ${SLIRP_NAME}, not ${text}`);
+  return { kind: 'vhost-user', name: text.slice(0, equals), argv };
 }
 
-function caseNamed(name: string): Case {
-  const found = CASES.find((each) => each.name === name);
-  if (found === undefined) throw new UsageError(`--cases: no case ${name}`);
-  return found;
+function peerText(peer: BackendSpec): string {
+  return peer.kind === 'vhost-user' ? `${peer.name}=${peer.argv.map(withoutDirectory).join(' ')}` : peer.name;
+}
+
+function parseFamily(text: string): Family {
+  if (text !== '4' && text !== '6') throw new UsageError(`--family wants 4, 6 or 4,6, not ${text}`);
+  return text === '4' ? 4 : 6;
+}
+
+function defaultCases(guest: GuestName): readonly Case[] {
+  return CASES.filter(({ guests }) => guests.includes(guest));
+}
+
+/** Cases that a list of names and patterns selects, in the order of the table. */
+function matchingCases(list: string): readonly Case[] {
+  const selected = new Set<Case>();
+  for (const pattern of list.split(',')) {
+    const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
+    const expression = new RegExp(`^${escaped.replaceAll('*', '.*').replaceAll('?', '.')}$`);
+    const matching = CASES.filter(({ name }) => expression.test(name));
+    if (matching.length === 0) throw new UsageError(`--cases: no case ${pattern}`);
+    for (const each of matching) selected.add(each);
+  }
+  return CASES.filter((each) => selected.has(each));
+}
+
+function refuseMisfit({ kind, name }: Case, guest: GuestName): void {
+  if ((kind === 'packets') !== (guest === 'testpmd') && kind !== 'start') {
+    throw new UsageError(`--cases: ${name} does not go with --guest ${guest}`);
+  }
 }
 
 function number(option: string, text: string, least: number, most: number): number {
@@ -152,7 +220,7 @@ function number(option: string, text: string, least: number, most: number): numb
 
 function whole(option: string, text: string, least: number, most: number): number {
   const value = number(option, text, least, most);
-  if (!Number.isInteger(value)) throw new UsageError(`${option} wants a whole number`);
+  if (!Number.isInteger(value)) throw new UsageError(`${option} wants a whole number, not ${text}`);
   return value;
 }
 
@@ -160,7 +228,6 @@ function withoutDirectory(word: string): string {
   return word.startsWith('/') ? basename(word) : word;
 }
 
-function quote(prefix: string, words: readonly string[]): string {
-  const text = words.join(' ');
-  return words.length === 1 ? prefix + text : `${prefix}'${text}'`;
+function quote(prefix: string, text: string): string {
+  return text.includes(' ') ? `${prefix}'${text}'` : prefix + text;
 }

@@ -33,6 +33,36 @@ export function anonymousBytes(group: number): number {
   return bytes;
 }
 
+/**
+ * Resident memory of a process group, in bytes: its own and its programs', but not what it shares with the guest. Pages
+ * that several of its processes map count for each.
+ */
+export function residentBytes(group: number): number {
+  let bytes = 0;
+  for (const pid of processesOfGroup(group)) {
+    for (const match of readOrEmpty(`/proc/${String(pid)}/status`).matchAll(/^Rss(?:Anon|File):\s+(\d+) kB$/gm)) {
+      bytes += Number(match[1]) * 1024;
+    }
+  }
+  return bytes;
+}
+
+/** Interrupts of virtio devices so far, from the text of a guest's /proc/interrupts. */
+export function virtioInterrupts(text: string): number {
+  let sum = 0;
+  // "  5:   1234   0   IO-APIC  10-fasteoi  virtio0": a number for each processor, then words.
+  for (const match of text.matchAll(/^\s*\d+:((?:\s+\d+)+)\s.*virtio.*$/gm)) {
+    for (const count of match[1].trim().split(/\s+/)) sum += Number(count);
+  }
+  return sum;
+}
+
+/** Datagrams that have come to the network namespace of a process, read or not. */
+export function datagramsArrived(pid: number): number {
+  const text = readOrEmpty(`/proc/${String(pid)}/net/snmp`);
+  return netField(text, 'Udp', 'InDatagrams') + netField(text, 'Udp', 'RcvbufErrors');
+}
+
 /** Fields of a line of /proc/net/snmp or netstat, e.g. `field(text, 'Tcp', 'RetransSegs')`; 0 when it is not there. */
 export function netField(text: string, protocol: string, name: string): number {
   const lines = text.split('\n').filter((line) => line.startsWith(`${protocol}: `));

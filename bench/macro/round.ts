@@ -1,189 +1,270 @@
-/** One back-end through all cases of one round: a fresh process, a fresh guest. */
+/** One back-end through all cells of one MTU in one round: a fresh process, a fresh guest. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Guest, ResultFields } from '../../test/support/rig/guest';
-import { describeExit, type ManagedProcess } from '../../test/support/rig/processes';
-import { bootUml } from '../../test/support/rig/uml';
+import { parseResults, type Guest } from '../../test/support/rig/guest';
+import { command, describeExit, type ManagedProcess } from '../../test/support/rig/processes';
+import { startTestpmd } from '../../test/support/rig/testpmd';
 import { startBackend } from './backend';
-import { MIN_FLOWS_FOR_MEMORY, type Case, type IdleCase, type MetricName, type Sample } from './cases';
-import type { Lab } from './lab';
-import type { BackendSpec, RunOptions } from './options';
-import { anonymousBytes, cpuSeconds, netField, retransmitsOf } from './probes';
+import { defaultSeconds, type Case, type Cell, type Family, type PacketCase, type Sample, type Values } from './cases';
+import { bootGuest, bringUp } from './guests';
+import { SINK_PORT, type Lab } from './lab';
+import { SETTLE_MS, Session, type Measured } from './measure';
+import type { BackendSpec, RunOptions, VhostUserSpec } from './options';
+import { cpuSeconds, datagramsArrived, residentBytes } from './probes';
+import { summarize } from './statistics';
 
-/** Between cases, so that what the last one left on its way does not count for the next. */
-const SETTLE_MS = 300;
-const WARM_UP_SECONDS = 0.5;
-const SETUP_TIMEOUT_MS = 60_000;
-const OPEN_TIMEOUT_MS = 180_000;
-const GIGA = 1e9;
+/** A guest that a case has broken is replaced so often, for the cases that are left. */
+const MAX_BOOTS = 3;
+const STARTS = 3;
+const ALIVE_TIMEOUT_MS = 5000;
+const HUNDRED_THOUSAND = 1e5;
+const MEBI = 1024 * 1024;
+/** testpmd sends for a while before anything counts. */
+const PACKETS_WARM_UP_MS = 1500;
 
-type Values = Partial<Record<MetricName, number>>;
-
-export interface RoundResult {
-  readonly samples: readonly Sample[];
-  readonly guestKernel: string;
+/** What a round is told, and where its samples go as they come. */
+export interface RoundContext {
+  readonly run: RunOptions;
+  readonly lab: Lab;
+  readonly round: number;
+  readonly mtu: number;
+  readonly add: (sample: Sample) => void;
+  readonly progress: (line: string) => void;
+  /** Whether anything may still be begun. */
+  readonly inTime: () => boolean;
+  readonly tellKernel: (version: string) => void;
 }
 
-let sockets = 0;
+interface Planned {
+  readonly case: Case;
+  readonly cell: Cell;
+}
 
-/** Failures of single cases become samples. @throws Error when the back-end or the guest does not start. */
-export async function runRound(
-  spec: BackendSpec,
-  round: number,
-  lab: Lab,
-  options: RunOptions,
-  progress: (line: string) => void,
-): Promise<RoundResult> {
-  const socketPath = `${lab.scratch}/b${String(++sockets)}`;
-  const backend = await startBackend(spec, lab, socketPath, options.mtu);
-  let guest: Guest | null = null;
-  try {
-    guest = await bootUml({ socketPath, scratch: lab.scratch, image: lab.image });
-    const guestKernel = (await guest.sh('uname -r')).trim();
-    await guest.sh(`net-up ${String(options.family)}`, { timeoutMs: SETUP_TIMEOUT_MS });
-    const run = new Run(guest, backend, lab, options.seconds);
-    await run.warmUp();
-    const samples: Sample[] = [];
-    for (const each of options.cases) {
-      const sample = { backend: spec.name, case: each.name, round };
-      try {
-        const values = await run.measure(each);
-        progress(`${spec.name}, ${each.name}: ${describe(values)}`);
-        samples.push({ ...sample, values });
-      } catch (error) {
-        const failed = reason(error, backend);
-        progress(`${spec.name}, ${each.name}: FAILED: ${failed}`);
-        samples.push({ ...sample, values: {}, failed });
+/** The cells measured at one MTU: cases without a matrix belong to the first MTU and the first family. */
+export function planFor({ guest, cases, mtus, families }: RunOptions, mtu: number): Planned[] {
+  return cases.flatMap((each) => {
+    if (each.matrix !== true && mtu !== mtus[0]) return [];
+    const wanted: readonly Family[] = each.matrix === true ? families : families.slice(0, 1);
+    return wanted.map((family) => ({ case: each, cell: { case: each.name, guest, mtu, family } }));
+  });
+}
+
+/** Never throws: what cannot be measured becomes a sample that says why. */
+export async function runRound(spec: BackendSpec, context: RoundContext): Promise<void> {
+  const plan = planFor(context.run, context.mtu);
+  const round = new Round(spec, context);
+  switch (spec.kind) {
+    case 'direct':
+      return round.each(
+        plan.filter((each) => each.case.kind === 'long-path'),
+        (each) => round.direct(each),
+      );
+    case 'slirp':
+      return round.withGuests(plan.filter((each) => each.case.kind !== 'start'));
+    case 'vhost-user': {
+      const alone = plan.filter(({ case: { kind } }) => kind === 'start' || kind === 'packets');
+      await round.each(alone, (each) => round.withoutGuest(spec, each.case));
+      return round.withGuests(plan.filter((each) => !alone.includes(each)));
+    }
+  }
+}
+
+class Round {
+  private readonly spec: BackendSpec;
+  private readonly context: RoundContext;
+
+  constructor(spec: BackendSpec, context: RoundContext) {
+    this.spec = spec;
+    this.context = context;
+  }
+
+  /** Measures cells that need nothing from each other. */
+  async each(plan: readonly Planned[], measure: (each: Planned) => Promise<Measured>): Promise<void> {
+    for (const each of plan) {
+      await this.attempt(each, () => measure(each));
+    }
+  }
+
+  /** Boots, measures, and boots again when a case has broken the guest or the back-end. */
+  async withGuests(plan: readonly Planned[]): Promise<void> {
+    let left = [...plan];
+    for (let boots = 0; left.length > 0; boots++) {
+      let why = `given up after ${String(MAX_BOOTS)} boots`;
+      if (boots < MAX_BOOTS && this.context.inTime()) {
+        try {
+          left = await this.withGuest(left);
+          continue;
+        } catch (error) {
+          why = message(error);
+          this.context.progress(`${this.spec.name}: no guest: ${lastLine(why)}`);
+          if (boots + 1 < MAX_BOOTS) continue;
+        }
       }
-      await sleep(SETTLE_MS);
+      for (const each of left) this.fail(each, this.context.inTime() ? why : 'the time was over (--minutes)');
+      return;
     }
-    return { samples, guestKernel };
-  } finally {
-    await guest?.powerOff();
-    await backend.stop();
+  }
+
+  /** @returns the cells left over because guest or back-end broke. @throws Error when they do not start. */
+  private async withGuest(plan: readonly Planned[]): Promise<Planned[]> {
+    const { run, lab, mtu } = this.context;
+    const started = this.spec.kind === 'vhost-user' ? await startBackend(this.spec, lab, mtu) : null;
+    const backend = started?.process ?? null;
+    let guest: Guest | null = null;
+    try {
+      guest = await bootGuest(run, lab, started?.socketPath ?? null);
+      this.context.tellKernel((await guest.sh('uname -r')).trim());
+      const families = await bringUp(guest, run.families);
+      const working = run.families.find((family) => families.get(family) === null);
+      if (working === undefined) throw new Error([...families.values()].join('\n'));
+      const session = new Session(guest, backend, lab, run);
+      await session.warmUp(working);
+      for (const [index, each] of plan.entries()) {
+        const missing = families.get(each.cell.family) ?? null;
+        if (missing !== null) {
+          this.fail(each, missing);
+          continue;
+        }
+        const ok = await this.attempt(each, () => session.measure(each.case, each.cell.family), backend);
+        if (!ok && !(await isAlive(guest, backend))) return plan.slice(index + 1);
+        await sleep(SETTLE_MS);
+      }
+      return [];
+    } catch (error) {
+      if (backend !== null && backend.exitStatus !== null) throw new Error(ended(backend), { cause: error });
+      throw error;
+    } finally {
+      await guest?.powerOff();
+      await backend?.stop();
+    }
+  }
+
+  /** The same transfer with the client in the host's namespace. */
+  async direct({ case: each }: Planned): Promise<Measured> {
+    if (each.kind !== 'long-path') throw new Error(`${each.name} is not measured without a guest`);
+    const { lab, run } = this.context;
+    const [address, port] = (await lab.longPath(each)).split(' ');
+    const seconds = run.seconds ?? defaultSeconds(each);
+    const output = await command(lab.world.inHost([lab.tool, each.direction, address, port, String(seconds)]));
+    const fields = parseResults(output).get('bulk');
+    if (fields === undefined) throw new Error(output);
+    await sleep(SETTLE_MS);
+    return { values: { gbits: (Number(fields.bytes) * 8) / Number(fields.seconds) / 1e9 } };
+  }
+
+  withoutGuest(spec: VhostUserSpec, each: Case): Promise<Measured> {
+    return each.kind === 'packets' ? this.packets(spec, each) : this.start(spec);
+  }
+
+  /** The median of a few starts; memory after a moment of rest. */
+  private async start(spec: VhostUserSpec): Promise<Measured> {
+    const times: number[] = [];
+    let resident = 0;
+    for (let i = 0; i < STARTS; i++) {
+      const { process: backend, startMs } = await startBackend(spec, this.context.lab, this.context.mtu);
+      times.push(startMs);
+      await sleep(SETTLE_MS);
+      resident = residentBytes(backend.pid) / MEBI;
+      await backend.stop();
+    }
+    return { values: { startMs: summarize(times)?.median ?? 0, residentMiB: resident } };
+  }
+
+  /** Counted at each of testpmd's own reports, so that both ends' counts are of the same moments. */
+  private async packets(spec: VhostUserSpec, each: PacketCase): Promise<Measured> {
+    const { lab, run } = this.context;
+    const { process: backend, socketPath } = await startBackend(spec, lab, this.context.mtu);
+    let testpmd: ManagedProcess | null = null;
+    try {
+      testpmd = await startTestpmd({ socketPath, destinationPort: SINK_PORT, frameBytes: each.bytes });
+      const looks: { sent: number; arrived: number; cpu: number; at: number }[] = [];
+      await sleep(PACKETS_WARM_UP_MS);
+      const off = testpmd.onLine((line) => {
+        const sent = /TX-packets:\s*(\d+)/.exec(line)?.[1];
+        if (sent === undefined) return;
+        const arrived = datagramsArrived(lab.remotePid);
+        looks.push({ sent: Number(sent), arrived, cpu: cpuSeconds(backend.pid), at: performance.now() });
+      });
+      await sleep(((run.seconds ?? defaultSeconds(each)) + 1) * 1000);
+      off();
+      const [first, last] = [looks[0], looks[looks.length - 1]];
+      if (looks.length < 2 || last.arrived === first.arrived) throw new Error(`nothing arrived\n${testpmd.tail(20)}`);
+      const arrived = last.arrived - first.arrived;
+      return {
+        values: {
+          packetsPerSecond: arrived / ((last.at - first.at) / 1000),
+          lossPercent: Math.max(0, 1 - arrived / (last.sent - first.sent)) * 100,
+          cpuPerPackets: (last.cpu - first.cpu) / (arrived / HUNDRED_THOUSAND),
+        },
+      };
+    } finally {
+      await testpmd?.stop();
+      await backend.stop();
+    }
+  }
+
+  /** @returns whether it was measured. */
+  private async attempt(
+    each: Planned,
+    measure: () => Promise<Measured>,
+    backend: ManagedProcess | null = null,
+  ): Promise<boolean> {
+    if (!this.context.inTime()) {
+      this.fail(each, 'the time was over (--minutes)');
+      return true;
+    }
+    try {
+      const { values, calls } = await measure();
+      this.context.progress(`${this.spec.name}, ${title(each.cell)}: ${describe(values)}`);
+      this.context.add({ ...this.sampleOf(each), values, ...(calls === undefined ? {} : { calls }) });
+      return true;
+    } catch (error) {
+      this.fail(each, backend !== null && backend.exitStatus !== null ? ended(backend) : message(error));
+      return false;
+    }
+  }
+
+  private fail(each: Planned, failed: string): void {
+    this.context.progress(`${this.spec.name}, ${title(each.cell)}: FAILED: ${lastLine(failed)}`);
+    this.context.add({ ...this.sampleOf(each), values: {}, failed });
+  }
+
+  private sampleOf({ cell }: Planned): Omit<Sample, 'values'> {
+    return { backend: this.spec.name, ...cell, round: this.context.round };
   }
 }
 
-/** Measures cases with one guest and one back-end. */
-class Run {
-  private readonly guest: Guest;
-  private readonly backend: ManagedProcess;
-  private readonly lab: Lab;
-  private readonly seconds: number;
-  private idleFlows = 0;
-  /** The back-end's memory before the first idle flow; -1: not looked at yet. */
-  private bytesBeforeIdle = -1;
-  /** Throughput beside one idle flow, the base of comparison; 0: not measured. */
-  private besideOne = 0;
+async function isAlive(guest: Guest, backend: ManagedProcess | null): Promise<boolean> {
+  if (guest.process.exitStatus !== null || (backend !== null && backend.exitStatus !== null)) return false;
+  return guest.run('true', { timeoutMs: ALIVE_TIMEOUT_MS }).then(
+    () => true,
+    () => false,
+  );
+}
 
-  constructor(guest: Guest, backend: ManagedProcess, lab: Lab, seconds: number) {
-    this.guest = guest;
-    this.backend = backend;
-    this.lab = lab;
-    this.seconds = seconds;
-  }
-
-  /** Compilers that learn, caches, congestion windows: nothing is measured cold. */
-  async warmUp(): Promise<void> {
-    for (const direction of ['down', 'up']) {
-      await this.guest.sh(`bench-net ${direction} ${this.lab.target} ${String(WARM_UP_SECONDS)}`);
-    }
-    await sleep(SETTLE_MS);
-  }
-
-  measure(each: Case): Promise<Values> {
-    switch (each.kind) {
-      case 'bulk':
-        return this.bulk(each.direction);
-      case 'request-response':
-        return this.transactions(`rr ${this.lab.target} ${String(this.seconds)} ${String(each.bytes)}`);
-      case 'connect-request-close':
-        return this.transactions(`crr ${this.lab.target} ${String(this.seconds)}`);
-      case 'idle':
-        return this.besideIdle(each);
-    }
-  }
-
-  private async bulk(direction: 'down' | 'up'): Promise<Values> {
-    const { fields, cpu, counts } = await this.watched(
-      `${direction} ${this.lab.target} ${String(this.seconds)}`,
-      'bulk',
-    );
-    const bytes = Number(fields.bytes);
-    return {
-      gbits: (bytes * 8) / Number(fields.seconds) / GIGA,
-      cpuPerGigabyte: cpu / (bytes / GIGA),
-      ...counts,
-    };
-  }
-
-  private async transactions(script: string): Promise<Values> {
-    const { fields, cpu, counts } = await this.watched(script, 'transactions');
-    const count = Number(fields.count);
-    return {
-      perSecond: count / Number(fields.seconds),
-      p50: Number(fields.p50),
-      p99: Number(fields.p99),
-      cpuPerTransaction: (cpu / count) * 1e6,
-      ...counts,
-    };
-  }
-
-  private async besideIdle({ flows, direction }: IdleCase): Promise<Values> {
-    const more = flows - this.idleFlows;
-    if (this.bytesBeforeIdle < 0) this.bytesBeforeIdle = anonymousBytes(this.backend.pid);
-    const opening = `bench-net idle ${this.lab.target} ${String(more)}`;
-    await this.guest.result(opening, 'idle', { timeoutMs: OPEN_TIMEOUT_MS });
-    this.idleFlows = flows;
-    const grown = anonymousBytes(this.backend.pid) - this.bytesBeforeIdle;
-    await sleep(SETTLE_MS);
-    const values = await this.bulk(direction);
-    if (flows === 1) this.besideOne = values.gbits ?? 0;
-    if (flows > 1 && this.besideOne > 0) values.besideOne = (values.gbits ?? 0) / this.besideOne;
-    if (flows >= MIN_FLOWS_FOR_MEMORY) values.bytesPerFlow = grown / flows;
-    return values;
-  }
-
-  /** Runs one of bench-net's clients in the guest, with the back-end's CPU time and the retransmits it cost. */
-  private async watched(
-    client: string,
-    result: string,
-  ): Promise<{ fields: ResultFields; cpu: number; counts: Values }> {
-    const countsBefore = await this.counts();
-    const cpuBefore = cpuSeconds(this.backend.pid);
-    const fields = await this.guest.result(`bench-net ${client}`, result, {
-      timeoutMs: this.seconds * 1000 + SETUP_TIMEOUT_MS,
-    });
-    const cpu = cpuSeconds(this.backend.pid) - cpuBefore;
-    const counts = await this.counts();
-    return {
-      fields,
-      cpu,
-      counts: {
-        guestRetransmits: counts.guest - countsBefore.guest,
-        duplicates: counts.duplicates - countsBefore.duplicates,
-        hostRetransmits: counts.host - countsBefore.host,
-      },
-    };
-  }
-
-  private async counts(): Promise<{ guest: number; duplicates: number; host: number }> {
-    const text = await this.guest.sh('cat /proc/net/snmp /proc/net/netstat');
-    return {
-      guest: netField(text, 'Tcp', 'RetransSegs'),
-      // A receiver that gets a segment twice says so in a D-SACK (RFC 2883).
-      duplicates: netField(text, 'TcpExt', 'TCPDSACKOldSent'),
-      host: retransmitsOf(this.lab.hostPid) + retransmitsOf(this.lab.remotePid),
-    };
-  }
+function title({ case: name, mtu, family }: Cell): string {
+  return `${name} MTU ${String(mtu)} IPv${String(family)}`;
 }
 
 function describe(values: Values): string {
-  if (values.gbits !== undefined) return `${values.gbits.toFixed(2)} Gbit/s`;
+  if (values.gbits !== undefined) return `${values.gbits.toFixed(3)} Gbit/s`;
+  if (values.packetsPerSecond !== undefined) {
+    return `${values.packetsPerSecond.toFixed(0)} packets/s, ${(values.lossPercent ?? 0).toFixed(1)} % lost`;
+  }
+  if (values.startMs !== undefined) {
+    return `${values.startMs.toFixed(0)} ms, ${(values.residentMiB ?? 0).toFixed(1)} MiB`;
+  }
   return `${(values.perSecond ?? 0).toFixed(0)} transactions/s`;
 }
 
-function reason(error: unknown, backend: ManagedProcess): string {
-  const message = error instanceof Error ? error.message : String(error);
-  if (backend.exitStatus === null) return message;
-  return `the back-end ended (${describeExit(backend.exitStatus)})\n${backend.tail()}`;
+function ended(backend: ManagedProcess): string {
+  return `${backend.tail()}\nthe back-end ended (${describeExit(backend.exitStatus)})`;
+}
+
+function message(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** What the program itself said. */
+export function lastLine(text: string): string {
+  return text.trim().split('\n').pop() ?? '';
 }

@@ -9,7 +9,8 @@ export const DEFAULT_MAC = Uint8Array.of(0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55);
 export const DEFAULT_MTU = 65520;
 export const DEFAULT_LOG_SIZE = 1 << 20;
 
-export type Action = 'run' | 'help' | 'version' | 'capabilities';
+/** What is asked for instead of a service. */
+export type Action = 'help' | 'version' | 'capabilities';
 
 /** What is spoken on the front-end's socket: vhost-user, or QEMU's stream of frames with their length in front. */
 export type FrontEnd = 'vhost-user' | 'stream';
@@ -39,6 +40,7 @@ export interface Draft {
   frontEnd: FrontEnd;
   background: boolean;
   pid: string | null;
+  runAs: string | null;
   pcap: string | null;
   statsSeconds: number | null;
   follow: boolean;
@@ -74,7 +76,6 @@ export interface Draft {
   /** `-t`/`-u` are looked at last, as protocols and families must be known. */
   portOptions: { protocol: 'tcp' | 'udp'; spec: string; origin: string }[];
   warnings: string[];
-  action: Action;
 }
 
 function emptyFamily(): Family {
@@ -101,6 +102,7 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     frontEnd: program === 'passt' ? 'stream' : 'vhost-user',
     background: program === 'passt',
     pid: null,
+    runAs: null,
     pcap: null,
     statsSeconds: null,
     follow: true,
@@ -134,6 +136,5 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     ports: new PortTable(ephemeral),
     portOptions: [],
     warnings: [],
-    action: 'run',
   };
 }

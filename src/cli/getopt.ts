@@ -37,6 +37,19 @@ function editDistance(a: string, b: string): number {
   return row[b.length];
 }
 
+/** The name that is at most `limit` edits away and nearest, or null. */
+export function nearestName(name: string, known: readonly string[], limit: number): string | null {
+  let best: string | null = null;
+  let bestDistance = limit;
+  for (const candidate of known) {
+    const distance = editDistance(name, candidate);
+    if (distance > bestDistance || (best !== null && distance === bestDistance)) continue;
+    best = candidate;
+    bestDistance = distance;
+  }
+  return best;
+}
+
 function findLong<T extends OptionNames>(table: readonly T[], name: string): { option: T; long: string } {
   const hits: { option: T; long: string }[] = [];
   for (const option of table) {
@@ -50,11 +63,9 @@ function findLong<T extends OptionNames>(table: readonly T[], name: string): { o
   if (hits.length > 1) {
     throw usageError(`option --${name} is ambiguous: ${hits.map((hit) => `--${hit.long}`).join(', ')}`);
   }
-  const near = table
-    .flatMap((option) => option.long)
-    .map((long) => ({ long, distance: editDistance(name, long) }))
-    .sort((a, b) => a.distance - b.distance)[0];
-  const hint = near.distance <= Math.max(2, name.length / 4) ? `, did you mean --${near.long}?` : '';
+  const known = table.flatMap((option) => option.long);
+  const near = nearestName(name, known, Math.max(2, name.length / 4));
+  const hint = near === null ? '' : `, did you mean --${near}?`;
   throw usageError(`unknown option --${name}${hint}`);
 }
 

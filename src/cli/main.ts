@@ -1,16 +1,29 @@
 /** The program: from a command line to an exit status. bin/tubetti.js calls `run`. */
-import { createLog, type Log, LogFile, type LogSink, stderrSink } from '../log';
+import { isAbsolute } from 'node:path';
+import { createLog, LogFile, type LogSink, stderrSink } from '../log';
 import { ConfigError, messageOf } from '../errors';
 import { loadNative, type Native } from '../native';
-import { type Options, parseOptions } from './options';
+import { readableStack } from '../stack-trace';
+import { startInBackground, Waiting } from './background';
+import type { Program } from './draft';
+import { type Options, parseOptions, type Transport } from './options';
+import { PidFile } from './pid-file';
+import { programOf } from './program';
 import { start } from './start';
+import { syslogSink } from './syslog';
 import { usage } from './usage';
+import { changeUser, resolveRunAs } from './user';
 import { version } from './version';
 
 /** What a vhost-user back-end prints for --print-capabilities (vhost-user, "Backend program conventions"). */
 const CAPABILITIES = `${JSON.stringify({ type: 'net' }, null, 2)}\n`;
 
 const LICENCE = 'MIT licence. There is no warranty, to the extent permitted by law.';
+
+/** passt's callers look for passt's name first. */
+function versionText(program: Program): string {
+  return `${program === 'passt' ? `passt ${version()} (tubetti)` : `tubetti ${version()}`}\n${LICENCE}\n`;
+}
 
 function openLogFile(options: Options): LogFile | null {
   if (options.logFile === null) return null;
@@ -23,7 +36,7 @@ function openLogFile(options: Options): LogFile | null {
 }
 
 /** The addon, or one line that says why not. */
-function native(): Native {
+function loadAddon(): Native {
   try {
     return loadNative();
   } catch (error) {
@@ -31,15 +44,38 @@ function native(): Native {
   }
 }
 
-async function serve(options: Options): Promise<number> {
+/**
+ * Serves in this process. The log goes to stderr for good in the foreground, until the service is ready in the
+ * background; and into the file if one is named; and, in the background without a file, to the system log.
+ */
+async function serve(options: Options, program: Program, native: Native, waiting: Waiting | null): Promise<number> {
   const file = openLogFile(options);
-  const sinks: LogSink[] = [stderrSink()];
+  const stderr = stderrSink(program);
+  const sinks: LogSink[] = [stderr];
   if (file !== null) sinks.push(file.sink);
-  const log: Log = createLog(options.logLevel, sinks);
+  else if (waiting !== null) sinks.push(syslogSink(native, program));
+  const log = createLog(options.logLevel, sinks);
+  let pidFile: PidFile | null = null;
   try {
-    return await start(options, native(), log);
+    for (const warning of options.warnings) log.warn(warning);
+    if (options.pid !== null) pidFile = new PidFile(options.pid);
+    const runAs = resolveRunAs(options.runAs, native, log);
+    /** Everything is bound, nothing is served yet. */
+    const ready = (): void => {
+      pidFile?.write(process.pid);
+      if (runAs !== null) changeUser(runAs);
+      if (waiting === null) return;
+      sinks.splice(sinks.indexOf(stderr), 1);
+      leaveDirectory(options.transport);
+      waiting.release(native);
+    };
+    return await start(options, native, log, ready);
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
+    if (!(error instanceof ConfigError)) {
+      // A bug of ours. In the background nobody but the log hears of it.
+      if (waiting !== null) log.error(`internal error: ${error instanceof Error ? error.stack : String(error)}`);
+      throw error;
+    }
     log.error(error.message);
     return 1;
   } finally {
@@ -47,30 +83,54 @@ async function serve(options: Options): Promise<number> {
   }
 }
 
+/** A service that lives long must not keep a file system busy. Paths that are still needed must not depend on it. */
+function leaveDirectory(transport: Transport): void {
+  if (transport.kind === 'fd' || transport.path === null || isAbsolute(transport.path)) process.chdir('/');
+}
+
+async function serveAs(argv: readonly string[], options: Options, program: Program): Promise<number> {
+  const waiting = Waiting.find(process.env);
+  const native = loadAddon();
+  if (options.background && waiting === null) {
+    return startInBackground(argv, options.transport, native, (message) => {
+      stderrSink(program)('error', message);
+    });
+  }
+  return serve(
+    { ...options, transport: waiting?.transport(options.transport) ?? options.transport },
+    program,
+    native,
+    waiting,
+  );
+}
+
 /**
- * Runs the program with the arguments behind its name and returns its exit status: 0 after a clean end, 1 after any
- * error, which has then been said in one line on stderr.
+ * Runs the program with the arguments behind its name and returns its exit status: 0 after a clean end or, in the
+ * background, when the service is ready; 1 after any error, which has then been said in one line on stderr.
  */
-export async function run(argv: readonly string[]): Promise<number> {
+export async function run(argv: readonly string[], script = process.argv[1], argv0 = process.argv0): Promise<number> {
+  let program: Program = 'tubetti';
   try {
-    const command = parseOptions(argv);
+    program = programOf(script, argv0);
+    const command = parseOptions(argv, undefined, { program, env: process.env });
     switch (command.action) {
       case 'help':
         process.stdout.write(usage());
         return 0;
       case 'version':
-        process.stdout.write(`tubetti ${version()}\n${LICENCE}\n`);
+        process.stdout.write(versionText(program));
         return 0;
       case 'capabilities':
         process.stdout.write(CAPABILITIES);
         return 0;
       case 'run':
-        return await serve(command.options);
+        return await serveAs(argv, command.options, program);
     }
   } catch (error) {
     // What is no ConfigError is a bug or a broken installation: its stack helps whoever reports it.
-    const text = error instanceof ConfigError ? error.message : error instanceof Error ? error.stack : String(error);
-    process.stderr.write(`tubetti: ${text}\n`);
+    const text =
+      error instanceof ConfigError ? error.message : error instanceof Error ? readableStack(error) : String(error);
+    process.stderr.write(`${program}: ${text}\n`);
     return 1;
   }
 }

@@ -37,6 +37,8 @@ export interface OptionSpec extends OptionNames {
   readonly group: Group;
   readonly help: string;
   readonly apply: Apply;
+  /** Instead of serving. */
+  readonly action?: Action;
 }
 
 function option(
@@ -51,10 +53,15 @@ function option(
   return { group, short, long: [long, ...aliases], arg, help, apply };
 }
 
-function later(short: string, long: string, arg: string, help: string): OptionSpec {
+/** `missing` says what of Tubetti would have to be there. */
+function later(short: string, long: string, arg: string, help: string, missing: string): OptionSpec {
   return option('later', short, long, arg, help, (_draft, _value, shown) => {
-    throw new ConfigError('CFG_ERR_UNSUPPORTED', `${shown} is not supported yet`);
+    throw new ConfigError('CFG_ERR_UNSUPPORTED', `${shown} is not supported yet: ${missing}`);
   });
+}
+
+function instead(action: Action, short: string, long: string, help: string): OptionSpec {
+  return { ...option('general', short, long, '', help, () => undefined), action };
 }
 
 function pasta(short: string, long: string, arg: string, help: string): OptionSpec {
@@ -165,12 +172,6 @@ function off(field: Switch): Apply {
   };
 }
 
-function action(name: Action): Apply {
-  return (draft) => {
-    draft.action = name;
-  };
-}
-
 function level(name: LogLevel): Apply {
   return (draft) => {
     // --trace implies -d, whichever comes first; -q clears both.
@@ -179,22 +180,37 @@ function level(name: LogLevel): Apply {
 }
 
 export const OPTIONS: readonly OptionSpec[] = [
-  option('general', 'h', 'help', '', 'this text', action('help')),
-  option('general', '', 'version', '', 'version and licence', action('version')),
-  option('general', '', 'print-capabilities', '', 'what kind of back-end this is, as JSON', action('capabilities')),
-  option('general', 'f', 'foreground', '', 'stay in the foreground (default as tubetti)', (draft) => {
+  instead('help', 'h', 'help', 'this text'),
+  instead('version', '', 'version', 'version and licence'),
+  instead('capabilities', '', 'print-capabilities', 'what kind of back-end this is, as JSON'),
+  // Read before the others are looked at (options.ts).
+  option('general', '', 'config', 'FILE', 'options from this file, JSON or YAML: see below', () => undefined),
+  option('general', 'f', 'foreground', '', 'stay in the foreground (default)', (draft) => {
     draft.background = false;
   }),
-  option('general', 'b', 'background', '', 'go to the background when ready (default as passt)', (draft) => {
+  option('general', 'b', 'background', '', 'go to the background when ready (default if called as passt)', (draft) => {
     draft.background = true;
   }),
   option('general', 'P', 'pid', 'FILE', 'write the process id into this file', (draft, value, shown) => {
     draft.pid = values.fileValue(shown, value);
   }),
+  option(
+    'general',
+    '',
+    'runas',
+    'USER',
+    'UID[:GID] or LOGIN[:GROUP] to become; default for root: nobody',
+    (draft, value) => {
+      draft.runAs = value;
+    },
+  ),
+  option('general', '', 'chroot-fallback', '', 'no effect, for old callers', (draft, _value, shown) => {
+    draft.warnings.push(`${shown} has no effect: the root directory is not changed`);
+  }),
   option('general', 'q', 'quiet', '', 'only warnings and errors', level('warn')),
   option('general', 'd', 'debug', '', 'say more', level('debug')),
   option('general', '', 'trace', '', 'as -d, and what is said often', level('trace')),
-  option('general', 'l', 'log-file', 'PATH', 'log into this file as well', (draft, value, shown) => {
+  option('general', 'l', 'log-file', 'PATH', 'log into this file, not into the system log', (draft, value, shown) => {
     draft.logFile = values.fileValue(shown, value);
   }),
   option(
@@ -208,7 +224,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   ),
   option('general', 'e', 'stderr', '', 'no effect, for old callers', (draft, _value, shown) => {
-    draft.warnings.push(`${shown} has no effect: the log always goes to stderr`);
+    draft.warnings.push(`${shown} has no effect: the log goes to stderr while there is one`);
   }),
   option('general', 'p', 'pcap', 'FILE', 'write all frames into this file (pcap)', (draft, value, shown) => {
     draft.pcap = values.fileValue(shown, value);
@@ -250,10 +266,10 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('link', '1', 'one-off', '', 'exit when the first front-end leaves', (draft) => {
     draft.oneOff = true;
   }),
-  option('link', '', 'vhost-user', '', 'speak vhost-user (default as tubetti)', (draft) => {
+  option('link', '', 'vhost-user', '', 'speak vhost-user (default)', (draft) => {
     draft.frontEnd = 'vhost-user';
   }),
-  option('link', '', 'stream', '', "speak QEMU's -netdev stream (default as passt)", (draft) => {
+  option('link', '', 'stream', '', "speak QEMU's -netdev stream (default if called as passt)", (draft) => {
     draft.frontEnd = 'stream';
   }),
   option('link', '', 'poll-us', 'US', 'look for work this long before sleeping, 0 to 1000 µs (default 0)', applyPoll),
@@ -382,12 +398,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     draft.freebind = true;
   }),
 
-  later('c', 'conf-path', 'PATH', 'control socket'),
-  later('', 'runas', 'UID[:GID]', 'change user'),
-  later('', 'chroot-fallback', '', 'chroot where pivot_root fails'),
-  later('', 'repair-path', 'PATH', 'socket of passt-repair'),
-  later('', 'migrate-exit', '', 'exit after migration'),
-  later('', 'migrate-no-linger', '', 'close sockets while migrating'),
+  later('c', 'conf-path', 'PATH', 'control socket', 'forwarded ports cannot be changed at run time'),
+  option('later', '', 'repair-path', 'PATH', 'socket of passt-repair; "none" is accepted', (_draft, value, shown) => {
+    if (value === 'none') return;
+    const why = 'connections are not migrated, leave it out or give "none"';
+    throw new ConfigError('CFG_ERR_UNSUPPORTED', `${shown} ${value} is not supported yet: ${why}`);
+  }),
+  later('', 'migrate-exit', '', 'exit after migration', 'connections are not migrated'),
+  later('', 'migrate-no-linger', '', 'close sockets while migrating', 'connections are not migrated'),
 
   pasta('', 'netns', 'NAME', 'network namespace'),
   pasta('', 'userns', 'PATH', 'user namespace'),

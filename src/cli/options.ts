@@ -6,7 +6,8 @@ import { readEphemeralRange } from '../config/sysctl';
 import type { LogLevel } from '../log';
 import { type Action, type Draft, emptyDraft, type Family, type FrontEnd, type Program } from './draft';
 import { parseLine } from './getopt';
-import { OPTIONS } from './option-table';
+import { OPTIONS, type OptionSpec } from './option-table';
+import { envSettings, fileSettings, mergeSettings, readConfigFile, type Setting } from './settings';
 import type { HostPort } from './values';
 
 /** How the vhost-user front-end is reached. */
@@ -25,6 +26,8 @@ export interface Options {
   readonly background: boolean;
   /** File to write the process id into. */
   readonly pid: string | null;
+  /** The user to become, as given: UID[:GID] or LOGIN[:GROUP]; null: nobody if we are root. */
+  readonly runAs: string | null;
   /** File to write every frame into (pcap). */
   readonly pcap: string | null;
   /** Counters that changed go to stderr this often at most; null: never. */
@@ -46,8 +49,7 @@ export interface Options {
   readonly warnings: readonly string[];
 }
 
-export type Command =
-  { readonly action: 'run'; readonly options: Options } | { readonly action: Exclude<Action, 'run'> };
+export type Command = { readonly action: 'run'; readonly options: Options } | { readonly action: Action };
 
 function conflict(message: string): ConfigError {
   return new ConfigError('CFG_ERR_CONFLICT', message);
@@ -97,6 +99,7 @@ function finish(draft: Draft): Options {
     frontEnd: draft.frontEnd,
     background: draft.background,
     pid: draft.pid,
+    runAs: draft.runAs,
     pcap: draft.pcap,
     statsSeconds: draft.statsSeconds,
     trace: draft.level === 'trace',
@@ -136,24 +139,46 @@ function finish(draft: Draft): Options {
   };
 }
 
+/** What a command line is read with. All have a value that fits an ordinary start. */
+export interface ParseContext {
+  /** Whose defaults hold. */
+  readonly program?: Program;
+  /** Where options may stand too. */
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+type TableSetting = Setting<OptionSpec>;
+
+/** Options of the file that `--config` or TUBETTI_CONFIG names. */
+function configSettings(places: readonly (readonly TableSetting[])[]): TableSetting[] {
+  const named = places.flat().findLast(({ option }) => option.long[0] === 'config');
+  if (named === undefined) return [];
+  return fileSettings(OPTIONS, readConfigFile(named.value, named.shown), named.value);
+}
+
 /**
- * Reads a command line (without the program's name). Throws ConfigError for everything that is wrong with it.
- * `-h`, `--version` and `--print-capabilities` take effect where they stand, as with getopt: what follows is not
- * looked at. `ephemeral` is what `-t all` leaves out, `program` says whose defaults hold.
+ * Reads a command line (without the program's name), the environment and the file that one of them names. Throws
+ * ConfigError for everything that is wrong with them. `-h`, `--version` and `--print-capabilities` take effect where
+ * they stand, as with getopt: what follows is not looked at. `ephemeral` is what `-t all` leaves out.
  */
 export function parseOptions(
   argv: readonly string[],
   ephemeral: PortRange = readEphemeralRange(),
-  program: Program = 'tubetti',
+  { program = 'tubetti', env = {} }: ParseContext = {},
 ): Command {
   const draft = emptyDraft(ephemeral, program);
+  const line: TableSetting[] = [];
   const rest = parseLine(OPTIONS, argv, (option, value, shown) => {
-    option.apply(draft, value, shown);
-    return draft.action === 'run';
+    line.push({ option, value, shown, on: true });
+    return option.action === undefined;
   });
-  if (draft.action !== 'run') return { action: draft.action };
+  const action = line.at(-1)?.option.action;
+  if (action !== undefined) return { action };
   if (rest.length > 0) {
     throw new ConfigError('CFG_ERR_USAGE', `extra argument "${rest[0]}": only options are taken (see --help)`);
   }
+  const environment = envSettings(OPTIONS, env, (text) => draft.warnings.push(text));
+  const file = configSettings([environment, line]);
+  for (const { option, value, shown } of mergeSettings([file, environment, line])) option.apply(draft, value, shown);
   return { action: 'run', options: finish(draft) };
 }

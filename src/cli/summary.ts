@@ -1,7 +1,9 @@
 /** What is said at the start: in a few lines what the guest will get, and the lines to paste for the hypervisor. */
 import { formatHostPort, formatIp, formatMac, sameAddress } from '../config/address';
 import type { ResolvedHost } from '../config/host-config';
+import type { Skipped } from '../config/listeners';
 import { describeRule, type PortRule } from '../config/port-spec';
+import type { FrontEnd } from './draft';
 import type { AddressBytes, StackConfig } from '../stack/config';
 
 export type Endpoint =
@@ -9,13 +11,15 @@ export type Endpoint =
 
 export interface SummaryInput {
   readonly version: string;
+  /** What is spoken there. */
+  readonly frontEnd: FrontEnd;
   readonly endpoint: Endpoint;
   readonly oneOff: boolean;
   readonly config: StackConfig;
   readonly host: ResolvedHost;
   readonly rules: readonly PortRule[];
-  /** Options of weak rules and how many ports of theirs are not free. */
-  readonly skipped: ReadonlyMap<string, number>;
+  /** Options of weak rules and how many ports of theirs are left out. */
+  readonly skipped: ReadonlyMap<string, Skipped>;
   /** URL of the metrics, or null. */
   readonly metricsUrl: string | null;
 }
@@ -46,6 +50,17 @@ export function qemuLines(endpoint: Endpoint, oneOff: boolean): string[] {
     '-m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -numa node,memdev=mem \\',
     `-chardev ${shellWord(`socket,id=net0,path=${path}${mode}`)} \\`,
     '-netdev vhost-user,id=net0,chardev=net0 -device virtio-net-pci,netdev=net0',
+  ];
+}
+
+/** QEMU 7.2 or newer. Its side of a stream can connect again by itself since 8.0. */
+export function streamLines(endpoint: Endpoint, oneOff: boolean): string[] {
+  if (endpoint.kind === 'fd') return [];
+  const path = endpoint.path.replaceAll(',', ',,');
+  const mode = endpoint.kind === 'connect' ? 'server=on' : oneOff ? 'server=off' : 'server=off,reconnect=1';
+  return [
+    `-netdev ${shellWord(`stream,id=net0,${mode},addr.type=unix,addr.path=${path}`)} \\`,
+    '-device virtio-net-pci,netdev=net0',
   ];
 }
 
@@ -106,10 +121,14 @@ function hostLines(config: StackConfig): string[] {
 /** More rules than this are counted, not listed: `-t all` makes one of every gap. */
 const MAX_RULE_LINES = 8;
 
-function forwardLines(rules: readonly PortRule[], skipped: ReadonlyMap<string, number>): string[] {
+function forwardLines(rules: readonly PortRule[], skipped: ReadonlyMap<string, Skipped>): string[] {
   const lines = rules.slice(0, MAX_RULE_LINES).map((rule) => `  forward  ${describeRule(rule)}`);
   if (rules.length > MAX_RULE_LINES) lines.push(`  forward  … and ${rules.length - MAX_RULE_LINES} more`);
-  for (const [origin, count] of skipped) lines.push(`  forward  ${origin}: ${count} ports not free, left out`);
+  for (const [origin, { taken, noFiles }] of skipped) {
+    if (taken > 0) lines.push(`  forward  ${origin}: ${taken} ports not free, left out`);
+    if (noFiles > 0)
+      lines.push(`  forward  ${origin}: the highest ${noFiles} ports left out, the limit of open files is too low`);
+  }
   return lines;
 }
 
@@ -122,13 +141,20 @@ export function summary(input: SummaryInput): string[] {
       : endpoint.kind === 'listen'
         ? `on ${endpoint.path}`
         : `for the front-end at ${endpoint.path}`;
+  const service = input.frontEnd === 'stream' ? 'network for a stream socket' : 'vhost-user network back-end';
   const lines = [
-    `Tubetti ${input.version}: vhost-user network back-end ${where}. The guest gets:`,
+    `Tubetti ${input.version}: ${service} ${where}. The guest gets:`,
     ...guestLines(input),
     ...hostLines(input.config),
     ...forwardLines(input.rules, input.skipped),
   ];
   if (input.metricsUrl !== null) lines.push(`  metrics  ${input.metricsUrl}`);
+  if (input.frontEnd === 'stream') {
+    const stream = streamLines(endpoint, input.oneOff);
+    if (stream.length === 0) return lines;
+    const hint = stream[0].includes('reconnect=1') ? ' (9.2 or newer: reconnect-ms=1000; 7.2: without)' : '';
+    return [...lines, `QEMU${hint}:`, ...stream.map((line) => `  ${line}`)];
+  }
   const qemu = qemuLines(endpoint, input.oneOff);
   if (qemu.length > 0) {
     const hint = qemu.some((line) => line.includes('reconnect=1')) ? ' (9.2 or newer: reconnect-ms=1000)' : '';

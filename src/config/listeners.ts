@@ -1,47 +1,43 @@
 /** Opens the host's ends of forwarded ports, before anything is promised to anybody: a port that is taken ends the start. */
-import { ConfigError, describeErrno, EACCES, EPERM } from '../errors';
+import { ConfigError, describeErrno, EACCES, EMFILE, EPERM } from '../errors';
+import type { Native } from '../native';
 import { addrSlotWrite, V4_MAPPED } from '../stack/address';
 import type { ForwardListener } from '../stack/config';
 import { ADDR_SLOT_TCP } from '../stack/context';
-import { AF_INET, AF_INET6, type HostIo, SOCK_TCP, SOCK_UDP } from '../stack/ports';
+import { AF_INET, AF_INET6, type HostIo } from '../stack/ports';
 import { isLinkLocal6 } from './address';
 import type { PortRule } from './port-spec';
 
-// Linux, <asm-generic/socket.h>, <linux/in.h>, <linux/in6.h>.
-const SOL_SOCKET = 1;
-const SO_REUSEADDR = 2;
-const IPPROTO_IP = 0;
-const IP_PKTINFO = 8;
-const IP_RECVERR = 11;
-const IP_FREEBIND = 15;
-const IPPROTO_IPV6 = 41;
-const IPV6_RECVERR = 25;
-const IPV6_V6ONLY = 26;
-const IPV6_RECVPKTINFO = 49;
-const IPV6_FREEBIND = 78;
+// Flags of Native.openPorts.
+export const OPEN_UDP = 1;
+export const OPEN_DUAL = 2;
+export const OPEN_FREEBIND = 4;
 
 const TCP_BACKLOG = 128;
 
 /** What of the addon listeners need. */
-export interface ListenerIo extends Pick<
-  HostIo,
-  'addrs' | 'socket' | 'setsockopt' | 'bindToDevice' | 'bind' | 'listen' | 'close'
-> {
-  ifIndex(name: string): number;
-}
+export type ListenerIo = Pick<Native, 'addrs' | 'openPorts' | 'close' | 'ifIndex'>;
 
 export interface ListenerOptions {
   readonly v4: boolean;
   readonly v6: boolean;
   readonly freebind: boolean;
-  /** Most sockets to open for weak rules, so that `-t all` leaves descriptors for connections. */
+  /** Weak rules get what ordinary ones leave of this many sockets, so that `-t all` leaves descriptors for connections. */
   readonly maxWeak: number;
+}
+
+/** Ports of an option's weak rules that are not forwarded. */
+export interface Skipped {
+  /** Taken on the host, or not for this user. */
+  readonly taken: number;
+  /** There are not descriptors enough. */
+  readonly noFiles: number;
 }
 
 export interface OpenedListeners {
   readonly listeners: readonly ForwardListener[];
-  /** Options of weak rules, and how many of their ports could not be bound. */
-  readonly skipped: ReadonlyMap<string, number>;
+  /** By option; only those that left something out. */
+  readonly skipped: ReadonlyMap<string, Skipped>;
 }
 
 type ListenFamily = ForwardListener['family'];
@@ -52,12 +48,12 @@ function familyOf(rule: PortRule, options: ListenerOptions): ListenFamily {
   return options.v4 ? 'v4' : 'v6';
 }
 
-/** Writes the address to bind to into slot ADDR_SLOT_TCP: any address of the family if the rule names none. */
-function writeAddress(io: ListenerIo, rule: PortRule, family: ListenFamily, port: number): void {
-  const { addr } = rule;
+/** Writes the first address to bind to into slot ADDR_SLOT_TCP: any of the family if the rule names none. */
+function writeAddress(io: ListenerIo, rule: PortRule, family: ListenFamily): void {
+  const { addr, first } = rule;
   if (family === 'v4') {
     const word = addr === null ? 0 : new DataView(addr.buffer, addr.byteOffset, 4).getInt32(0);
-    addrSlotWrite(io.addrs, ADDR_SLOT_TCP, AF_INET, port, 0, 0, 0, V4_MAPPED, word);
+    addrSlotWrite(io.addrs, ADDR_SLOT_TCP, AF_INET, first, 0, 0, 0, V4_MAPPED, word);
     return;
   }
   const words = addr === null ? null : new DataView(addr.buffer, addr.byteOffset, 16);
@@ -65,93 +61,123 @@ function writeAddress(io: ListenerIo, rule: PortRule, family: ListenFamily, port
   // A link-local address means nothing without its link.
   const scoped = addr !== null && isLinkLocal6(addr) && rule.ifname !== null;
   const scope = scoped ? Math.max(0, io.ifIndex(rule.ifname)) : 0;
-  addrSlotWrite(io.addrs, ADDR_SLOT_TCP, AF_INET6, port, scope, word(0), word(1), word(2), word(3));
-}
-
-/** Sets what the family and protocol need, in order; the first failure ends it. */
-function setOptions(io: ListenerIo, fd: number, rule: PortRule, family: ListenFamily, freebind: boolean): number {
-  const settings: [level: number, name: number, value: number][] = [[SOL_SOCKET, SO_REUSEADDR, 1]];
-  if (family === 'dual') settings.push([IPPROTO_IPV6, IPV6_V6ONLY, 0]);
-  if (freebind) settings.push(family === 'v4' ? [IPPROTO_IP, IP_FREEBIND, 1] : [IPPROTO_IPV6, IPV6_FREEBIND, 1]);
-  if (rule.protocol === 'udp') {
-    if (family !== 'v6') settings.push([IPPROTO_IP, IP_RECVERR, 1], [IPPROTO_IP, IP_PKTINFO, 1]);
-    if (family !== 'v4') settings.push([IPPROTO_IPV6, IPV6_RECVERR, 1], [IPPROTO_IPV6, IPV6_RECVPKTINFO, 1]);
-  }
-  for (const [level, name, value] of settings) {
-    const result = io.setsockopt(fd, level, name, value);
-    if (result < 0) return result;
-  }
-  return 0;
-}
-
-/** Opens one socket. Returns its descriptor or -errno. */
-function openOne(io: ListenerIo, rule: PortRule, port: number, options: ListenerOptions): number {
-  const family = familyOf(rule, options);
-  const fd = io.socket(family === 'v4' ? AF_INET : AF_INET6, rule.protocol === 'tcp' ? SOCK_TCP : SOCK_UDP);
-  if (fd < 0) return fd;
-  let result = setOptions(io, fd, rule, family, options.freebind);
-  if (result >= 0 && rule.ifname !== null) result = io.bindToDevice(fd, rule.ifname);
-  if (result >= 0) {
-    writeAddress(io, rule, family, port);
-    result = io.bind(fd, ADDR_SLOT_TCP);
-  }
-  if (result >= 0 && rule.protocol === 'tcp') result = io.listen(fd, TCP_BACKLOG);
-  if (result >= 0) return fd;
-  io.close(fd);
-  return result;
+  addrSlotWrite(io.addrs, ADDR_SLOT_TCP, AF_INET6, first, scope, word(0), word(1), word(2), word(3));
 }
 
 function bindError(rule: PortRule, port: number, result: number): ConfigError {
   const low = port < 1024 && (result === -EACCES || result === -EPERM);
   const hint = low
     ? ' (ports below 1024 need CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start)'
-    : '';
+    : result === -EMFILE
+      ? ' (raise the hard limit of RLIMIT_NOFILE, or forward fewer ports)'
+      : '';
   return new ConfigError('CFG_ERR_BIND', `${rule.origin}: cannot bind port ${port}: ${describeErrno(result)}${hint}`);
+}
+
+function portsOf(rule: PortRule): number {
+  return rule.last - rule.first + 1;
+}
+
+/**
+ * Shares `limit` out between options with weak rules, to each in proportion to its ports, so that `-t all` leaves as
+ * much for `-u all` as it takes.
+ */
+function weakShares(rules: readonly PortRule[], limit: number): Map<string, number> {
+  const wanted = new Map<string, number>();
+  for (const rule of rules) {
+    if (rule.weak) wanted.set(rule.origin, (wanted.get(rule.origin) ?? 0) + portsOf(rule));
+  }
+  const total = [...wanted.values()].reduce((sum, ports) => sum + ports, 0);
+  const part = Math.min(1, limit / Math.max(1, total));
+  return new Map(Array.from(wanted, ([origin, ports]) => [origin, Math.max(1, Math.floor(ports * part))]));
+}
+
+/** What became of one option's weak rules. */
+interface WeakAccount {
+  /** Sockets it may still open. */
+  left: number;
+  bound: number;
+  taken: number;
+  noFiles: number;
+  error: ConfigError | null;
+}
+
+/** Opens the ports of one rule and adds them to `to`. Throws ConfigError if the rule is not weak and one failed. */
+function openRule(
+  io: ListenerIo,
+  rule: PortRule,
+  options: ListenerOptions,
+  weak: WeakAccount | null,
+  to: ForwardListener[],
+): void {
+  const family = familyOf(rule, options);
+  const count = weak === null ? portsOf(rule) : Math.min(portsOf(rule), weak.left);
+  const fds = new Int32Array(count);
+  const flags =
+    (rule.protocol === 'udp' ? OPEN_UDP : 0) |
+    (family === 'dual' ? OPEN_DUAL : 0) |
+    (options.freebind ? OPEN_FREEBIND : 0);
+  writeAddress(io, rule, family);
+  const opened = io.openPorts(ADDR_SLOT_TCP, flags, rule.ifname ?? '', TCP_BACKLOG, fds);
+  if (opened < 0) throw bindError(rule, rule.first, opened);
+  let failed = -1;
+  for (let i = 0; i < count; i++) {
+    const fd = fds[i];
+    if (fd < 0) {
+      if (failed < 0) failed = i;
+      if (weak !== null && fd === -EMFILE) weak.noFiles++;
+      else if (weak !== null) weak.taken++;
+      continue;
+    }
+    to.push({
+      fd,
+      protocol: rule.protocol,
+      family,
+      port: rule.first + i,
+      targetPort: rule.targetFirst + i,
+      targetAddr: rule.targetAddr,
+    });
+  }
+  const error = failed < 0 ? null : bindError(rule, rule.first + failed, fds[failed]);
+  if (weak === null) {
+    if (error !== null) throw error;
+    return;
+  }
+  weak.left -= opened;
+  weak.bound += opened;
+  weak.noFiles += portsOf(rule) - count;
+  weak.error ??= error;
 }
 
 /**
  * Opens a socket for every port of every rule. A port of an ordinary rule that cannot be bound throws ConfigError
  * CFG_ERR_BIND; of a weak rule it is left out, and only an option none of whose ports can be bound throws. Nothing
  * stays open after a throw. The caller owns the descriptors.
+ *
+ * Ordinary rules come first, whatever their order: they must have their descriptors. Where descriptors do not suffice
+ * for all ports of a weak rule, it gets the lowest.
  */
 export function openListeners(io: ListenerIo, rules: readonly PortRule[], options: ListenerOptions): OpenedListeners {
   const listeners: ForwardListener[] = [];
   // By option, as one "all" makes a rule of every gap between excludes.
-  const bound = new Map<string, number>();
-  const failed = new Map<string, { count: number; error: ConfigError }>();
-  let weak = 0;
+  const accounts = new Map<string, WeakAccount>();
+  const ordinary = rules.reduce((sum, rule) => (rule.weak ? sum : sum + portsOf(rule)), 0);
+  for (const [origin, left] of weakShares(rules, Math.max(0, options.maxWeak - ordinary))) {
+    accounts.set(origin, { left, bound: 0, taken: 0, noFiles: 0, error: null });
+  }
   try {
-    for (const rule of rules) {
-      for (let port = rule.first; port <= rule.last; port++) {
-        const full = rule.weak && weak >= options.maxWeak;
-        const fd = full ? -24 : openOne(io, rule, port, options);
-        if (fd < 0) {
-          if (!rule.weak) throw bindError(rule, port, fd);
-          const before = failed.get(rule.origin);
-          failed.set(rule.origin, {
-            count: (before?.count ?? 0) + 1,
-            error: before?.error ?? bindError(rule, port, fd),
-          });
-          continue;
-        }
-        if (rule.weak) weak++;
-        bound.set(rule.origin, (bound.get(rule.origin) ?? 0) + 1);
-        listeners.push({
-          fd,
-          protocol: rule.protocol,
-          family: familyOf(rule, options),
-          port,
-          targetPort: rule.targetFirst + port - rule.first,
-          targetAddr: rule.targetAddr,
-        });
-      }
-    }
-    for (const [origin, { error }] of failed) if (!bound.has(origin)) throw error;
+    for (const rule of rules) if (!rule.weak) openRule(io, rule, options, null, listeners);
+    for (const rule of rules) if (rule.weak) openRule(io, rule, options, accounts.get(rule.origin) ?? null, listeners);
+    for (const { bound, error } of accounts.values()) if (bound === 0 && error !== null) throw error;
   } catch (error) {
     closeListeners(io, listeners);
     throw error;
   }
-  return { listeners, skipped: new Map(Array.from(failed, ([origin, { count }]) => [origin, count])) };
+  const skipped = new Map<string, Skipped>();
+  for (const [origin, { taken, noFiles }] of accounts) {
+    if (taken + noFiles > 0) skipped.set(origin, { taken, noFiles });
+  }
+  return { listeners, skipped };
 }
 
 export function closeListeners(io: Pick<HostIo, 'close'>, listeners: readonly ForwardListener[]): void {

@@ -1,9 +1,22 @@
 /** What the control plane and the data plane say to each other through the worker's message port. */
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';
+import type { StreamEnd } from '../stream/device';
 import type { ForwardListener, StackConfig } from '../stack/config';
 
-/** Given to the worker at its start. */
+/** How the guest's frames come: by virtqueues in its memory, or by a socket with QEMU's stream protocol. */
+export type LinkKind = 'vhost-user' | 'stream';
+
+/**
+ * `workerData` of a worker. It boots while the control plane still reads the host, and waits for `gate[0]` to become 1:
+ * by then its `WorkerSetup` is the first message of its port.
+ */
+export interface WorkerGate {
+  readonly gate: Int32Array;
+}
+
+/** The first message to a worker. */
 export interface WorkerSetup {
+  readonly link: LinkKind;
   readonly config: StackConfig;
   readonly listeners: readonly ForwardListener[];
   readonly counters: SharedArrayBuffer;
@@ -21,6 +34,15 @@ export type Command =
   | { readonly kind: 'kick'; readonly index: number; readonly fd: number }
   | { readonly kind: 'logRing'; readonly index: number; readonly logAddr: number }
   | { readonly kind: 'log'; readonly log: DirtyLog | null }
+  /** A stream client's connected socket, which the control plane owns: open until `streamClose` or `streamEnded`. */
+  | { readonly kind: 'streamOpen'; readonly fd: number }
+  | { readonly kind: 'streamClose' }
+  /** Answered with 1 if the stream client is still there, else 0, after `streamEnded`. */
+  | { readonly kind: 'streamProbe' }
+  /** The host's network changed: what the stack is told from now on. */
+  | { readonly kind: 'config'; readonly config: StackConfig }
+  /** The host's neighbours, all of them: NEIGHBOUR_WORDS int32 each (src/stack/neighbours.ts). */
+  | { readonly kind: 'neighbours'; readonly entries: Int32Array }
   | { readonly kind: 'reset' }
   | { readonly kind: 'stop' };
 
@@ -34,6 +56,8 @@ export type WorkerMessage =
   | { readonly kind: 'ready' }
   | { readonly kind: 'done'; readonly seq: number; readonly value: number }
   | { readonly kind: 'fault'; readonly index: number; readonly reason: string }
+  /** The stream's socket is not used any more. */
+  | { readonly kind: 'streamEnded'; readonly end: StreamEnd }
   | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn'; readonly message: string };
 
 /** `base` of a ring that a new data plane takes over: the used index in guest memory says how far the old one came. */

@@ -11,7 +11,7 @@ import { C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../stack/counters';
 import type { Counters } from '../stack/counters';
 import { KEY_DATAPLANE, KEY_INDEX_MASK, KEY_KIND_SHIFT } from '../stack/context';
 import { EPOLLERR, EPOLLHUP, EPOLLIN } from '../stack/ports';
-import type { Clock } from '../stack/ports';
+import type { Clock, GuestPort } from '../stack/ports';
 import type { Stack } from '../stack/stack';
 import { RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
@@ -19,7 +19,7 @@ import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
 
 /** Frames taken from the guest in one turn: keeps sockets and timers served under a flood (CVE-2019-3900). */
-const FRAMES_PER_TURN = 256;
+export const FRAMES_PER_TURN = 256;
 
 /** How often a ring without kick descriptor is looked at, ms. */
 const POLL_INTERVAL_MS = 1;
@@ -48,17 +48,27 @@ export class EventLoop {
   private readonly clock: LoopClock;
   private readonly control: RingControl;
   private readonly port: VirtioGuestPort;
+  /** The port as the stack has it: decorated, perhaps. */
+  private readonly link: GuestPort;
   private readonly stack: Stack;
   private readonly counters: Counters;
   private commandsPending: boolean;
   private transmitPending: boolean;
   private receiveReady: boolean;
 
-  constructor(native: Native, clock: LoopClock, control: RingControl, stack: Stack, counters: Counters) {
+  constructor(
+    native: Native,
+    clock: LoopClock,
+    control: RingControl,
+    stack: Stack,
+    counters: Counters,
+    link: GuestPort = control.port,
+  ) {
     this.native = native;
     this.clock = clock;
     this.control = control;
     this.port = control.port;
+    this.link = link;
     this.stack = stack;
     this.counters = counters;
     this.commandsPending = false;
@@ -95,7 +105,7 @@ export class EventLoop {
       stack.onGuestReady();
     }
     stack.onTimer();
-    this.port.flush();
+    this.link.flush();
     this.rearmReceive();
     if (this.port.rx.fault !== 0 || this.port.tx.fault !== 0) this.control.reportFaults();
   }

@@ -1,4 +1,5 @@
 /** Virtio feature bits of the device, in the specification's spelling (virtio 1.2 §5.1.3, §6), and what is offered. */
+import { ConfigError } from '../errors';
 
 export const VIRTIO_NET_F_CSUM = 0;
 export const VIRTIO_NET_F_GUEST_CSUM = 1;
@@ -28,19 +29,53 @@ export function has(features: bigint, n: number): boolean {
   return (features & bit(n)) !== 0n;
 }
 
+/** What the device can do, by the specification's names without prefix: what TUBETTI_FEATURES may name. */
+const FEATURE_BITS = new Map<string, number>([
+  ['csum', VIRTIO_NET_F_CSUM],
+  ['guest_csum', VIRTIO_NET_F_GUEST_CSUM],
+  ['guest_tso4', VIRTIO_NET_F_GUEST_TSO4],
+  ['guest_tso6', VIRTIO_NET_F_GUEST_TSO6],
+  ['guest_ecn', VIRTIO_NET_F_GUEST_ECN],
+  ['host_tso4', VIRTIO_NET_F_HOST_TSO4],
+  ['host_tso6', VIRTIO_NET_F_HOST_TSO6],
+  ['host_ecn', VIRTIO_NET_F_HOST_ECN],
+  ['mrg_rxbuf', VIRTIO_NET_F_MRG_RXBUF],
+  ['indirect_desc', VIRTIO_RING_F_INDIRECT_DESC],
+  ['event_idx', VIRTIO_RING_F_EVENT_IDX],
+]);
+
+/** Offered whatever TUBETTI_FEATURES says: without VERSION_1 no modern driver would start. */
+const ALWAYS = bit(VIRTIO_F_ANY_LAYOUT) | bit(VIRTIO_F_VERSION_1);
+
 /**
  * What the device offers; constant for the life of the process, so that a reconnecting front-end finds it again.
- * Checksums are left to whoever has them for nothing: the guest's data never crosses a wire between it and us.
- * Segmentation offloads are implemented on both sides of the port and not offered yet.
+ * Checksums and segmentation are left to whoever has them for nothing: the guest's data never crosses a wire between
+ * it and us, so that a frame of 64 KiB with one header serves both sides at any MTU.
  */
-export const DEVICE_FEATURES: bigint =
-  bit(VIRTIO_NET_F_CSUM) |
-  bit(VIRTIO_NET_F_GUEST_CSUM) |
-  bit(VIRTIO_NET_F_MRG_RXBUF) |
-  bit(VIRTIO_F_ANY_LAYOUT) |
-  bit(VIRTIO_RING_F_INDIRECT_DESC) |
-  bit(VIRTIO_RING_F_EVENT_IDX) |
-  bit(VIRTIO_F_VERSION_1);
+export const DEVICE_FEATURES: bigint = [...FEATURE_BITS.values()].reduce((sum, n) => sum | bit(n), ALWAYS);
+
+/**
+ * The features to offer where `words` (the environment variable TUBETTI_FEATURES, for tests and for guests with a
+ * broken driver) leaves some out: a list separated by commas of `all`, `none`, `NAME` and `-NAME`, taken from left to
+ * right. A list that begins with a NAME begins with none, any other with all.
+ * @throws ConfigError for a word that it does not know.
+ */
+export function offeredFeatures(words: string | undefined): bigint {
+  if (words === undefined || words.trim() === '') return DEVICE_FEATURES;
+  const list = words.split(',').map((word) => word.trim());
+  let features = FEATURE_BITS.has(list[0]) ? ALWAYS : DEVICE_FEATURES;
+  for (const word of list) {
+    const without = word.startsWith('-');
+    const n = FEATURE_BITS.get(without ? word.slice(1) : word);
+    if (word === 'all') features = DEVICE_FEATURES;
+    else if (word === 'none') features = ALWAYS;
+    else if (n === undefined) {
+      const names = [...FEATURE_BITS.keys()].join(', ');
+      throw new ConfigError('CFG_ERR_VALUE', `TUBETTI_FEATURES: no feature '${word}'; it takes all, none, ${names}`);
+    } else features = without ? features & ~bit(n) : features | bit(n);
+  }
+  return features;
+}
 
 /** The acked features as the data path uses them: decided once, at negotiation. */
 export interface NegotiatedFeatures {
@@ -65,6 +100,10 @@ export function negotiated(features: bigint): NegotiatedFeatures {
   const mergeable = has(features, VIRTIO_NET_F_MRG_RXBUF);
   const csum = has(features, VIRTIO_NET_F_CSUM);
   const guestCsum = has(features, VIRTIO_NET_F_GUEST_CSUM);
+  const hostTso4 = csum && has(features, VIRTIO_NET_F_HOST_TSO4);
+  const hostTso6 = csum && has(features, VIRTIO_NET_F_HOST_TSO6);
+  const guestTso4 = guestCsum && has(features, VIRTIO_NET_F_GUEST_TSO4);
+  const guestTso6 = guestCsum && has(features, VIRTIO_NET_F_GUEST_TSO6);
   return {
     headerLen: mergeable || has(features, VIRTIO_F_VERSION_1) ? 12 : 10,
     mergeable,
@@ -72,11 +111,11 @@ export function negotiated(features: bigint): NegotiatedFeatures {
     eventIdx: has(features, VIRTIO_RING_F_EVENT_IDX),
     csum,
     guestCsum,
-    hostTso4: csum && has(features, VIRTIO_NET_F_HOST_TSO4),
-    hostTso6: csum && has(features, VIRTIO_NET_F_HOST_TSO6),
-    hostEcn: csum && has(features, VIRTIO_NET_F_HOST_ECN),
-    guestTso4: guestCsum && has(features, VIRTIO_NET_F_GUEST_TSO4),
-    guestTso6: guestCsum && has(features, VIRTIO_NET_F_GUEST_TSO6),
+    hostTso4,
+    hostTso6,
+    hostEcn: (hostTso4 || hostTso6) && has(features, VIRTIO_NET_F_HOST_ECN),
+    guestTso4,
+    guestTso6,
     hostUso: csum && has(features, VIRTIO_NET_F_HOST_USO),
   };
 }

@@ -16,13 +16,16 @@ export const RING_RECEIVE = 0;
 export const RING_TRANSMIT = 1;
 
 /** What the port needs of the addon. */
-export type PortIo = Pick<Native, 'rows' | 'checksum' | 'signal'>;
+export type PortIo = Pick<Native, 'rows' | 'checksum' | 'notify' | 'fdKind'>;
 
 export class VirtioGuestPort implements GuestPort {
   readonly rx: ReceiveSide;
   readonly tx: TransmitSide;
-  rxCallFd: number;
-  txCallFd: number;
+  /** Call descriptors, -1: none, and what kind of file each is. */
+  private rxCallFd: number;
+  private rxCallKind: number;
+  private txCallFd: number;
+  private txCallKind: number;
   gsoTcp4: boolean;
   gsoTcp6: boolean;
   private readonly native: PortIo;
@@ -40,7 +43,9 @@ export class VirtioGuestPort implements GuestPort {
     this.rx = new ReceiveSide(memory, native, header, features);
     this.tx = new TransmitSide(memory, native.rows, counters, features);
     this.rxCallFd = -1;
+    this.rxCallKind = 0;
     this.txCallFd = -1;
+    this.txCallKind = 0;
     this.gsoTcp4 = features.guestTso4;
     this.gsoTcp6 = features.guestTso6;
   }
@@ -53,13 +58,27 @@ export class VirtioGuestPort implements GuestPort {
   }
 
   startRing(index: number, queue: SplitQueueDevice, enabled: boolean, callFd: number): void {
+    if (index === RING_RECEIVE) this.rx.start(queue, enabled);
+    else this.tx.start(queue, enabled);
+    this.setCall(index, callFd);
+  }
+
+  /** `fd` is non-blocking, or -1: the guest looks by itself. */
+  setCall(index: number, fd: number): void {
+    const kind = fd < 0 ? 0 : this.native.fdKind(fd);
     if (index === RING_RECEIVE) {
-      this.rx.start(queue, enabled);
-      this.rxCallFd = callFd;
+      this.rxCallFd = fd;
+      this.rxCallKind = kind;
     } else {
-      this.tx.start(queue, enabled);
-      this.txCallFd = callFd;
+      this.txCallFd = fd;
+      this.txCallKind = kind;
     }
+  }
+
+  /** Notifies the guest of a ring, whether or not there is something new. */
+  call(index: number): void {
+    if (index === RING_RECEIVE) this.notify(this.rxCallFd, this.rxCallKind);
+    else this.notify(this.txCallFd, this.txCallKind);
   }
 
   get up(): boolean {
@@ -93,8 +112,11 @@ export class VirtioGuestPort implements GuestPort {
   pull(n: number): number {
     return this.tx.pull(n);
   }
+  substitute(from: DataView, off: number, length: number, row: number): void {
+    this.tx.substitute(from, off, length, row);
+  }
   releaseReceived(): void {
-    if (this.tx.releaseReceived()) this.call(this.txCallFd);
+    if (this.tx.releaseReceived()) this.notify(this.txCallFd, this.txCallKind);
   }
 
   get out(): DataView {
@@ -123,13 +145,13 @@ export class VirtioGuestPort implements GuestPort {
     this.rx.cancel();
   }
   flush(): void {
-    if (this.rx.publish()) this.call(this.rxCallFd);
+    if (this.rx.publish()) this.notify(this.rxCallFd, this.rxCallKind);
   }
 
   /** Signals a call descriptor; errors (a full pipe, a closed peer) are the front-end's affair. */
-  private call(fd: number): void {
+  private notify(fd: number, kind: number): void {
     if (fd < 0) return;
     this.counters[C_CALLS_TO_GUEST]++;
-    this.native.signal(fd);
+    this.native.notify(fd, kind);
   }
 }

@@ -149,9 +149,19 @@ export class RingControl {
         this.log = command.log;
         this.applyLog();
         return 0;
+      case 'config':
+        this.stack?.reconfigure(command.config);
+        return 0;
+      case 'neighbours':
+        this.stack?.setNeighbours(command.entries);
+        return 0;
       case 'reset':
         this.stack?.reset();
         return 0;
+      case 'streamOpen':
+      case 'streamClose':
+      case 'streamProbe':
+        return 0; // for the other kind of link
       case 'stop':
         this.stack?.reset();
         this.running = false;
@@ -234,10 +244,9 @@ export class RingControl {
   }
 
   private setCall(index: number, fd: number): void {
-    if (index === RING_RECEIVE) this.port.rxCallFd = fd;
-    else this.port.txCallFd = fd;
+    this.port.setCall(index, fd);
     // A notification may have gone to the descriptor just replaced: one too many does no harm.
-    if (fd >= 0 && this.started[index] !== 0) this.native.signal(fd);
+    if (this.started[index] !== 0) this.port.call(index);
   }
 
   private setKick(index: number, fd: number): void {

@@ -140,6 +140,20 @@ export class TransmitSide {
     return this.headLen;
   }
 
+  /** See GuestPort.substitute. */
+  substitute(from: DataView, off: number, length: number, row: number): void {
+    const head = this.head;
+    this.row = row;
+    this.rowCount = 1;
+    this.frameLen = length;
+    // All that `pull` could ask for, so that it never goes back to the rows, which name no guest memory.
+    this.headLen = Math.min(length, MAX_HEAD);
+    for (let i = 0; i < this.headLen; i++) head.setUint8(i, from.getUint8(off + i));
+    this.gsoType = GSO_NONE;
+    this.gsoSize = 0;
+    this.csumPartial = false;
+  }
+
   /** Completes everything taken. Returns true if the guest wants a notification. */
   releaseReceived(): boolean {
     const queue = this.queue;
@@ -187,12 +201,19 @@ export class TransmitSide {
     if (type === VIRTIO_NET_HDR_GSO_NONE) return 0;
     const size = netHdrGsoSize(vnet, 0);
     if (size === 0 || !partial) return DROP_VNET_HEADER;
-    switch (type & ~VIRTIO_NET_HDR_GSO_ECN) {
+    // hdr_len is a hint that drivers get wrong (virtio 1.2 §5.1.6.2.2): the headers themselves say where they end.
+    switch (type) {
       case VIRTIO_NET_HDR_GSO_TCPV4:
         if (!f.hostTso4) return DROP_VNET_HEADER;
         break;
       case VIRTIO_NET_HDR_GSO_TCPV6:
         if (!f.hostTso6) return DROP_VNET_HEADER;
+        break;
+      case VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN:
+        if (!f.hostTso4 || !f.hostEcn) return DROP_VNET_HEADER;
+        break;
+      case VIRTIO_NET_HDR_GSO_TCPV6 | VIRTIO_NET_HDR_GSO_ECN:
+        if (!f.hostTso6 || !f.hostEcn) return DROP_VNET_HEADER;
         break;
       case VIRTIO_NET_HDR_GSO_UDP_L4:
         if (!f.hostUso) return DROP_VNET_HEADER;

@@ -1,7 +1,6 @@
 /** Entry of the data plane's thread: builds the stack over this thread's addon instance and runs the loop. */
-import { randomFillSync } from 'node:crypto';
-import { parentPort, workerData } from 'node:worker_threads';
-import { loadNative } from '../native';
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { loadNative, type Native } from '../native';
 import { SCRATCH_SIZE } from '../stack/context';
 import type { StackContext } from '../stack/context';
 import type { Random } from '../stack/ports';
@@ -10,44 +9,59 @@ import { createLinkState } from '../stack/link';
 import { Stack } from '../stack/stack';
 import { TcpHandler } from '../stack/tcp/tcp';
 import { UdpHandler } from '../stack/udp';
-import type { WorkerMessage, WorkerSetup } from './commands';
+import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
 import { EventLoop, LoopClock } from './event-loop';
 import { RingControl } from './ring-control';
+import { StreamControl } from './stream-control';
+import { StreamLoop } from './stream-loop';
 
-/** Random numbers by the pool: one system call a thousand. */
+/** Random numbers by the pool: one system call a thousand. node:crypto would cost this thread a tenth of its memory. */
 class PooledRandom implements Random {
+  private readonly native: Native;
   private readonly pool: Int32Array;
   private next: number;
 
-  constructor() {
+  constructor(native: Native) {
+    this.native = native;
     this.pool = new Int32Array(1024);
     this.next = this.pool.length;
   }
 
   u32(): number {
     if (this.next === this.pool.length) {
-      randomFillSync(this.pool);
+      if (this.native.randomFill(this.pool) < 0) throw new Error('getrandom(2) failed');
       this.next = 0;
     }
     return this.pool[this.next++];
   }
 }
 
+/** Sleeps until the control plane has said what to do. */
+function takeSetup(port: MessagePort): WorkerSetup {
+  Atomics.wait((workerData as WorkerGate).gate, 0, 0);
+  const first = receiveMessageOnPort(port) as { message: WorkerSetup } | undefined;
+  if (first === undefined) throw new Error('the gate was opened before the set-up was sent');
+  return first.message;
+}
+
 function main(): void {
   if (parentPort === null) throw new Error('worker.js runs in a worker thread only');
   const port = parentPort;
-  const setup = workerData as WorkerSetup;
   const native = loadNative();
+  const setup = takeSetup(port);
   const counters = new Float64Array(setup.counters);
   if (native.scratch.byteLength < SCRATCH_SIZE) throw new Error('the native addon was built for another version');
-  const control = new RingControl(native, port, setup.wakeFd, counters);
+  const control =
+    setup.link === 'stream'
+      ? new StreamControl(native, port, setup.wakeFd, counters)
+      : new RingControl(native, port, setup.wakeFd, counters);
   const clock = new LoopClock(native);
   const context: StackContext = {
     config: setup.config,
     port: control.port,
     io: native,
     clock,
-    random: new PooledRandom(),
+    random: new PooledRandom(native),
     counters,
     link: createLinkState(setup.config),
     log: (level, message) => {
@@ -61,7 +75,8 @@ function main(): void {
   });
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
   control.serve(stack);
-  new EventLoop(native, clock, control, stack, counters).run();
+  if (control instanceof StreamControl) new StreamLoop(native, clock, control, stack, counters).run();
+  else new EventLoop(native, clock, control, stack, counters).run();
 }
 
 main();

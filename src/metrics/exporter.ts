@@ -48,7 +48,7 @@ export function createExporter(options: ExporterOptions): Registry {
   for (const spec of METRICS) addMetric(registry, counters, spec);
   new Gauge({
     name: 'tubetti_guest_connected',
-    help: 'Whether a vhost-user front-end is connected (1) or not (0).',
+    help: 'Whether a front-end is connected (1) or not (0).',
     registers: [registry],
     collect() {
       this.set(options.guestConnected() ? 1 : 0);

@@ -111,5 +111,17 @@ export const METRICS: readonly MetricSpec[] = [
     'Virtqueues stopped because the guest broke the rules.',
     c.C_RING_FAULTS,
   ),
+  single(
+    'counter',
+    'tubetti_stream_resets_total',
+    'Stream connections closed because of a frame length out of range.',
+    c.C_STREAM_RESETS,
+  ),
+  single(
+    'counter',
+    'tubetti_stream_blocked_total',
+    'Times the socket of a stream connection was full and flows to the guest waited.',
+    c.C_STREAM_BLOCKED,
+  ),
   single('counter', 'tubetti_loop_turns_total', "Turns of the data plane's event loop.", c.C_LOOP_TURNS),
 ];

@@ -57,6 +57,8 @@ export interface FrameInfo {
   l4Len: number;
   ttl: number;
   tos: number;
+  /** Must not be fragmented on its way: DF in IPv4; in IPv6, a packet that came without a fragment header. */
+  df: boolean;
   /** Source and destination as four int32 words each: src at 0…3, dst at 4…7. */
   readonly addr: Int32Array;
 }
@@ -73,13 +75,16 @@ export const KEY_PING = 5;
 export const KEY_DATAPLANE = 64;
 
 /** Parts of HostIo.scratch, bytes: who may write where. Each owner's use ends before its handler returns. */
-export const SCRATCH_UDP = 0; // 64 KiB × 16: receive buffers of datagrams that do not fit in place
-export const SCRATCH_UDP_SIZE = 1 << 20;
+export const SCRATCH_UDP = 0; // 64 KiB × 32: what of a batch of datagrams does not fit in place
+export const SCRATCH_UDP_SIZE = 1 << 21;
 export const SCRATCH_TCP = SCRATCH_UDP_SIZE; // 1 MiB: bytes read again only to be skipped (no SO_PEEK_OFF)
 export const SCRATCH_TCP_SIZE = 1 << 20;
 export const SCRATCH_MISC = SCRATCH_TCP + SCRATCH_TCP_SIZE; // 128 KiB: ICMP payloads, error quotes
 export const SCRATCH_MISC_SIZE = 1 << 17;
-export const SCRATCH_SIZE = SCRATCH_MISC + SCRATCH_MISC_SIZE;
+export const SCRATCH_FRAGMENT = SCRATCH_MISC + SCRATCH_MISC_SIZE; // datagrams that are put together, a slot each
+export const SCRATCH_FRAGMENT_SLOT = 66_560; // Ethernet and IPv6 header, 65 535 bytes, rounded up
+export const SCRATCH_FRAGMENT_SLOTS = 64;
+export const SCRATCH_SIZE = SCRATCH_FRAGMENT + SCRATCH_FRAGMENT_SLOT * SCRATCH_FRAGMENT_SLOTS;
 
 /** Parts of HostIo.addrs (slots). */
 export const ADDR_SLOT_TCP = 0; // 0 … 15
@@ -94,7 +99,9 @@ export const ROWS_OUT = ROWS_IN_COUNT;
 export const ROWS_OUT_COUNT = 2048;
 export const ROWS_MISC = ROWS_OUT + ROWS_OUT_COUNT; // ICMP, UDP scratch, error queue
 export const ROWS_MISC_COUNT = 1024;
-export const ROWS_TOTAL = ROWS_MISC + ROWS_MISC_COUNT;
+export const ROWS_PORT = ROWS_MISC + ROWS_MISC_COUNT; // the guest's port for itself: frames sent, checksums, captures
+export const ROWS_PORT_COUNT = 256;
+export const ROWS_TOTAL = ROWS_PORT + ROWS_PORT_COUNT;
 /** Messages of the mmsg calls. */
 export const MSGS_TOTAL = 256;
 /** IOV_MAX: rows one system call takes. */

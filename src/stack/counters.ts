@@ -30,6 +30,9 @@ export const C_KICKS_FROM_GUEST = 19;
 export const C_CALLS_TO_GUEST = 20;
 export const C_RING_FAULTS = 21;
 export const C_LOOP_TURNS = 22;
+/** Stream clients cut off because of a frame length out of range; times a stream's socket was full. */
+export const C_STREAM_RESETS = 48;
+export const C_STREAM_BLOCKED = 49;
 
 /** First drop counter: drop reason r is counted at C_DROPS + r. */
 export const C_DROPS = 64;
@@ -81,6 +84,9 @@ export const DROP_NAMES = [
   'ring_fault',
   'head_too_short',
   'tcp_checksum',
+  'fragment_overlap',
+  'fragment_limit',
+  'fragment_timeout',
 ] as const;
 
 export type DropName = (typeof DROP_NAMES)[number];

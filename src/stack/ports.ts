@@ -85,6 +85,11 @@ export interface GuestPort {
    * Malformed chains are counted and skipped inside; a ring fault stops the ring and returns 0.
    */
   receive(row: number): number;
+  /**
+   * Puts a frame of the stack's own making (a datagram put together from fragments) in place of the one received last:
+   * `length` bytes at `off` of `from`, which row `row` names as a whole. It has no virtio_net_hdr.
+   */
+  substitute(from: DataView, off: number, length: number, row: number): void;
   /** Extends `head` to min(n, frame length, MAX_HEAD) bytes. Returns the new `headLen`. */
   pull(n: number): number;
   /** Completes all frames received so far: their rows are void afterwards. */
@@ -262,6 +267,11 @@ export interface HostIo {
    * from `initial`. Rows may have odd lengths.
    */
   checksum(row: number, rowCount: number, initial: number): number;
+  /**
+   * Copies what rows `from … from + fromCount - 1` name to what rows `to … to + toCount - 1` name, as far as both go.
+   * Returns the bytes copied or -errno. Not for the hot path: payload is received and sent in place there.
+   */
+  copyRows(from: number, fromCount: number, to: number, toCount: number): number;
 
   /**
    * Watches `fd`: an event is later given to `Stack.onSocket(key, generation, events)`. `events` are EPOLL* bits,

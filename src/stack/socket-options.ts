@@ -13,14 +13,27 @@ export const IPPROTO_IP = 0;
 export const IP_TOS = 1;
 export const IP_TTL = 2;
 export const IP_PKTINFO = 8;
+export const IP_MTU_DISCOVER = 10;
 export const IP_RECVERR = 11;
+export const IP_RECVTTL = 12;
+export const IP_RECVTOS = 13;
+export const IP_MULTICAST_IF = 32;
 export const IP_MULTICAST_TTL = 33;
+export const IP_MULTICAST_ALL = 49;
+/** Values of IP_MTU_DISCOVER and IPV6_MTU_DISCOVER. */
+export const PMTUDISC_DONT = 0;
+export const PMTUDISC_PROBE = 3;
 
 export const IPPROTO_IPV6 = 41;
 export const IPV6_UNICAST_HOPS = 16;
+export const IPV6_MULTICAST_IF = 17;
 export const IPV6_MULTICAST_HOPS = 18;
+export const IPV6_MTU_DISCOVER = 23;
 export const IPV6_RECVERR = 25;
+export const IPV6_MULTICAST_ALL = 29;
 export const IPV6_RECVPKTINFO = 49;
+export const IPV6_RECVHOPLIMIT = 51;
+export const IPV6_RECVTCLASS = 66;
 export const IPV6_TCLASS = 67;
 
 export const EPERM = 1;

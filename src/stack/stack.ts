@@ -34,6 +34,7 @@ import type { DropCode } from './counters';
 import { C_BYTES_FROM_GUEST_TCP, C_DROPS, C_FRAMES_FROM_GUEST, dropCode } from './counters';
 import { DhcpService } from './dhcp';
 import { Dhcpv6Service } from './dhcpv6';
+import { Reassembly } from './fragment/reassembly';
 import { learn4, learn6, learnMac, reconfigureLink, resetLinkState } from './link';
 import { NdpService } from './ndp';
 import { NEIGHBOUR_WORDS } from './neighbours';
@@ -57,13 +58,18 @@ import {
 import { NDP_NEIGHBOR_ADVERTISEMENT, NDP_ROUTER_SOLICITATION } from './wire/icmpv6/ndp';
 import {
   IPV4_BROADCAST,
+  IPV4_DF,
+  IPV4_MF,
+  IPV4_OFFSET_MASK,
   IP_PROTO_ICMP,
   IP_PROTO_ICMPV6,
   IP_PROTO_TCP,
   IP_PROTO_UDP,
   ipv4Check,
   ipv4Dst,
+  ipv4FlagsFragment,
   ipv4HeaderLen,
+  ipv4Id,
   ipv4IsFragment,
   ipv4IsLoopback,
   ipv4IsMulticast,
@@ -74,9 +80,14 @@ import {
   ipv4Ttl,
 } from './wire/ipv4';
 import {
+  IPV6_FRAGMENT_LEN,
   IPV6_HEADER_LEN,
   ipv6Check,
   ipv6DstWord,
+  ipv6FragmentAt,
+  ipv6FragmentId,
+  ipv6FragmentNext,
+  ipv6FragmentOffset,
   ipv6HopLimit,
   ipv6IsLoopback,
   ipv6IsMulticast,
@@ -92,7 +103,8 @@ const DROP_FRAME_SHORT = dropCode('frame_short');
 const DROP_ETHERTYPE = dropCode('ethertype_unsupported');
 const DROP_VLAN = dropCode('vlan_tagged');
 const DROP_FAMILY_DISABLED = dropCode('family_disabled');
-const DROP_IPV4_FRAGMENT = dropCode('ipv4_fragment');
+const DROP_IPV6_FRAGMENT = dropCode('ipv6_fragment');
+const DROP_IPV6_EXTENSION = dropCode('ipv6_extension');
 const DROP_PROTOCOL = dropCode('ip_protocol_unsupported');
 const DROP_LOOPBACK = dropCode('loopback_address');
 const DROP_SOURCE = dropCode('source_invalid');
@@ -107,6 +119,12 @@ const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
  */
 const ROWS_PER_FRAME = 1024;
 const ROWS_IN_LIMIT = ROWS_IN + ROWS_IN_COUNT - ROWS_PER_FRAME;
+
+/**
+ * Bytes taken from the guest in one go, a frame more at the most: with frames of 64 KiB, a budget of frames alone would
+ * let one flow's bulk keep every other socket waiting for milliseconds.
+ */
+const BYTES_PER_GO = 512 * 1024;
 
 /** Bytes of transport header that are in `port.head` whenever a handler is called (or all of a shorter packet). */
 const L4_HEAD = 60;
@@ -135,11 +153,14 @@ export class Stack {
   #dhcpv6: Dhcpv6Service;
   #dhcpv6Serves: boolean;
   readonly #withdrawn: Withdrawn;
+  readonly #fragments: Reassembly;
   readonly #frame: FrameInfo;
   /** Byte counter class of the frame being handled. */
   #class: number;
   /** First row free for the next frame. */
   #row: number;
+  /** The frame being handled was put together from fragments. */
+  #whole: boolean;
   #announce: number;
 
   constructor(ctx: StackContext, handlers: StackHandlers) {
@@ -152,6 +173,7 @@ export class Stack {
     this.#ndp = new NdpService(ctx, this.#withdrawn);
     this.#dhcp = new DhcpService(ctx);
     this.#dhcpv6 = new Dhcpv6Service(ctx);
+    this.#fragments = new Reassembly(ctx);
     this.#dhcpv6Serves = servesDhcpv6(ctx.config);
     this.#frame = {
       frameLen: 0,
@@ -164,10 +186,12 @@ export class Stack {
       l4Len: 0,
       ttl: 0,
       tos: 0,
+      df: false,
       addr: new Int32Array(8),
     };
     this.#class = CLASS_OTHER;
     this.#row = ROWS_IN;
+    this.#whole = false;
     this.#announce = 0;
   }
 
@@ -183,25 +207,28 @@ export class Stack {
     this.#icmp.start?.();
   }
 
-  /** Handles up to `budget` frames. Returns true if there may be more. */
+  /** Handles up to `budget` frames, and up to BYTES_PER_GO bytes. Returns true if there may be more. */
   fromGuest(budget: number): boolean {
     const port = this.#ctx.port;
     this.#row = ROWS_IN;
     let left = budget;
-    for (; left > 0; left--) {
-      if (this.#row > ROWS_IN_LIMIT) this.#endBatch();
+    let bytes = BYTES_PER_GO;
+    for (; left > 0 && bytes > 0; left--) {
+      if (this.#row > ROWS_IN_LIMIT || this.#fragments.full) this.#endBatch();
       const length = port.receive(this.#row);
       if (length === 0) break;
+      bytes -= length;
       this.#receive(length);
     }
     this.#endBatch();
-    return left === 0;
+    return left === 0 || bytes <= 0;
   }
 
   #endBatch(): void {
     this.#tcp.endOfBatch();
     this.#udp.endOfBatch();
     this.#icmp.endOfBatch();
+    this.#fragments.endOfBatch();
     this.#ctx.port.releaseReceived();
     this.#row = ROWS_IN;
   }
@@ -254,6 +281,7 @@ export class Stack {
     frame.l4Len = ipv4TotalLen(head, off) - headerLen;
     frame.ttl = ipv4Ttl(head, off);
     frame.tos = ipv4Tos(head, off);
+    frame.df = (ipv4FlagsFragment(head, off) & IPV4_DF) !== 0;
     a[0] = 0;
     a[1] = 0;
     a[2] = V4_MAPPED;
@@ -267,7 +295,12 @@ export class Stack {
     if (ipv4IsMulticast(src) || src === IPV4_BROADCAST) return DROP_SOURCE;
     if (dst === 0) return DROP_DESTINATION;
     if (src !== 0) learn4(this.#ctx, src);
-    if (ipv4IsFragment(head, off)) return DROP_IPV4_FRAGMENT;
+    if (ipv4IsFragment(head, off)) {
+      const word = ipv4FlagsFragment(head, off);
+      const at = (word & IPV4_OFFSET_MASK) << 3;
+      const more = (word & IPV4_MF) !== 0;
+      return this.#fragment(frame, ipv4Id(head, off), frame.protocol, at, more, frame.l4Off, frame.l4Len);
+    }
     return this.#transport(frame, src === 0);
   }
 
@@ -284,6 +317,7 @@ export class Stack {
     frame.version = 6;
     frame.ttl = ipv6HopLimit(head, off);
     frame.tos = ipv6TrafficClass(head, off);
+    frame.df = !this.#whole;
     if (ipv6IsLoopback(a[0], a[1], a[2], a[3]) || ipv6IsLoopback(a[4], a[5], a[6], a[7])) return DROP_LOOPBACK;
     if (ipv6IsMulticast(a[0]) || isMapped(a, 0)) return DROP_SOURCE;
     if (ipv6IsUnspecified(a[4], a[5], a[6], a[7]) || isMapped(a, 4)) return DROP_DESTINATION;
@@ -294,12 +328,47 @@ export class Stack {
     const end = off + IPV6_HEADER_LEN + ipv6PayloadLen(head, off);
     let found = ipv6Walk(head, off, end, port.headLen);
     if (found === -DROP_HEAD_TOO_SHORT) found = ipv6Walk(head, off, end, port.pull(MAX_HEAD));
+    if (found === -DROP_IPV6_FRAGMENT) {
+      const at = ipv6FragmentAt(head, off);
+      const word = ipv6FragmentOffset(head, at);
+      const data = at + IPV6_FRAGMENT_LEN;
+      const next = ipv6FragmentNext(head, at);
+      return this.#fragment(frame, ipv6FragmentId(head, at), next, word & ~7, (word & 1) !== 0, data, end - data);
+    }
     if (found < 0) return -found;
     frame.protocol = found >>> 16;
     frame.l4Off = off + (found & 0xffff);
     frame.l4Len = end - frame.l4Off;
     this.#class = classOf(frame.protocol);
     return this.#transport(frame, noSource);
+  }
+
+  /** One fragment (see `Reassembly.add`), and what is whole with it. */
+  #fragment(
+    frame: FrameInfo,
+    id: number,
+    protocol: number,
+    offset: number,
+    more: boolean,
+    dataOff: number,
+    dataLen: number,
+  ): DropCode {
+    const { io, port } = this.#ctx;
+    // What was put together cannot be a fragment again: its header is ours.
+    if (this.#whole) return DROP_IPV6_EXTENSION;
+    const length = this.#fragments.add(frame, id, protocol, offset, more, dataOff, dataLen);
+    if (length <= 0) return -length;
+    const row = frame.row;
+    io.rows.region[row] = io.scratchRegion;
+    io.rows.offset[row] = this.#fragments.at;
+    io.rows.length[row] = length;
+    frame.frameLen = length;
+    frame.rowCount = 1;
+    port.substitute(io.scratch, this.#fragments.at, length, row);
+    this.#whole = true;
+    const drop = frame.version === 4 ? this.#ipv4(frame, port.head) : this.#ipv6(frame, port.head);
+    this.#whole = false;
+    return drop;
   }
 
   /** Addresses are checked; `noSource`: the source is 0.0.0.0 or `::`, which only the services on the link accept. */
@@ -322,6 +391,8 @@ export class Stack {
         if (frame.version !== 6) return DROP_PROTOCOL;
         const type = frame.l4Len > 0 ? port.head.getUint8(frame.l4Off) : 0;
         if (type >= NDP_ROUTER_SOLICITATION && type <= NDP_NEIGHBOR_ADVERTISEMENT) {
+          // RFC 6980 §5: neighbour discovery does not come in fragments.
+          if (this.#whole) return DROP_IPV6_FRAGMENT;
           return config.ndp ? this.#ndp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
         }
         break;
@@ -386,6 +457,7 @@ export class Stack {
     this.#tcp.onTimer();
     this.#udp.onTimer();
     this.#icmp.onTimer();
+    this.#fragments.onTimer();
   }
 
   /** Milliseconds (clock.nowMs scale) of the earliest timer, or Infinity. */
@@ -395,6 +467,7 @@ export class Stack {
       this.#tcp.nextDeadline(),
       this.#udp.nextDeadline(),
       this.#icmp.nextDeadline(),
+      this.#fragments.nextDeadline(),
     );
   }
 
@@ -476,6 +549,7 @@ export class Stack {
     this.#tcp.reset();
     this.#udp.reset();
     this.#icmp.reset();
+    this.#fragments.reset();
     resetLinkState(this.#ctx.link, this.#ctx.config);
     if (this.#withdrawn.empty) return;
     this.#withdrawn.clear();

@@ -6,7 +6,8 @@
  * destination, so that only that peer's datagrams come back and the kernel reports errors to it; it is bound to the
  * guest's source port if the host lets us (NTP, IKE, STUN and games care), else to a port of the kernel's choice. A
  * flow that a peer starts at a forwarded port is served by the listener's own socket: answers leave from the address
- * and port that the peer used, with no descriptor a peer, and no datagram is lost between two sockets.
+ * and port that the peer used, with no descriptor a peer, and no datagram is lost between two sockets. A flow to a
+ * multicast group or to all has a socket without a peer: whoever answers is let in as long as the flow lives.
  *
  * Flows end by time only (there is no close in UDP), with the limits of Linux's connection tracking; when the table or
  * the descriptors are used up, the flow least recently used makes room.
@@ -14,10 +15,9 @@
  * Nothing is queued here: from the guest, datagrams are sent within the turn; to the guest, they wait in the socket
  * until there are receive buffers (udp/inbound.ts).
  */
-import { addrSlotWrite, addressWords, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
-import type { ForwardListener, Ip4Config, Ip6Config } from './config';
+import { familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
+import type { ForwardListener } from './config';
 import {
-  ADDR_SLOT_UDP,
   KEY_KIND_SHIFT,
   KEY_UDP,
   KEY_UDP_LISTENER,
@@ -28,28 +28,16 @@ import {
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS } from './flow-table';
 import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
-import { AF_INET, EPOLLERR, EPOLLET, EPOLLIN, GSO_UDP_L4, SOCK_UDP } from './ports';
+import { EPOLLERR, EPOLLET, EPOLLIN, GSO_UDP_L4, SOCK_UDP } from './ports';
 import { RowSpan } from './row-span';
-import {
-  EACCES,
-  EADDRINUSE,
-  EHOSTUNREACH,
-  EMFILE,
-  ENETUNREACH,
-  ENFILE,
-  IP_RECVERR,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPV6_RECVERR,
-  SO_BROADCAST,
-  SO_REUSEADDR,
-  SOL_SOCKET,
-} from './socket-options';
+import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './socket-options';
 import { UdpErrors } from './udp/errors';
-import { FLOW_FRESH, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './udp/flows';
+import { FLOW_FRESH, FLOW_GROUP, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './udp/flows';
 import { UdpInbound } from './udp/inbound';
 import { openUdpListeners, type UdpListener } from './udp/listeners';
 import { UdpOutbound } from './udp/outbound';
+import { UdpRoute } from './udp/route';
+import { UdpSockets } from './udp/sockets';
 import { checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from './wire/checksum';
 import {
   ICMP_CODE_HOST,
@@ -72,9 +60,6 @@ const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
 
-/** Slot of addresses to bind and connect to. */
-const SLOT_ADDR = ADDR_SLOT_UDP;
-
 export class UdpHandler implements FlowHandler {
   private readonly ctx: StackContext;
   private readonly nat: NatTables;
@@ -84,13 +69,9 @@ export class UdpHandler implements FlowHandler {
   private readonly errors: UdpErrors;
   private readonly inbound: UdpInbound;
   private readonly outbound: UdpOutbound;
+  private readonly sockets: UdpSockets;
   private readonly span: RowSpan;
   private readonly target: NatResult;
-  /** Addresses to bind outgoing sockets to, four words each; unspecified: the kernel's choice. */
-  private readonly outbound4: Int32Array;
-  private readonly outbound6: Int32Array;
-  /** Broadcast address of the guest's IPv4 network; 0: none. */
-  private broadcast4: number;
 
   /** `listeners` of other protocols are ignored. Their descriptors are never closed here. */
   constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
@@ -107,20 +88,18 @@ export class UdpHandler implements FlowHandler {
     );
     this.listeners = [];
     this.errors = new UdpErrors(ctx, this.nat, this.flows);
-    this.inbound = new UdpInbound(ctx, this.nat, this.flows, this.listeners, this.errors, this);
+    const route = new UdpRoute(ctx, this.nat, this.flows, this.listeners, this);
+    this.inbound = new UdpInbound(ctx, this.flows, this.listeners, this.errors, this, route);
     this.outbound = new UdpOutbound(ctx, this.flows, this.listeners, this.errors);
+    this.sockets = new UdpSockets(ctx);
     this.span = new RowSpan();
     this.target = new NatResult();
-    this.outbound4 = makeOutboundWords(config.ip4);
-    this.outbound6 = makeOutboundWords(config.ip6);
-    this.broadcast4 = config.ip4 === null ? 0 : makeBroadcast(config.ip4);
   }
 
   // ---- FlowHandler ----------------------------------------------------------------------------------------------
 
   reconfigure(): void {
-    const { ip4 } = this.ctx.config;
-    this.broadcast4 = ip4 === null ? 0 : makeBroadcast(ip4);
+    this.sockets.reconfigure();
   }
 
   start(): void {
@@ -154,7 +133,7 @@ export class UdpHandler implements FlowHandler {
     }
     this.flows.touchFromGuest(slot);
     this.span.narrow(rows, this.span.first, this.span.count, UDP_HEADER_LEN, payload);
-    this.outbound.add(slot, this.span.first, this.span.count, segment, frame.ttl, frame.tos);
+    this.outbound.add(slot, this.span.first, this.span.count, payload, segment, frame.ttl, frame.tos, frame.df);
     return frame.row + frame.rowCount;
   }
 
@@ -175,8 +154,7 @@ export class UdpHandler implements FlowHandler {
   }
 
   onGuestReady(): void {
-    this.inbound.stalled = false;
-    this.inbound.resume();
+    this.inbound.onGuestReady();
   }
 
   onTimer(): void {
@@ -185,11 +163,11 @@ export class UdpHandler implements FlowHandler {
       this.close(slot);
     }
     // A turn ends here: what used up its share of the turn goes on, in turn with the others.
-    if (this.inbound.busy) this.inbound.resume();
+    this.inbound.onTimer();
   }
 
   nextDeadline(): number {
-    return this.flows.timers.nextDeadline();
+    return Math.min(this.flows.timers.nextDeadline(), this.inbound.deadline);
   }
 
   get busy(): boolean {
@@ -199,7 +177,7 @@ export class UdpHandler implements FlowHandler {
   reset(): void {
     this.outbound.reset();
     for (let slot = this.flows.order.first(); slot >= 0; slot = this.flows.order.first()) this.close(slot);
-    this.inbound.stalled = false;
+    this.inbound.reset();
   }
 
   // ---- flows ----------------------------------------------------------------------------------------------------
@@ -208,7 +186,7 @@ export class UdpHandler implements FlowHandler {
   openAtListener(listener: number): number {
     if (this.flows.table.count === this.flows.table.capacity) this.evict();
     const slot = this.flows.open(-1, listener);
-    if (slot >= 0) this.countOpened();
+    if (slot >= 0) this.countOpened(slot);
     return slot;
   }
 
@@ -222,7 +200,8 @@ export class UdpHandler implements FlowHandler {
     this.ctx.counters[C_FLOWS_UDP] = this.flows.table.count;
   }
 
-  private countOpened(): void {
+  private countOpened(slot: number): void {
+    this.inbound.opened(slot);
     this.ctx.counters[C_FLOWS_OPENED_UDP]++;
     this.ctx.counters[C_FLOWS_UDP] = this.flows.table.count;
   }
@@ -276,8 +255,7 @@ export class UdpHandler implements FlowHandler {
     let fd = ctx.io.socket(family, SOCK_UDP);
     if ((fd === -EMFILE || fd === -ENFILE) && this.evict()) fd = ctx.io.socket(family, SOCK_UDP);
     if (fd < 0) return fd === -EMFILE || fd === -ENFILE ? -DROP_NO_DESCRIPTORS : -DROP_HOST_SOCKET_ERROR;
-    const bound = this.bindSource(fd, family, srcPort);
-    const error = bound < 0 ? bound : this.connect(fd, family, dstPort);
+    const error = this.sockets.prepare(fd, family, target, srcPort, dstPort);
     if (error < 0) {
       ctx.io.close(fd);
       this.reportUnreachable(frame, srcPort, dstPort, error);
@@ -290,12 +268,12 @@ export class UdpHandler implements FlowHandler {
       ctx.io.close(fd);
       return -DROP_FLOW_TABLE_FULL;
     }
-    this.countOpened();
+    this.countOpened(slot);
     const p = 4 * slot;
     for (let i = 0; i < 4; i++) flows.peer[p + i] = target.dst[i];
     flows.peerPort[slot] = dstPort;
     flows.peerScope[slot] = target.scope;
-    flows.flags[slot] |= FLOW_FRESH | (bound > 0 ? FLOW_PORT_KEPT : 0);
+    flows.flags[slot] |= (this.sockets.group ? FLOW_GROUP : FLOW_FRESH) | (this.sockets.portKept ? FLOW_PORT_KEPT : 0);
     if (isMulticast(target.dst[0], target.dst[1], target.dst[2], target.dst[3])) flows.flags[slot] |= FLOW_MULTICAST;
     const key = (KEY_UDP << KEY_KIND_SHIFT) | slot;
     if (ctx.io.watch(fd, EPOLLIN | EPOLLET, key, flows.table.generation[slot]) < 0) {
@@ -305,66 +283,13 @@ export class UdpHandler implements FlowHandler {
     return slot;
   }
 
-  /**
-   * Binds a new socket toward `target` to the guest's source port and the interface and address configured for
-   * outgoing traffic. Returns 1, 0 if the port is the kernel's choice, or -errno.
-   */
-  private bindSource(fd: number, family: number, srcPort: number): number {
-    const { io, config } = this.ctx;
-    const v4 = family === AF_INET;
-    const from = v4 ? this.outbound4 : this.outbound6;
-    const { local } = this.target;
-    let w0 = 0;
-    let w1 = 0;
-    let w2 = 0;
-    let w3 = 0;
-    if (!local) {
-      w0 = from[0];
-      w1 = from[1];
-      w2 = from[2];
-      w3 = from[3];
-      const ifname = v4 ? config.ip4?.outboundIf : config.ip6?.outboundIf;
-      if (typeof ifname === 'string') {
-        const r = io.bindToDevice(fd, ifname);
-        if (r < 0) return r;
-      }
-    } else if (v4) {
-      w2 = 0xffff;
-    }
-    // One port of the guest talks to many: each flow's socket is bound to the same port.
-    io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    addrSlotWrite(io.addrs, SLOT_ADDR, family, srcPort, 0, w0, w1, w2, w3);
-    const r = io.bind(fd, SLOT_ADDR);
-    if (r >= 0) return 1;
-    // Privileged, or taken by a service of the host: any port is better than no datagram.
-    if (r !== -EACCES && r !== -EADDRINUSE) return r;
-    if (isUnspecified(w0, w1, w2, w3)) return 0;
-    addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, 0, w0, w1, w2, w3);
-    const again = io.bind(fd, SLOT_ADDR);
-    return again < 0 ? again : 0;
-  }
-
-  /** Connects to `target`. Returns 0 or -errno. */
-  private connect(fd: number, family: number, port: number): number {
-    const { io } = this.ctx;
-    const { dst, scope } = this.target;
-    if (family === AF_INET) io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
-    else io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
-    addrSlotWrite(io.addrs, SLOT_ADDR, family, port, scope, dst[0], dst[1], dst[2], dst[3]);
-    const r = io.connect(fd, SLOT_ADDR);
-    if (r !== -EACCES || family !== AF_INET) return r;
-    // A broadcast address; the kernel knows those of its own networks.
-    io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
-    return io.connect(fd, SLOT_ADDR);
-  }
-
   /** The guest's own error, where the host has no route (RFC 1812 §5.2.7.1; RFC 4443 §3.1). */
   private reportUnreachable(frame: FrameInfo, srcPort: number, dstPort: number, error: number): void {
     if (error !== -ENETUNREACH && error !== -EHOSTUNREACH) return;
     const a = frame.addr;
     const v4 = frame.version === 4;
     if (isMulticast(a[4], a[5], a[6], a[7])) return;
-    if (v4 && (a[7] === IPV4_BROADCAST || a[7] === this.broadcast4)) return;
+    if (v4 && (a[7] === IPV4_BROADCAST || a[7] === this.sockets.broadcast4)) return;
     if (!natOurAddress(this.nat, v4, this.target)) return;
     this.fillProbe(frame, srcPort, dstPort);
     const net = error === -ENETUNREACH;
@@ -374,18 +299,4 @@ export class UdpHandler implements FlowHandler {
     else
       this.errors.unreachable(ICMPV6_DEST_UNREACHABLE, net ? ICMPV6_CODE_NO_ROUTE : ICMPV6_CODE_ADDRESS, src, probe, 0);
   }
-}
-
-function makeOutboundWords(family: Ip4Config | Ip6Config | null): Int32Array {
-  const words = new Int32Array(4);
-  if (family !== null && family.outboundAddr !== null) addressWords(family.outboundAddr, words, 0);
-  else if (family !== null && 'prefixLen' in family) words[2] = 0xffff;
-  return words;
-}
-
-function makeBroadcast(ip4: Ip4Config): number {
-  if (ip4.prefixLen < 1 || ip4.prefixLen > 30) return 0;
-  const words = new Int32Array(4);
-  addressWords(ip4.guestAddr, words, 0);
-  return words[3] | (0xffffffff >>> ip4.prefixLen) | 0;
 }

@@ -82,14 +82,3 @@ export function disposition(code: ProtocolErrorCode): 'refuse' | 'close' {
       return 'close';
   }
 }
-
-/** The socket itself could not be had (listening, descriptor given). */
-export class ServerError extends Error {
-  readonly code: 'VU_ERR_LISTEN' | 'VU_ERR_SOCKET';
-
-  constructor(code: 'VU_ERR_LISTEN' | 'VU_ERR_SOCKET', message: string) {
-    super(message);
-    this.name = 'ServerError';
-    this.code = code;
-  }
-}

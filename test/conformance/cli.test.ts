@@ -2,13 +2,12 @@
  * The program as callers see it: exit statuses, which stream says what, the socket file's life. Needs a build (dist/
  * and the addon), which `npm test` makes first.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-
-const BIN = join(__dirname, '..', '..', 'bin', 'tubetti.js');
+import { BIN, connected, launchProgram, type Result, type Running, runOnce, SAME_USER } from '../support/program';
 
 // Each test starts the program once or more, on machines that do other things too.
 jest.setTimeout(30_000);
@@ -25,62 +24,16 @@ afterEach(() => {
   rmSync(dir, { recursive: true });
 });
 
-function once(...argv: string[]): { status: number | null; stdout: string; stderr: string } {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [BIN, ...argv], { encoding: 'utf8', timeout: 20_000 });
-  return { status, stdout, stderr };
-}
-
-interface Running {
-  readonly child: ChildProcess;
-  readonly stderr: () => string;
-  /** Settles when `pattern` was said; rejects if the program ends before. */
-  readonly says: (pattern: RegExp) => Promise<RegExpExecArray>;
-  readonly exit: Promise<{ status: number | null; signal: string | null }>;
-}
+const once = (...argv: string[]): Result => runOnce([...SAME_USER, ...argv]);
 
 function launch(...argv: string[]): Running {
-  const child = spawn(process.execPath, [BIN, ...argv], { stdio: ['ignore', 'inherit', 'pipe'] });
-  children.push(child);
-  let text = '';
-  const waiting = new Set<() => void>();
-  const exit = new Promise<{ status: number | null; signal: string | null }>((resolve) => {
-    child.on('close', (status, signal) => {
-      resolve({ status, signal });
-    });
-  });
-  child.stderr?.setEncoding('utf8');
-  child.stderr?.on('data', (chunk: string) => {
-    text += chunk;
-    for (const check of waiting) check();
-  });
-  const says = (pattern: RegExp): Promise<RegExpExecArray> =>
-    new Promise((resolve, reject) => {
-      const check = (): void => {
-        const match = pattern.exec(text);
-        if (match === null) return;
-        waiting.delete(check);
-        resolve(match);
-      };
-      waiting.add(check);
-      check();
-      void exit.then(({ status }) => {
-        reject(new Error(`ended with ${String(status)} before it said ${String(pattern)}:\n${text}`));
-      });
-    });
-  return { child, stderr: () => text, says, exit };
+  const running = launchProgram([process.execPath, BIN, ...SAME_USER, ...argv]);
+  children.push(running.child);
+  return running;
 }
 
 /** What is said last at the start. */
 const STARTED = /<interface type='vhostuser'>/;
-
-function connected(path: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(path, () => {
-      resolve(socket);
-    });
-    socket.on('error', reject);
-  });
-}
 
 describe('what needs no host', () => {
   test('-h: usage on stdout, 0', () => {
@@ -152,7 +105,7 @@ describe('errors: one line on stderr, 1', () => {
 });
 
 describe('a service', () => {
-  test.each(['SIGTERM', 'SIGINT', 'SIGQUIT'] as const)(
+  test.each(['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'] as const)(
     '%s is a clean end: 0, and the socket file is gone',
     async (signal) => {
       const path = join(dir, 's');

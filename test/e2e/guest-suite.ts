@@ -14,8 +14,9 @@ export function describeGuest(
   kind: GuestKind,
   boot: (bench: Bench) => Promise<Guest>,
   more: (it: (title: string, body: () => Promise<void>) => void, stage: () => Stage) => void = () => {},
+  { title = `a ${kind} guest`, serviceArgs = [] as readonly string[] } = {},
 ): void {
-  describeWith(`a ${kind} guest`, whyNotGuest(kind), () => {
+  describeWith(title, whyNotGuest(kind), () => {
     let bench: Bench | undefined;
     let guest: Guest | undefined;
     const stage = (): Stage => {
@@ -28,7 +29,7 @@ export function describeGuest(
     );
 
     beforeAll(async () => {
-      bench = await setUpBench(SERVICE_ARGS);
+      bench = await setUpBench([...SERVICE_ARGS, ...serviceArgs]);
       guest = await boot(bench);
     });
 

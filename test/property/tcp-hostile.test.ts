@@ -10,6 +10,7 @@ import {
   ST_SYN_RCVD,
   ST_SYN_SENT,
   ST_TIME_WAIT,
+  TIMERS,
 } from '../../src/stack/tcp/flow';
 import { C_FLOWS_TCP } from '../../src/stack/counters';
 import type { FakeSocket } from '../support/stack/fake-host-io';
@@ -24,6 +25,7 @@ function must(ok: boolean, what: string): void {
 
 function check(rig: TcpRig): void {
   const t = rig.tcp.engine;
+  const waits = (f: number): boolean => t.ready.has(f) || t.light.has(f);
   let open = 0;
   let descriptors = rig.listeners.length;
   let used = 0;
@@ -37,14 +39,14 @@ function check(rig: TcpRig): void {
     if (state !== ST_TIME_WAIT) open++;
     if (t.fd[f] >= 0) descriptors++;
     must(t.fd[f] >= 0 === [ST_CONNECTING, ST_SYN_SENT, ST_SYN_RCVD, ST_OPEN].includes(state), 'descriptor by state');
-    must(state !== ST_RESET || t.ready.has(f), 'an RST that nobody will send');
+    must(state !== ST_RESET || waits(f), 'an RST that nobody will send');
     if (state !== ST_OPEN) continue;
     must(((t.sndNxt[f] - t.sndUna[f]) | 0) >= 0, 'order of sequence numbers');
     must(((t.sndMax[f] - t.sndNxt[f]) | 0) >= 0, 'order of sequence numbers');
     must(((t.sndUna[f] - t.sockSeq[f]) | 0) >= 0, 'order of sequence numbers');
     must(((t.rcvAdv[f] - t.rcvNxt[f]) | 0) >= 0, 'order of sequence numbers');
     // Whatever is outstanding has a timer that will see to it, or waits for a receive buffer.
-    if (t.sndMax[f] !== t.sndUna[f]) must(t.timers.isSet(3 * f) || t.ready.has(f), 'outstanding without a timer');
+    if (t.sndMax[f] !== t.sndUna[f]) must(t.timers.isSet(TIMERS * f) || waits(f), 'outstanding without a timer');
   }
   must(t.table.count === used, 'slots in use');
   must(rig.counter(C_FLOWS_TCP) === open, 'gauge of flows');

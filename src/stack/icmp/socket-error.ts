@@ -4,10 +4,12 @@ import type { StackContext } from '../context';
 import { natSourceToGuest } from '../nat';
 import type { NatResult, NatTables } from '../nat';
 import type { HostIo } from '../ports';
-import { SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
+import { SOCKERR_ERRNO, SOCKERR_INFO, SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
+import { EMSGSIZE } from '../socket-options';
 import { icmpErrorKnown } from './icmp-error';
 
 // struct sock_extended_err, ee_origin (<linux/errqueue.h>).
+const ORIGIN_LOCAL = 1;
 const ORIGIN_ICMP = 2;
 const ORIGIN_ICMP6 = 3;
 
@@ -21,6 +23,12 @@ export const QUOTED_TTL = 64;
 export function errorIsForGuest(io: HostIo, v4: boolean): boolean {
   const error = io.sockErrOut;
   return error[SOCKERR_ORIGIN] === (v4 ? ORIGIN_ICMP : ORIGIN_ICMP6) && icmpErrorKnown(v4, error[SOCKERR_TYPE]);
+}
+
+/** True if the host itself refused what was sent as too long for its interface: SOCKERR_INFO is the MTU. */
+export function errorIsTooLong(io: HostIo): boolean {
+  const error = io.sockErrOut;
+  return error[SOCKERR_ORIGIN] === ORIGIN_LOCAL && error[SOCKERR_ERRNO] === EMSGSIZE && error[SOCKERR_INFO] > 0;
 }
 
 /**

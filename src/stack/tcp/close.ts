@@ -1,7 +1,7 @@
 /** The ends of a flow: finished, reset from either side, given up, forgotten. */
 import { C_FLOWS_TCP } from '../counters';
 import {
-  F_ACK_DUE,
+  F_ACK_OWED,
   F_ACTIVE_CLOSE,
   F_FIN_ACKED,
   F_GUEST_FIN,
@@ -36,6 +36,7 @@ export function release(t: TcpEngine, flow: number): void {
   t.fd[flow] = -1;
   for (let kind = 0; kind < TIMERS; kind++) cancelTimer(t, flow, kind);
   t.ready.remove(flow);
+  t.light.remove(flow);
   t.touched.remove(flow);
   t.lingering.remove(flow);
   t.table.remove(flow);
@@ -76,8 +77,9 @@ export function resetBoth(t: TcpEngine, flow: number): void {
   t.state[flow] = ST_RESET;
   // What the flow was decides the RST's form; the column is free now.
   t.backoff[flow] = before;
-  t.flags[flow] &= ~(F_ACK_DUE | F_SYN_DUE);
-  t.ready.push(flow);
+  t.flags[flow] &= ~(F_ACK_OWED | F_SYN_DUE);
+  t.ready.remove(flow);
+  t.light.push(flow);
 }
 
 /** Ends the flow if both directions are done (RFC 9293 §3.6). Returns true if it is no longer OPEN. */

@@ -6,7 +6,7 @@ import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
 import { KEY_WORDS } from '../flow-table';
 import { natToGuest, natToHost } from '../nat';
 import { AF_INET6, EPOLLET, EPOLLIN, SOCK_TCP } from '../ports';
-import { EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, SOL_SOCKET, SO_OOBINLINE, SO_PEEK_OFF } from '../socket-options';
+import { EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, SOL_SOCKET, SO_OOBINLINE } from '../socket-options';
 import { halfSipHash } from '../siphash';
 import { IPV4_BROADCAST } from '../wire/ipv4';
 import { tcpOptionMss, tcpOptionWindowScale } from '../wire/tcp';
@@ -100,6 +100,8 @@ function open(t: TcpEngine, flow: number, state: number, fd: number, v6: boolean
   t.retries[flow] = 0;
   t.backoff[flow] = 0;
   t.windowPolls[flow] = 0;
+  t.room[flow] = 0;
+  t.ackScore[flow] = 0;
   t.srtt8[flow] = -1;
   t.rttvar4[flow] = 0;
   t.rto[flow] = RTO_INITIAL_MS;
@@ -111,19 +113,22 @@ function open(t: TcpEngine, flow: number, state: number, fd: number, v6: boolean
   t.ctx.counters[C_FLOWS_OPENED_TCP]++;
 }
 
-/** Options every socket gets. TCP_NODELAY is set by the addon. */
-function prepareSocket(t: TcpEngine, fd: number): boolean {
-  // Urgent data is passed on in line, as the guest's is (RFC 6093 §3.1).
+/**
+ * What every socket gets, and listeners for those they accept: urgent data is passed on in line, as the guest's is (RFC
+ * 6093 §3.1). TCP_NODELAY is set by the addon, SO_PEEK_OFF when it is first needed (output.ts).
+ */
+function prepareSocket(t: TcpEngine, fd: number): void {
   t.io.setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, 1);
-  return !t.ctx.config.tcpPeekOff || t.io.setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, 0) >= 0;
 }
 
 /** Learns initial sequence number, segment size and window scale from the guest's SYN or SYN-ACK at `off` of `head`. */
 export function learnSyn(t: TcpEngine, flow: number, head: DataView, off: number, seq: number, window: number): void {
   const v6 = (t.flags[flow] & F_V6) !== 0;
   t.irs[flow] = seq;
+  // A SYN of ours has told a window already, only not from where.
+  const told = (t.rcvAdv[flow] - t.rcvNxt[flow]) | 0;
   t.rcvNxt[flow] = (seq + 1) | 0;
-  t.rcvAdv[flow] = (seq + 1) | 0;
+  t.rcvAdv[flow] = (seq + 1 + told) | 0;
   let mss = tcpOptionMss(head, off);
   if (mss < 0) mss = v6 ? DEFAULT_MSS6 : DEFAULT_MSS4;
   t.mss[flow] = Math.min(Math.max(mss, MIN_MSS), v6 ? t.mss6 : t.mss4);
@@ -185,7 +190,7 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
 function startConnect(t: TcpEngine, fd: number, family: number, port: number): boolean {
   const io = t.io;
   const to = t.natResult;
-  if (!prepareSocket(t, fd)) return false;
+  prepareSocket(t, fd);
   const ip = family === AF_INET6 ? t.ctx.config.ip6 : t.ctx.config.ip4;
   if (!to.local && ip !== null) {
     if (ip.outboundIf !== null && io.bindToDevice(fd, ip.outboundIf) < 0) {
@@ -237,6 +242,7 @@ export function watchListeners(t: TcpEngine): void {
   for (let i = 0; i < t.listeners.length; i++) {
     const listener = t.listeners[i];
     if (listener !== null) {
+      prepareSocket(t, listener.config.fd);
       t.io.watch(listener.config.fd, EPOLLIN | EPOLLET, (KEY_TCP_LISTENER << KEY_KIND_SHIFT) | i, 0);
     }
   }
@@ -299,7 +305,7 @@ function accepted(t: TcpEngine, listener: Listener, fd: number): void {
   const port = addrSlotPort(io.addrs, ADDR_SLOT_TCP);
   // The local address matters for multicast only, which TCP has not.
   const code = natToGuest(t.nat, t.ctx.link, p0, p1, p2, p3, 0, 0, 0, 0, listener.target, nat);
-  if (code !== 0 || port === 0 || !prepareSocket(t, fd)) {
+  if (code !== 0 || port === 0) {
     if (code !== 0) countDrop(t, code);
     io.abort(fd);
     return;

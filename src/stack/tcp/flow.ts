@@ -17,8 +17,13 @@
  *
  * ### Acknowledgement policy
  * Everything the socket accepted is acknowledged, once per flow and batch. The guest thereby learns that the host's
- * kernel, not the peer, has its bytes: the same promise a local socket makes. (RFC 9293 §3.8.6.3 allows a delay of up
- * to 0.5 s; a batch is far shorter.)
+ * kernel, not the peer, has its bytes: the same promise a local socket makes.
+ *
+ * One small segment alone, or a FIN alone, is as a rule a request that is answered at once: its acknowledgement waits up
+ * to ACK_DELAY_MS for the answer to carry it (F_ACK_LATER), which saves a frame and an interrupt of the guest. A second
+ * segment is acknowledged at once (RFC 9293 §3.8.6.3), so that nothing is ever outstanding that makes a guest send a
+ * tail loss probe (RFC 8985 §7.2, with one segment outstanding not before the time-out). If nobody answers in time, the
+ * flow's acknowledgements come at once again, until as many answers as ACK_QUICK were prompt (`ackScore`).
  *
  * ### States
  * | state | meaning | leaves by |
@@ -38,6 +43,15 @@
  * flow touched in a batch at its end, for a socket's flow at its event, for a timer's flow when it fires. If the guest
  * has no receive buffer, the flow goes to the end of the `ready` queue, and so does every later one (`starved`), until
  * new buffers are announced; then they are served in turn. A flow that used up its budget waits there too.
+ *
+ * ### Fairness
+ * A flow that sent much when it was served last is marked F_BULK. Its acknowledgements are still sent at once, but its
+ * data waits in `ready`, of which a turn of the loop serves one share (BULK_SHARE) and then looks at sockets and rings
+ * again. Other flows are served where their event is handled, so before all bulk of that turn, with a budget
+ * (LIGHT_SHARE) that makes them bulk if they use it up; if the guest has no receive buffer, they wait in `light`, which
+ * is served before `ready`. So a message of an interactive flow waits for one share at the most, whatever the number of
+ * bulk flows; and bulk flows cannot starve behind a crowd of light ones (`bulkFirst`). What light flows sent is published
+ * to the guest before the next large copy. From the guest, a turn takes a bounded number of bytes (stack.ts).
  *
  * ### Edge-triggered events
  * A socket is watched once, for everything, edge-triggered. F_READABLE remembers "there may be something to read" and
@@ -121,14 +135,23 @@ export const F_V6 = 1 << 20;
 export const F_SCALING = 1 << 21;
 /** A handshake segment was retransmitted (RFC 6298 §5.7). */
 export const F_SYN_RETRIED = 1 << 22;
+/** The last time the flow was served, it sent much to the guest: from now on its data waits for its turn. */
+export const F_BULK = 1 << 23;
+/** An acknowledgement is owed, but may wait for data to carry it, or for TIMER_ACK. */
+export const F_ACK_LATER = 1 << 24;
+export const F_ACK_OWED = F_ACK_DUE | F_ACK_LATER;
+/** SO_PEEK_OFF is set on the socket. */
+export const F_PEEK_OFF = 1 << 25;
 
 // ---- timers of a flow: id = flow * TIMERS + kind
-export const TIMERS = 3;
+export const TIMERS = 4;
 /** Handshake, retransmission, zero-window probe or TIME-WAIT, by state and F_PERSIST. */
 export const TIMER_MAIN = 0;
 export const TIMER_IDLE = 1;
 /** Looks again at a send buffer that is too full for a useful window. */
 export const TIMER_WINDOW = 2;
+/** An acknowledgement waits for data. */
+export const TIMER_ACK = 3;
 
 /** RFC 6298 §2: first RTO and lower bound. */
 export const RTO_INITIAL_MS = 1000;
@@ -143,6 +166,13 @@ export const TIME_WAIT_MS = 60_000;
 export const KEEPALIVE_MS = 30_000;
 /** A flow on which nothing happens for this long is reset. */
 export const INACTIVITY_MS = 7_200_000;
+
+/** Longest time that an acknowledgement waits for data, ms (and a tick of the timers). Linux as a receiver: 40. */
+export const ACK_DELAY_MS = 10;
+/** Largest payload whose acknowledgement may wait: no more than one segment on an Ethernet. */
+export const ACK_DELAY_BYTES = 1460;
+/** Prompt answers until acknowledgements may wait again, after one waited in vain. */
+export const ACK_QUICK = 16;
 
 /** Our window scale: 65535 << 8 is 16 MiB, four times Linux's largest default send buffer. */
 export const OUR_WINDOW_SCALE = 8;
@@ -181,8 +211,16 @@ export class TcpEngine {
   /** Not before this time (clock.nowMs) is accepting tried again, descriptors having run out; 0: no wait. */
   acceptAt: number;
 
-  /** Flows that wait for receive buffers or for their next turn. */
+  /** Bulk flows (F_BULK) that wait for receive buffers or for their next turn. */
   readonly ready: SlotQueue;
+  /** Other flows that wait for receive buffers: served before `ready`. */
+  readonly light: SlotQueue;
+  /** The light flows took all receive buffers the last time: a bulk flow is served before them now. */
+  bulkFirst: boolean;
+  /** Light flows have sent data in this turn that is not yet published to the guest. */
+  eager: boolean;
+  /** Bytes of payload the flow served last has sent. */
+  sentNow: number;
   /** Flows that this batch touched. */
   readonly touched: SlotQueue;
   /** Flows in TIME_WAIT, oldest first. */
@@ -196,6 +234,7 @@ export class TcpEngine {
   gatherRow: number;
   gatherEnd: number;
   gatherBytes: number;
+  gatherSegments: number;
 
   /** MSS we offer. */
   readonly mss4: number;
@@ -234,6 +273,10 @@ export class TcpEngine {
   readonly retries: Uint8Array;
   readonly backoff: Uint8Array;
   readonly windowPolls: Uint8Array;
+  /** Room in the send buffer when it was looked at last, bytes. */
+  readonly room: Int32Array;
+  /** Below zero: acknowledgements do not wait; see ACK_QUICK. */
+  readonly ackScore: Int8Array;
   /** RFC 6298, ms: SRTT × 8 (-1: none yet), RTTVAR × 4, RTO. */
   readonly srtt8: Int32Array;
   readonly rttvar4: Int32Array;
@@ -260,6 +303,10 @@ export class TcpEngine {
     this.acceptPending = false;
     this.acceptAt = 0;
     this.ready = new SlotQueue(n);
+    this.light = new SlotQueue(n);
+    this.bulkFirst = false;
+    this.eager = false;
+    this.sentNow = 0;
     this.touched = new SlotQueue(n);
     this.lingering = new SlotQueue(n);
     this.starved = false;
@@ -268,6 +315,7 @@ export class TcpEngine {
     this.gatherRow = 0;
     this.gatherEnd = 0;
     this.gatherBytes = 0;
+    this.gatherSegments = 0;
     const mtu = config.mtu === 0 ? DEFAULT_MTU : config.mtu;
     this.mss4 = Math.max(MIN_MSS, mtu - 40);
     this.mss6 = Math.max(MIN_MSS, mtu - 60);
@@ -300,6 +348,8 @@ export class TcpEngine {
     this.retries = new Uint8Array(n);
     this.backoff = new Uint8Array(n);
     this.windowPolls = new Uint8Array(n);
+    this.room = new Int32Array(n);
+    this.ackScore = new Int8Array(n);
     this.srtt8 = new Int32Array(n);
     this.rttvar4 = new Int32Array(n);
     this.rto = new Int32Array(n);

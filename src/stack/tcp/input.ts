@@ -32,8 +32,14 @@ import { processAck } from './ack';
 import { abortHost, finishIfDone, release } from './close';
 import { connectFromGuest, established, learnSyn } from './connect';
 import {
+  ACK_DELAY_BYTES,
+  ACK_DELAY_MS,
   F_ACK_DUE,
+  F_ACK_LATER,
+  F_ACK_OWED,
+  F_FIN_ACKED,
   F_GUEST_FIN,
+  F_HOST_EOF,
   F_HOST_ERROR,
   F_KEEPALIVE,
   F_OUT_ARMED,
@@ -45,6 +51,7 @@ import {
   ST_SYN_RCVD,
   ST_SYN_SENT,
   ST_TIME_WAIT,
+  TIMER_ACK,
   TIMER_MAIN,
   TIMER_WINDOW,
   TIME_WAIT_MS,
@@ -55,6 +62,7 @@ import {
 } from './flow';
 import type { TcpEngine } from './flow';
 import { answerReset, pseudoSum } from './send';
+import { publishLight } from './service';
 
 const DROP_TCP_MALFORMED = dropCode('tcp_malformed');
 const DROP_TCP_CHECKSUM = dropCode('tcp_checksum');
@@ -67,6 +75,8 @@ const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 
 /** Look again at a socket that refused data for another reason than a full buffer, ms. */
 const REFUSED_POLL_MS = 50;
+/** Before a send of this many bytes the guest gets what light flows have sent to it. */
+const LARGE_SEND = 64 * 1024;
 /** Duplicate acknowledgements that make a sender retransmit at once (RFC 5681 §3.2). */
 const DUP_ACKS = 3;
 
@@ -376,16 +386,20 @@ function text(t: TcpEngine, flow: number, frame: FrameInfo, ahead: number, windo
     t.flags[flow] |= F_ACK_DUE;
     return;
   }
-  t.flags[flow] |= F_ACK_DUE;
   const overlap = -ahead;
   let take = payloadLen - overlap;
+  // What comes again, or in vain, was not acknowledged in time.
+  if (overlap > 0 || take > window) t.flags[flow] |= F_ACK_DUE;
   if (take > 0 && window === 0) return;
   let fin = (flags & TCP_FIN) !== 0;
   if (take > window) {
     take = window;
     fin = false;
   }
-  if (take > 0 && !gather(t, flow, frame, overlap, take)) return;
+  if (take > 0 && !gather(t, flow, frame, overlap, take)) {
+    t.flags[flow] |= F_ACK_DUE;
+    return;
+  }
   if (fin) finFromGuest(t, flow);
 }
 
@@ -410,9 +424,11 @@ function gather(t: TcpEngine, flow: number, frame: FrameInfo, skip: number, take
     t.gatherFlow = flow;
     t.gatherRow = base;
     t.gatherBytes = 0;
+    t.gatherSegments = 0;
   }
   t.gatherEnd = base + n;
   t.gatherBytes += take;
+  t.gatherSegments++;
   return true;
 }
 
@@ -423,13 +439,17 @@ export function flushGathered(t: TcpEngine): void {
   const bytes = t.gatherBytes;
   const count = t.gatherEnd - t.gatherRow;
   t.gatherFlow = -1;
+  if (bytes >= LARGE_SEND) publishLight(t);
   let n = -EINTR;
   while (n === -EINTR) n = t.io.send(t.fd[flow], t.gatherRow, count, 0);
   t.activeAt[flow] = t.clock.nowMs;
   if (n > 0) t.rcvNxt[flow] = (t.rcvNxt[flow] + n) | 0;
-  t.flags[flow] |= F_ACK_DUE;
   touch(t, flow);
-  if (n === bytes) return;
+  if (n === bytes) {
+    oweAck(t, flow, t.gatherSegments === 1 && bytes <= ACK_DELAY_BYTES);
+    return;
+  }
+  t.flags[flow] |= F_ACK_DUE;
   countDrop(t, DROP_TCP_SOCKET_FULL);
   t.flags[flow] |= F_REFUSED;
   if (n >= 0 || n === -EAGAIN) {
@@ -447,16 +467,30 @@ export function flushGathered(t: TcpEngine): void {
   }
 }
 
+/** Owes the guest an acknowledgement: at once, unless it `mayWait` and nothing else is to be acknowledged. */
+function oweAck(t: TcpEngine, flow: number, mayWait: boolean): void {
+  if (!mayWait || (t.flags[flow] & F_ACK_OWED) !== 0 || t.ackScore[flow] < 0) {
+    t.flags[flow] |= F_ACK_DUE;
+    return;
+  }
+  t.flags[flow] |= F_ACK_LATER;
+  setTimer(t, flow, TIMER_ACK, ACK_DELAY_MS);
+}
+
 /** The guest's FIN, if all before it was taken. */
 function finFromGuest(t: TcpEngine, flow: number): void {
   const at = expected(t, flow);
   if (t.gatherFlow === flow) flushGathered(t);
   if (t.state[flow] !== ST_OPEN || t.rcvNxt[flow] !== at) return;
-  if (t.io.shutdown(t.fd[flow], 1) < 0) {
+  // If that was all, the socket is closed in a moment (finishIfDone), which says the same to the peer.
+  const last = (t.flags[flow] & (F_HOST_EOF | F_FIN_ACKED)) === (F_HOST_EOF | F_FIN_ACKED);
+  if (!last && t.io.shutdown(t.fd[flow], 1) < 0) {
     t.flags[flow] |= F_HOST_ERROR;
     return;
   }
   t.rcvNxt[flow] = (at + 1) | 0;
   if (((t.rcvAdv[flow] - t.rcvNxt[flow]) | 0) < 0) t.rcvAdv[flow] = t.rcvNxt[flow];
-  t.flags[flow] |= F_GUEST_FIN | F_ACK_DUE;
+  t.flags[flow] |= F_GUEST_FIN;
+  // The peer's FIN is likely to follow, and carries it.
+  oweAck(t, flow, (t.flags[flow] & F_HOST_EOF) === 0);
 }

@@ -8,11 +8,13 @@ import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, MSG_PEEK } from '../
 import { EAGAIN, EINTR, SOL_SOCKET, SO_PEEK_OFF } from '../socket-options';
 import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp';
 import {
-  F_ACK_DUE,
+  ACK_DELAY_MS,
+  F_ACK_OWED,
   F_FIN_ACKED,
   F_HOST_EOF,
   F_HOST_ERROR,
   F_LOSS,
+  F_PEEK_OFF,
   F_PERSIST,
   F_RDHUP,
   F_READABLE,
@@ -39,8 +41,10 @@ export const OUT_STARVED = 1;
 /** The flow had its share of this turn. */
 export const OUT_BUDGET = 2;
 
-/** Bytes a flow may send in one turn before others have theirs. */
-const BUDGET = 512 * 1024;
+/** Bytes a bulk flow may send before others have their turn. */
+export const BULK_SHARE = 256 * 1024;
+/** Bytes a flow may send where its event is handled, before all bulk: one segment of the largest kind. */
+export const LIGHT_SHARE = 64 * 1024;
 /** Segments filled by one system call. */
 const MAX_FRAMES = 128;
 /** A frame small enough for what a guest with few buffers left may have. */
@@ -52,10 +56,10 @@ let reservedBytes = 0;
 let reservedRows = 0;
 let ranOut = false;
 
-/** Sends what can be sent, up to a budget. Returns OUT_*. */
-export function output(t: TcpEngine, flow: number): number {
-  let budget = BUDGET;
-  if ((t.flags[flow] & F_ACK_DUE) !== 0 && mayRead(t, flow)) refreshWindow(t, flow);
+/** Sends up to `budget` bytes of what can be sent, and counts them in `sentNow`. Returns OUT_*. */
+export function output(t: TcpEngine, flow: number, budget: number): number {
+  t.sentNow = 0;
+  if ((t.flags[flow] & F_ACK_OWED) !== 0 && mayRead(t, flow)) refreshWindow(t, flow);
   for (;;) {
     const flags = t.flags[flow];
     if ((flags & F_HOST_EOF) !== 0 && t.sndNxt[flow] === t.finSeq[flow]) return outputFin(t, flow);
@@ -65,7 +69,8 @@ export function output(t: TcpEngine, flow: number): number {
       persist(t, flow);
       return OUT_IDLE;
     }
-    if (budget <= 0) return OUT_BUDGET;
+    // Less than a segment of it left would make a runt.
+    if (budget <= 0 || (t.sentNow > 0 && budget < room && budget < segmentSize(t, flow))) return OUT_BUDGET;
     const want = Math.min(room, budget, t.hint[flow]);
     const sent = outputSegments(t, flow, want, room);
     if (sent < 0) {
@@ -124,7 +129,7 @@ function outputFin(t: TcpEngine, flow: number): number {
     persist(t, flow);
     return OUT_IDLE;
   }
-  if ((t.flags[flow] & F_ACK_DUE) !== 0) refreshWindow(t, flow);
+  if ((t.flags[flow] & F_ACK_OWED) !== 0) refreshWindow(t, flow);
   if (!sendFin(t, flow, seq)) return OUT_STARVED;
   advanceTo(t, flow, (seq + 1) | 0);
   return OUT_IDLE;
@@ -145,7 +150,10 @@ function advanceTo(t: TcpEngine, flow: number, next: number): void {
   if (!timerIsSet(t, flow, TIMER_MAIN)) setTimer(t, flow, TIMER_MAIN, backedOffRto(t, flow));
 }
 
-/** Largest payload of one frame to the guest. */
+/**
+ * Largest payload of one frame to the guest: a segment, or with segmentation offload as many whole ones as the frame
+ * holds, but no more than half of the largest window the guest had: it acknowledges one half while the other comes.
+ */
 function frameLimit(t: TcpEngine, flow: number): number {
   const port = t.port;
   const v6 = (t.flags[flow] & F_V6) !== 0;
@@ -154,7 +162,8 @@ function frameLimit(t: TcpEngine, flow: number): number {
   const mss = segmentSize(t, flow);
   if (most <= mss) return most;
   if (!(v6 ? port.gsoTcp6 : port.gsoTcp4)) return mss;
-  return most - (most % mss);
+  const large = Math.max(mss, Math.min(most, t.maxWnd[flow] >> 1));
+  return large - (large % mss);
 }
 
 /** Reserves frames for up to `want` bytes, rows from `row` on. Returns their number. */
@@ -213,8 +222,12 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
   commitFrames(t, flow, frames, n, t.sndNxt[flow]);
   if (((t.sndNxt[flow] - t.sndMax[flow]) | 0) < 0) t.ctx.counters[C_TCP_RETRANSMITS]++;
   advanceTo(t, flow, (t.sndNxt[flow] + n) | 0);
-  t.activeAt[flow] = t.clock.nowMs;
-  t.flags[flow] &= ~F_ACK_DUE;
+  t.sentNow += n;
+  const now = t.clock.nowMs;
+  t.activeAt[flow] = now;
+  // A prompt answer to what the guest sent.
+  if (t.ackScore[flow] < 0 && now - t.guestAt[flow] <= ACK_DELAY_MS) t.ackScore[flow]++;
+  t.flags[flow] &= ~F_ACK_OWED;
   adaptHint(t, flow, n, asked, room);
   if (n < asked) {
     if ((t.flags[flow] & (F_RDHUP | F_URGENT | F_HOST_ERROR)) === 0) t.flags[flow] &= ~F_READABLE;
@@ -228,7 +241,7 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
 function adaptHint(t: TcpEngine, flow: number, n: number, asked: number, room: number): void {
   const hint = t.hint[flow];
   if (n === asked) {
-    if (asked < room && hint < BUDGET) t.hint[flow] = hint * 2;
+    if (asked < room && hint < BULK_SHARE) t.hint[flow] = hint * 2;
   } else if (n < hint / 4 && hint > HINT_MIN) {
     t.hint[flow] = hint / 2;
   }
@@ -263,12 +276,15 @@ function commitFrames(t: TcpEngine, flow: number, frames: number, n: number, seq
 function skipRows(t: TcpEngine, flow: number, seq: number): number {
   let skip = (seq - t.sockSeq[flow]) | 0;
   if (t.ctx.config.tcpPeekOff) {
-    if (t.peekSeq[flow] !== seq) {
+    // Without it set, a peek starts at the head of the queue: many a short connection never needs it.
+    if (skip === 0 && (t.flags[flow] & F_PEEK_OFF) === 0) return 0;
+    if (t.peekSeq[flow] !== seq || (t.flags[flow] & F_PEEK_OFF) === 0) {
       const r = t.io.setsockopt(t.fd[flow], SOL_SOCKET, SO_PEEK_OFF, skip);
       if (r < 0) {
         t.flags[flow] |= F_HOST_ERROR;
         return -1;
       }
+      t.flags[flow] |= F_PEEK_OFF;
       t.peekSeq[flow] = seq;
     }
     return 0;
@@ -346,7 +362,7 @@ export function retransmitFirst(t: TcpEngine, flow: number): number {
   }
   commitFrames(t, flow, frames, n, una);
   t.ctx.counters[C_TCP_RETRANSMITS]++;
-  t.flags[flow] &= ~F_ACK_DUE;
+  t.flags[flow] &= ~F_ACK_OWED;
   setTimer(t, flow, TIMER_MAIN, backedOffRto(t, flow));
   return OUT_IDLE;
 }

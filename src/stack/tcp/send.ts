@@ -23,7 +23,7 @@ import {
   tcpWriteWindowScale,
 } from '../wire/tcp';
 import {
-  F_ACK_DUE,
+  F_ACK_OWED,
   F_ACTIVE_CLOSE,
   F_GUEST_FIN,
   F_PROBE_DUE,
@@ -132,7 +132,7 @@ export function sendAck(t: TcpEngine, flow: number): boolean {
   refreshWindow(t, flow);
   for (;;) {
     if (!sendBare(t, flow, t.sndNxt[flow], t.rcvNxt[flow], TCP_ACK, windowField(t, flow))) return false;
-    t.flags[flow] &= ~F_ACK_DUE;
+    t.flags[flow] &= ~F_ACK_OWED;
     if (t.dupOwed[flow] === 0) return true;
     t.dupOwed[flow]--;
   }
@@ -153,7 +153,7 @@ export function sendProbe(t: TcpEngine, flow: number): boolean {
 export function sendFin(t: TcpEngine, flow: number, seq: number): boolean {
   const retransmit = !seqLe(t.sndMax[flow], seq);
   if (!sendBare(t, flow, seq, t.rcvNxt[flow], TCP_FIN | TCP_ACK, windowField(t, flow))) return false;
-  t.flags[flow] &= ~F_ACK_DUE;
+  t.flags[flow] &= ~F_ACK_OWED;
   if (retransmit) t.ctx.counters[C_TCP_RETRANSMITS]++;
   else if ((t.flags[flow] & F_GUEST_FIN) === 0) t.flags[flow] |= F_ACTIVE_CLOSE;
   return true;
@@ -179,7 +179,7 @@ export function sendSyn(t: TcpEngine, flow: number): boolean {
   tcpWriteMss(t.port.out, options, v6 ? t.mss6 : t.mss4);
   if (scaling) tcpWriteWindowScale(t.port.out, options + MSS_OPTION_LEN, OUR_WINDOW_SCALE);
   t.port.commit(0, COMMIT_NEEDS_CSUM, l4, TCP_CHECKSUM_OFFSET, GSO_NONE, 0);
-  t.flags[flow] &= ~(F_SYN_DUE | F_ACK_DUE);
+  t.flags[flow] &= ~(F_SYN_DUE | F_ACK_OWED);
   if (!timerIsSet(t, flow, TIMER_MAIN)) setTimer(t, flow, TIMER_MAIN, synTimeout(t, t.retries[flow]));
   return true;
 }

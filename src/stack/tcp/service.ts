@@ -1,6 +1,10 @@
-/** Pays what a flow owes to the guest: the one place where segments of a flow are sent. */
+/**
+ * Pays what a flow owes to the guest: the one place where segments of a flow are sent. Who is served when is told in
+ * flow.ts, "Fairness".
+ */
 import {
   F_ACK_DUE,
+  F_BULK,
   F_HOST_ERROR,
   F_PROBE_DUE,
   F_RTX_DUE,
@@ -12,24 +16,39 @@ import {
   ST_TIME_WAIT,
 } from './flow';
 import type { TcpEngine } from './flow';
+import type { SlotQueue } from '../flow-table';
 import { release, resetBoth } from './close';
-import { OUT_BUDGET, OUT_STARVED, discardAcked, output, retransmitFirst } from './output';
+import { BULK_SHARE, LIGHT_SHARE, OUT_BUDGET, OUT_STARVED, discardAcked, output, retransmitFirst } from './output';
 import { sendAck, sendProbe, sendReset, sendSyn } from './send';
 
-/** More flows than this in the ready queue are a crowd: the last of them would be served late. */
+/** More flows than this waiting are a crowd: the last of them would be served late. */
 const CROWD = 32;
+/** A flow that sent this much in one go is bulk until it sends less. */
+const BULK_BYTES = LIGHT_SHARE / 2;
 
 /**
- * Sends whatever the flow owes. If there are no receive buffers, or the flow's budget is used up, it goes to the end
- * of the ready queue. May release the flow.
+ * Sends what the flow owes: all of it, or for a bulk flow the acknowledgement, and its data in its turn. If there are no
+ * receive buffers, it waits for them. May release the flow.
  */
 export function service(t: TcpEngine, flow: number): void {
   if (t.starved) {
     // Others wait already: no overtaking. Freeing room in the host's socket needs no buffer of the guest.
     if (t.state[flow] === ST_OPEN) discardAcked(t, flow);
-    if (owes(t, flow)) t.ready.push(flow);
+    if (owes(t, flow)) queue(t, flow);
     return;
   }
+  if ((t.flags[flow] & F_BULK) !== 0 && t.state[flow] === ST_OPEN) {
+    acknowledge(t, flow);
+    t.ready.push(flow);
+    return;
+  }
+  pay(t, flow);
+  if (t.sentNow > 0) t.eager = true;
+}
+
+/** Sends whatever the flow owes, up to its share. `sentNow` tells how much payload that was. */
+function pay(t: TcpEngine, flow: number): void {
+  t.sentNow = 0;
   switch (t.state[flow]) {
     case ST_RESET:
       if (!sendReset(t, flow, t.backoff[flow])) wait(t, flow);
@@ -46,7 +65,7 @@ export function service(t: TcpEngine, flow: number): void {
       acknowledge(t, flow);
       return;
     case ST_OPEN:
-      serviceOpen(t, flow);
+      payOpen(t, flow);
       return;
     default:
       return;
@@ -59,18 +78,21 @@ function owes(t: TcpEngine, flow: number): boolean {
   return (t.flags[flow] & (F_ACK_DUE | F_SYN_DUE)) !== 0 || t.state[flow] === ST_RESET;
 }
 
-function serviceOpen(t: TcpEngine, flow: number): void {
+function payOpen(t: TcpEngine, flow: number): void {
   discardAcked(t, flow);
   if ((t.flags[flow] & F_RTX_DUE) !== 0 && retransmitFirst(t, flow) === OUT_STARVED) {
     wait(t, flow);
     return;
   }
-  const result = output(t, flow);
+  const result = output(t, flow, (t.flags[flow] & F_BULK) !== 0 ? BULK_SHARE : LIGHT_SHARE);
+  if (t.sentNow >= BULK_BYTES) t.flags[flow] |= F_BULK;
+  else if (t.sentNow > 0) t.flags[flow] &= ~F_BULK;
   if (result === OUT_STARVED) {
     wait(t, flow);
     return;
   }
   if (result === OUT_BUDGET) {
+    t.flags[flow] |= F_BULK;
     t.ready.push(flow);
   } else if ((t.flags[flow] & F_HOST_ERROR) !== 0) {
     resetBoth(t, flow);
@@ -89,12 +111,18 @@ function acknowledge(t: TcpEngine, flow: number): void {
   if (!sendAck(t, flow)) wait(t, flow);
 }
 
+/** The guest has no receive buffer: from now on everybody waits in turn. */
 function wait(t: TcpEngine, flow: number): void {
   if (!t.starved) {
     t.starved = true;
     t.starvedAt = t.clock.nowMs;
   }
-  t.ready.push(flow);
+  queue(t, flow);
+}
+
+function queue(t: TcpEngine, flow: number): void {
+  if ((t.flags[flow] & F_BULK) !== 0) t.ready.push(flow);
+  else t.light.push(flow);
 }
 
 /**
@@ -103,21 +131,53 @@ function wait(t: TcpEngine, flow: number): void {
  * everything they acknowledge would be sent again.
  */
 export function acknowledgeCrowd(t: TcpEngine): void {
-  if (t.ready.length <= CROWD) return;
-  for (let n = t.ready.length; n > 0 && !t.starved; n--) {
-    const flow = t.ready.shift();
+  if (t.light.length + t.ready.length <= CROWD) return;
+  acknowledgeAll(t, t.light);
+  acknowledgeAll(t, t.ready);
+}
+
+function acknowledgeAll(t: TcpEngine, waiting: SlotQueue): void {
+  for (let n = waiting.length; n > 0 && !t.starved; n--) {
+    const flow = waiting.shift();
     if (t.state[flow] === ST_OPEN) {
-      t.ready.push(flow);
+      waiting.push(flow);
       acknowledge(t, flow);
     } else {
-      service(t, flow);
+      pay(t, flow);
     }
   }
 }
 
-/** New receive buffers, or a new turn: serves the flows that waited, each once, in turn. */
+/** Once a turn, unless there are no receive buffers: the light flows that waited, each once, then one share of bulk. */
 export function serveReady(t: TcpEngine): void {
-  for (let n = t.ready.length; n > 0 && !t.starved; n--) service(t, t.ready.shift());
+  if (t.bulkFirst) {
+    t.bulkFirst = false;
+    serveBulk(t);
+  }
+  for (let n = t.light.length; n > 0 && !t.starved; n--) {
+    pay(t, t.light.shift());
+    if (t.sentNow > 0) t.eager = true;
+  }
+  if (t.starved) t.bulkFirst = t.ready.length > 0;
+  else serveBulk(t);
+  t.eager = false;
+}
+
+/** Bulk flows in turn, each once at the most, until together they have sent about a share. */
+function serveBulk(t: TcpEngine): void {
+  let left = BULK_SHARE;
+  for (let n = t.ready.length; n > 0 && left > BULK_SHARE / 2 && !t.starved; n--) {
+    publishLight(t);
+    pay(t, t.ready.shift());
+    left -= t.sentNow;
+  }
+}
+
+/** Before a copy that takes its time: the guest gets what light flows have sent in this turn. */
+export function publishLight(t: TcpEngine): void {
+  if (!t.eager) return;
+  t.eager = false;
+  t.port.flush();
 }
 
 /** Serves the flows of this batch. */

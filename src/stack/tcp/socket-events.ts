@@ -1,6 +1,5 @@
 /** Events of the flows' sockets. */
 import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../ports';
-import { SOL_SOCKET, SO_ERROR } from '../socket-options';
 import {
   F_ACK_DUE,
   F_HOST_ERROR,
@@ -52,7 +51,8 @@ export function socketEvent(t: TcpEngine, flow: number, generation: number, even
 
 /** The outcome of the connect begun for the guest's SYN. */
 function connectResult(t: TcpEngine, flow: number, events: number): void {
-  if (t.io.getsockopt(t.fd[flow], SOL_SOCKET, SO_ERROR) !== 0 || (events & EPOLLHUP) !== 0) {
+  // A connection that failed has an error pending, which is an event of its own.
+  if ((events & (EPOLLERR | EPOLLHUP)) !== 0) {
     // Whatever the host's reason is, the guest sees its connection refused.
     resetBoth(t, flow);
     return;

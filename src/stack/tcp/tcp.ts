@@ -75,17 +75,18 @@ export class TcpHandler implements FlowHandler {
   }
 
   onGuestReady(): void {
+    // The rest of what waits is served by `onTimer`, which follows in the same turn.
     this.engine.starved = false;
     acknowledgeCrowd(this.engine);
-    serveReady(this.engine);
   }
 
-  /** Called once a turn, also when no timer is due: flows that used up their budget go on from here. */
+  /** Called once a turn, also when no timer is due: flows that wait are served from here. */
   onTimer(): void {
     const t = this.engine;
     runTimers(t);
     if (t.starved && t.port.up && t.clock.nowMs - t.starvedAt >= STARVED_RETRY_MS) t.starved = false;
-    if (t.ready.length > 0 && !t.starved) serveReady(t);
+    if (waiting(t) && !t.starved) serveReady(t);
+    t.eager = false;
     if (t.acceptPending) acceptAll(t);
   }
 
@@ -93,13 +94,13 @@ export class TcpHandler implements FlowHandler {
     const t = this.engine;
     let at = t.timers.nextDeadline();
     if (t.acceptAt !== 0 && t.acceptAt < at) at = t.acceptAt;
-    if (t.starved && t.port.up && t.ready.length > 0) at = Math.min(at, t.starvedAt + STARVED_RETRY_MS);
+    if (t.starved && t.port.up && waiting(t)) at = Math.min(at, t.starvedAt + STARVED_RETRY_MS);
     return at;
   }
 
   get busy(): boolean {
     const t = this.engine;
-    return (t.ready.length > 0 && !t.starved) || canAccept(t);
+    return (waiting(t) && !t.starved) || canAccept(t);
   }
 
   reset(): void {
@@ -111,5 +112,12 @@ export class TcpHandler implements FlowHandler {
     t.gatherRow = -1;
     t.gatherEnd = -1;
     t.starved = false;
+    t.bulkFirst = false;
+    t.eager = false;
   }
+}
+
+/** True if some flow waits for receive buffers or for its turn. */
+function waiting(t: TcpEngine): boolean {
+  return t.ready.length > 0 || t.light.length > 0;
 }

@@ -1,5 +1,8 @@
 /** Timers of the flows. */
 import {
+  ACK_QUICK,
+  F_ACK_DUE,
+  F_ACK_LATER,
   F_LOSS,
   F_PERSIST,
   F_PROBE_DUE,
@@ -16,6 +19,7 @@ import {
   ST_SYN_SENT,
   ST_TIME_WAIT,
   TIMERS,
+  TIMER_ACK,
   TIMER_IDLE,
   TIMER_MAIN,
   backedOffRto,
@@ -44,12 +48,23 @@ export function runTimers(t: TcpEngine): void {
       case TIMER_IDLE:
         idleTimer(t, flow);
         break;
+      case TIMER_ACK:
+        ackTimer(t, flow);
+        break;
       default:
         bufferRoom(t, flow, true);
         service(t, flow);
         break;
     }
   }
+}
+
+/** An acknowledgement waited in vain for data to carry it. */
+function ackTimer(t: TcpEngine, flow: number): void {
+  if ((t.flags[flow] & F_ACK_LATER) === 0) return;
+  t.flags[flow] |= F_ACK_DUE;
+  t.ackScore[flow] = -ACK_QUICK;
+  service(t, flow);
 }
 
 function mainTimer(t: TcpEngine, flow: number): void {

@@ -7,6 +7,9 @@
  * peer's own window is left out on purpose: the socket takes bytes beyond it, and a window bounded by it could close
  * without any event to reopen it.
  *
+ * Looking costs a system call or two, so it is done again only when half of the room seen last is used up, or when what
+ * is left is less than two segments: in bulk once for many acknowledgements, in an exchange of messages hardly ever.
+ *
  * The right edge never moves left (RFC 9293 §3.8.6), and moves right only by a useful step: a segment, or half of the
  * buffer if that is less (§3.8.6.2.2, silly windows).
  *
@@ -42,6 +45,9 @@ export function socketKey(flow: number): number {
  * that a closed window opens again. Returns true if the edge moved.
  */
 export function refreshWindow(t: TcpEngine, flow: number): boolean {
+  const left = (t.rcvAdv[flow] - t.rcvNxt[flow]) | 0;
+  const mss = (t.flags[flow] & F_V6) !== 0 ? t.mss6 : t.mss4;
+  if (left >= 2 * mss && left >= t.room[flow] / 2) return false;
   return look(t, flow, true);
 }
 
@@ -70,7 +76,12 @@ function look(t: TcpEngine, flow: number, arm: boolean): boolean {
     // The kernel's own idea of "writable" (sk_stream_is_writeable).
     writable = free > 0 && free >= Math.floor(queued / 2);
   }
-  if (available > most) available = most;
+  t.room[flow] = available;
+  if (available > most) {
+    available = most;
+    // A window that cannot be told in full (a guest that does not scale) is worth a look each time.
+    t.room[flow] = 2 * most;
+  }
   if (step > most / 2) step = most / 2;
   const edge = (t.rcvNxt[flow] + available) | 0;
   const advance = (edge - t.rcvAdv[flow]) | 0;

@@ -14,6 +14,8 @@ export const FLOW_FRESH = 1;
 export const FLOW_DNS = 2;
 /** The destination is a multicast group: other options set the hop limit. */
 export const FLOW_MULTICAST = 4;
+/** The destination is a group or a broadcast address: the socket is not connected, and anyone may answer. */
+export const FLOW_GROUP = 16;
 /** The socket is bound to the guest's own source port. */
 export const FLOW_PORT_KEPT = 8;
 
@@ -41,6 +43,10 @@ export class UdpFlows {
   /** What the socket is set to; ttl -1: not set yet. */
   readonly ttl: Int16Array;
   readonly tos: Uint8Array;
+  /** Value of IP_MTU_DISCOVER or IPV6_MTU_DISCOVER; -1: not set yet. */
+  readonly discover: Int8Array;
+  /** Payload of this length and more did not fit the host's link; 0: not known. */
+  readonly tooLong: Uint16Array;
   private readonly used: Uint8Array;
   /** Datagrams seen from each side; counting stops at 2. */
   private readonly fromGuest: Uint8Array;
@@ -62,6 +68,8 @@ export class UdpFlows {
     this.local = new Int32Array(4 * capacity);
     this.ttl = new Int16Array(capacity);
     this.tos = new Uint8Array(capacity);
+    this.discover = new Int8Array(capacity);
+    this.tooLong = new Uint16Array(capacity);
     this.used = new Uint8Array(capacity);
     this.fromGuest = new Uint8Array(capacity);
     this.fromHost = new Uint8Array(capacity);
@@ -90,6 +98,8 @@ export class UdpFlows {
     this.flags[slot] = ports >>> 16 === PORT_DNS || (ports & 0xffff) === PORT_DNS ? FLOW_DNS : 0;
     this.ttl[slot] = -1;
     this.tos[slot] = 0;
+    this.discover[slot] = -1;
+    this.tooLong[slot] = 0;
     this.fromGuest[slot] = 0;
     this.fromHost[slot] = 0;
     this.order.push(slot);

@@ -1,128 +1,158 @@
 /**
  * Datagrams from host to guest.
  *
- * Theory of operation. A datagram stays in its socket until the guest has room for it: its length (and at a listener
- * its peer) is looked at with MSG_PEEK, receive buffers for exactly that length are reserved, and the payload is
- * received straight into them. Reserving more than needed, to save the peek, would cost more than the call on guests
- * with small buffers. Sockets are watched edge-triggered, so one that was not emptied, for want of buffers or because
- * its share of the turn was used up, stays in a ready-list until it is.
+ * Theory of operation. A datagram stays in its socket until the guest has room for it. Sockets are watched
+ * edge-triggered, so one that was not emptied, for want of buffers or because its share of the turn was used up, stays in
+ * a ready-list until it is.
+ *
+ * Many at a time: receive buffers are reserved for as many frames as the socket filled lately, each as long as its
+ * datagrams were lately, and one recvmmsg fills them in place. Behind each frame's room lies a row of scratch memory, so
+ * that a datagram which is longer than guessed is not cut: it, and what came behind it, is put together in scratch memory
+ * and moved again. That copies, and does not happen to flows whose datagrams keep their size. A call that gave less than
+ * it was asked for emptied the socket, so a question and its answer cost one call.
+ *
+ * One at a time, where there is no guess yet, no room for a guess, or where a datagram needs fragments: its length is
+ * looked at with MSG_PEEK, buffers for exactly that are reserved, and the payload is received straight into them.
  */
-import {
-  addrSlotFamily,
-  addrSlotPort,
-  addrSlotScope,
-  addrSlotWord,
-  addrSlotWrite,
-  isMulticast,
-  isV4,
-} from '../address';
-import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_OUT, SCRATCH_UDP } from '../context';
+import { isV4 } from '../address';
+import { ROWS_MISC, ROWS_OUT, ROWS_OUT_COUNT, SCRATCH_UDP } from '../context';
 import type { StackContext } from '../context';
-import { C_DROPS, dropCode } from '../counters';
-import { KEY_WORDS, SlotQueue } from '../flow-table';
-import { NatResult, natToGuest } from '../nat';
-import type { NatTables } from '../nat';
-import { CLASS_UDP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from '../output';
-import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MSG_PEEK, MSG_TRUNC } from '../ports';
+import { C_DROPS, dropCode, type DropCode } from '../counters';
+import { SlotQueue } from '../flow-table';
+import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../socket-options';
-import { checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
-import { IP_PROTO_UDP } from '../wire/ipv4';
-import { UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN, udpWrite } from '../wire/udp';
+import { DONE, STALLED, UdpDeliver, UDP_FRONT4, UDP_FRONT6 } from './deliver';
 import type { UdpErrors } from './errors';
-import { FLOW_FRESH, FLOW_PORT_KEPT } from './flows';
+import { FLOW_FRESH } from './flows';
 import type { UdpFlows } from './flows';
 import type { UdpListener } from './listeners';
+import { BATCH_MAX, MSG_IN, slotLocal, slotPeer, type FlowOwner, type UdpRoute } from './route';
 
-const DROP_FRAME_TOO_LONG = dropCode('frame_too_long');
-const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
-const DROP_SOURCE_INVALID = dropCode('source_invalid');
-const DROP_UDP_TRUNCATED = dropCode('udp_truncated');
-const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
+const DROP_NO_RECEIVE_BUFFERS = dropCode('no_receive_buffers');
 
 /** Datagrams taken from one socket before others have their turn. */
 const DATAGRAMS_PER_SERVICE = 64;
 /** Errors in a row, error queue emptied after each, before a socket counts as broken. */
 const ERRORS_IN_A_ROW = 8;
 
-/** Message and address slots of the peek. */
-const MSG_IN = 128;
-const SLOT_PEER = ADDR_SLOT_UDP_MSG + 2;
-const SLOT_LOCAL = ADDR_SLOT_UDP_MSG + 3;
+/** Frames up to this long are taken many at a time whatever the sizes before: they use one buffer of the guest each. */
+const SMALL = 1536;
 
-// What became of a datagram, or of a socket's service.
-const DONE = 0;
-/** No receive buffers: the datagram is still in the socket. */
-const STALLED = 1;
+/** Room in SCRATCH_UDP for one datagram of a batch. */
+const SCRATCH_STEP = 1 << 16;
 
-/** What the owner of the flow table does for us: both may close sockets. */
-export interface FlowOwner {
-  /** Makes a flow, keyed by `table.probe`, that is served by listener `listener`. -1: no room. */
-  openAtListener(listener: number): number;
-  close(slot: number): void;
-}
+/** The last row at which one more frame may begin: a frame needs at most 1024 with buffers of 64 bytes. */
+const ROWS_LIMIT = ROWS_OUT + ROWS_OUT_COUNT - 1026;
+
+/** How soon a datagram that the guest's idle ring cannot hold is tried again, and then given up. */
+const STUCK_MS = 50;
+
+// What `take…` return where it is no count of datagrams and no -errno.
+const EMPTY = 0;
+const NO_ROOM = -100_000;
 
 export class UdpInbound {
   /** No receive buffers: nothing is tried until the guest posts some. */
   stalled: boolean;
   private readonly ctx: StackContext;
-  private readonly nat: NatTables;
   private readonly flows: UdpFlows;
   private readonly listeners: readonly UdpListener[];
   private readonly errors: UdpErrors;
   private readonly owner: FlowOwner;
-  private readonly ready: SlotQueue;
-  private readyListeners: SlotQueue;
-  private readonly found: NatResult;
+  private readonly route: UdpRoute;
+  private readonly deliver: UdpDeliver;
+
+  // By socket: flow number, or the table's capacity and the listener's number.
+  private ready: SlotQueue;
+  /** Payload bytes to reserve for the next datagram; 0: not known yet. */
+  private guess: Int32Array;
+  /** Datagrams to ask for; whether those of the last batch were all as long as guessed; family of the last one. */
+  private burst: Uint8Array;
+  private steady: Uint8Array;
+  private last4: Uint8Array;
+  /** The last `take…` left nothing in the socket. */
+  private drained: boolean;
+  /** Socket whose datagram does not fit the guest's ring, and until when that may go on; Infinity: none. */
+  private stuckUntil: number;
+  private stuck: number;
 
   constructor(
     ctx: StackContext,
-    nat: NatTables,
     flows: UdpFlows,
     listeners: readonly UdpListener[],
     errors: UdpErrors,
     owner: FlowOwner,
+    route: UdpRoute,
   ) {
     this.stalled = false;
     this.ctx = ctx;
-    this.nat = nat;
     this.flows = flows;
     this.listeners = listeners;
     this.errors = errors;
     this.owner = owner;
-    this.ready = new SlotQueue(flows.table.capacity);
-    this.readyListeners = new SlotQueue(0);
-    this.found = new NatResult();
+    this.route = route;
+    this.deliver = new UdpDeliver(ctx, route);
+    const sockets = flows.table.capacity;
+    this.ready = new SlotQueue(sockets);
+    this.guess = new Int32Array(sockets);
+    this.burst = new Uint8Array(sockets);
+    this.steady = new Uint8Array(sockets);
+    this.last4 = new Uint8Array(sockets);
+    this.drained = false;
+    this.stuckUntil = Infinity;
+    this.stuck = -1;
   }
 
-  /** There are now `count` listeners. Cold. */
+  /** There are now `count` listeners, and nothing was received yet. Cold. */
   resizeListeners(count: number): void {
-    const queue = new SlotQueue(count);
-    for (let i = this.readyListeners.shift(); i >= 0; i = this.readyListeners.shift()) queue.push(i);
-    this.readyListeners = queue;
+    const sockets = this.flows.table.capacity + count;
+    this.ready = new SlotQueue(sockets);
+    this.guess = new Int32Array(sockets);
+    this.burst = new Uint8Array(sockets);
+    this.steady = new Uint8Array(sockets);
+    this.last4 = new Uint8Array(sockets);
   }
 
   get busy(): boolean {
-    return !this.stalled && this.ready.length + this.readyListeners.length > 0;
+    return !this.stalled && this.ready.length > 0;
+  }
+
+  /** When `onTimer` has something to do; Infinity: never. */
+  get deadline(): number {
+    return this.stuckUntil;
   }
 
   flowReadable(slot: number): void {
-    this.ready.push(slot);
-    if (!this.stalled) this.serveFlow(slot);
+    this.readable(slot);
   }
 
   listenerReadable(index: number): void {
-    this.readyListeners.push(index);
-    if (!this.stalled) this.serveListener(index);
+    this.readable(this.flows.table.capacity + index);
   }
 
   /** Serves every socket that has something waiting once, in turn. */
   resume(): void {
-    for (let n = this.readyListeners.length; n > 0 && !this.stalled; n--) {
-      this.serveListener(this.readyListeners.first());
-    }
     for (let n = this.ready.length; n > 0 && !this.stalled && this.ready.length > 0; n--) {
-      this.serveFlow(this.ready.first());
+      this.serve(this.ready.first());
     }
+  }
+
+  /** The guest posted receive buffers. */
+  onGuestReady(): void {
+    this.stalled = false;
+    this.resume();
+  }
+
+  onTimer(): void {
+    if (this.stuckUntil <= this.ctx.clock.nowMs) this.giveUp();
+    if (this.busy) this.resume();
+  }
+
+  /** The flow has just been opened. */
+  opened(slot: number): void {
+    this.guess[slot] = 0;
+    this.burst[slot] = 1;
+    this.steady[slot] = 0;
   }
 
   /** The flow is about to be closed. */
@@ -130,247 +160,239 @@ export class UdpInbound {
     this.ready.remove(slot);
   }
 
+  /** The guest was reset. */
+  reset(): void {
+    this.stalled = false;
+    this.stuckUntil = Infinity;
+  }
+
   // ---- sockets --------------------------------------------------------------------------------------------------
 
-  private serveFlow(slot: number): void {
-    this.ready.remove(slot);
-    const { io } = this.ctx;
-    const { flows } = this;
+  private readable(id: number): void {
+    this.ready.push(id);
+    if (!this.stalled) this.serve(id);
+  }
+
+  private isFlow(id: number): boolean {
+    return id < this.flows.table.capacity;
+  }
+
+  /** -1: the flow is gone. */
+  private fdOf(id: number): number {
+    return this.isFlow(id) ? this.flows.fd[id] : this.listeners[id - this.flows.table.capacity].fd;
+  }
+
+  private serve(id: number): void {
+    this.ready.remove(id);
+    const fd = this.fdOf(id);
     let errors = 0;
-    for (let n = 0; n < DATAGRAMS_PER_SERVICE; n++) {
-      const fd = flows.fd[slot];
-      const fresh = (flows.flags[slot] & FLOW_FRESH) !== 0;
-      this.peekRow();
-      const length = fresh ? this.peekPeer(fd, false) : io.recv(fd, ROWS_MISC, 1, MSG_PEEK | MSG_TRUNC);
-      if (length === -EAGAIN) {
-        flows.flags[slot] &= ~FLOW_FRESH;
+    let left = DATAGRAMS_PER_SERVICE;
+    while (left > 0) {
+      const n = this.take(id, fd, left);
+      if (n === NO_ROOM) {
+        this.stalled = true;
+        this.ready.push(id);
         return;
       }
-      if (length < 0) {
+      if (n < 0) {
         if (++errors >= ERRORS_IN_A_ROW) {
-          this.owner.close(slot);
+          // A listener is never given up: its next event tries again.
+          if (this.isFlow(id)) this.owner.close(id);
           return;
         }
-        this.errors.drainFlow(slot);
+        if (this.isFlow(id)) this.errors.drainFlow(id);
+        else this.errors.drainListener(this.listeners[id - this.flows.table.capacity]);
         continue;
       }
-      errors = 0;
-      let result;
-      if (fresh && !this.isPeer(slot)) {
-        result = this.foreign(slot, fd, length);
-      } else {
-        result = this.deliver(fd, flows.table.keys, KEY_WORDS * slot, length);
-        if (result === DONE) flows.touchFromHost(slot);
-      }
-      if (result === STALLED) {
-        this.stalled = true;
-        this.ready.push(slot);
+      if (this.drained) {
+        if (this.isFlow(id)) this.flows.flags[id] &= ~FLOW_FRESH;
         return;
       }
-      // A foreign datagram may have cost this very flow its place.
-      if (flows.fd[slot] !== fd) return;
-    }
-    this.ready.push(slot);
-  }
-
-  private serveListener(index: number): void {
-    this.readyListeners.remove(index);
-    const listener = this.listeners[index];
-    let errors = 0;
-    for (let n = 0; n < DATAGRAMS_PER_SERVICE; n++) {
-      this.peekRow();
-      const length = this.peekPeer(listener.fd, true);
-      if (length === -EAGAIN) return;
-      if (length < 0) {
-        // A listener is never given up: its next event tries again.
-        if (++errors >= ERRORS_IN_A_ROW) return;
-        this.errors.drainListener(listener);
-        continue;
-      }
       errors = 0;
-      if (this.fromPeer(index, listener.fd, length) === STALLED) {
-        this.stalled = true;
-        this.readyListeners.push(index);
-        return;
-      }
+      left -= n;
+      // Another's datagram may have cost this very flow its place.
+      if (this.fdOf(id) !== fd) return;
     }
-    this.readyListeners.push(index);
+    this.ready.push(id);
   }
 
-  /** One byte of scratch memory for calls that only want to know, or to throw away. */
-  private peekRow(): void {
-    const { rows, scratchRegion } = this.ctx.io;
-    rows.region[ROWS_MISC] = scratchRegion;
-    rows.offset[ROWS_MISC] = SCRATCH_UDP;
-    rows.length[ROWS_MISC] = 1;
-  }
-
-  /** Length of the datagram at the head of the queue, or -errno; its peer (and local address) to the slots. */
-  private peekPeer(fd: number, wantLocal: boolean): number {
-    const { io } = this.ctx;
-    addrSlotWrite(io.addrs, SLOT_LOCAL, 0, 0, 0, 0, 0, 0, 0);
-    io.msgRow[MSG_IN] = ROWS_MISC;
-    io.msgRows[MSG_IN] = 1;
-    io.msgPeer[MSG_IN] = SLOT_PEER;
-    io.msgLocal[MSG_IN] = wantLocal ? SLOT_LOCAL : -1;
-    const n = io.recvMany(fd, MSG_IN, 1, MSG_PEEK | MSG_TRUNC);
-    if (n < 1) return n === 0 ? -EAGAIN : n;
-    return io.msgLen[MSG_IN];
-  }
-
-  /** Is the address in SLOT_PEER the one that the flow is connected to? */
-  private isPeer(slot: number): boolean {
-    const a = this.ctx.io.addrs;
-    const { peer, peerPort } = this.flows;
-    if (addrSlotPort(a, SLOT_PEER) !== peerPort[slot]) return false;
-    for (let i = 0; i < 4; i++) if (addrSlotWord(a, SLOT_PEER, i) !== peer[4 * slot + i]) return false;
-    return true;
-  }
-
-  /**
-   * A datagram that came to a flow's socket before it was connected: it was meant for whoever listens on that port.
-   * If that is one of our listeners, it is treated as its own.
-   */
-  private foreign(slot: number, fd: number, length: number): number {
-    if ((this.flows.flags[slot] & FLOW_PORT_KEPT) !== 0) {
-      const a = this.ctx.io.addrs;
-      const v4 = isV4(addrSlotWord(a, SLOT_PEER, 0), addrSlotWord(a, SLOT_PEER, 1), addrSlotWord(a, SLOT_PEER, 2));
-      const port = this.flows.table.keys[KEY_WORDS * slot + KEY_WORDS - 1] >>> 16;
-      for (let i = 0; i < this.listeners.length; i++) {
-        const l = this.listeners[i];
-        if (l.port === port && l.wildcard && (v4 ? l.takes4 : l.takes6)) return this.fromPeer(i, fd, length);
-      }
+  /** Takes up to `most` datagrams: their number, NO_ROOM with all of them left, or -errno. Sets `drained`. */
+  private take(id: number, fd: number, most: number): number {
+    this.drained = false;
+    const fresh = this.isFlow(id) && (this.flows.flags[id] & FLOW_FRESH) !== 0;
+    if (!fresh && this.guess[id] > 0) {
+      const n = this.takeMany(id, fd, most);
+      if (n !== NO_ROOM) return n;
     }
-    return this.discard(fd, DROP_SOURCE_INVALID);
+    return this.takeOne(id, fd);
   }
 
-  // ---- datagrams ------------------------------------------------------------------------------------------------
-
-  /** Takes the datagram off the socket and counts it as dropped. */
-  private discard(fd: number, code: number): number {
-    this.peekRow();
-    this.ctx.io.recv(fd, ROWS_MISC, 1, 0);
-    this.ctx.counters[C_DROPS + code]++;
-    return DONE;
-  }
-
-  /** A datagram in `fd` from the peer in SLOT_PEER to the address in SLOT_LOCAL, for listener `index`. */
-  private fromPeer(index: number, fd: number, length: number): number {
-    const { ctx, flows, found } = this;
-    const { table } = flows;
-    const listener = this.listeners[index];
-    const a = ctx.io.addrs;
-    const p0 = addrSlotWord(a, SLOT_PEER, 0);
-    const p1 = addrSlotWord(a, SLOT_PEER, 1);
-    const p2 = addrSlotWord(a, SLOT_PEER, 2);
-    const p3 = addrSlotWord(a, SLOT_PEER, 3);
-    const port = addrSlotPort(a, SLOT_PEER);
-    // Port 0 cannot be answered (RFC 768: "no port").
-    if (port === 0 || isMulticast(p0, p1, p2, p3)) return this.discard(fd, DROP_SOURCE_INVALID);
-    const known = addrSlotFamily(a, SLOT_LOCAL) !== 0;
-    const { bound } = listener;
-    const l0 = known ? addrSlotWord(a, SLOT_LOCAL, 0) : bound[0];
-    const l1 = known ? addrSlotWord(a, SLOT_LOCAL, 1) : bound[1];
-    const l2 = known ? addrSlotWord(a, SLOT_LOCAL, 2) : bound[2];
-    const l3 = known ? addrSlotWord(a, SLOT_LOCAL, 3) : bound[3];
-    const code = natToGuest(this.nat, ctx.link, p0, p1, p2, p3, l0, l1, l2, l3, listener.target, found);
-    if (code !== 0) return this.discard(fd, code);
-    const { probe } = table;
-    for (let i = 0; i < 4; i++) {
-      probe[i] = found.dst[i];
-      probe[4 + i] = found.src[i];
-    }
-    probe[KEY_WORDS - 1] = (listener.targetPort << 16) | port;
-    // A group has no flow: whoever answers in the guest does so from an address of its own.
-    if (isMulticast(probe[0], probe[1], probe[2], probe[3])) return this.deliver(fd, probe, 0, length);
-
-    let slot = table.lookup();
-    if (slot < 0) {
-      slot = this.owner.openAtListener(index);
-      if (slot < 0) return this.discard(fd, DROP_FLOW_TABLE_FULL);
-    }
-    // Two peers can look the same to the guest (both 127.0.0.1 and 127.0.0.2 do): answers go to the latest.
-    if (flows.listener[slot] >= 0) {
-      flows.listener[slot] = index;
-      const w = 4 * slot;
-      flows.peer[w] = p0;
-      flows.peer[w + 1] = p1;
-      flows.peer[w + 2] = p2;
-      flows.peer[w + 3] = p3;
-      flows.peerPort[slot] = port;
-      flows.peerScope[slot] = addrSlotScope(a, SLOT_PEER);
-      flows.local[w] = l0;
-      flows.local[w + 1] = l1;
-      flows.local[w + 2] = l2;
-      flows.local[w + 3] = l3;
-    }
-    const result = this.deliver(fd, table.keys, KEY_WORDS * slot, length);
-    if (result === DONE) flows.touchFromHost(slot);
-    return result;
-  }
-
-  /**
-   * Moves the datagram of `length` bytes at the head of `fd`'s queue to the guest end of the flow key in `key[k…]`,
-   * from its other end.
-   */
-  private deliver(fd: number, key: Int32Array, k: number, length: number): number {
-    const { ctx } = this;
+  private takeMany(id: number, fd: number, most: number): number {
+    const { ctx, deliver } = this;
     const { port, io } = ctx;
-    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
-    const headerLen = (v4 ? OUTPUT_HEADER_LEN4 : OUTPUT_HEADER_LEN6) + UDP_HEADER_LEN;
-    if (headerLen + length > Math.min(port.maxFrame, MAX_FRAME)) return this.discard(fd, DROP_FRAME_TOO_LONG);
-    let rowCount = port.reserve(headerLen, length, ROWS_OUT);
-    if (rowCount < 0) return STALLED;
+    const { rows } = io;
+    const guess = this.guess[id];
+    const v4 = this.last4[id] === 1;
+    const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
+    if (front + guess > deliver.frameLimit) return NO_ROOM;
+    const many = front + guess <= SMALL || this.steady[id] === 1;
+    const want = many ? Math.min(this.burst[id], most, BATCH_MAX) : 1;
     let row = ROWS_OUT;
-    if (rowCount === 0) {
-      this.peekRow();
-      row = ROWS_MISC;
-      rowCount = 1;
+    let asked = 0;
+    for (; asked < want && row <= ROWS_LIMIT; asked++) {
+      const n = port.reserve(front, guess, row);
+      if (n < 0) break;
+      const m = MSG_IN + asked;
+      rows.region[row + n] = io.scratchRegion;
+      rows.offset[row + n] = SCRATCH_UDP + asked * SCRATCH_STEP + guess;
+      rows.length[row + n] = SCRATCH_STEP - guess;
+      this.message(id, m, row, n + 1);
+      row += n + 1;
     }
-    const received = io.recv(fd, row, rowCount, MSG_TRUNC);
-    if (received < 0 || received > length) {
+    if (asked === 0) return NO_ROOM;
+    const got = io.recvMany(fd, MSG_IN, asked, 0);
+    if (got <= 0) {
       port.cancel();
-      const code = received < 0 ? DROP_HOST_SOCKET_ERROR : DROP_UDP_TRUNCATED;
-      if (received !== -EAGAIN) ctx.counters[C_DROPS + code]++;
-      return DONE;
+      if (got < 0 && got !== -EAGAIN) return got;
+      this.drained = true;
+      return EMPTY;
     }
-    port.front();
-    const l4Len = UDP_HEADER_LEN + received;
-    const at = outputHeaders(
-      ctx,
-      v4 ? 4 : 6,
-      key[k + 4],
-      key[k + 5],
-      key[k + 6],
-      key[k + 7],
-      key[k],
-      key[k + 1],
-      key[k + 2],
-      key[k + 3],
-      IP_PROTO_UDP,
-      l4Len,
-      OUTPUT_TTL,
-      0,
-      0,
-    );
-    const ports = key[k + KEY_WORDS - 1];
-    const sum = v4
-      ? pseudoHeaderSum4(key[k + 7], key[k + 3], IP_PROTO_UDP, l4Len)
-      : pseudoHeaderSum6(
-          key[k + 4],
-          key[k + 5],
-          key[k + 6],
-          key[k + 7],
-          key[k],
-          key[k + 1],
-          key[k + 2],
-          key[k + 3],
-          IP_PROTO_UDP,
-          l4Len,
-        );
-    udpWrite(port.out, at, ports & 0xffff, ports >>> 16, l4Len, checksumFold(sum));
-    port.commit(received, COMMIT_NEEDS_CSUM, headerLen - UDP_HEADER_LEN, UDP_CHECKSUM_OFFSET, GSO_NONE, 0);
-    countToGuest(ctx, CLASS_UDP, headerLen + received);
-    return DONE;
+    this.drained = got < asked;
+    let m = MSG_IN;
+    const end = MSG_IN + got;
+    for (; m < end; m++) {
+      if (io.msgLen[m] > guess || this.find(id, m) !== 0 || this.isRoute4() !== v4) break;
+      deliver.commit(io.msgLen[m], io.msgTtl[m], io.msgTos[m]);
+      this.touch();
+    }
+    if (m < end) this.again(id, m, end, guess);
+    else if (got < asked) port.cancel();
+    this.learn(id, got, asked);
+    return got;
+  }
+
+  /** Messages `m … end - 1` do not fit the frames they were received to: moves them to others. */
+  private again(id: number, m: number, end: number, guess: number): void {
+    const { ctx, deliver } = this;
+    const { port, io, counters } = ctx;
+    const { rows } = io;
+    for (let i = m; i < end; i++) {
+      const at = SCRATCH_UDP + (i - MSG_IN) * SCRATCH_STEP;
+      rows.region[ROWS_MISC] = io.scratchRegion;
+      rows.offset[ROWS_MISC] = at;
+      rows.length[ROWS_MISC] = Math.min(io.msgLen[i], guess);
+      if (rows.length[ROWS_MISC] > 0) io.copyRows(io.msgRow[i], io.msgRows[i] - 1, ROWS_MISC, 1);
+    }
+    port.cancel();
+    for (let i = m; i < end; i++) {
+      const code = this.find(id, i);
+      if (code !== 0) {
+        counters[C_DROPS + code]++;
+        continue;
+      }
+      const at = SCRATCH_UDP + (i - MSG_IN) * SCRATCH_STEP;
+      // It has left its socket, and nothing is kept here: this is where a datagram may be lost.
+      if (deliver.move(-1, at, io.msgLen[i], io.msgTtl[i], io.msgTos[i]) === DONE) this.touch();
+      else counters[C_DROPS + DROP_NO_RECEIVE_BUFFERS]++;
+    }
+  }
+
+  /** What the next batch should look like, after one of `got` datagrams where `asked` were asked for. */
+  private learn(id: number, got: number, asked: number): void {
+    const { msgLen } = this.ctx.io;
+    const guess = this.guess[id];
+    const first = msgLen[MSG_IN];
+    let biggest = first;
+    let uniform = true;
+    for (let m = MSG_IN + 1; m < MSG_IN + got; m++) {
+      if (msgLen[m] !== first) uniform = false;
+      if (msgLen[m] > biggest) biggest = msgLen[m];
+    }
+    // Asked for less than wished, at the end of a turn's share or of the guest's buffers, it keeps what it had.
+    this.burst[id] = got < asked ? got + 1 : Math.max(this.burst[id], Math.min(2 * asked, BATCH_MAX));
+    this.last4[id] = this.isRoute4() ? 1 : 0;
+    this.steady[id] = uniform && (first === guess || got > 1) ? 1 : 0;
+    // Grows at once, shrinks slowly: too long costs nothing for small frames, too short costs a copy.
+    if (this.steady[id] === 1 || biggest > guess) this.guess[id] = Math.max(1, biggest);
+    else this.guess[id] = guess - ((guess - biggest) >> 3);
+  }
+
+  private takeOne(id: number, fd: number): number {
+    const { ctx, deliver } = this;
+    const { io } = ctx;
+    io.rows.region[ROWS_MISC] = io.scratchRegion;
+    io.rows.offset[ROWS_MISC] = SCRATCH_UDP;
+    io.rows.length[ROWS_MISC] = 1;
+    this.message(id, MSG_IN, ROWS_MISC, 1);
+    const n = io.recvMany(fd, MSG_IN, 1, MSG_PEEK | MSG_TRUNC);
+    if (n === 0 || n === -EAGAIN) {
+      this.drained = true;
+      return EMPTY;
+    }
+    if (n < 0) return n;
+    const length = io.msgLen[MSG_IN];
+    const code = this.find(id, MSG_IN);
+    if (code !== 0) {
+      deliver.discard(fd);
+      ctx.counters[C_DROPS + code]++;
+      return 1;
+    }
+    if (deliver.move(fd, 0, length, io.msgTtl[MSG_IN], io.msgTos[MSG_IN]) === STALLED) {
+      if (this.stuckUntil === Infinity && deliver.isCut(length)) {
+        this.stuckUntil = ctx.clock.nowMs + STUCK_MS;
+        this.stuck = id;
+      }
+      return NO_ROOM;
+    }
+    if (this.stuck === id) this.stuckUntil = Infinity;
+    this.guess[id] = Math.max(1, length);
+    this.burst[id] = 1;
+    this.steady[id] = 0;
+    this.last4[id] = this.isRoute4() ? 1 : 0;
+    this.touch();
+    return 1;
+  }
+
+  /**
+   * A datagram that needs fragments waits although time went by. If the guest's ring is smaller than all of them together,
+   * no event will ever end that: it is tried once more, and then dropped.
+   */
+  private giveUp(): void {
+    const { ctx } = this;
+    const id = this.stuck;
+    this.stuckUntil = Infinity;
+    if (!ctx.port.up || !this.ready.has(id)) return;
+    this.onGuestReady();
+    if (this.stuck !== id || this.deadline === Infinity) return;
+    this.deliver.discard(this.fdOf(id));
+    ctx.counters[C_DROPS + DROP_NO_RECEIVE_BUFFERS]++;
+    this.stalled = false;
+    this.stuckUntil = Infinity;
+  }
+
+  // ---- messages -------------------------------------------------------------------------------------------------
+
+  /** Sets up message `m` for rows `row … row + count - 1`, with the addresses that are needed of it. */
+  private message(id: number, m: number, row: number, count: number): void {
+    const { io } = this.ctx;
+    const listener = !this.isFlow(id);
+    io.msgRow[m] = row;
+    io.msgRows[m] = count;
+    io.msgPeer[m] = listener || this.route.needsPeer(id) ? slotPeer(m) : -1;
+    io.msgLocal[m] = listener ? slotLocal(m) : -1;
+  }
+
+  private find(id: number, m: number): DropCode {
+    if (this.isFlow(id)) return this.route.fromFlow(id, m);
+    return this.route.fromListener(id - this.flows.table.capacity, m);
+  }
+
+  private isRoute4(): boolean {
+    const { key, k } = this.route;
+    return isV4(key[k], key[k + 1], key[k + 2]);
+  }
+
+  private touch(): void {
+    if (this.route.slot >= 0) this.flows.touchFromHost(this.route.slot);
   }
 }

@@ -8,10 +8,14 @@ import { EPOLLET, EPOLLIN } from '../ports';
 import {
   IP_PKTINFO,
   IP_RECVERR,
+  IP_RECVTOS,
+  IP_RECVTTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
   IPV6_RECVERR,
+  IPV6_RECVHOPLIMIT,
   IPV6_RECVPKTINFO,
+  IPV6_RECVTCLASS,
   SO_RCVBUF,
   SO_REUSEADDR,
   SOL_SOCKET,
@@ -59,10 +63,14 @@ function makeListener(io: HostIo, listener: ForwardListener, index: number): Udp
   if (takes4) {
     io.setsockopt(fd, IPPROTO_IP, IP_PKTINFO, 1);
     io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
+    io.setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
+    io.setsockopt(fd, IPPROTO_IP, IP_RECVTOS, 1);
   }
   if (takes6) {
     io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
     io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+    io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+    io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
   }
   if (io.getsockname(fd, ADDR_SLOT_UDP) < 0) return null;
   const bound = new Int32Array(4);

@@ -1,6 +1,12 @@
 /**
  * Datagrams from guest to host. Consecutive frames of one flow are gathered and leave with one sendmmsg, straight from
  * the guest's memory; nothing is kept beyond `flush`.
+ *
+ * Hop limit, traffic class and "don't fragment" are the guest's: what the socket is set to is remembered, so that only a
+ * change costs a call. DF means IP_PMTUDISC_PROBE: the datagram leaves with DF whatever the host believes the path's MTU
+ * to be, and the guest, which is told of the errors, finds out by itself. Only what exceeds the MTU of the host's own
+ * interface cannot leave so; the guest, whose link may take much more, has done nothing wrong: its datagram leaves in
+ * fragments all the same, and it is told the MTU, so that it cuts the next ones itself.
  */
 import { addrSlotWrite, familyOf, isMulticast, isUnspecified } from '../address';
 import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT } from '../context';
@@ -14,17 +20,21 @@ import {
   EMSGSIZE,
   ENOBUFS,
   EPERM,
+  IP_MTU_DISCOVER,
   IP_MULTICAST_TTL,
   IP_TOS,
   IP_TTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
+  IPV6_MTU_DISCOVER,
   IPV6_MULTICAST_HOPS,
   IPV6_TCLASS,
   IPV6_UNICAST_HOPS,
+  PMTUDISC_DONT,
+  PMTUDISC_PROBE,
 } from '../socket-options';
 import type { UdpErrors } from './errors';
-import { FLOW_MULTICAST } from './flows';
+import { FLOW_GROUP, FLOW_MULTICAST } from './flows';
 import type { UdpFlows } from './flows';
 import type { UdpListener } from './listeners';
 
@@ -41,6 +51,9 @@ const SLOT_LOCAL = ADDR_SLOT_UDP_MSG + 1;
 /** Linux's UDP_MAX_SEGMENTS: no honest guest puts more into one frame. */
 const MAX_SEGMENTS = 128;
 const EIO = 5;
+
+/** Datagrams up to this long fit any path: what the socket does with DF makes no difference to them. */
+const FITS_ANYWHERE = 512;
 
 export class UdpOutbound {
   private readonly ctx: StackContext;
@@ -66,17 +79,29 @@ export class UdpOutbound {
 
   /**
    * Adds a datagram whose payload is named by rows `row … row + rowCount - 1` (at least one row, which may be empty).
-   * `segment` is the size to cut it by, 0: one datagram.
+   * `segment` is the size to cut it by, 0: one datagram of `length` bytes. `df`: it must not be fragmented on its way.
    */
-  add(slot: number, row: number, rowCount: number, segment: number, ttl: number, tos: number): void {
+  add(
+    slot: number,
+    row: number,
+    rowCount: number,
+    length: number,
+    segment: number,
+    ttl: number,
+    tos: number,
+    df: boolean,
+  ): void {
     const { io } = this.ctx;
     const { flows } = this;
     if (slot !== this.slot || this.count === GATHER_MAX) this.flush();
     const viaListener = flows.listener[slot] >= 0;
     // What a datagram of an own socket carries is set on the socket: what was gathered must go out before a change.
-    if (!viaListener && (ttl !== flows.ttl[slot] || tos !== flows.tos[slot])) {
-      this.flush();
-      this.setSocket(slot, ttl, tos);
+    if (!viaListener) {
+      if (ttl !== flows.ttl[slot] || tos !== flows.tos[slot]) {
+        this.flush();
+        this.setSocket(slot, ttl, tos);
+      }
+      this.discover(slot, segment > 0 ? segment : length, df);
     }
     this.slot = slot;
     const i = this.count++;
@@ -87,6 +112,7 @@ export class UdpOutbound {
     io.msgTtl[i] = -1;
     io.msgTos[i] = -1;
     io.msgSegment[i] = segment;
+    if ((flows.flags[slot] & FLOW_GROUP) !== 0) io.msgPeer[i] = SLOT_PEER;
     if (viaListener) {
       io.msgPeer[i] = SLOT_PEER;
       if (this.hasLocal(slot)) io.msgLocal[i] = SLOT_LOCAL;
@@ -105,10 +131,8 @@ export class UdpOutbound {
     const { io } = this.ctx;
     const { flows } = this;
     let fd = flows.fd[slot];
-    if (flows.listener[slot] >= 0) {
-      fd = this.listeners[flows.listener[slot]].fd;
-      this.writeSlots(io, slot);
-    }
+    if (flows.listener[slot] >= 0) fd = this.listeners[flows.listener[slot]].fd;
+    if (flows.listener[slot] >= 0 || (flows.flags[slot] & FLOW_GROUP) !== 0) this.writeSlots(io, slot);
     let i = 0;
     let retried = false;
     while (i < count) {
@@ -119,9 +143,10 @@ export class UdpOutbound {
         continue;
       }
       const segment = io.msgSegment[i];
+      if (n === -EMSGSIZE && this.fragment(slot, segment > 0 ? segment : this.lengthOf(i))) continue;
       if (segment > 0 && (n === -EINVAL || n === -EIO || n === -EMSGSIZE)) {
         // The path's MTU is below the guest's, or the interface cannot checksum: cut here.
-        this.sendSegments(fd, i, segment);
+        this.sendSegments(slot, fd, i, segment);
         i++;
         continue;
       }
@@ -141,6 +166,49 @@ export class UdpOutbound {
   reset(): void {
     this.slot = -1;
     this.count = 0;
+  }
+
+  /** Sets the socket of a flow as the next datagram wants it, which has `length` bytes. */
+  private discover(slot: number, length: number, df: boolean): void {
+    const { flows } = this;
+    const known = flows.discover[slot];
+    const tooLong = flows.tooLong[slot];
+    const want = df && (tooLong === 0 || length < tooLong) ? PMTUDISC_PROBE : PMTUDISC_DONT;
+    if (want === known || (known < 0 && length <= FITS_ANYWHERE)) return;
+    this.flush();
+    this.setDiscover(slot, want);
+  }
+
+  private setDiscover(slot: number, want: number): void {
+    const { flows } = this;
+    const p = 4 * slot;
+    flows.discover[slot] = want;
+    if (familyOf(flows.peer[p], flows.peer[p + 1], flows.peer[p + 2]) === AF_INET) {
+      this.ctx.io.setsockopt(flows.fd[slot], IPPROTO_IP, IP_MTU_DISCOVER, want);
+    } else {
+      this.ctx.io.setsockopt(flows.fd[slot], IPPROTO_IPV6, IPV6_MTU_DISCOVER, want);
+    }
+  }
+
+  /**
+   * The host's interface refused a datagram of `length` bytes. If that is because it must not be fragmented, tells the
+   * guest (the kernel left the MTU in the error queue), lets fragments be made, and returns true: send it again.
+   */
+  private fragment(slot: number, length: number): boolean {
+    const { flows } = this;
+    if (flows.listener[slot] >= 0 || flows.discover[slot] !== PMTUDISC_PROBE) return false;
+    this.errors.drainFlow(slot);
+    flows.tooLong[slot] = length;
+    this.setDiscover(slot, PMTUDISC_DONT);
+    return true;
+  }
+
+  private lengthOf(message: number): number {
+    const { io } = this.ctx;
+    const end = io.msgRow[message] + io.msgRows[message];
+    let length = 0;
+    for (let r = io.msgRow[message]; r < end; r++) length += io.rows.length[r];
+    return length;
   }
 
   private drainErrors(slot: number): void {
@@ -193,12 +261,10 @@ export class UdpOutbound {
   }
 
   /** Sends message `i` as datagrams of `segment` bytes. */
-  private sendSegments(fd: number, i: number, segment: number): void {
+  private sendSegments(slot: number, fd: number, i: number, segment: number): void {
     const { io } = this.ctx;
     const rows = io.rows;
-    const end = io.msgRow[i] + io.msgRows[i];
-    let left = 0;
-    for (let r = io.msgRow[i]; r < end; r++) left += rows.length[r];
+    let left = this.lengthOf(i);
     if (left > segment * MAX_SEGMENTS) {
       this.drop(DROP_UDP_MALFORMED);
       return;
@@ -234,7 +300,9 @@ export class UdpOutbound {
         return;
       }
       io.msgRows[MSG_SEGMENT] = n;
-      if (io.sendMany(fd, MSG_SEGMENT, 1) < 1) this.drop(DROP_HOST_SOCKET_ERROR);
+      let sent = io.sendMany(fd, MSG_SEGMENT, 1);
+      if (sent === -EMSGSIZE && this.fragment(slot, segment)) sent = io.sendMany(fd, MSG_SEGMENT, 1);
+      if (sent < 1) this.drop(DROP_HOST_SOCKET_ERROR);
     }
   }
 }

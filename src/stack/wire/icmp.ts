@@ -20,6 +20,8 @@ export const ICMP_ECHO_REPLY = 0;
 export const ICMP_DEST_UNREACHABLE = 3;
 export const ICMP_ECHO_REQUEST = 8;
 export const ICMP_TIME_EXCEEDED = 11;
+/** Code of time exceeded, in both families: a datagram's fragments did not all come. */
+export const ICMP_CODE_REASSEMBLY = 1;
 export const ICMP_PARAMETER_PROBLEM = 12;
 /** Codes of destination unreachable. */
 export const ICMP_CODE_NET = 0;

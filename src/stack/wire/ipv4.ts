@@ -20,7 +20,8 @@ const DST = 16;
 /** Flags in the flags-and-fragment-offset word. */
 export const IPV4_DF = 0x4000;
 export const IPV4_MF = 0x2000;
-const FRAGMENT_OFFSET_MASK = 0x1fff;
+/** The offset, in units of 8 bytes. */
+export const IPV4_OFFSET_MASK = 0x1fff;
 
 export const IP_PROTO_ICMP = 1;
 export const IP_PROTO_TCP = 6;
@@ -69,7 +70,7 @@ export function ipv4FlagsFragment(dv: DataView, off: number): number {
 
 /** True for any fragment of a datagram: more to come, or not the first. */
 export function ipv4IsFragment(dv: DataView, off: number): boolean {
-  return (dv.getUint16(off + FLAGS_FRAGMENT) & (IPV4_MF | FRAGMENT_OFFSET_MASK)) !== 0;
+  return (dv.getUint16(off + FLAGS_FRAGMENT) & (IPV4_MF | IPV4_OFFSET_MASK)) !== 0;
 }
 
 export function ipv4Ttl(dv: DataView, off: number): number {

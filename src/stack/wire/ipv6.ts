@@ -100,6 +100,24 @@ export function ipv6Write(
   dv.setInt32(off + DST + 12, dst3);
 }
 
+/** Length of a fragment header (RFC 8200 §4.5). */
+export const IPV6_FRAGMENT_LEN = 8;
+
+/** Writes a fragment header. `offset` is in bytes, a multiple of 8. */
+export function ipv6FragmentWrite(
+  dv: DataView,
+  off: number,
+  nextHeader: number,
+  offset: number,
+  more: boolean,
+  id: number,
+): void {
+  dv.setUint8(off, nextHeader);
+  dv.setUint8(off + 1, 0);
+  dv.setUint16(off + 2, offset | (more ? 1 : 0));
+  dv.setInt32(off + 4, id);
+}
+
 /**
  * Walks the extension headers of the packet at `off` (checked by `ipv6Check`) to its transport header. Hop-by-hop,
  * routing and destination options are skipped without looking at their options, so is an atomic fragment header (offset
@@ -141,6 +159,34 @@ export function ipv6Walk(dv: DataView, off: number, end: number, limit: number):
     if (at > end) return -DROP_IPV6_EXTENSION;
   }
   return -DROP_IPV6_EXTENSION;
+}
+
+/**
+ * Offset of the fragment header of a packet of which `ipv6Walk`, with the same arguments, returned 'ipv6_fragment'. What
+ * lies in front of it is hop-by-hop, routing and destination options.
+ */
+export function ipv6FragmentAt(dv: DataView, off: number): number {
+  let protocol = dv.getUint8(off + NEXT_HEADER);
+  let at = off + IPV6_HEADER_LEN;
+  while (protocol !== IPV6_FRAGMENT) {
+    protocol = dv.getUint8(at);
+    at += (dv.getUint8(at + 1) + 1) * 8;
+  }
+  return at;
+}
+
+/** Next header after the fragment header at `at`. */
+export function ipv6FragmentNext(dv: DataView, at: number): number {
+  return dv.getUint8(at);
+}
+
+/** Offset in bytes (a multiple of 8), with 1 added if more fragments follow. */
+export function ipv6FragmentOffset(dv: DataView, at: number): number {
+  return dv.getUint16(at + 2) & 0xfff9;
+}
+
+export function ipv6FragmentId(dv: DataView, at: number): number {
+  return dv.getInt32(at + 4);
 }
 
 // ---- addresses as words ---------------------------------------------------------------------------------------------

@@ -65,6 +65,9 @@ export class NetDriver {
   framesSent = 0;
   bytesReceived = 0;
   bytesSent = 0;
+  /** Of these, frames with marks of a segmentation offload. */
+  gsoReceived = 0;
+  gsoSent = 0;
   /** False: received buffers are kept and not posted again (`repost` gives them back). */
   reposting = true;
 
@@ -275,6 +278,7 @@ export class NetDriver {
     }
     this.framesReceived++;
     this.bytesReceived += frame.length;
+    if (this.#partialHeader.gsoType !== vu.VIRTIO_NET_HDR_GSO_NONE) this.gsoReceived++;
     this.#judge(this.#partialHeader, frame.length);
     this.onFrame?.(frame, this.#partialHeader);
   }
@@ -292,7 +296,8 @@ export class NetDriver {
     const allowed =
       (gso === vu.VIRTIO_NET_HDR_GSO_TCPV4 && fe.has(vu.VIRTIO_NET_F_GUEST_TSO4)) ||
       (gso === vu.VIRTIO_NET_HDR_GSO_TCPV6 && fe.has(vu.VIRTIO_NET_F_GUEST_TSO6)) ||
-      (gso === vu.VIRTIO_NET_HDR_GSO_UDP_L4 && fe.has(vu.VIRTIO_NET_F_GUEST_USO4 | vu.VIRTIO_NET_F_GUEST_USO6));
+      (gso === vu.VIRTIO_NET_HDR_GSO_UDP_L4 &&
+        (fe.has(vu.VIRTIO_NET_F_GUEST_USO4) || fe.has(vu.VIRTIO_NET_F_GUEST_USO6)));
     if (!allowed) this.#violation(`gso_type ${h.gsoType} was not negotiated`);
     if (h.gsoSize === 0) this.#violation('gso_size 0 with a gso_type');
     if ((h.flags & vu.VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0) this.#violation('GSO without NEEDS_CSUM');
@@ -320,6 +325,7 @@ export class NetDriver {
     if (this.txQueue.commit(at, this.#txIndirect && descs > 1) < 0) throw new Error('no descriptor for a frame');
     this.framesSent++;
     this.bytesSent += frame.length;
+    if (header.gsoType !== vu.VIRTIO_NET_HDR_GSO_NONE) this.gsoSent++;
     return true;
   }
 

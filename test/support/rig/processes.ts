@@ -19,6 +19,8 @@ export interface ExitStatus {
 export interface ManagedOptions {
   /** Also opens an IPC channel (`child.send`). */
   readonly ipc?: boolean;
+  /** Descriptors of ours that it inherits, as 3, 4 … Not together with `ipc`. */
+  readonly fds?: readonly number[];
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
 }
@@ -43,7 +45,7 @@ export class ManagedProcess {
     this.events.setMaxListeners(50);
     const [file, ...args] = argv;
     this.child = spawn(file, args, {
-      stdio: options.ipc === true ? ['pipe', 'pipe', 'pipe', 'ipc'] : ['pipe', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe', ...(options.ipc === true ? ['ipc' as const] : (options.fds ?? []))],
       detached: true,
       cwd: options.cwd,
       env: { ...process.env, PATH: SYSTEM_PATH, ...options.env },

@@ -5,17 +5,25 @@
 import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { Guest } from './guest';
-import { guestImage } from './image';
+import { guestImage, type GuestImage } from './image';
 import { ManagedProcess, dieWithParent, poll } from './processes';
 
 export interface QemuOptions {
   readonly socketPath: string;
   readonly scratch: string;
   readonly memoryMiB?: number;
+  /** Another kernel or initramfs than the tests' own. */
+  readonly image?: GuestImage;
+  /** QEMU's own user-mode stack instead of a vhost-user back-end; run it where it shall find the network. */
+  readonly userNetwork?: { readonly run: (argv: readonly string[]) => string[] };
   /** Seconds between attempts to reach a back-end that went away; absent: the link stays down. */
   readonly reconnectSeconds?: number;
   /** QEMU listens and waits for the back-end (`server=on`). */
   readonly listen?: boolean;
+  /** Frames over a stream socket (`-netdev stream`) and not vhost-user. */
+  readonly stream?: boolean;
+  /** A connected socket of ours that QEMU inherits (`-netdev socket,fd=`), with the same framing as `stream`. */
+  readonly fd?: number;
   /** More properties of virtio-net-pci, e.g. `mrg_rxbuf=off`. */
   readonly deviceProperties?: readonly string[];
   readonly cpus?: number;
@@ -31,12 +39,27 @@ export interface QemuGuest extends Guest {
 
 let instances = 0;
 
+/** The network's options: its back-end is called n0. */
+function netdev(options: QemuOptions): string[] {
+  const { socketPath, listen } = options;
+  if (options.userNetwork !== undefined) return ['-netdev', 'user,id=n0'];
+  if (options.fd !== undefined) return ['-netdev', 'socket,id=n0,fd=3'];
+  if (options.stream === true) {
+    const server = listen === true ? 'on' : 'off';
+    return ['-netdev', `stream,id=n0,server=${server},addr.type=unix,addr.path=${socketPath}`];
+  }
+  const reconnect = options.reconnectSeconds === undefined ? '' : `,reconnect=${String(options.reconnectSeconds)}`;
+  return [
+    ...['-chardev', `socket,id=c0,path=${socketPath}${listen === true ? ',server=on' : reconnect}`],
+    ...['-netdev', 'vhost-user,id=n0,chardev=c0'],
+  ];
+}
+
 /** Boots and waits for the shell. @throws Error with the console's tail. */
 export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
-  const { kernel, initrd } = guestImage('qemu');
+  const { kernel, initrd } = options.image ?? guestImage('qemu');
   const memory = `${String(options.memoryMiB ?? 1024)}M`;
   const qmpPath = join(options.scratch, `qmp${String(++instances)}`);
-  const reconnect = options.reconnectSeconds === undefined ? '' : `,reconnect=${String(options.reconnectSeconds)}`;
   const device = [
     'virtio-net-pci',
     'netdev=n0',
@@ -50,8 +73,8 @@ export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', memory, '-smp', String(options.cpus ?? 1)],
     ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`, '-numa', 'node,memdev=mem'],
-    ...['-chardev', `socket,id=c0,path=${options.socketPath}${options.listen === true ? ',server=on' : reconnect}`],
-    ...['-netdev', 'vhost-user,id=n0,chardev=c0', '-device', device.join(',')],
+    ...netdev(options),
+    ...['-device', device.join(',')],
     ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
     ...['-qmp', `unix:${qmpPath},server=on,wait=off`],
     ...['-kernel', kernel, '-initrd', initrd],
@@ -59,7 +82,8 @@ export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
     ['console=ttyS0 quiet loglevel=3 panic=-1', ...(options.kernelArguments ?? [])].join(' '),
     ...(options.extraArguments ?? []),
   ];
-  const managed = new ManagedProcess('qemu', dieWithParent(argv));
+  const fds = options.fd === undefined ? [] : [options.fd];
+  const managed = new ManagedProcess('qemu', (options.userNetwork?.run ?? dieWithParent)(argv), { fds });
   const guest = new Guest('qemu', managed);
   try {
     const qmp = await Qmp.connect(qmpPath);

@@ -11,6 +11,8 @@ export interface ServiceOptions {
   readonly args?: readonly string[];
   /** The front-end listens at `socketPath`, and the service connects to it as soon as it is there. */
   readonly connect?: boolean;
+  /** A connected socket of ours, which the service serves (`--fd`) and nothing else. */
+  readonly fd?: number;
 }
 
 /**
@@ -38,16 +40,16 @@ export class Service {
     const program = OTHER_BACKEND ?? [
       process.execPath,
       join(REPO_ROOT, 'bin/tubetti.js'),
-      ...['--foreground', '--metrics', `127.0.0.1:${String(port)}`],
+      ...['--foreground', '--runas', '0', '--metrics', `127.0.0.1:${String(port)}`],
     ];
-    const argv = [
-      ...program,
-      options.connect === true ? '--connect' : '--socket',
-      options.socketPath,
-      ...(options.args ?? []),
-    ];
-    const managed = new ManagedProcess('tubetti', options.world.inHost(argv));
-    if (options.connect === true) return new Service(managed, options, port);
+    const where =
+      options.fd === undefined
+        ? [options.connect === true ? '--connect' : '--socket', options.socketPath]
+        : ['--fd', '3'];
+    const argv = [...program, ...where, ...(options.args ?? [])];
+    const fds = options.fd === undefined ? [] : [options.fd];
+    const managed = new ManagedProcess('tubetti', options.world.inHost(argv), { fds });
+    if (options.connect === true || options.fd !== undefined) return new Service(managed, options, port);
     try {
       await poll(
         `the socket ${options.socketPath}`,

@@ -244,6 +244,17 @@ export class FakeGuestPort implements GuestPort {
     return this.headLen;
   }
 
+  substitute(from: DataView, off: number, length: number, _row: number): void {
+    this.#current = new Uint8Array(from.buffer.slice(from.byteOffset + off, from.byteOffset + off + length));
+    this.rowCount = 1;
+    new Uint8Array(this.head.buffer).fill(POISON_RELEASED);
+    this.headLen = 0;
+    this.pull(HEAD_BYTES);
+    this.gsoType = GSO_NONE;
+    this.gsoSize = 0;
+    this.csumPartial = false;
+  }
+
   releaseReceived(): void {
     this.#bytes.fill(POISON_RELEASED, 0, this.#inNext);
     this.#inNext = 0;

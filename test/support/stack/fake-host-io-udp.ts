@@ -34,6 +34,7 @@ export const EACCES = 13;
 export const EINVAL = 22;
 export const EMFILE = 24;
 export const EDESTADDRREQ = 89;
+export const EMSGSIZE = 90;
 export const EADDRINUSE = 98;
 export const ENETUNREACH = 101;
 export const ECONNREFUSED = 111;
@@ -71,6 +72,9 @@ interface Received {
   readonly from: Address;
   readonly to: string;
   readonly data: Uint8Array;
+  /** Told only to sockets that asked for it. */
+  readonly ttl: number;
+  readonly tos: number;
 }
 
 export class FakeSocket {
@@ -131,6 +135,8 @@ export class FakeDatagramHost implements HostIo {
   /** Ports that services of the host hold without SO_REUSEADDR. */
   readonly takenPorts = new Set<number>();
   privileged = false;
+  /** Of the host's interface. */
+  mtu = 65_536;
   maxSockets = 1000;
   /** -errno that socket(SOCK_ICMP) returns; 0: ping sockets are allowed. */
   pingRefused = 0;
@@ -169,7 +175,7 @@ export class FakeDatagramHost implements HostIo {
   }
 
   /** A datagram arrives from the network. Returns the socket that got it, or null if nobody did. */
-  deliver(from: Address, to: Address, data: Uint8Array): FakeSocket | null {
+  deliver(from: Address, to: Address, data: Uint8Array, ttl = 64, tos = 0): FakeSocket | null {
     let best: FakeSocket | null = null;
     let bestScore = -1;
     for (const s of this.sockets.values()) {
@@ -179,12 +185,12 @@ export class FakeDatagramHost implements HostIo {
         bestScore = score;
       }
     }
-    if (best !== null) this.queue(best, from, to.address, data);
+    if (best !== null) this.queue(best, from, to.address, data, ttl, tos);
     return best;
   }
 
-  queue(socket: FakeSocket, from: Address, to: string, data: Uint8Array): void {
-    socket.queue.push({ from, to, data: Uint8Array.from(data) });
+  queue(socket: FakeSocket, from: Address, to: string, data: Uint8Array, ttl = 64, tos = 0): void {
+    socket.queue.push({ from, to, data: Uint8Array.from(data), ttl, tos });
     socket.edge |= EPOLLIN;
   }
 
@@ -346,6 +352,9 @@ export class FakeDatagramHost implements HostIo {
       this.msgTos[m] = -1;
       this.msgSegment[m] = 0;
       if (from === null) continue;
+      const v4 = !from.from.address.includes(':');
+      if (s.option(v4 ? 0 : 41, v4 ? 12 : 51) === 1) this.msgTtl[m] = from.ttl;
+      if (s.option(v4 ? 0 : 41, v4 ? 13 : 66) === 1) this.msgTos[m] = from.tos;
       const linkLocal = from.from.address.startsWith('fe80:');
       if (this.msgPeer[m] >= 0) this.#writeSlot(this.msgPeer[m], from.from, linkLocal ? 3 : 0);
       const pktinfo = s.option(0, 8) === 1 || s.option(41, 49) === 1;
@@ -367,6 +376,23 @@ export class FakeDatagramHost implements HostIo {
     if (injected !== undefined) return injected;
     const peer = m >= 0 && this.msgPeer[m] >= 0 ? this.#readSlot(this.msgPeer[m]) : s.peer;
     if (peer === null) return -EDESTADDRREQ;
+    if (this.broadcast.has(peer.address) && s.options.get(SO_BROADCAST) !== 1) return -EACCES;
+    const refused = this.unreachable.get(peer.address);
+    if (refused !== undefined) return refused;
+    const discover = s.option(s.family === AF_INET ? 0 : 41, s.family === AF_INET ? 10 : 23) ?? 1;
+    if (data.length > this.mtu - (s.family === AF_INET ? 28 : 48) && discover >= 2) {
+      // As ip_local_error: an entry of local origin, with the MTU and no payload; the caller has the error already.
+      s.errors.push({
+        errno: EMSGSIZE,
+        origin: 1,
+        type: 0,
+        code: 0,
+        info: this.mtu,
+        offender: peer.address,
+        dest: peer,
+      });
+      return -EMSGSIZE;
+    }
     s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.#nextPort++ };
     const source = m >= 0 && this.msgLocal[m] >= 0 ? this.#readSlot(this.msgLocal[m]).address : s.local.address;
     const segment = m >= 0 ? this.msgSegment[m] : 0;
@@ -429,6 +455,11 @@ export class FakeDatagramHost implements HostIo {
     this.#memory.gather(row, rowCount).forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
     while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
     return sum;
+  }
+
+  copyRows(from: number, fromCount: number, to: number, toCount: number): number {
+    this.#count('copyRows');
+    return this.#memory.scatter(to, toCount, this.#memory.gather(from, fromCount));
   }
 
   watch(fd: number, events: number, key: number, generation: number): number {

@@ -381,6 +381,10 @@ export class FakeHostIo implements HostIo {
     return this.#get(fd).sent.length;
   }
 
+  copyRows(): number {
+    throw new Error('not a call of TCP');
+  }
+
   checksum(row: number, rowCount: number, initial: number): number {
     this.#enter('checksum');
     let sum = initial;

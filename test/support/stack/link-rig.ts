@@ -2,7 +2,7 @@
  * A Stack on a fake port with recording flow handlers, and frames as hexadecimal text. The builders and checks here
  * share no code with src/stack/wire: bytes are put together and verified the long way.
  */
-import type { FlowHandler, FrameInfo, StackContext } from '../../../src/stack/context';
+import { SCRATCH_SIZE, type FlowHandler, type FrameInfo, type StackContext } from '../../../src/stack/context';
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
 import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
@@ -259,10 +259,25 @@ export function linkRig(
   const clock = new FakeClock();
   const random = new FakeRandom();
   const logged: string[] = [];
-  // The services on the link make no system call: any use is a failure.
-  const io = new Proxy({} as HostIo, {
-    get: (_, name) => {
-      throw new Error(`HostIo.${String(name)} used`);
+  // The services on the link make no system call: any use is a failure. Fragments are kept in scratch memory.
+  const { memory } = port;
+  let region = -1;
+  const kept = {
+    rows: memory.rows,
+    get scratchRegion(): number {
+      if (region < 0) region = memory.add(SCRATCH_SIZE);
+      return region;
+    },
+    get scratch(): DataView {
+      return memory.regions[this.scratchRegion];
+    },
+    copyRows: (from: number, fromCount: number, to: number, toCount: number): number =>
+      memory.scatter(to, toCount, memory.gather(from, fromCount)),
+  };
+  const io = new Proxy(kept as unknown as HostIo, {
+    get: (target, name: keyof HostIo) => {
+      if (name in target) return target[name];
+      throw new Error(`HostIo.${name} used`);
     },
   });
   const counters = new Float64Array(COUNTERS);

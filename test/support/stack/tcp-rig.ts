@@ -278,6 +278,13 @@ export interface OpenOptions {
   readonly sport?: number;
   readonly dport?: number;
   readonly isn?: number;
+  /** Acknowledgements may wait for an answer to carry them, as they do on a fresh flow. Default: they come at once. */
+  readonly delayedAcks?: boolean;
+}
+
+/** As if the answers of all flows so far had been slow. */
+function acknowledgeAtOnce(rig: TcpRig, o: OpenOptions): void {
+  if (o.delayedAcks !== true) rig.tcp.engine.ackScore.fill(-100);
 }
 
 /** Opens a connection from the guest; leaves nothing in `sent`. */
@@ -306,6 +313,7 @@ export function openFromGuest(rig: TcpRig, o: OpenOptions = {}): Connection {
   const c = new Connection(rig, socket, { ...ends, seq: (isn + 1) >>> 0, ack: (synAck.seq + 1) >>> 0 });
   if (o.win !== undefined) c.win = o.win;
   c.flags('.');
+  acknowledgeAtOnce(rig, o);
   if (rig.port.sentFrames().length !== 0) throw new Error('the handshake was answered by more than a SYN-ACK');
   return c;
 }
@@ -329,6 +337,7 @@ export function openFromHost(rig: TcpRig, o: OpenOptions & { from?: string; port
   rig.guest(c.segment({ flags: 'S.', mss: o.mss ?? 1460, ...(o.ws === null ? {} : { ws: o.ws ?? 7 }) }));
   const ack = rig.one();
   if (ack.flags !== '.' || ack.ack !== (isn + 1) >>> 0) throw new Error(`not the handshake's ACK: ${describe(ack)}`);
+  acknowledgeAtOnce(rig, o);
   c.seq = (isn + 1) >>> 0;
   c.guestBase = c.seq;
   return c;

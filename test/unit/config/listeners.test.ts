@@ -11,7 +11,7 @@ import { parsePortSpec, type PortRule } from '../../../src/config/port-spec';
 import { probePeekOff } from '../../../src/config/peek-off';
 import { readHostNetwork } from '../../../src/config/netlink';
 import { loadNative } from '../../../src/native';
-import { addrSlotPort, addrSlotWord } from '../../../src/stack/address';
+import { addrSlotPort, addrSlotWord, addrSlotWrite, V4_MAPPED } from '../../../src/stack/address';
 import { AF_INET, AF_INET6 } from '../../../src/stack/ports';
 
 const native = loadNative();
@@ -154,7 +154,7 @@ describe('weak rules', () => {
     const weak = rules('tcp', `${port}-${port + 1}`).map((rule) => ({ ...rule, weak: true }));
     const { listeners, skipped } = open(weak);
     expect(listeners.map((listener) => listener.port)).toEqual([port + 1]);
-    expect([...skipped.values()]).toEqual([1]);
+    expect([...skipped.values()]).toEqual([{ taken: 1, noFiles: 0 }]);
   });
 
   test('an option none of whose ports can be bound is an error', async () => {
@@ -170,28 +170,105 @@ describe('weak rules', () => {
     const weak = rules('udp', `${port}-${Math.min(65535, port + 9)}`).map((rule) => ({ ...rule, weak: true }));
     const { listeners, skipped } = open(weak, { maxWeak: 4 });
     expect(listeners).toHaveLength(4);
-    expect([...skipped.values()]).toEqual([weak[0].last - weak[0].first + 1 - 4]);
+    expect([...skipped.values()]).toEqual([{ taken: 0, noFiles: weak[0].last - weak[0].first + 1 - 4 }]);
+  });
+});
+
+/** Rules as `-t all` and `-u all` make them. */
+const all = (protocol: 'tcp' | 'udp', first: number, last: number): PortRule[] =>
+  rules(protocol, `${first}-${last}`).map((rule) => ({ ...rule, weak: true, origin: `-${protocol[0]} all` }));
+
+describe('the limit of open files', () => {
+  test('is shared between options in proportion to their ports, lowest ports first', () => {
+    const io = fakeIo();
+    const list = [...all('tcp', 1, 300), ...all('tcp', 401, 500), ...all('udp', 1, 100)];
+    const { listeners, skipped } = openListeners(io, list, { ...BOTH, maxWeak: 100 });
+    expect(listeners.map(({ protocol, port }) => `${protocol} ${port}`)).toEqual([
+      ...Array.from({ length: 80 }, (_, i) => `tcp ${i + 1}`),
+      ...Array.from({ length: 20 }, (_, i) => `udp ${i + 1}`),
+    ]);
+    expect(Object.fromEntries(skipped)).toEqual({
+      '-t all': { taken: 0, noFiles: 320 },
+      '-u all': { taken: 0, noFiles: 80 },
+    });
+  });
+
+  test('ports that are named come first and count', () => {
+    const list = [...all('tcp', 1, 1000), ...rules('tcp', '2001-2060')];
+    const { listeners } = openListeners(fakeIo(), list, { ...BOTH, maxWeak: 100 });
+    expect(listeners.slice(0, 60).map((listener) => listener.port)).toEqual(
+      Array.from({ length: 60 }, (_, i) => 2001 + i),
+    );
+    expect(listeners.slice(60).map((listener) => listener.port)).toEqual(Array.from({ length: 40 }, (_, i) => 1 + i));
+  });
+
+  test('a named port without a descriptor is an error that says what to do', () => {
+    const io = fakeIo({ 2003: -24 });
+    expect(() => openListeners(io, rules('tcp', '2001-2010'), BOTH)).toThrow(
+      '-t 2001-2010: cannot bind port 2003: too many open files (raise the hard limit of RLIMIT_NOFILE, or forward fewer ports)',
+    );
+    expect(io.open.size).toBe(0);
+  });
+
+  test('descriptors that run out before the limit was reached leave a weak rule with what it has', () => {
+    const { listeners, skipped } = openListeners(fakeIo({ 50: -24 }), all('udp', 1, 90), BOTH);
+    expect(listeners).toHaveLength(49);
+    expect(skipped.get('-u all')).toEqual({ taken: 0, noFiles: 41 });
+  });
+});
+
+describe('Native.openPorts', () => {
+  test('a range is one call; ports that are taken are told, the rest is open', async () => {
+    const port = Math.min(await freePort(), 65000);
+    const out = new Int32Array(8);
+    addrSlotWrite(native.addrs, 0, AF_INET, port, 0, 0, 0, V4_MAPPED, 0x7f000001);
+    const first = new Int32Array(1);
+    addrSlotWrite(native.addrs, 1, AF_INET, port + 3, 0, 0, 0, V4_MAPPED, 0x7f000001);
+    expect(native.openPorts(1, 0, '', 8, first)).toBe(1);
+    try {
+      expect(native.openPorts(0, 0, '', 8, out)).toBe(7);
+      expect(out[3]).toBe(-98);
+      expect(await reach('127.0.0.1', port + 7)).toBe(true);
+    } finally {
+      for (const fd of [...out, ...first]) if (fd >= 0) native.close(fd);
+    }
+  });
+
+  test('refuses what leaves the tables', () => {
+    addrSlotWrite(native.addrs, 0, AF_INET, 65530, 0, 0, 0, V4_MAPPED, 0x7f000001);
+    expect(native.openPorts(0, 0, '', 8, new Int32Array(7))).toBe(-22);
+    expect(native.openPorts(-1, 0, '', 8, new Int32Array(1))).toBe(-22);
+    expect(native.openPorts(100000, 0, '', 8, new Int32Array(1))).toBe(-22);
+    expect(native.openPorts(0, 0, 'x'.repeat(16), 8, new Int32Array(1))).toBe(-22);
   });
 });
 
 test('a port below 1024 that may not be bound says what it needs', () => {
-  const io = { ...fakeIo(), bind: () => -13 };
+  const io = fakeIo({ 22: -13, 2222: -13 });
   expect(() => openListeners(io, rules('tcp', '22'), BOTH)).toThrow(
     '-t 22: cannot bind port 22: permission denied (ports below 1024 need CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start)',
   );
   expect(() => openListeners(io, rules('tcp', '2222'), BOTH)).toThrow(/permission denied$/);
 });
 
-/** Sockets that open and do nothing. */
-function fakeIo() {
+/** Sockets that open and do nothing; `errors` of some ports. */
+function fakeIo(errors: Readonly<Record<number, number>> = {}) {
+  const addrs = new DataView(new ArrayBuffer(64));
+  const open = new Set<number>();
+  let next = 100;
   return {
-    addrs: new DataView(new ArrayBuffer(64)),
-    socket: () => 100,
-    setsockopt: () => 0,
-    bindToDevice: () => 0,
-    bind: () => 0,
-    listen: () => 0,
-    close: () => 0,
+    addrs,
+    open,
+    openPorts: (slot: number, _flags: number, _device: string, _backlog: number, out: Int32Array) => {
+      const first = addrSlotPort(addrs, slot);
+      for (let i = 0; i < out.length; i++) {
+        out[i] = errors[first + i] ?? next++;
+        if (out[i] === -24) return out.fill(-24, i).findIndex((fd) => fd < 0);
+        if (out[i] >= 0) open.add(out[i]);
+      }
+      return out.filter((fd) => fd >= 0).length;
+    },
+    close: (fd: number) => (open.delete(fd) ? 0 : -9),
     ifIndex: () => 3,
   };
 }

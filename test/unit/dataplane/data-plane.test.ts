@@ -1,5 +1,7 @@
+import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { DataPlane } from '../../../src/dataplane/data-plane';
+import { loadNative } from '../../../src/native';
 import type { DeviceRing } from '../../../src/vhost/device';
 import { COUNTERS } from '../../../src/stack/counters';
 import { stackConfig } from '../../support/stack/stack-config';
@@ -77,6 +79,22 @@ describe('DataPlane', () => {
     expect(logged[0]).toContain('told to die');
     await plane.stop();
     expect(fatal).toEqual([]);
+  });
+
+  it('gets a worker out of a notification that the front-end makes it wait in', async () => {
+    const native = loadNative();
+    const callFd = native.eventFd(0);
+    const most = Buffer.alloc(8);
+    most.writeBigUInt64LE(2n ** 64n - 2n);
+    expect(native.write(callFd, most, 0, 8)).toBe(8);
+    spawnSync('true', { stdio: [callFd] }); // libuv makes a child's standard streams blocking
+    await plane.setMemory([{ region: 3, buffer: new SharedArrayBuffer(65536), gpa: 0x1000, size: 65536 }]);
+    await plane.startRing({ ...ring(0, 12288), callFd });
+    await plane.setRingEnabled(0, true);
+    // Emptied, rung again, and rung by the worker.
+    expect(native.drain(callFd)).toBe(2);
+    await plane.stop();
+    native.close(callFd);
   });
 
   it('gives up on a worker that keeps dying', async () => {

@@ -12,6 +12,8 @@ const CSUM = 0;
 const GUEST_CSUM = 1;
 const GUEST_TSO4 = 7;
 const HOST_TSO4 = 11;
+const HOST_TSO6 = 12;
+const HOST_ECN = 13;
 const BASE = [MRG, INDIRECT, EVENT_IDX, VERSION_1];
 
 function bytes(length: number, seed = 1): Buffer {
@@ -129,12 +131,18 @@ describe('from guest', () => {
       h.writeUInt16LE(offset, 8);
       return h;
     };
-    const rig = new PortRig({ features: [...BASE, CSUM, HOST_TSO4] });
+    const rig = new PortRig({ features: [...BASE, CSUM, HOST_TSO4, HOST_ECN] });
     const bad = [
       marks(1, 1, 0, 34, 16), // no size
       marks(0, 1, 1460, 34, 16), // without a partial checksum
       marks(1, 4, 1460, 34, 16), // IPv6 was not negotiated
+      marks(1, 0x84, 1460, 34, 16),
       marks(1, 3, 1460, 34, 16), // UFO never is
+      marks(1, 5, 1460, 34, 6), // USO was not
+      marks(1, 0x85, 1460, 34, 6),
+      marks(1, 0x80, 1460, 34, 16), // ECN of nothing
+      marks(1, 0x21, 1460, 34, 16), // tunnels never are
+      marks(1, 0xff, 1460, 34, 16),
       marks(1, 0, 0, 90, 16), // checksum beyond the frame
       marks(1, 0, 0, 65535, 65535),
     ];
@@ -146,6 +154,25 @@ describe('from guest', () => {
     rig.transmit([marks(0, 0, 0, 0, 0), bytes(70)]);
     expect(rig.port.receive(0)).toBe(70);
     expect([rig.port.csumPartial, rig.port.gsoType, rig.port.gsoSize]).toEqual([false, 0, 0]);
+    // Unknown flags are not looked at (virtio 1.2 §5.1.6.2.2), nor is hdr_len.
+    const lies = marks(0xf1, 1, 1460, 34, 16);
+    lies.writeUInt16LE(65535, 2);
+    rig.transmit([lies, bytes(3000)]);
+    expect(rig.port.receive(0)).toBe(3000);
+    expect([rig.port.csumPartial, rig.port.gsoType, rig.port.gsoSize]).toEqual([true, 1, 1460]);
+  });
+
+  it('takes ECN marks only where they were negotiated', () => {
+    const rig = new PortRig({ features: [...BASE, CSUM, HOST_TSO4, HOST_TSO6] });
+    for (const type of [0x81, 0x84]) {
+      const h = Buffer.alloc(12);
+      h[0] = 1;
+      h[1] = type;
+      h.writeUInt16LE(1000, 4);
+      rig.transmit([h, bytes(100)]);
+    }
+    expect(rig.port.receive(0)).toBe(0);
+    expect(drops(rig, 'vnet_header')).toBe(2);
   });
 
   it('drains a disabled ring without effect', () => {

@@ -4,6 +4,7 @@ import type { RingPlace, SplitRingLayout } from 'virtio-ring-ts';
 import { bit, negotiated } from '../../../src/dataplane/features';
 import { VirtioGuestPort } from '../../../src/dataplane/guest-port';
 import type { PortIo } from '../../../src/dataplane/guest-port';
+import { FD_EVENTFD } from '../../../src/native';
 import { ROWS_TOTAL } from '../../../src/stack/context';
 import { COUNTERS } from '../../../src/stack/counters';
 
@@ -54,7 +55,9 @@ export class PortRig {
     };
     this.io = {
       rows,
-      signal: (fd) => {
+      fdKind: () => FD_EVENTFD,
+      notify: (fd, kind) => {
+        if (kind !== FD_EVENTFD) throw new Error(`notify with kind ${String(kind)}`);
         this.signals.push(fd);
         return 0;
       },

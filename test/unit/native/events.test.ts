@@ -80,6 +80,40 @@ describe('doorbells', () => {
     native.close(a);
   });
 
+  test('notify does the same by the kind of file, and waits for no pipe or socket', () => {
+    const event = ok(native.eventFd(0));
+    const [a, b] = pair();
+    const dir = mkdtempSync(join(tmpdir(), 'tubetti-'));
+    spawnSync('mkfifo', [join(dir, 'fifo')]);
+    const fifo = openSync(join(dir, 'fifo'), 'r+');
+    const ends = [
+      [event, event],
+      [a, b],
+      [fifo, fifo],
+    ] as const;
+    for (const [to, from] of ends) {
+      const kind = ok(native.fdKind(to));
+      expect([native.notify(to, kind), native.notify(to, kind), native.drain(from)]).toEqual([0, 0, 2]);
+    }
+    spawnSync('true', { stdio: [fifo, a, b] }); // blocking from now on
+    for (const fd of [a, fifo]) {
+      const kind = ok(native.fdKind(fd));
+      let worst = 0;
+      for (let i = 0; i < 100_000; i++) worst = Math.min(worst, native.notify(fd, kind));
+      expect(worst).toBe(0);
+    }
+    const most = Buffer.alloc(8);
+    most.writeBigUInt64LE(2n ** 64n - 2n);
+    native.write(event, most, 0, 8);
+    expect(native.notify(event, FD_EVENTFD)).toBe(0);
+    native.close(b);
+    expect(native.notify(a, FD_SOCKET)).toBe(-E.PIPE);
+    for (const fd of [event, a]) native.close(fd);
+    expect(native.notify(event, FD_EVENTFD)).toBe(-E.BADF);
+    closeSync(fifo);
+    rmSync(dir, { recursive: true });
+  });
+
   test('fdKind', () => {
     const event = ok(native.eventFd(0));
     const [a, b] = pair();

@@ -115,8 +115,12 @@ describe('dispatch', () => {
     ['ipv4_header', 'IHL below 5', packet(G4, '9.9.9.9', 6, TCP).fill(0x44, 14, 15)],
     ['ipv4_header', 'cut', packet(G4, '9.9.9.9', 6, TCP).subarray(0, 33)],
     ['ipv4_length', 'total length past the frame', packet(G4, '9.9.9.9', 6, TCP).subarray(0, 53)],
-    ['ipv4_fragment', 'first fragment', packet(G4, '9.9.9.9', 6, TCP, { fragment: 0x2000 })],
-    ['ipv4_fragment', 'last fragment', packet(G4, '9.9.9.9', 6, TCP, { fragment: 0x0001 })],
+    [
+      'ipv4_fragment',
+      'fragment that is no multiple of 8 bytes, and not the last',
+      packet(G4, '9.9.9.9', 6, TCP, { fragment: 0x2000 }),
+    ],
+    ['ipv4_fragment', 'fragment beyond the largest packet', packet(G4, '9.9.9.9', 6, TCP, { fragment: 0x1fff })],
     ['ipv6_header', 'cut', packet(G6, '2001:db8:9::9', 6, TCP).subarray(0, 53)],
     ['ipv6_length', 'payload length past the frame', packet(G6, '2001:db8:9::9', 6, TCP).subarray(0, 73)],
     [

@@ -31,6 +31,9 @@ class BarePort implements GuestPort {
   receive(): number {
     return 0;
   }
+  substitute(): void {
+    throw new Error('no fragments here');
+  }
   pull(n: number): number {
     return n;
   }
@@ -137,6 +140,7 @@ test('half a million segments each way cause no garbage', async () => {
     l4Off: 34,
     l4Len: 20,
     ttl: 64,
+    df: true,
     tos: 0,
     addr,
   };

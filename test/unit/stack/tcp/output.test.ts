@@ -1,4 +1,4 @@
-/** Data to the guest: segments, windows, receive buffers, fairness. */
+/** Data to the guest: segments, windows, receive buffers. */
 import { C_BYTES_TO_GUEST_TCP, C_TCP_RETRANSMITS } from '../../../../src/stack/counters';
 import { GUEST_ISN, TcpRig, openFromGuest, pattern, payloadText } from '../../../support/stack/tcp-rig';
 import type { Segment } from '../../../support/stack/tcp-rig';
@@ -248,26 +248,6 @@ describe('receive buffers', () => {
     rig.port.freeBuffers = 5; // without a word
     rig.wait(1000);
     expect(payloadText(rig.one())).toBe('held');
-  });
-});
-
-describe('fairness', () => {
-  test('a flow with much to send lets others in after its budget', () => {
-    const rig = new TcpRig({ config: { mtu: 65520 } });
-    const big = openFromGuest(rig, { sport: 1, ws: 14, mss: 65480 });
-    const small = openFromGuest(rig, { sport: 2 });
-    big.socket.write(Buffer.alloc(3 << 20));
-    small.socket.write('hi');
-    rig.turn();
-    const first = rig.sent();
-    expect(total(first.filter((s) => s.dport === 1))).toBeLessThanOrEqual(1024 * 1024);
-    // Two helpings of half a mebibyte a turn, the others in between.
-    const other = first.findIndex((s) => s.dport === 2);
-    expect(total(first.slice(0, other))).toBeLessThanOrEqual(512 * 1024);
-    expect(rig.stack.busy).toBe(true);
-    rig.settle();
-    expect(total(first.concat(rig.sent()).filter((s) => s.dport === 1))).toBe(3 << 20);
-    expect(rig.stack.busy).toBe(false);
   });
 });
 

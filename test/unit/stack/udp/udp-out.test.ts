@@ -4,6 +4,7 @@ import { GSO_UDP_L4 } from '../../../../src/stack/ports';
 import { ip } from '../../../support/stack/addresses';
 import { ascii, DatagramRig, latin1 } from '../../../support/stack/datagram-rig';
 import { EACCES, EAGAIN, ECONNREFUSED, ENETUNREACH, EPERM } from '../../../support/stack/fake-host-io-udp';
+import { join } from '../../../support/stack/fragments';
 import { bytes, datagram, dissect, packet, u16 } from '../../../support/stack/link-rig';
 
 const GUEST = '192.0.2.10';
@@ -63,20 +64,45 @@ describe('a datagram from the guest', () => {
     rig.host.deliver({ address: REMOTE, port: 7000 }, rig.host.sent[0].from, data);
     rig.pump();
     const frames = rig.port.sent();
-    expect(frames).toHaveLength(1);
-    expect(Buffer.from(dissect(frames[0]).payload).equals(data)).toBe(true);
+    expect(frames).toHaveLength(size > 65_520 - 28 ? 2 : 1);
+    const whole = frames.length === 1 ? frames[0] : join(frames);
+    expect(Buffer.from(dissect(whole).payload).equals(data)).toBe(true);
     expect(rig.allDrops()).toEqual({});
   });
 
-  test('an IPv6 datagram too long for the link is dropped, the next one is not', () => {
-    const rig = new DatagramRig();
-    rig.guest(datagram(GUEST6, 5000, REMOTE6, 7000, ascii('q')));
-    const from = { address: REMOTE6, port: 7000 };
-    rig.host.deliver(from, rig.host.sent[0].from, new Uint8Array(65488));
-    rig.host.deliver(from, rig.host.sent[0].from, new Uint8Array(65487));
+  test('with an MTU of 1500, what is longer comes in fragments, and what follows does not', () => {
+    for (const [guest, remote, host] of [
+      [GUEST, REMOTE, '198.51.100.99'],
+      [GUEST6, REMOTE6, '2001:db8:99::99'],
+    ]) {
+      const rig = new DatagramRig({ config: { mtu: 1500 }, port: { rowSize: 700 } });
+      rig.guest(datagram(guest, 5000, remote, 7000, ascii('q')));
+      for (const size of [65_507, 1453, 1473, 4000, 1452]) {
+        const data = Uint8Array.from({ length: size }, (_, i) => (i * 11) & 0xff);
+        rig.host.deliver({ address: remote, port: 7000 }, { address: host, port: 5000 }, data, 33, 0xb8);
+        rig.pump();
+        const frames = rig.port.sent();
+        for (const frame of frames) expect(frame.length).toBeLessThanOrEqual(14 + 1500);
+        const d = dissect(frames.length === 1 ? frames[0] : join(frames));
+        expect(Buffer.from(d.payload).equals(data)).toBe(true);
+        expect([d.srcPort, d.dstPort, d.ttl]).toEqual([7000, 5000, 33]);
+      }
+      expect(rig.allDrops()).toEqual({});
+    }
+  });
+
+  test('a ring too small for all fragments costs that datagram only', () => {
+    const rig = new DatagramRig({ config: { mtu: 1500 }, port: { bufferSize: 1600, buffers: 10 } });
+    rig.guest(ask('q'));
+    const from = { address: REMOTE, port: 7000 };
+    rig.host.deliver(from, { address: '198.51.100.99', port: 5000 }, new Uint8Array(65_507));
+    rig.host.deliver(from, { address: '198.51.100.99', port: 5000 }, ascii('next'));
     rig.pump();
-    expect(rig.port.sent().map((f) => f.length)).toEqual([14 + 40 + 8 + 65487]);
-    expect(rig.allDrops()).toEqual({ frame_too_long: 1 });
+    expect(rig.port.sent()).toHaveLength(0);
+    rig.later(60);
+    rig.pump();
+    expect(rig.seen()).toEqual(['203.0.113.5:7000 > 192.0.2.10:5000 next']);
+    expect(rig.allDrops()).toEqual({ no_receive_buffers: 1 });
   });
 
   test('a privileged or taken source port is replaced, not lost', () => {
@@ -273,10 +299,11 @@ describe('what the host refuses', () => {
     expect(rig.allDrops()).toEqual({ host_socket_error: 2 });
   });
 
-  test('a destination that no socket may have: dropped, descriptor closed', () => {
+  test('a destination that no socket may have: dropped', () => {
     const rig = new DatagramRig();
     rig.host.unreachable.set(REMOTE, -EACCES);
     rig.guest(ask('x'));
+    rig.later(31_000);
     expect(rig.host.sockets.size).toBe(0);
     expect(rig.allDrops()).toEqual({ host_socket_error: 1 });
     expect(rig.port.sent()).toEqual([]);

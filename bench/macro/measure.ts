@@ -1,0 +1,230 @@
+/** Measures cases with one guest and one back-end. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Guest, ResultFields } from '../../test/support/rig/guest';
+import type { ManagedProcess } from '../../test/support/rig/processes';
+import {
+  MIN_FLOWS_FOR_MEMORY,
+  defaultSeconds,
+  type BulkCase,
+  type Case,
+  type DatagramCase,
+  type Family,
+  type IdleCase,
+  type LongPathCase,
+  type Values,
+} from './cases';
+import { growBuffers, type Lab } from './lab';
+import type { RunOptions } from './options';
+import { anonymousBytes, cpuSeconds, netField, retransmitsOf, virtioInterrupts } from './probes';
+import { traceCalls } from './strace';
+
+/** Between cases, so that what the last one left on its way does not count for the next. */
+export const SETTLE_MS = 300;
+const WARM_UP_SECONDS = 0.5;
+/** On top of what a case takes by itself. */
+const GRACE_MS = 20_000;
+const OPEN_TIMEOUT_MS = 120_000;
+const GIGA = 1e9;
+const MEGA = 1e6;
+const HUNDRED_THOUSAND = 1e5;
+const THOUSAND = 1e3;
+
+export interface Measured {
+  readonly values: Values;
+  /** Under --strace: system calls per unit of the case ({@link callUnit}). */
+  readonly calls?: Record<string, number> | undefined;
+}
+
+/** What system calls are divided by. */
+export function callUnit({ kind }: Case): string {
+  switch (kind) {
+    case 'datagrams':
+    case 'packets':
+      return '1000 packets';
+    case 'request-response':
+    case 'connect-request-close':
+      return 'transaction';
+    case 'bulk':
+    case 'idle':
+    case 'long-path':
+    case 'start':
+      return 'MB';
+  }
+}
+
+export class Session {
+  private readonly guest: Guest;
+  /** Null when the back-end is part of the guest's own process. */
+  private readonly backend: ManagedProcess | null;
+  private readonly lab: Lab;
+  private readonly run: RunOptions;
+  private idleFlows = 0;
+  /** The back-end's memory before the first idle flow; -1: not looked at yet. */
+  private bytesBeforeIdle = -1;
+  /** Throughput beside one idle flow, the base of comparison; 0: not measured. */
+  private besideOne = 0;
+  private buffersGrown = false;
+
+  constructor(guest: Guest, backend: ManagedProcess | null, lab: Lab, run: RunOptions) {
+    this.guest = guest;
+    this.backend = backend;
+    this.lab = lab;
+    this.run = run;
+  }
+
+  /** Compilers that learn, caches, congestion windows: nothing is measured cold. */
+  async warmUp(family: Family): Promise<void> {
+    for (const direction of ['down', 'up']) {
+      const client = `${direction} ${this.lab.target(family)} ${String(WARM_UP_SECONDS)}`;
+      await this.guest.sh(`timeout -s KILL 20 bench-net ${client}`);
+    }
+    await sleep(SETTLE_MS);
+  }
+
+  /** @throws Error when the case fails. */
+  measure(each: Case, family: Family): Promise<Measured> {
+    const seconds = this.run.seconds ?? defaultSeconds(each);
+    const target = this.lab.target(family);
+    switch (each.kind) {
+      case 'bulk':
+        return this.bulk(each, `${target} ${String(seconds)} ${String(each.streams)}`, seconds);
+      case 'datagrams':
+        return this.datagrams(each, target, seconds);
+      case 'request-response': {
+        const verb = each.protocol === 'tcp' ? 'rr' : 'udp-rr';
+        return this.transactions(`${verb} ${target} ${String(seconds)} ${String(each.bytes)}`, seconds);
+      }
+      case 'connect-request-close':
+        return this.transactions(`crr ${target} ${String(seconds)}`, seconds);
+      case 'idle':
+        return this.besideIdle(each, target, seconds);
+      case 'long-path':
+        return this.longPath(each, seconds);
+      case 'start':
+      case 'packets':
+        throw new Error(`${each.name} needs no guest`);
+    }
+  }
+
+  private async bulk(each: Pick<BulkCase, 'direction'>, client: string, seconds: number): Promise<Measured> {
+    const { fields, cpu, counts, calls } = await this.watched(`${each.direction} ${client}`, 'bulk', seconds);
+    const bytes = Number(fields.bytes);
+    return {
+      values: {
+        gbits: (bytes * 8) / Number(fields.seconds) / GIGA,
+        ...(cpu === null ? {} : { cpuPerGigabyte: cpu / (bytes / GIGA) }),
+        ...counts,
+      },
+      calls: perUnit(calls, bytes / MEGA),
+    };
+  }
+
+  private async datagrams(each: DatagramCase, target: string, seconds: number): Promise<Measured> {
+    const size = `${String(each.bytes)} ${String(each.rate)}`;
+    const client = `udp-${each.direction} ${target} ${String(seconds)} ${size}`;
+    const { fields, cpu, counts, calls } = await this.watched(client, 'datagrams', seconds);
+    const received = Number(fields.received);
+    return {
+      values: {
+        packetsPerSecond: received / Number(fields.seconds),
+        lossPercent: (1 - received / Number(fields.sent)) * 100,
+        ...(cpu === null ? {} : { cpuPerPackets: cpu / (received / HUNDRED_THOUSAND) }),
+        ...(counts.interrupts === undefined ? {} : { interrupts: counts.interrupts }),
+      },
+      calls: perUnit(calls, received / THOUSAND),
+    };
+  }
+
+  private async transactions(client: string, seconds: number): Promise<Measured> {
+    const { fields, cpu, counts, calls } = await this.watched(client, 'transactions', seconds);
+    const count = Number(fields.count);
+    return {
+      values: {
+        perSecond: count / Number(fields.seconds),
+        p50: Number(fields.p50),
+        p99: Number(fields.p99),
+        ...(cpu === null ? {} : { cpuPerTransaction: (cpu / count) * MEGA }),
+        unanswered: Number(fields.lost ?? 0),
+        ...counts,
+      },
+      calls: perUnit(calls, count),
+    };
+  }
+
+  private async besideIdle(each: IdleCase, target: string, seconds: number): Promise<Measured> {
+    const { flows } = each;
+    if (this.bytesBeforeIdle < 0) this.bytesBeforeIdle = this.anonymous();
+    const opening = `bench-net idle ${target} ${String(flows - this.idleFlows)}`;
+    await this.guest.result(opening, 'idle', { timeoutMs: OPEN_TIMEOUT_MS });
+    this.idleFlows = flows;
+    const grown = this.anonymous() - this.bytesBeforeIdle;
+    await sleep(SETTLE_MS);
+    const { values, calls } = await this.bulk(each, `${target} ${String(seconds)}`, seconds);
+    if (flows === 1) this.besideOne = values.gbits ?? 0;
+    if (flows > 1 && this.besideOne > 0) values.besideOne = (values.gbits ?? 0) / this.besideOne;
+    if (flows >= MIN_FLOWS_FOR_MEMORY && this.backend !== null) values.bytesPerFlow = grown / flows;
+    return { values, calls };
+  }
+
+  private async longPath(each: LongPathCase, seconds: number): Promise<Measured> {
+    if (!this.buffersGrown) await this.guest.sh(growBuffers());
+    this.buffersGrown = true;
+    const target = await this.lab.longPath(each);
+    return this.bulk(each, `${target} ${String(seconds)}`, seconds);
+  }
+
+  private anonymous(): number {
+    return this.backend === null ? 0 : anonymousBytes(this.backend.pid);
+  }
+
+  /** Runs one of bench-net's clients in the guest, with the back-end's CPU time and what else it cost. */
+  private async watched(
+    client: string,
+    result: string,
+    seconds: number,
+  ): Promise<{ fields: ResultFields; cpu: number | null; counts: Values; calls?: Record<string, number> }> {
+    const pid = this.backend?.pid ?? null;
+    const tracer = this.run.strace && pid !== null ? await traceCalls(pid, this.lab.scratch) : null;
+    const before = await this.counts();
+    const cpuBefore = pid === null ? 0 : cpuSeconds(pid);
+    const limit = String(Math.ceil(seconds + GRACE_MS / 1000));
+    let fields: ResultFields;
+    let calls: Record<string, number> | undefined;
+    try {
+      fields = await this.guest.result(`timeout -s KILL ${limit} bench-net ${client}`, result, {
+        timeoutMs: seconds * 1000 + GRACE_MS * 2,
+      });
+    } finally {
+      calls = await tracer?.stop();
+    }
+    const cpu = pid === null ? null : cpuSeconds(pid) - cpuBefore;
+    const after = await this.counts();
+    return {
+      fields,
+      cpu,
+      counts: {
+        guestRetransmits: after.guest - before.guest,
+        duplicates: after.duplicates - before.duplicates,
+        hostRetransmits: after.host - before.host,
+        interrupts: (after.interrupts - before.interrupts) / Number(fields.seconds),
+      },
+      ...(calls === undefined ? {} : { calls }),
+    };
+  }
+
+  private async counts(): Promise<{ guest: number; duplicates: number; host: number; interrupts: number }> {
+    const text = await this.guest.sh('cat /proc/net/snmp /proc/net/netstat /proc/interrupts');
+    return {
+      guest: netField(text, 'Tcp', 'RetransSegs'),
+      // A receiver that gets a segment twice says so in a D-SACK (RFC 2883).
+      duplicates: netField(text, 'TcpExt', 'TCPDSACKOldSent'),
+      host: retransmitsOf(this.lab.hostPid) + retransmitsOf(this.lab.remotePid),
+      interrupts: virtioInterrupts(text),
+    };
+  }
+}
+
+function perUnit(calls: Record<string, number> | undefined, units: number): Record<string, number> | undefined {
+  if (calls === undefined) return undefined;
+  return Object.fromEntries(Object.entries(calls).map(([name, count]) => [name, count / units]));
+}

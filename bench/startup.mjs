@@ -1,0 +1,136 @@
+/**
+ * What a start costs, beside a peer: time from exec to a socket that takes connections, CPU time until then, and the
+ * memory of the idle service. `node bench/startup.mjs [-n STARTS] [--peer 'passt --vhost-user -f'] [--json]`.
+ *
+ * The starts of the programs take turns, so that what else the machine does hits all of them. Medians. Node's own start
+ * (`node -e 0`, from exec to exit) is a row of its own: what is above it is ours.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import process from 'node:process';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const BIN = join(dirname(dirname(fileURLToPath(import.meta.url))), 'bin', 'tubetti.js');
+const TIMEOUT_MS = 20_000;
+const COLUMNS = ['listening ms', 'CPU ms', 'RSS MiB', 'PSS MiB', 'private MiB'];
+/** Time for a program to come to rest before its memory is looked at. */
+const SETTLE_MS = 700;
+const TICK_MS = 1000 / Number(spawnSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }).stdout || 100);
+
+const { values } = parseArgs({
+  options: { n: { type: 'string', short: 'n', default: '11' }, peer: { type: 'string' }, json: { type: 'boolean' } },
+});
+const starts = Number(values.n);
+if (!Number.isInteger(starts) || starts < 1) {
+  process.stderr.write(`bench/startup: -n ${values.n}: give a number of starts, 1 or more\n`);
+  process.exit(1);
+}
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** True if somebody takes a connection at `path`. */
+function answers(path) {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => {
+      resolve(false);
+    });
+  });
+}
+
+/** User and system time of a process, all threads, ms; in steps of a clock tick. */
+function cpuMs(pid) {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1].split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
+}
+
+function mebibytes(text, key) {
+  const match = new RegExp(`^${key}:\\s+(\\d+) kB`, 'm').exec(text);
+  return match === null ? Number.NaN : Number(match[1]) / 1024;
+}
+
+/** Starts one service and looks at it. */
+async function sample(argv) {
+  const dir = mkdtempSync(join(tmpdir(), 'tubetti-startup-'));
+  const path = join(dir, 'socket');
+  const [file, ...args] = argv;
+  const begin = process.hrtime.bigint();
+  const child = spawn(file, [...args, '--socket', path], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const exit = new Promise((resolve) => child.once('exit', resolve));
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    said += text;
+  });
+  try {
+    while (!(await answers(path))) {
+      if (child.exitCode !== null || Number(process.hrtime.bigint() - begin) / 1e6 > TIMEOUT_MS) {
+        throw new Error(`${argv.join(' ')} did not listen:\n${said}`);
+      }
+      await sleep(1);
+    }
+    const listening = Number(process.hrtime.bigint() - begin) / 1e6;
+    const cpu = cpuMs(child.pid);
+    await sleep(SETTLE_MS);
+    const rollup = readFileSync(`/proc/${child.pid}/smaps_rollup`, 'latin1');
+    return {
+      'listening ms': listening,
+      'CPU ms': cpu,
+      'RSS MiB': mebibytes(rollup, 'Rss'),
+      'PSS MiB': mebibytes(rollup, 'Pss'),
+      'private MiB': mebibytes(rollup, 'Private_Dirty') + mebibytes(rollup, 'Private_Clean'),
+    };
+  } finally {
+    child.kill('SIGTERM');
+    await exit;
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** Node doing nothing: only its time is known from outside. */
+function bare() {
+  const begin = process.hrtime.bigint();
+  spawnSync(process.execPath, ['-e', '0']);
+  return { 'listening ms': Number(process.hrtime.bigint() - begin) / 1e6 };
+}
+
+function median(list) {
+  const sorted = list.filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
+  return sorted.length === 0 ? Number.NaN : sorted[sorted.length >> 1];
+}
+
+const programs = new Map([
+  ['tubetti', () => sample([process.execPath, BIN])],
+  ['node -e 0', async () => bare()],
+]);
+if (values.peer !== undefined) {
+  const argv = values.peer.split(' ').filter((word) => word !== '');
+  programs.set(argv[0], () => sample(argv));
+}
+
+const samples = new Map([...programs.keys()].map((name) => [name, []]));
+for (let i = 0; i < starts; i++) {
+  for (const [name, run] of programs) samples.get(name).push(await run());
+}
+const rows = [...samples].map(([name, list]) => [
+  name,
+  Object.fromEntries(COLUMNS.map((key) => [key, median(list.map((one) => one[key] ?? Number.NaN))])),
+]);
+if (values.json) {
+  process.stdout.write(`${JSON.stringify({ starts, medians: Object.fromEntries(rows) }, null, 2)}\n`);
+} else {
+  process.stdout.write(
+    `median of ${starts} starts\n${' '.repeat(20)}${COLUMNS.map((key) => key.padStart(14)).join('')}\n`,
+  );
+  for (const [name, row] of rows) {
+    const cells = COLUMNS.map((key) => (Number.isNaN(row[key]) ? '–' : row[key].toFixed(1)).padStart(14));
+    process.stdout.write(`${name.slice(-20).padEnd(20)}${cells.join('')}\n`);
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * Going to the background. A process with a JavaScript engine cannot fork, so the one that was called starts a second
+ * one with the same command line, in a session of its own, and waits:
+ *
+ * - the service says on a pipe that it is ready: everything is bound and listening, the process id is written. The
+ *   caller's process exits with 0;
+ * - the pipe ends before: the service has said why on stderr, which it still shares. The caller's process exits with 1.
+ *
+ * When it is ready the service has let go of the caller's streams, so that whoever reads them sees their end. Of the
+ * caller's other descriptors it gets the one of `--fd` only.
+ */
+import { spawn, type StdioOptions } from 'node:child_process';
+import { closeSync, openSync, writeSync } from 'node:fs';
+import type { Readable } from 'node:stream';
+import { ConfigError, messageOf } from '../errors';
+import { FD_SOCKET, type Native } from '../native';
+import type { Transport } from './options';
+
+/** Environment variable with the number of the pipe's descriptor, from the waiting process to the service only. */
+const READY_FD = 'TUBETTI_READY_FD';
+
+/** Descriptors of the service at its start: 0 to 2, the front-end's socket of `--fd` (as with passt), the pipe. */
+const FRONT_END_FD = 3;
+const PIPE_FD = 4;
+
+const FIRST_AFTER_STDIO = 3;
+const FORWARDED = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const;
+
+function stdioFor(transport: Transport, native: Native): StdioOptions {
+  if (transport.kind !== 'fd') return ['ignore', 'ignore', 'inherit', 'ignore', 'pipe'];
+  if (native.fdKind(transport.fd) !== FD_SOCKET) {
+    throw new ConfigError('CFG_ERR_SOCKET', `--fd ${transport.fd}: descriptor ${transport.fd} is no socket`);
+  }
+  return ['ignore', 'ignore', 'inherit', transport.fd, 'pipe'];
+}
+
+/**
+ * Starts the service and waits until it is ready: 0; or has failed: 1, and it has been said why. Throws ConfigError if
+ * it cannot be started.
+ */
+export async function startInBackground(
+  argv: readonly string[],
+  transport: Transport,
+  native: Native,
+  complain: (message: string) => void,
+): Promise<number> {
+  const stdio = stdioFor(transport, native);
+  // What the caller left open by mistake must not live on in the service.
+  native.closeOnExec(FIRST_AFTER_STDIO);
+  const child = spawn(process.execPath, [...process.execArgv, process.argv[1], ...argv], {
+    argv0: process.argv0,
+    detached: true,
+    env: { ...process.env, [READY_FD]: String(PIPE_FD) },
+    stdio,
+  });
+  const forward = (signal: NodeJS.Signals): void => {
+    child.kill(signal);
+  };
+  for (const signal of FORWARDED) process.on(signal, forward);
+  const pipe = child.stdio[PIPE_FD] as Readable | null;
+  try {
+    const end = await new Promise<{ status: number | null; signal: string | null } | 'ready'>((resolve, reject) => {
+      child.once('error', (error) => {
+        reject(new ConfigError('CFG_ERR_HOST', `cannot start the service: ${messageOf(error)}`));
+      });
+      pipe?.once('data', () => {
+        resolve('ready');
+      });
+      // 'close' comes after the pipe's end: a service that was ready and ended at once was ready.
+      child.once('close', (code, by) => {
+        resolve({ status: code, signal: by });
+      });
+    });
+    if (end === 'ready') return 0;
+    if (end.signal !== null) complain(`the service was ended by ${end.signal} before it was ready`);
+    else if (end.status === 0) complain('the service was told to end before it was ready');
+    return 1;
+  } finally {
+    for (const signal of FORWARDED) process.off(signal, forward);
+    pipe?.destroy();
+    child.unref();
+  }
+}
+
+/** In the service: the process that waits for us to be ready. */
+export class Waiting {
+  private readonly fd: number;
+
+  private constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  /** Null if nobody waits: we were started to stay in the foreground. */
+  static find(env: NodeJS.ProcessEnv): Waiting | null {
+    const value = env[READY_FD];
+    if (value === undefined) return null;
+    Reflect.deleteProperty(env, READY_FD);
+    return new Waiting(Number(value));
+  }
+
+  /** Where the front-end is: its descriptor has another number here. */
+  transport(given: Transport): Transport {
+    return given.kind === 'fd' ? { kind: 'fd', fd: FRONT_END_FD } : given;
+  }
+
+  /** Lets go of the caller's streams and lets the waiting process go. Throws ConfigError if it is gone already. */
+  release(native: Native): void {
+    for (let fd = 0; fd < FIRST_AFTER_STDIO; fd++) native.moveFd(openSync('/dev/null', 'r+'), fd);
+    try {
+      writeSync(this.fd, 'R');
+    } catch (error) {
+      throw new ConfigError('CFG_ERR_HOST', `nobody waited for the service to be ready: ${messageOf(error)}`);
+    }
+    closeSync(this.fd);
+  }
+}

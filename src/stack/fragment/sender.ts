@@ -1,0 +1,151 @@
+/**
+ * Datagrams to the guest that are longer than its link takes: cut into IP fragments (RFC 791 §3.2, RFC 8200 §4.5).
+ *
+ * Theory of operation. All frames of a datagram are reserved at once, and their payload rows lie one behind the other, so
+ * that one system call fills them in place, as it does a single frame. The first fragment carries the transport header,
+ * whose checksum the caller computes over those rows; every fragment but the last carries a multiple of 8 bytes.
+ */
+import type { StackContext } from '../context';
+import { countToGuest } from '../output';
+import { GSO_NONE } from '../ports';
+import { ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from '../wire/ethernet';
+import { IPV4_HEADER_LEN, IPV4_MF, ipv4Write } from '../wire/ipv4';
+import { IPV6_FRAGMENT, IPV6_FRAGMENT_LEN, IPV6_HEADER_LEN, ipv6FragmentWrite, ipv6Write } from '../wire/ipv6';
+
+/** More than any link with a sensible MTU needs for 65 535 bytes, and less than any ring has buffers. */
+const MAX_FRAGMENTS = 200;
+
+/** `reserve`: the guest's MTU is too small for a datagram of that length. */
+export const FRAGMENT_IMPOSSIBLE = -2;
+
+export class FragmentSender {
+  private readonly ctx: StackContext;
+  /** IPv4 and IPv6 identification: counted from a random start (RFC 7739 §5.1, RFC 6864 §5.2.1). */
+  private id: number;
+  // The datagram being sent.
+  private v4: boolean;
+  private headLen: number;
+  private total: number;
+  private step: number;
+  private protocol: number;
+  private ttl: number;
+  private tos: number;
+  private key: Int32Array;
+  private k: number;
+
+  constructor(ctx: StackContext) {
+    this.ctx = ctx;
+    this.id = ctx.random.u32();
+    this.v4 = true;
+    this.headLen = 0;
+    this.total = 0;
+    this.step = 0;
+    this.protocol = 0;
+    this.ttl = 0;
+    this.tos = 0;
+    this.key = new Int32Array(8);
+    this.k = 0;
+  }
+
+  /**
+   * Reserves the frames of a datagram of `headLen` bytes of transport header and `payloadLen` of payload on a link of
+   * `mtu` bytes, and names the payload room by rows from `row` on. Returns how many rows, -1 if the guest has too few
+   * buffers, or FRAGMENT_IMPOSSIBLE. No other reservation may be outstanding.
+   */
+  reserve(v4: boolean, headLen: number, payloadLen: number, mtu: number, row: number): number {
+    const { port } = this.ctx;
+    const ipLen = v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN + IPV6_FRAGMENT_LEN;
+    this.v4 = v4;
+    this.headLen = headLen;
+    this.total = headLen + payloadLen;
+    this.step = (mtu - ipLen) & ~7;
+    if (this.step <= headLen || this.total > this.step * MAX_FRAGMENTS || this.total > 0xffff) {
+      return FRAGMENT_IMPOSSIBLE;
+    }
+    let rows = 0;
+    for (let at = 0; at < this.total; at += this.step) {
+      const head = at === 0 ? headLen : 0;
+      const n = port.reserve(
+        ETHERNET_HEADER_LEN + ipLen + head,
+        Math.min(this.step, this.total - at) - head,
+        row + rows,
+      );
+      if (n < 0) {
+        port.cancel();
+        return -1;
+      }
+      rows += n;
+    }
+    return rows;
+  }
+
+  /**
+   * Begins the first frame: source is `key[k + 4…]`, destination `key[k…]` (a flow key). Returns where in `port.out` the
+   * transport header is to be written; `finish` must follow.
+   */
+  begin(key: Int32Array, k: number, protocol: number, ttl: number, tos: number): number {
+    this.key = key;
+    this.k = k;
+    this.protocol = protocol;
+    this.ttl = ttl;
+    this.tos = tos;
+    this.id = (this.id + 1) | 0;
+    return this.headers(0);
+  }
+
+  /** Commits the first frame and all others, counted as `protocolClass`. */
+  finish(protocolClass: number): void {
+    const { ctx } = this;
+    const ipLen = this.v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN + IPV6_FRAGMENT_LEN;
+    for (let at = 0; at < this.total; at += this.step) {
+      if (at > 0) this.headers(at);
+      const length = Math.min(this.step, this.total - at);
+      ctx.port.commit(at === 0 ? length - this.headLen : length, 0, 0, 0, GSO_NONE, 0);
+      countToGuest(ctx, protocolClass, ETHERNET_HEADER_LEN + ipLen + length);
+    }
+  }
+
+  /** Ethernet and IP headers of the oldest frame, whose fragment begins at byte `at`. Returns the offset behind them. */
+  private headers(at: number): number {
+    const { ctx, key, k } = this;
+    const { port, link } = ctx;
+    port.front();
+    const out = port.out;
+    const l3 = port.outOff + ETHERNET_HEADER_LEN;
+    const length = Math.min(this.step, this.total - at);
+    const more = at + length < this.total;
+    const type = this.v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
+    ethernetWrite(out, port.outOff, link.guestMacHi, link.guestMacLo, link.ourMacHi, link.ourMacLo, type);
+    if (this.v4) {
+      const flags = (more ? IPV4_MF : 0) | (at >> 3);
+      const totalLen = IPV4_HEADER_LEN + length;
+      ipv4Write(out, l3, totalLen, this.tos, this.id & 0xffff, flags, this.ttl, this.protocol, key[k + 7], key[k + 3]);
+      return l3 + IPV4_HEADER_LEN;
+    }
+    ipv6Write(
+      out,
+      l3,
+      IPV6_FRAGMENT_LEN + length,
+      IPV6_FRAGMENT,
+      this.ttl,
+      this.tos,
+      0,
+      key[k + 4],
+      key[k + 5],
+      key[k + 6],
+      key[k + 7],
+      key[k],
+      key[k + 1],
+      key[k + 2],
+      key[k + 3],
+    );
+    ipv6FragmentWrite(out, l3 + IPV6_HEADER_LEN, this.protocol, at, more, this.id);
+    return l3 + IPV6_HEADER_LEN + IPV6_FRAGMENT_LEN;
+  }
+}
+
+/** Largest IP packet to the guest: the link's MTU as advertised, or what the guest's buffers hold if that is less. */
+export function guestMtu(ctx: StackContext): number {
+  const { mtu } = ctx.config;
+  return Math.min(mtu > 0 ? mtu : 0xffff, ctx.port.maxFrame - ETHERNET_HEADER_LEN);
+}

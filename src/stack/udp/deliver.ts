@@ -1,0 +1,170 @@
+/** One datagram to the guest: its frame, or its fragments where the guest's link is too small for it. */
+import { isV4 } from '../address';
+import { ROWS_MISC, ROWS_OUT } from '../context';
+import type { StackContext } from '../context';
+import { C_DROPS, dropCode } from '../counters';
+import { KEY_WORDS } from '../flow-table';
+import { FragmentSender, guestMtu } from '../fragment/sender';
+import { CLASS_UDP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from '../output';
+import { COMMIT_NEEDS_CSUM, GSO_NONE, MSG_TRUNC } from '../ports';
+import { EAGAIN } from '../socket-options';
+import { checksumFinishUdp, checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
+import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
+import { IP_PROTO_UDP } from '../wire/ipv4';
+import { UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN, udpWrite } from '../wire/udp';
+import type { UdpRoute } from './route';
+
+const DROP_FRAME_TOO_LONG = dropCode('frame_too_long');
+const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
+const DROP_UDP_TRUNCATED = dropCode('udp_truncated');
+
+// What became of a datagram.
+export const DONE = 0;
+/** No receive buffers: the datagram is still where it was. */
+export const STALLED = 1;
+
+/** Bytes in front of the payload. */
+export const UDP_FRONT4 = OUTPUT_HEADER_LEN4 + UDP_HEADER_LEN;
+export const UDP_FRONT6 = OUTPUT_HEADER_LEN6 + UDP_HEADER_LEN;
+
+export class UdpDeliver {
+  private readonly ctx: StackContext;
+  private readonly route: UdpRoute;
+  private readonly fragments: FragmentSender;
+
+  constructor(ctx: StackContext, route: UdpRoute) {
+    this.ctx = ctx;
+    this.route = route;
+    this.fragments = new FragmentSender(ctx);
+  }
+
+  /** Most bytes that a frame of the family may have, Ethernet header included. */
+  get frameLimit(): number {
+    return ETHERNET_HEADER_LEN + guestMtu(this.ctx);
+  }
+
+  /** Does a datagram of `length` bytes for what `route` found need fragments? */
+  isCut(length: number): boolean {
+    const { key, k } = this.route;
+    return (isV4(key[k], key[k + 1], key[k + 2]) ? UDP_FRONT4 : UDP_FRONT6) + length > this.frameLimit;
+  }
+
+  /** Completes the oldest reserved frame, whose payload of `length` bytes is in place, for what `route` found. */
+  commit(length: number, ttl: number, tos: number): void {
+    const { ctx } = this;
+    const { port } = ctx;
+    const { key, k } = this.route;
+    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    port.front();
+    const l4Len = UDP_HEADER_LEN + length;
+    const at = outputHeaders(
+      ctx,
+      v4 ? 4 : 6,
+      key[k + 4],
+      key[k + 5],
+      key[k + 6],
+      key[k + 7],
+      key[k],
+      key[k + 1],
+      key[k + 2],
+      key[k + 3],
+      IP_PROTO_UDP,
+      l4Len,
+      ttl > 0 ? ttl : OUTPUT_TTL,
+      tos > 0 ? tos : 0,
+      0,
+    );
+    const ports = key[k + KEY_WORDS - 1];
+    udpWrite(port.out, at, ports & 0xffff, ports >>> 16, l4Len, checksumFold(this.pseudoSum(v4, l4Len)));
+    const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
+    port.commit(length, COMMIT_NEEDS_CSUM, front - UDP_HEADER_LEN, UDP_CHECKSUM_OFFSET, GSO_NONE, 0);
+    countToGuest(ctx, CLASS_UDP, front + length);
+  }
+
+  /**
+   * Moves a datagram of `length` bytes to the guest, for what `route` found: from the head of `fd`'s queue, or, if `fd`
+   * is negative, from offset `at` of scratch memory.
+   */
+  move(fd: number, at: number, length: number, ttl: number, tos: number): number {
+    const { ctx } = this;
+    const { port } = ctx;
+    const { key, k } = this.route;
+    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
+    if (front + length > this.frameLimit) return this.cut(v4, fd, at, length, ttl, tos);
+    const rowCount = port.reserve(front, length, ROWS_OUT);
+    if (rowCount < 0) return STALLED;
+    if (!this.fill(fd, at, rowCount, length)) return DONE;
+    this.commit(length, ttl, tos);
+    return DONE;
+  }
+
+  /** Takes the datagram at the head of `fd`'s queue off and forgets it. Counting it is the caller's. */
+  discard(fd: number): void {
+    this.scratchRow(0, 1);
+    this.ctx.io.recv(fd, ROWS_MISC, 1, 0);
+  }
+
+  private cut(v4: boolean, fd: number, at: number, length: number, ttl: number, tos: number): number {
+    const { ctx, fragments } = this;
+    const { key, k } = this.route;
+    const rowCount = fragments.reserve(v4, UDP_HEADER_LEN, length, guestMtu(ctx), ROWS_OUT);
+    if (rowCount === -1) return STALLED;
+    if (rowCount < 0) {
+      if (fd >= 0) this.discard(fd);
+      ctx.counters[C_DROPS + DROP_FRAME_TOO_LONG]++;
+      return DONE;
+    }
+    if (!this.fill(fd, at, rowCount, length)) return DONE;
+    const l4Len = UDP_HEADER_LEN + length;
+    const ports = key[k + KEY_WORDS - 1];
+    const sum = this.pseudoSum(v4, l4Len) + (ports >>> 16) + (ports & 0xffff) + l4Len;
+    const checksum = checksumFinishUdp(ctx.io.checksum(ROWS_OUT, rowCount, sum));
+    const l4 = fragments.begin(key, k, IP_PROTO_UDP, ttl > 0 ? ttl : OUTPUT_TTL, tos > 0 ? tos : 0);
+    udpWrite(ctx.port.out, l4, ports & 0xffff, ports >>> 16, l4Len, checksum);
+    fragments.finish(CLASS_UDP);
+    return DONE;
+  }
+
+  /** Puts the payload where the reserved frames want it. False, with all of them given back, if it is not to be had. */
+  private fill(fd: number, at: number, rowCount: number, length: number): boolean {
+    const { ctx } = this;
+    const { io } = ctx;
+    if (fd < 0) {
+      this.scratchRow(at, length);
+      if (length > 0) io.copyRows(ROWS_MISC, 1, ROWS_OUT, rowCount);
+      return true;
+    }
+    if (rowCount === 0) this.scratchRow(0, 1);
+    const received = rowCount === 0 ? io.recv(fd, ROWS_MISC, 1, MSG_TRUNC) : io.recv(fd, ROWS_OUT, rowCount, MSG_TRUNC);
+    if (received === length) return true;
+    ctx.port.cancel();
+    const code = received < 0 ? DROP_HOST_SOCKET_ERROR : DROP_UDP_TRUNCATED;
+    if (received !== -EAGAIN) ctx.counters[C_DROPS + code]++;
+    return false;
+  }
+
+  private scratchRow(at: number, length: number): void {
+    const { rows, scratchRegion } = this.ctx.io;
+    rows.region[ROWS_MISC] = scratchRegion;
+    rows.offset[ROWS_MISC] = at;
+    rows.length[ROWS_MISC] = length;
+  }
+
+  private pseudoSum(v4: boolean, l4Len: number): number {
+    const { key, k } = this.route;
+    if (v4) return pseudoHeaderSum4(key[k + 7], key[k + 3], IP_PROTO_UDP, l4Len);
+    return pseudoHeaderSum6(
+      key[k + 4],
+      key[k + 5],
+      key[k + 6],
+      key[k + 7],
+      key[k],
+      key[k + 1],
+      key[k + 2],
+      key[k + 3],
+      IP_PROTO_UDP,
+      l4Len,
+    );
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * Whom a datagram that came to a host socket is for: the flow, or what the rules of translation say of a listener's
+ * peer. Peers and local addresses of message `m` are in address slots `slotPeer(m)` and `slotLocal(m)`.
+ */
+import { addrSlotFamily, addrSlotPort, addrSlotScope, addrSlotWord, isMulticast, isV4 } from '../address';
+import { ADDR_SLOT_UDP_MSG } from '../context';
+import type { StackContext } from '../context';
+import { dropCode, type DropCode } from '../counters';
+import { KEY_WORDS } from '../flow-table';
+import { NatResult, natSourceToGuest, natToGuest } from '../nat';
+import type { NatTables } from '../nat';
+import { FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';
+import type { UdpFlows } from './flows';
+import type { UdpListener } from './listeners';
+
+const DROP_SOURCE_INVALID = dropCode('source_invalid');
+const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
+
+/** Messages of a batch from host to guest: MSG_IN … MSG_IN + BATCH_MAX - 1. */
+export const MSG_IN = 128;
+export const BATCH_MAX = 32;
+
+export const slotPeer = (m: number): number => ADDR_SLOT_UDP_MSG + 2 + 2 * (m - MSG_IN);
+export const slotLocal = (m: number): number => ADDR_SLOT_UDP_MSG + 3 + 2 * (m - MSG_IN);
+
+/** What the owner of the flow table does for us: both may close sockets. */
+export interface FlowOwner {
+  /** Makes a flow, keyed by `table.probe`, that is served by listener `listener`. -1: no room. */
+  openAtListener(listener: number): number;
+  close(slot: number): void;
+}
+
+export class UdpRoute {
+  /** Result: guest's address, other address and ports as a flow key at `key[k…]`, and the flow; -1: none. */
+  key: Int32Array;
+  k: number;
+  slot: number;
+  private readonly ctx: StackContext;
+  private readonly nat: NatTables;
+  private readonly flows: UdpFlows;
+  private readonly listeners: readonly UdpListener[];
+  private readonly owner: FlowOwner;
+  private readonly found: NatResult;
+
+  constructor(ctx: StackContext, nat: NatTables, flows: UdpFlows, listeners: readonly UdpListener[], owner: FlowOwner) {
+    this.ctx = ctx;
+    this.nat = nat;
+    this.flows = flows;
+    this.listeners = listeners;
+    this.owner = owner;
+    this.found = new NatResult();
+    this.key = flows.table.probe;
+    this.k = 0;
+    this.slot = -1;
+  }
+
+  /** Does the socket of flow `slot` give datagrams of others than the flow's peer? Then their senders are needed. */
+  needsPeer(slot: number): boolean {
+    return (this.flows.flags[slot] & (FLOW_FRESH | FLOW_GROUP)) !== 0;
+  }
+
+  /** Message `m` from flow `slot`'s own socket. Returns 0 or a drop code. */
+  fromFlow(slot: number, m: number): DropCode {
+    const { flows } = this;
+    const flags = flows.flags[slot];
+    if ((flags & (FLOW_FRESH | FLOW_GROUP)) !== 0) {
+      if ((flags & FLOW_GROUP) !== 0) return this.fromGroup(slot, m);
+      if (!this.isPeer(slot, m)) return this.foreign(slot, m);
+    }
+    this.key = flows.table.keys;
+    this.k = KEY_WORDS * slot;
+    this.slot = slot;
+    return 0;
+  }
+
+  /** Message `m` from listener `index`. Returns 0 or a drop code. */
+  fromListener(index: number, m: number): DropCode {
+    const { ctx, flows, found } = this;
+    const { table } = flows;
+    const listener = this.listeners[index];
+    const a = ctx.io.addrs;
+    const peer = slotPeer(m);
+    const local = slotLocal(m);
+    const p0 = addrSlotWord(a, peer, 0);
+    const p1 = addrSlotWord(a, peer, 1);
+    const p2 = addrSlotWord(a, peer, 2);
+    const p3 = addrSlotWord(a, peer, 3);
+    const port = addrSlotPort(a, peer);
+    // Port 0 cannot be answered (RFC 768: "no port").
+    if (port === 0 || isMulticast(p0, p1, p2, p3)) return DROP_SOURCE_INVALID;
+    const known = addrSlotFamily(a, local) !== 0;
+    const { bound } = listener;
+    const l0 = known ? addrSlotWord(a, local, 0) : bound[0];
+    const l1 = known ? addrSlotWord(a, local, 1) : bound[1];
+    const l2 = known ? addrSlotWord(a, local, 2) : bound[2];
+    const l3 = known ? addrSlotWord(a, local, 3) : bound[3];
+    const code = natToGuest(this.nat, ctx.link, p0, p1, p2, p3, l0, l1, l2, l3, listener.target, found);
+    if (code !== 0) return code;
+    const { probe } = table;
+    for (let i = 0; i < 4; i++) {
+      probe[i] = found.dst[i];
+      probe[4 + i] = found.src[i];
+    }
+    probe[KEY_WORDS - 1] = (listener.targetPort << 16) | port;
+    this.key = probe;
+    this.k = 0;
+    this.slot = -1;
+    // A group has no flow: whoever answers in the guest does so from an address of its own.
+    if (isMulticast(probe[0], probe[1], probe[2], probe[3])) return 0;
+
+    let slot = table.lookup();
+    if (slot < 0) {
+      slot = this.owner.openAtListener(index);
+      if (slot < 0) return DROP_FLOW_TABLE_FULL;
+    }
+    // Two peers can look the same to the guest (both 127.0.0.1 and 127.0.0.2 do): answers go to the latest.
+    if (flows.listener[slot] >= 0) {
+      flows.listener[slot] = index;
+      const w = 4 * slot;
+      flows.peer[w] = p0;
+      flows.peer[w + 1] = p1;
+      flows.peer[w + 2] = p2;
+      flows.peer[w + 3] = p3;
+      flows.peerPort[slot] = port;
+      flows.peerScope[slot] = addrSlotScope(a, peer);
+      flows.local[w] = l0;
+      flows.local[w + 1] = l1;
+      flows.local[w + 2] = l2;
+      flows.local[w + 3] = l3;
+    }
+    this.key = table.keys;
+    this.k = KEY_WORDS * slot;
+    this.slot = slot;
+    return 0;
+  }
+
+  /** Whoever answers a question to a group does so from an address of its own: it is passed on as that one's. */
+  private fromGroup(slot: number, m: number): DropCode {
+    const { ctx, flows, found } = this;
+    const { probe, keys } = flows.table;
+    const a = ctx.io.addrs;
+    const peer = slotPeer(m);
+    const p0 = addrSlotWord(a, peer, 0);
+    const p1 = addrSlotWord(a, peer, 1);
+    const p2 = addrSlotWord(a, peer, 2);
+    const p3 = addrSlotWord(a, peer, 3);
+    const port = addrSlotPort(a, peer);
+    if (port === 0 || isMulticast(p0, p1, p2, p3)) return DROP_SOURCE_INVALID;
+    const code = natSourceToGuest(this.nat, ctx.link, p0, p1, p2, p3, found);
+    if (code !== 0) return code;
+    const k = KEY_WORDS * slot;
+    for (let i = 0; i < 4; i++) {
+      probe[i] = keys[k + i];
+      probe[4 + i] = found.src[i];
+    }
+    probe[KEY_WORDS - 1] = (keys[k + KEY_WORDS - 1] & -0x10000) | port;
+    this.key = probe;
+    this.k = 0;
+    this.slot = slot;
+    return 0;
+  }
+
+  /** Is the sender of message `m` the one that the flow is connected to? */
+  private isPeer(slot: number, m: number): boolean {
+    const a = this.ctx.io.addrs;
+    const { peer, peerPort } = this.flows;
+    const s = slotPeer(m);
+    if (addrSlotPort(a, s) !== peerPort[slot]) return false;
+    for (let i = 0; i < 4; i++) if (addrSlotWord(a, s, i) !== peer[4 * slot + i]) return false;
+    return true;
+  }
+
+  /**
+   * A datagram that came to a flow's socket before it was connected: it was meant for whoever listens on that port.
+   * If that is one of our listeners, it is treated as its own.
+   */
+  private foreign(slot: number, m: number): DropCode {
+    if ((this.flows.flags[slot] & FLOW_PORT_KEPT) === 0) return DROP_SOURCE_INVALID;
+    const a = this.ctx.io.addrs;
+    const s = slotPeer(m);
+    const v4 = isV4(addrSlotWord(a, s, 0), addrSlotWord(a, s, 1), addrSlotWord(a, s, 2));
+    const port = this.flows.table.keys[KEY_WORDS * slot + KEY_WORDS - 1] >>> 16;
+    for (let i = 0; i < this.listeners.length; i++) {
+      const l = this.listeners[i];
+      if (l.port === port && l.wildcard && (v4 ? l.takes4 : l.takes6)) return this.fromListener(i, m);
+    }
+    return DROP_SOURCE_INVALID;
+  }
+}

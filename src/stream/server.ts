@@ -1,0 +1,90 @@
+/**
+ * The service for hypervisors that speak QEMU's stream protocol (`-netdev stream`, `-netdev socket`) and not
+ * vhost-user. There is nothing to negotiate: once a client is connected, its socket is the data plane's.
+ */
+import {
+  type FrontEndEnd,
+  FrontEndServer,
+  type FrontEndServerOptions,
+  type FrontEndSession,
+} from '../front-end/server';
+import type { Native } from '../native';
+import type { StreamDevice } from './device';
+
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+const SO_RCVBUF = 8;
+/** As much as the kernel gives: it cuts this down to net.core.wmem_max and rmem_max, without an error. */
+const ALL_IT_GIVES = 0x3fffffff;
+
+class StreamSession implements FrontEndSession<FrontEndEnd> {
+  readonly done: Promise<FrontEndEnd>;
+  readonly #native: Native;
+  readonly #device: StreamDevice;
+  readonly #fd: number;
+  #resolveDone: (end: FrontEndEnd) => void = () => undefined;
+  #ending = false;
+
+  constructor(native: Native, device: StreamDevice, fd: number) {
+    this.#native = native;
+    this.#device = device;
+    this.#fd = fd;
+    this.done = new Promise((resolve) => {
+      this.#resolveDone = resolve;
+    });
+  }
+
+  get ending(): boolean {
+    return this.#ending;
+  }
+
+  start(): void {
+    this.#native.setNonBlocking(this.#fd); // one that was given may block
+    this.#native.setsockopt(this.#fd, SOL_SOCKET, SO_SNDBUF, ALL_IT_GIVES);
+    this.#native.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUF, ALL_IT_GIVES);
+    this.#device.onStreamEnded = ({ reason, detail }) => {
+      switch (reason) {
+        case 'left':
+          this.#end({ reason: 'left' });
+          break;
+        case 'protocol':
+          this.#end({ reason: 'protocol', error: new Error(detail) });
+          break;
+        case 'failed':
+          this.#end({ reason: 'internal', error: detail });
+          break;
+      }
+    };
+    void this.#device.openStream(this.#fd);
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#ending) {
+      await this.#device.closeStream();
+      this.#end({ reason: 'stopped' });
+    }
+    await this.done;
+  }
+
+  whenIdle(callback: () => void): void {
+    void this.#device.probeStream().then(callback);
+  }
+
+  #end(end: FrontEndEnd): void {
+    if (this.#ending) return;
+    this.#ending = true;
+    this.#device.onStreamEnded = null;
+    this.#native.close(this.#fd);
+    this.#resolveDone(end);
+  }
+}
+
+export interface StreamServerOptions extends FrontEndServerOptions {
+  readonly device: StreamDevice;
+}
+
+export class StreamServer extends FrontEndServer<FrontEndEnd> {
+  constructor(options: StreamServerOptions) {
+    super(options, (fd) => new StreamSession(options.native, options.device, fd));
+  }
+}

@@ -1,0 +1,122 @@
+/**
+ * What a start costs: memory, modules loaded, compiled code. Counts rather than times, as machines that test do other
+ * things too; `node bench/startup.mjs` has the times. Needs a build.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const ROOT = join(__dirname, '..', '..');
+const BIN = join(ROOT, 'bin', 'tubetti.js');
+const DIST = join(ROOT, 'dist');
+const LOADER = join(ROOT, 'bin', 'load.js');
+const PRELOAD = join(ROOT, 'test', 'fixtures', 'loaded-modules.cjs');
+
+/** Resident size of the idle service, KiB. */
+const RESIDENT_LIMIT = 64 * 1024;
+/** Above this something is broken, whatever else the machine does. */
+const START_LIMIT_MS = 10_000;
+
+jest.setTimeout(30_000);
+
+let dir: string;
+let child: ChildProcess | null = null;
+
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'tubetti-startup-'));
+});
+
+afterEach(() => {
+  child?.kill('SIGKILL');
+  child = null;
+  rmSync(dir, { recursive: true });
+});
+
+/** Starts the service and waits until it has said all it says at the start. */
+async function started(nodeOptions: readonly string[], ...argv: string[]): Promise<ChildProcess> {
+  const env = { ...process.env, LOADED_MODULES: join(dir, 'loaded.json') };
+  const run = spawn(process.execPath, [...nodeOptions, BIN, '-s', join(dir, 'socket'), ...argv], {
+    stdio: ['ignore', 'inherit', 'pipe'],
+    env,
+  });
+  child = run;
+  let text = '';
+  await new Promise<void>((resolve, reject) => {
+    run.stderr.setEncoding('utf8');
+    run.stderr.on('data', (chunk: string) => {
+      text += chunk;
+      if (text.includes("<interface type='vhostuser'>")) resolve();
+    });
+    run.once('exit', () => {
+      reject(new Error(`ended before it had started:\n${text}`));
+    });
+  });
+  return run;
+}
+
+async function ended(run: ChildProcess): Promise<void> {
+  const exit = new Promise((resolve) => run.once('exit', resolve));
+  run.kill('SIGTERM');
+  await exit;
+}
+
+/** What the program had loaded when it ended. */
+async function loadedBy(...argv: string[]): Promise<{ files: string[]; builtins: string[] }> {
+  await ended(await started(['--require', PRELOAD], ...argv));
+  return JSON.parse(readFileSync(join(dir, 'loaded.json'), 'utf8')) as { files: string[]; builtins: string[] };
+}
+
+test('the idle service is resident in at most 64 MiB, and there soon', async () => {
+  const before = Date.now();
+  const run = await started([]);
+  expect(Date.now() - before).toBeLessThan(START_LIMIT_MS);
+  const status = readFileSync(`/proc/${String(run.pid)}/status`, 'latin1');
+  const resident = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]);
+  expect(resident).toBeGreaterThan(0);
+  expect(resident).toBeLessThanOrEqual(RESIDENT_LIMIT);
+  await ended(run);
+});
+
+test('the program is one file and the addon; what is not asked for is not loaded', async () => {
+  const { files, builtins } = await loadedBy();
+  const ours = files.filter((file) => file !== PRELOAD).map((file) => file.slice(ROOT.length + 1));
+  expect(ours.sort()).toEqual(['bin/load.js', 'bin/tubetti.js', 'build/Release/tubetti.node']);
+  for (const name of ['http', 'https', 'tls', 'crypto', 'zlib', 'dns', 'child_process']) {
+    expect(builtins).not.toContain(name);
+  }
+});
+
+test('--metrics loads what it needs', async () => {
+  const { files, builtins } = await loadedBy('--metrics', '127.0.0.1:0');
+  expect(builtins).toContain('http');
+  expect(files.some((file) => file.includes('/prom-client/'))).toBe(true);
+});
+
+test("V8 takes the code that the build made, and refuses another program's", () => {
+  // In a process of its own: V8 also refuses code made under other flags, and other tests change flags of this one.
+  const isRejected = (file: string, cache: string): string => {
+    const script = `const { compile } = require(${JSON.stringify(LOADER)});
+      const cache = require('node:fs').readFileSync(${JSON.stringify(cache)});
+      process.stdout.write(String(compile(${JSON.stringify(file)}, cache).cachedDataRejected));`;
+    return spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' }).stdout;
+  };
+  const other = join(dir, 'other.js');
+  for (const file of ['tubetti.js', 'data-plane.js']) {
+    const cache = join(DIST, `${file}.cache`);
+    expect(isRejected(join(DIST, file), cache)).toBe('false');
+    writeFileSync(other, `exports.of = ${JSON.stringify(file)};`);
+    expect(isRejected(other, cache)).toBe('true');
+  }
+  expect(existsSync(join(DIST, 'worker.js'))).toBe(true);
+});
+
+test('the stack of a bug names the sources', () => {
+  const script = `require(${JSON.stringify(LOADER)}).load(${JSON.stringify(join(DIST, 'tubetti.js'))}).run(null)`;
+  const { stderr } = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+  expect(stderr).toMatch(/^tubetti: TypeError/);
+  const place = /at \w+ \((.*src\/cli\/options\.ts):(\d+):\d+\)/.exec(stderr);
+  expect(place).not.toBeNull();
+  const line = readFileSync(place![1], 'utf8').split('\n')[Number(place![2]) - 1];
+  expect(line).toContain('argv');
+});
