@@ -43,6 +43,10 @@ export type Command =
   | { readonly kind: 'streamClose' }
   /** Answered with 1 if the stream client is still there, else 0, after `streamEnded`. */
   | { readonly kind: 'streamProbe' }
+  /** The host's network changed: what the stack is told from now on. */
+  | { readonly kind: 'config'; readonly config: StackConfig }
+  /** The host's neighbours, all of them: NEIGHBOUR_WORDS int32 each (src/stack/neighbours.ts). */
+  | { readonly kind: 'neighbours'; readonly entries: Int32Array }
   | { readonly kind: 'reset' }
   | { readonly kind: 'stop' };
 

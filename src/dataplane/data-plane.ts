@@ -92,6 +92,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
   private readonly running = new Map<number, DeviceRing>();
   private dirtyLog: DirtyLog | null = null;
   private streamFd = -1;
+  private neighbours = new Int32Array(0);
 
   private constructor(options: DataPlaneOptions) {
     this.options = options;
@@ -138,6 +139,19 @@ export class DataPlane implements VhostDevice, StreamDevice {
     void this.send({ kind: 'stop' });
     await exited;
     this.native.close(this.wakeFd);
+  }
+
+  /** The host's network changed. Only after `begin`. */
+  async setConfig(config: StackConfig): Promise<void> {
+    if (this.setup === null) throw new Error('the data plane was not told to begin');
+    this.setup = { ...this.setup, config };
+    await this.send({ kind: 'config', config });
+  }
+
+  /** The host's neighbours, all of them, in the form of the stack's neighbour table. */
+  async setNeighbours(entries: Int32Array): Promise<void> {
+    this.neighbours = entries.slice();
+    await this.send({ kind: 'neighbours', entries });
   }
 
   attach(): void {
@@ -375,6 +389,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
     const unanswered = this.takePending();
     const stopped = new Set<number>();
     for (const { command } of unanswered) if (command.kind === 'stopRing') stopped.add(command.index);
+    void this.send({ kind: 'neighbours', entries: this.neighbours });
     void this.send({ kind: 'features', features: this.acked });
     void this.send({ kind: 'memory', regions: this.regions });
     void this.send({ kind: 'log', log: this.dirtyLog });

@@ -30,7 +30,7 @@ import { PingFlows } from './icmp/flows';
 import { PingErrors } from './icmp/ping-errors';
 import { SelfEcho } from './icmp/self-echo';
 import { makeWords, refusedText } from './icmp/setup';
-import { NatResult, natOurAddress, natTables, natToHost, type NatTables } from './nat';
+import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
 import { CLASS_ICMP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from './output';
 import { AF_INET, EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from './ports';
 import { RowSpan } from './row-span';
@@ -119,7 +119,7 @@ export class IcmpHandler implements FlowHandler {
     const capacity = ctx.config.maxPingFlows;
     const { ip4, ip6 } = ctx.config;
     this.ctx = ctx;
-    this.nat = natTables(ctx.config);
+    this.nat = ctx.link.nat;
     this.flows = new PingFlows(capacity, ctx.clock, ctx.random);
     this.ready = new SlotQueue(capacity);
     this.errors = new PingErrors(ctx, this.nat, this.flows);

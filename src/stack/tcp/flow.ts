@@ -72,7 +72,7 @@ import { C_DROPS } from '../counters';
 import type { DropCode } from '../counters';
 import { FlowTable, SlotQueue } from '../flow-table';
 import type { NatTables } from '../nat';
-import { NatResult, natTables } from '../nat';
+import { NatResult } from '../nat';
 import type { Clock, GuestPort, HostIo } from '../ports';
 import { TimerWheel } from '../timers';
 
@@ -298,7 +298,7 @@ export class TcpEngine {
     this.io = ctx.io;
     this.port = ctx.port;
     this.clock = ctx.clock;
-    this.nat = natTables(config);
+    this.nat = ctx.link.nat;
     this.natResult = new NatResult();
     this.table = new FlowTable(n, random.u32(), random.u32());
     this.timers = new TimerWheel(n * TIMERS, ctx.clock.nowMs);
