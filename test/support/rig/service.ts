@@ -9,6 +9,8 @@ export interface ServiceOptions {
   readonly world: HostWorld;
   readonly socketPath: string;
   readonly args?: readonly string[];
+  /** More of its environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** The front-end listens at `socketPath`, and the service connects to it as soon as it is there. */
   readonly connect?: boolean;
 }
@@ -46,7 +48,7 @@ export class Service {
       options.socketPath,
       ...(options.args ?? []),
     ];
-    const managed = new ManagedProcess('tubetti', options.world.inHost(argv));
+    const managed = new ManagedProcess('tubetti', options.world.inHost(argv), { env: options.env ?? {} });
     if (options.connect === true) return new Service(managed, options, port);
     try {
       await poll(
