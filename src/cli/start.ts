@@ -152,9 +152,7 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
 
 /** What the table knows and no one serves yet is refused, never silently ignored. */
 function refuseUnserved(options: Options): void {
-  const unserved: readonly (readonly [boolean, string])[] = [
-    [options.pollUs !== 0, '--poll-us'],
-  ];
+  const unserved: readonly (readonly [boolean, string])[] = [[options.pollUs !== 0, '--poll-us']];
   for (const [asked, name] of unserved)
     if (asked) throw new ConfigError('CFG_ERR_UNSUPPORTED', `${name} is not supported yet`);
 }
