@@ -3,7 +3,10 @@
  * or the end of a one-off session. What was opened is given back in the opposite order.
  */
 import { closeListeners, openListeners, type OpenedListeners } from '../config/listeners';
-import { flowLimits, resolveHostConfig, stackConfig } from '../config/host-config';
+import { flowLimits, resolveHostConfig, type ResolvedHost, stackConfig } from '../config/host-config';
+import { followHost, sameHost } from '../config/follow';
+import { HostMonitor } from '../config/monitor';
+import { neighbourEntries } from '../config/neighbours';
 import { readHostNetwork } from '../config/netlink';
 import { probePeekOff } from '../config/peek-off';
 import { readResolvConf } from '../config/resolv-conf';
@@ -159,6 +162,50 @@ function refuseUnserved(options: Options): void {
     if (asked) throw new ConfigError('CFG_ERR_UNSUPPORTED', `${name} is not supported yet`);
 }
 
+interface Followed {
+  readonly options: Options;
+  readonly native: Native;
+  readonly log: Log;
+  readonly plane: DataPlane;
+  /** What the guest got at the start. */
+  readonly host: ResolvedHost;
+  readonly config: StackConfig;
+}
+
+/** From now on the guest is told of changes of the host's network. */
+function follow({ options, native, log, plane, host, config }: Followed): HostMonitor {
+  let current = host;
+  let links = readHostNetwork(native).links;
+  const indexOf = (name: string | null): number => links.find((link) => link.name === name)?.index ?? 0;
+  const monitor = new HostMonitor({
+    native,
+    log: log.log,
+    onChange: () => {
+      try {
+        const network = readHostNetwork(native);
+        links = network.links;
+        const v6Sockets = config.ip6 !== null;
+        const facts = { network, resolvConf: readResolvConf(), v6Sockets };
+        const now = followHost(current, resolveHostConfig(options.host, facts));
+        if (sameHost(current, now)) return;
+        current = now;
+        log.info("the host's network changed, and the guest's with it");
+        const { maxTcpFlows, maxUdpFlows, maxPingFlows } = config;
+        const limits = { maxTcpFlows, maxUdpFlows, maxPingFlows };
+        void plane.setConfig(stackConfig(options.host, now, readSysctls(), limits, config.tcpPeekOff));
+      } catch (error) {
+        // An interface named on the command line may be gone for a while.
+        log.warn(`a change of the host's network is not followed: ${messageOf(error)}`);
+      }
+    },
+    onNeighbours: (table) => {
+      void plane.setNeighbours(neighbourEntries(table, indexOf(current.template4), indexOf(current.template6)));
+    },
+  });
+  monitor.start();
+  return monitor;
+}
+
 /**
  * Serves until told to end. Calls `ready` when everything is bound and nothing was served yet. Returns the exit status.
  * Throws ConfigError for what the user can change, and what `ready` throws.
@@ -232,6 +279,12 @@ export async function start(options: Options, native: Native, log: Log, ready: (
       metricsUrl,
     };
     for (const line of summary(report)) log.info(line);
+    if (options.follow) {
+      const monitor = follow({ options, native, log, plane, host, config });
+      undo.push(() => {
+        monitor.stop();
+      });
+    }
     ready();
     return await ending.reached;
   } finally {
