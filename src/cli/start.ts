@@ -22,6 +22,7 @@ import { StreamServer } from '../stream/server';
 import { VhostServer } from '../vhost/server';
 import { startStats } from '../metrics/stats';
 import { openCapture } from './capture';
+import { follow } from './follow';
 import type { Options } from './options';
 import { type Endpoint, summary } from './summary';
 import { version } from './version';
@@ -252,6 +253,12 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       metricsUrl,
     };
     for (const line of summary(report)) log.info(line);
+    if (options.follow) {
+      const monitor = follow({ options, native, log, plane, host, config });
+      undo.push(() => {
+        monitor.stop();
+      });
+    }
     hooks.ready();
     return await ending.reached;
   } finally {
