@@ -68,7 +68,7 @@ exec "$@"`;
     'tubetti',
     dieWithParent([
       ...['unshare', ...user, '--net', '--mount', 'sh', '-c', script, 'sh', resolv],
-      ...[process.execPath, BIN, '-s', join(dir, 'socket'), ...argv],
+      ...[process.execPath, BIN, '-s', join(dir, 'socket'), '--runas', '0', ...argv],
     ]),
   );
   running.push(program);
