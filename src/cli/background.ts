@@ -9,7 +9,7 @@
  * When it is ready the service has let go of the caller's streams, so that whoever reads them sees their end. Of the
  * caller's other descriptors it gets the one of `--fd` only.
  */
-import { spawn, type StdioOptions } from 'node:child_process';
+import type { StdioOptions } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { ConfigError, describeSystemError } from '../errors';
@@ -44,6 +44,8 @@ export async function startInBackground(
   native: Native,
   complain: (message: string) => void,
 ): Promise<number> {
+  // Loaded here: the service itself starts no process.
+  const { spawn } = await import('node:child_process');
   const stdio = stdioFor(transport, native);
   // What the caller left open by mistake must not live on in the service.
   native.closeOnExec(FIRST_AFTER_STDIO);
