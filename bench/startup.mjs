@@ -107,7 +107,7 @@ function median(list) {
 }
 
 const programs = new Map([
-  ['tubetti', () => sample([process.execPath, BIN])],
+  ['tubetti', () => sample([process.execPath, BIN, '--runas', '0'])],
   ['node -e 0', async () => bare()],
 ]);
 if (values.peer !== undefined) {

@@ -42,7 +42,7 @@ async function bundle() {
     entryPoints: { tubetti: 'src/cli/main.ts', 'data-plane': 'src/dataplane/worker.ts' },
     outdir: 'dist',
     alias: { 'virtio-ring-ts': './src/virtqueue/src/index.ts' },
-    // Loaded with --metrics and --config only, from their own packages.
+    // Loaded with --metrics or --config only, from their own packages.
     external: ['prom-client', 'yaml'],
     bundle: true,
     platform: 'node',

@@ -148,6 +148,7 @@ export const METRICS = {
   gbits: { title: 'Gbit/s', digits: 2, better: 'more', shown: 'always' },
   cpuPerGigabyte: { title: 'CPU s/GB', digits: 3, better: 'less', shown: 'always' },
   packetsPerSecond: { title: 'packets/s', digits: 0, better: 'more', shown: 'always' },
+  takenPerSecond: { title: 'frames taken/s', digits: 0, better: 'more', shown: 'always' },
   lossPercent: { title: 'loss %', digits: 2, better: 'less', shown: 'always' },
   cpuPerPackets: { title: 'CPU s/10⁵ packets', digits: 3, better: 'less', shown: 'always' },
   perSecond: { title: 'transactions/s', digits: 0, better: 'more', shown: 'always' },

@@ -38,6 +38,7 @@ const NOTES = [
     'a user-space cable of 1 Gbit/s with that round trip and that loss of frames each way; "direct" is the same program without a guest; the same frames are lost',
   ],
   ['pps-N', 'frames of N bytes from testpmd, counted where they arrive'],
+  ['frames taken/s', 'descriptors that the back-end gave back to testpmd; packets/s are those that arrived'],
   ['a, 65520, IPv4', 'case, MTU told to the guest, address family'],
   ['CPU s/GB, CPU µs each', "the back-end's user and system time per 10⁹ bytes of payload, per transaction"],
   ['interrupts/s', "of the guest's virtio devices, from its /proc/interrupts"],

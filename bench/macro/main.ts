@@ -140,7 +140,8 @@ function machine(): string {
   const model = /^model name\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 'unknown processor';
   // The version without the distribution's own suffix.
   const kernel = /^\d+\.\d+/.exec(release())?.[0] ?? release();
-  return `${String(cpus().length)} × ${model}, ${type()} ${kernel}, Node.js ${process.versions.node}`;
+  const congestion = readFileSync('/proc/sys/net/ipv4/tcp_congestion_control', 'utf8').trim();
+  return `${String(cpus().length)} × ${model}, ${type()} ${kernel} (TCP ${congestion}), Node.js ${process.versions.node}`;
 }
 
 /** What `--version` says, by its first line with a version in it: a wrapper may grumble before. */

@@ -187,13 +187,16 @@ class Round {
       await sleep(((run.seconds ?? defaultSeconds(each)) + 1) * 1000);
       off();
       const [first, last] = [looks[0], looks[looks.length - 1]];
-      if (looks.length < 2 || last.arrived === first.arrived) throw new Error(`nothing arrived\n${testpmd.tail(20)}`);
+      if (looks.length < 2 || last.sent === first.sent) throw new Error(`${testpmd.tail(20)}\nno frame was taken`);
       const arrived = last.arrived - first.arrived;
+      const seconds = (last.at - first.at) / 1000;
       return {
         values: {
-          packetsPerSecond: arrived / ((last.at - first.at) / 1000),
+          packetsPerSecond: arrived / seconds,
+          takenPerSecond: (last.sent - first.sent) / seconds,
           lossPercent: Math.max(0, 1 - arrived / (last.sent - first.sent)) * 100,
-          cpuPerPackets: (last.cpu - first.cpu) / (arrived / HUNDRED_THOUSAND),
+          // A back-end that takes frames and sends none has no price for a packet.
+          ...(arrived === 0 ? {} : { cpuPerPackets: (last.cpu - first.cpu) / (arrived / HUNDRED_THOUSAND) }),
         },
       };
     } finally {

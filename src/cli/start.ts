@@ -20,6 +20,9 @@ import { AF_INET, AF_INET6, SOCK_UDP } from '../stack/ports';
 import { ServerError } from '../front-end/server';
 import { StreamServer } from '../stream/server';
 import { VhostServer } from '../vhost/server';
+import { startStats } from '../metrics/stats';
+import { openCapture } from './capture';
+import { follow } from './follow';
 import type { Options } from './options';
 import { type Endpoint, summary } from './summary';
 import { version } from './version';
@@ -150,11 +153,7 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
 
 /** What the table knows and no one serves yet is refused, never silently ignored. */
 function refuseUnserved(options: Options): void {
-  const unserved: readonly (readonly [boolean, string])[] = [
-    [options.pcap !== null, '--pcap'],
-    [options.statsSeconds !== null, '--stats'],
-    [options.pollUs !== 0, '--poll-us'],
-  ];
+  const unserved: readonly (readonly [boolean, string])[] = [[options.pollUs !== 0, '--poll-us']];
   for (const [asked, name] of unserved)
     if (asked) throw new ConfigError('CFG_ERR_UNSUPPORTED', `${name} is not supported yet`);
 }
@@ -195,7 +194,13 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     undo.unshift(() => {
       closeListeners(native, opened.listeners);
     });
-    const begun = plane.begin({ config, listeners: opened.listeners, counters });
+    const captureFd = options.pcap === null ? -1 : openCapture(options.pcap, log);
+    if (captureFd >= 0) {
+      undo.unshift(() => {
+        native.close(captureFd);
+      });
+    }
+    const begun = plane.begin({ config, listeners: opened.listeners, counters, captureFd, trace: options.trace });
     begun.catch(() => undefined); // awaited below, if it comes to that
 
     const source =
@@ -216,6 +221,13 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       undo.push(() => metrics.close());
       const host6 = metrics.host.includes(':');
       metricsUrl = `http://${host6 ? `[${metrics.host}]` : metrics.host}:${metrics.port}/metrics`;
+    }
+    if (options.statsSeconds !== null) {
+      undo.push(
+        startStats(new Float64Array(counters), options.statsSeconds, (text) => {
+          process.stderr.write(text);
+        }),
+      );
     }
     undo.push(() => server.stop());
     // The thread's files may be for the first user only: it has them before that one is given up.
@@ -241,6 +253,12 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       metricsUrl,
     };
     for (const line of summary(report)) log.info(line);
+    if (options.follow) {
+      const monitor = follow({ options, native, log, plane, host, config });
+      undo.push(() => {
+        monitor.stop();
+      });
+    }
     hooks.ready();
     return await ending.reached;
   } finally {

@@ -298,6 +298,7 @@ function resolve6(request: HostRequest, facts: HostFacts, notes: Note[]): Resolv
       outboundIf: wish.outboundIf,
       addrFixed: wish.addr !== null,
       scopeId: local ? 0 : index,
+      withdrawn: false,
     },
   };
 }

@@ -88,8 +88,12 @@ function weakShares(rules: readonly PortRule[], limit: number): Map<string, numb
     if (rule.weak) wanted.set(rule.origin, (wanted.get(rule.origin) ?? 0) + portsOf(rule));
   }
   const total = [...wanted.values()].reduce((sum, ports) => sum + ports, 0);
-  const part = Math.min(1, limit / Math.max(1, total));
-  return new Map(Array.from(wanted, ([origin, ports]) => [origin, Math.max(1, Math.floor(ports * part))]));
+  return new Map(
+    Array.from(wanted, ([origin, ports]) => [
+      origin,
+      Math.max(1, Math.min(ports, Math.floor((ports * limit) / total))),
+    ]),
+  );
 }
 
 /** What became of one option's weak rules. */

@@ -20,6 +20,10 @@ export interface WorkerSetup {
   readonly config: StackConfig;
   readonly listeners: readonly ForwardListener[];
   readonly counters: SharedArrayBuffer;
+  /** File that takes a record for every frame; -1: none. */
+  readonly captureFd: number;
+  /** A line in the log for every frame. */
+  readonly trace: boolean;
   /** eventfd that the control plane signals after it has posted a command. */
   readonly wakeFd: number;
 }
@@ -39,6 +43,10 @@ export type Command =
   | { readonly kind: 'streamClose' }
   /** Answered with 1 if the stream client is still there, else 0, after `streamEnded`. */
   | { readonly kind: 'streamProbe' }
+  /** The host's network changed: what the stack is told from now on. */
+  | { readonly kind: 'config'; readonly config: StackConfig }
+  /** The host's neighbours, all of them: NEIGHBOUR_WORDS int32 each (src/stack/neighbours.ts). */
+  | { readonly kind: 'neighbours'; readonly entries: Int32Array }
   | { readonly kind: 'reset' }
   | { readonly kind: 'stop' };
 
@@ -54,6 +62,8 @@ export type WorkerMessage =
   | { readonly kind: 'fault'; readonly index: number; readonly reason: string }
   /** The stream's socket is not used any more. */
   | { readonly kind: 'streamEnded'; readonly end: StreamEnd }
+  /** Lines of `trace`, one a frame. */
+  | { readonly kind: 'trace'; readonly lines: readonly string[] }
   | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn'; readonly message: string };
 
 /** `base` of a ring that a new data plane takes over: the used index in guest memory says how far the old one came. */

@@ -27,12 +27,16 @@ export interface DataPlaneSetup {
   readonly listeners: readonly ForwardListener[];
   /** COUNTERS Float64 elements. */
   readonly counters: SharedArrayBuffer;
+  /** File with a capture's header, which takes a record for every frame; it stays the caller's. Default: none. */
+  readonly captureFd?: number;
+  /** A line in the log, at its level `trace`, for every frame. Default: no. */
+  readonly trace?: boolean;
 }
 
 export interface DataPlaneOptions {
   /** Default: vhost-user. */
   readonly link?: LinkKind;
-  readonly log: (level: 'debug' | 'info' | 'warn' | 'error', message: string) => void;
+  readonly log: (level: 'trace' | 'debug' | 'info' | 'warn' | 'error', message: string) => void;
   /** Called once if the data plane cannot be kept alive. */
   readonly onFatal?: (error: Error) => void;
   /** The worker's script; another one in tests. */
@@ -88,6 +92,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
   private readonly running = new Map<number, DeviceRing>();
   private dirtyLog: DirtyLog | null = null;
   private streamFd = -1;
+  private neighbours = new Int32Array(0);
 
   private constructor(options: DataPlaneOptions) {
     this.options = options;
@@ -123,7 +128,10 @@ export class DataPlane implements VhostDevice, StreamDevice {
     const { worker } = this;
     if (worker === null) {
       this.settle(this.takePending());
-      await this.booted?.worker.terminate();
+      const gone = this.booted?.worker.terminate();
+      // It may sleep in its loop already, where only a wake-up lets it see that it is to end.
+      this.native.signal(this.wakeFd);
+      await gone;
       return;
     }
     const exited = new Promise<void>((resolve) => {
@@ -134,6 +142,19 @@ export class DataPlane implements VhostDevice, StreamDevice {
     void this.send({ kind: 'stop' });
     await exited;
     this.native.close(this.wakeFd);
+  }
+
+  /** The host's network changed. Only after `begin`. */
+  async setConfig(config: StackConfig): Promise<void> {
+    if (this.setup === null) throw new Error('the data plane was not told to begin');
+    this.setup = { ...this.setup, config };
+    await this.send({ kind: 'config', config });
+  }
+
+  /** The host's neighbours, all of them, in the form of the stack's neighbour table. */
+  async setNeighbours(entries: Int32Array): Promise<void> {
+    this.neighbours = entries.slice();
+    await this.send({ kind: 'neighbours', entries });
   }
 
   attach(): void {
@@ -257,12 +278,14 @@ export class DataPlane implements VhostDevice, StreamDevice {
     if (this.setup === null) throw new Error('the data plane was not told to begin');
     const booted = this.booted ?? this.boot();
     this.booted = booted;
-    const { config, listeners, counters } = this.setup;
+    const { config, listeners, counters, captureFd, trace } = this.setup;
     const setup: WorkerSetup = {
       link: this.options.link ?? 'vhost-user',
       config,
       listeners,
       counters,
+      captureFd: captureFd ?? -1,
+      trace: trace ?? false,
       wakeFd: this.wakeFd,
     };
     booted.worker.postMessage(setup);
@@ -324,6 +347,9 @@ export class DataPlane implements VhostDevice, StreamDevice {
       case 'streamEnded':
         this.endStream(message.end);
         return;
+      case 'trace':
+        for (const line of message.lines) this.options.log('trace', line);
+        return;
       case 'log':
         this.options.log(message.level, message.message);
     }
@@ -366,6 +392,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
     const unanswered = this.takePending();
     const stopped = new Set<number>();
     for (const { command } of unanswered) if (command.kind === 'stopRing') stopped.add(command.index);
+    void this.send({ kind: 'neighbours', entries: this.neighbours });
     void this.send({ kind: 'features', features: this.acked });
     void this.send({ kind: 'memory', regions: this.regions });
     void this.send({ kind: 'log', log: this.dirtyLog });

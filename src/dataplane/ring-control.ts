@@ -149,6 +149,12 @@ export class RingControl {
         this.log = command.log;
         this.applyLog();
         return 0;
+      case 'config':
+        this.stack?.reconfigure(command.config);
+        return 0;
+      case 'neighbours':
+        this.stack?.setNeighbours(command.entries);
+        return 0;
       case 'reset':
         this.stack?.reset();
         return 0;

@@ -133,6 +133,12 @@ export class StreamControl {
       case 'streamClose':
         this.close();
         return 0;
+      case 'config':
+        this.stack?.reconfigure(command.config);
+        return 0;
+      case 'neighbours':
+        this.stack?.setNeighbours(command.entries);
+        return 0;
       case 'reset':
         this.stack?.reset();
         return 0;

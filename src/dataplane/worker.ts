@@ -1,19 +1,23 @@
 /** Entry of the data plane's thread: builds the stack over this thread's addon instance and runs the loop. */
+import { getSystemErrorName } from 'node:util';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { loadNative, type Native } from '../native';
 import { SCRATCH_SIZE } from '../stack/context';
 import type { StackContext } from '../stack/context';
-import type { Random } from '../stack/ports';
+import type { Counters } from '../stack/counters';
+import type { GuestPort, Random } from '../stack/ports';
 import { IcmpHandler } from '../stack/icmp';
 import { createLinkState } from '../stack/link';
 import { Stack } from '../stack/stack';
 import { TcpHandler } from '../stack/tcp/tcp';
 import { UdpHandler } from '../stack/udp';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
+import { CapturingPort, createCaptureBlock } from './capturing-port';
 import { EventLoop, LoopClock } from './event-loop';
 import { RingControl } from './ring-control';
 import { StreamControl } from './stream-control';
 import { StreamLoop } from './stream-loop';
+import { TracingPort } from './tracing-port';
 
 /** Random numbers by the pool: one system call a thousand. node:crypto would cost this thread a tenth of its memory. */
 class PooledRandom implements Random {
@@ -44,6 +48,31 @@ function takeSetup(port: MessagePort): WorkerSetup {
   return first.message;
 }
 
+/** The port with what the user wants to see of its frames around it: by default nothing, which costs nothing. */
+function decorated(
+  port: GuestPort,
+  native: Native,
+  setup: WorkerSetup,
+  counters: Counters,
+  messages: MessagePort,
+): GuestPort {
+  const post = (message: WorkerMessage): void => {
+    messages.postMessage(message);
+  };
+  let link = port;
+  if (setup.captureFd >= 0) {
+    link = new CapturingPort(link, native, createCaptureBlock(native), setup.captureFd, counters, (errno) => {
+      post({ kind: 'log', level: 'warn', message: `the capture ends here: ${getSystemErrorName(-errno)}` });
+    });
+  }
+  if (setup.trace) {
+    link = new TracingPort(link, (lines) => {
+      post({ kind: 'trace', lines });
+    });
+  }
+  return link;
+}
+
 function main(): void {
   if (parentPort === null) throw new Error('worker.js runs in a worker thread only');
   const port = parentPort;
@@ -58,7 +87,7 @@ function main(): void {
   const clock = new LoopClock(native);
   const context: StackContext = {
     config: setup.config,
-    port: control.port,
+    port: decorated(control.port, native, setup, counters, port),
     io: native,
     clock,
     random: new PooledRandom(native),
@@ -75,8 +104,8 @@ function main(): void {
   });
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
   control.serve(stack);
-  if (control instanceof StreamControl) new StreamLoop(native, clock, control, stack, counters).run();
-  else new EventLoop(native, clock, control, stack, counters).run();
+  if (control instanceof StreamControl) new StreamLoop(native, clock, control, stack, counters, context.port).run();
+  else new EventLoop(native, clock, control, stack, counters, context.port).run();
 }
 
 main();

@@ -123,5 +123,12 @@ export const METRICS: readonly MetricSpec[] = [
     'Times the socket of a stream connection was full and flows to the guest waited.',
     c.C_STREAM_BLOCKED,
   ),
+  single('counter', 'tubetti_captured_frames_total', 'Frames written to the capture file.', c.C_CAPTURED),
+  single(
+    'counter',
+    'tubetti_capture_lost_total',
+    'Frames missing in the capture because the file took no more.',
+    c.C_CAPTURE_LOST,
+  ),
   single('counter', 'tubetti_loop_turns_total', "Turns of the data plane's event loop.", c.C_LOOP_TURNS),
 ];

@@ -91,3 +91,11 @@ export function addressWords(bytes: Uint8Array, out: Int32Array, at: number): vo
 export function wordsEqual(a: Int32Array, i: number, w0: number, w1: number, w2: number, w3: number): boolean {
   return a[i + 3] === w3 && a[i] === w0 && a[i + 1] === w1 && a[i + 2] === w2;
 }
+
+/** True if both are there and equal, or neither is there. */
+export function sameBytes(a: Uint8Array | undefined, b: Uint8Array | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}

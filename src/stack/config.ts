@@ -1,4 +1,4 @@
-/** What the stack is told at start. Immutable; addresses in network byte order. */
+/** What the stack is told at start, and again as a whole when the host's network changed. Immutable; addresses in network byte order. */
 
 /** An IPv6 (16 bytes) or IPv4 (4 bytes) address in network byte order. */
 export type AddressBytes = Uint8Array;
@@ -43,6 +43,11 @@ export interface Ip6Config {
   readonly addrFixed: boolean;
   /** Interface index that link-local host destinations are scoped to; 0: none. */
   readonly scopeId: number;
+  /**
+   * The host has lost the network that these addresses are of: the guest is told that there is no router, not to use
+   * the prefix for anything new, and no resolvers.
+   */
+  readonly withdrawn: boolean;
 }
 
 /** One listening socket, bound and (TCP) listening, opened by the control plane. */

@@ -1,12 +1,14 @@
-/** What every protocol handler of the stack shares: set once, fields updated in place, never reallocated. */
+/** What every protocol handler of the stack shares: fields updated in place, never reallocated. */
 import type { StackConfig } from './config';
 import type { Counters } from './counters';
+import type { NatTables } from './nat';
 import type { NeighbourTable } from './neighbours';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
 
 /** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */
 export interface StackContext {
-  readonly config: StackConfig;
+  /** Replaced as a whole by `Stack.reconfigure`: read it when it is needed, do not keep parts of it. */
+  config: StackConfig;
   readonly port: GuestPort;
   readonly io: HostIo;
   readonly clock: Clock;
@@ -31,6 +33,8 @@ export interface LinkState {
   readonly guest6LinkLocal: Int32Array;
   /** Ethernet addresses of the host's neighbours. */
   readonly neighbours: NeighbourTable;
+  /** Address translation; follows the configuration. */
+  readonly nat: NatTables;
 }
 
 /**
@@ -126,4 +130,6 @@ export interface FlowHandler {
   readonly busy: boolean;
   /** The guest was reset or rebooted: close all host sockets, forget all flows. */
   reset(): void;
+  /** `StackContext.config` was replaced: whatever was derived from it is derived anew. Flows stay. May allocate. */
+  reconfigure?(): void;
 }

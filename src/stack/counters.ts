@@ -33,6 +33,9 @@ export const C_LOOP_TURNS = 22;
 /** Stream clients cut off because of a frame length out of range; times a stream's socket was full. */
 export const C_STREAM_RESETS = 48;
 export const C_STREAM_BLOCKED = 49;
+/** Frames written to a capture, and frames it had no room for. */
+export const C_CAPTURED = 50;
+export const C_CAPTURE_LOST = 51;
 
 /** First drop counter: drop reason r is counted at C_DROPS + r. */
 export const C_DROPS = 64;

@@ -174,6 +174,7 @@ export class DhcpService {
     if (this.#send(head, off, end, options, yiaddr, type === DHCP_NAK) && acknowledged) {
       // From now on the guest has this address, whatever it used before.
       this.#ctx.link.guest4 = this.#assigned;
+      this.#ctx.link.nat.guestKnows(4);
     }
   }
 

@@ -198,7 +198,10 @@ export class Dhcpv6Service {
     }
     const length = this.#at - LINK_UDP_PAYLOAD6;
     const sent = linkUdpSend(this.#ctx, this.#out, 6, this.#addr, DHCPV6_SERVER_PORT, DHCPV6_CLIENT_PORT, length, xid);
-    if (sent && assigned && (type !== DHCPV6_SOLICIT || rapid)) this.#ctx.link.guest6.set(this.#assigned);
+    if (sent && assigned && (type !== DHCPV6_SOLICIT || rapid)) {
+      this.#ctx.link.guest6.set(this.#assigned);
+      this.#ctx.link.nat.guestKnows(6);
+    }
   }
 
   /** Writes an answer to every identity association. Returns true if the address was assigned to one. */

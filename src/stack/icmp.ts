@@ -11,7 +11,7 @@
  *
  * Everything else that a guest may send by ICMP is not ours: neighbour discovery is handled before, the rest ignored.
  */
-import { addrSlotWrite, addressWords, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
+import { addrSlotWrite, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
 import {
   ADDR_SLOT_ICMP,
   KEY_KIND_SHIFT,
@@ -25,10 +25,12 @@ import {
 } from './context';
 import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS, SlotQueue } from './flow-table';
+import { FragmentSender, guestMtu } from './fragment/sender';
 import { PingFlows } from './icmp/flows';
 import { PingErrors } from './icmp/ping-errors';
 import { SelfEcho } from './icmp/self-echo';
-import { NatResult, natOurAddress, natTables, natToHost, type NatTables } from './nat';
+import { makeWords, refusedText } from './icmp/setup';
+import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
 import { CLASS_ICMP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from './output';
 import { AF_INET, EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from './ports';
 import { RowSpan } from './row-span';
@@ -37,13 +39,22 @@ import {
   EAGAIN,
   EMFILE,
   ENFILE,
-  EPERM,
+  IP_MTU_DISCOVER,
   IP_RECVERR,
+  IP_RECVTOS,
+  IP_RECVTTL,
+  IP_TOS,
   IP_TTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
+  IPV6_MTU_DISCOVER,
   IPV6_RECVERR,
+  IPV6_RECVHOPLIMIT,
+  IPV6_RECVTCLASS,
+  IPV6_TCLASS,
   IPV6_UNICAST_HOPS,
+  PMTUDISC_DONT,
+  PMTUDISC_PROBE,
   SO_BROADCAST,
   SOL_SOCKET,
 } from './socket-options';
@@ -60,6 +71,7 @@ import {
   ICMPV6_ECHO_REQUEST,
   icmpWrite,
 } from './wire/icmp';
+import { ETHERNET_HEADER_LEN } from './wire/ethernet';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from './wire/ipv4';
 
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
@@ -78,6 +90,12 @@ const ERRORS_IN_A_ROW = 8;
 
 const SLOT_ADDR = ADDR_SLOT_ICMP;
 
+/** Message of a reply; UDP's batches end before it. */
+const MSG_REPLY = 192;
+
+/** Requests up to this long, ICMP header included, fit any path: what the socket does with DF makes no difference. */
+const FITS_ANYWHERE = 512;
+
 /** `open`: the host does not let us have a ping socket. Below all drop codes. */
 const REFUSED = -1000;
 
@@ -89,6 +107,7 @@ export class IcmpHandler implements FlowHandler {
   private readonly ready: SlotQueue;
   private readonly errors: PingErrors;
   private readonly selfEcho: SelfEcho;
+  private readonly fragments: FragmentSender;
   private readonly span: RowSpan;
   private readonly target: NatResult;
   private readonly outbound4: Int32Array | null;
@@ -100,11 +119,12 @@ export class IcmpHandler implements FlowHandler {
     const capacity = ctx.config.maxPingFlows;
     const { ip4, ip6 } = ctx.config;
     this.ctx = ctx;
-    this.nat = natTables(ctx.config);
+    this.nat = ctx.link.nat;
     this.flows = new PingFlows(capacity, ctx.clock, ctx.random);
     this.ready = new SlotQueue(capacity);
     this.errors = new PingErrors(ctx, this.nat, this.flows);
     this.selfEcho = new SelfEcho(ctx);
+    this.fragments = new FragmentSender(ctx);
     this.span = new RowSpan();
     this.target = new NatResult();
     this.outbound4 = ip4 === null ? null : makeWords(ip4.outboundAddr);
@@ -143,7 +163,8 @@ export class IcmpHandler implements FlowHandler {
       }
     }
     this.flows.touch(slot);
-    if (this.flows.ttl[slot] !== frame.ttl) this.setTtl(slot, v4, frame.ttl);
+    this.flows.seq[slot] = icmpSeq(port.head, off);
+    this.setSocket(slot, v4, frame);
     if (this.send(slot) < 0) this.drop(frame, DROP_HOST_SOCKET_ERROR);
     return frame.row;
   }
@@ -286,8 +307,15 @@ export class IcmpHandler implements FlowHandler {
         if (r < 0) return r;
       }
     }
-    if (v4) io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
-    else io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+    if (v4) {
+      io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
+      io.setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
+      io.setsockopt(fd, IPPROTO_IP, IP_RECVTOS, 1);
+    } else {
+      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    }
     addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, scope, dst[0], dst[1], dst[2], dst[3]);
     const r = io.connect(fd, SLOT_ADDR);
     if (r !== -EACCES || !v4) return r;
@@ -301,11 +329,25 @@ export class IcmpHandler implements FlowHandler {
     this.ctx.log('warn', refusedText(error));
   }
 
-  private setTtl(slot: number, v4: boolean, ttl: number): void {
-    this.flows.ttl[slot] = ttl;
-    if (ttl === 0) return;
-    if (v4) this.ctx.io.setsockopt(this.flows.fd[slot], IPPROTO_IP, IP_TTL, ttl);
-    else this.ctx.io.setsockopt(this.flows.fd[slot], IPPROTO_IPV6, IPV6_UNICAST_HOPS, ttl);
+  /** Hop limit, traffic class and "don't fragment" as the request has them; what is set already costs nothing. */
+  private setSocket(slot: number, v4: boolean, frame: FrameInfo): void {
+    const { flows } = this;
+    const { io } = this.ctx;
+    const fd = flows.fd[slot];
+    const level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+    if (flows.ttl[slot] !== frame.ttl) {
+      flows.ttl[slot] = frame.ttl;
+      if (frame.ttl > 0) io.setsockopt(fd, level, v4 ? IP_TTL : IPV6_UNICAST_HOPS, frame.ttl);
+    }
+    if (flows.tos[slot] !== frame.tos) {
+      flows.tos[slot] = frame.tos;
+      io.setsockopt(fd, level, v4 ? IP_TOS : IPV6_TCLASS, frame.tos);
+    }
+    const discover = frame.df ? PMTUDISC_PROBE : PMTUDISC_DONT;
+    if (flows.discover[slot] !== discover && (flows.discover[slot] >= 0 || frame.l4Len > FITS_ANYWHERE)) {
+      flows.discover[slot] = discover;
+      io.setsockopt(fd, level, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, discover);
+    }
   }
 
   /** The kernel fills in identifier and checksum. Returns bytes sent or -errno. */
@@ -314,8 +356,9 @@ export class IcmpHandler implements FlowHandler {
     const { first, count } = this.span;
     const n = io.send(this.flows.fd[slot], first, count, 0);
     if (n >= 0 || n === -EAGAIN) return n;
-    // It may be the error of an earlier request, reported now.
-    this.errors.drain(slot);
+    // It may be the error of an earlier request, reported now. Or this one must not be fragmented and is too long for
+    // the host's interface: then the guest knows by now.
+    if (this.errors.drain(slot)) return n;
     return io.send(this.flows.fd[slot], first, count, 0);
   }
 
@@ -380,17 +423,28 @@ export class IcmpHandler implements FlowHandler {
     const headerLen = (v4 ? OUTPUT_HEADER_LEN4 : OUTPUT_HEADER_LEN6) + ICMP_HEADER_LEN;
     const payload = length - ICMP_HEADER_LEN;
     if (payload < 0) return this.discard(fd, DROP_ICMP_MALFORMED);
-    if (headerLen + payload > Math.min(port.maxFrame, MAX_FRAME)) return this.discard(fd, DROP_FRAME_TOO_LONG);
-    const rowCount = port.reserve(headerLen, payload, ROWS_OUT + 1);
-    if (rowCount < 0) return false;
+    const cut = headerLen + payload > ETHERNET_HEADER_LEN + guestMtu(ctx);
+    const rowCount = cut
+      ? this.fragments.reserve(v4, ICMP_HEADER_LEN, payload, guestMtu(ctx), ROWS_OUT + 1)
+      : port.reserve(headerLen, payload, ROWS_OUT + 1);
+    if (rowCount < 0) {
+      // A reply that needs many buffers is not waited for: the ring may never have them all.
+      return cut && port.up ? this.discard(fd, DROP_FRAME_TOO_LONG) : false;
+    }
     this.scratchRow(ROWS_OUT, ICMP_HEADER_LEN);
-    const received = io.recv(fd, ROWS_OUT, rowCount + 1, 0);
+    io.msgRow[MSG_REPLY] = ROWS_OUT;
+    io.msgRows[MSG_REPLY] = rowCount + 1;
+    io.msgPeer[MSG_REPLY] = -1;
+    io.msgLocal[MSG_REPLY] = -1;
+    const got = io.recvMany(fd, MSG_REPLY, 1, 0);
     const type = icmpType(io.scratch, SCRATCH_MISC);
-    if (received !== length || type !== (v4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY)) {
+    if (got !== 1 || io.msgLen[MSG_REPLY] !== length || type !== (v4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY)) {
       port.cancel();
-      if (received !== -EAGAIN) ctx.counters[C_DROPS + DROP_ICMP_UNSUPPORTED]++;
+      if (got !== -EAGAIN) ctx.counters[C_DROPS + DROP_ICMP_UNSUPPORTED]++;
       return true;
     }
+    const ttl = io.msgTtl[MSG_REPLY] > 0 ? io.msgTtl[MSG_REPLY] : OUTPUT_TTL;
+    const tos = Math.max(0, io.msgTos[MSG_REPLY]);
     const id = key[k + KEY_WORDS - 1];
     const seq = icmpSeq(io.scratch, SCRATCH_MISC);
     let sum = (type << 8) + id + seq;
@@ -409,6 +463,14 @@ export class IcmpHandler implements FlowHandler {
       );
     }
     if (rowCount > 0) sum = io.checksum(ROWS_OUT + 1, rowCount, sum);
+    const protocol = v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6;
+    if (cut) {
+      const l4 = this.fragments.begin(key, k, protocol, ttl, tos);
+      icmpWrite(port.out, l4, type, 0, checksumFinish(sum), (id << 16) | seq);
+      this.fragments.finish(CLASS_ICMP);
+      this.flows.touch(slot);
+      return true;
+    }
     port.front();
     const at = outputHeaders(
       ctx,
@@ -421,10 +483,10 @@ export class IcmpHandler implements FlowHandler {
       key[k + 1],
       key[k + 2],
       key[k + 3],
-      v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6,
+      protocol,
       length,
-      OUTPUT_TTL,
-      0,
+      ttl,
+      tos,
       0,
     );
     icmpWrite(port.out, at, type, 0, checksumFinish(sum), (id << 16) | seq);
@@ -433,19 +495,4 @@ export class IcmpHandler implements FlowHandler {
     this.flows.touch(slot);
     return true;
   }
-}
-
-function refusedText(error: number): string {
-  const why =
-    error === -EACCES || error === -EPERM
-      ? 'the group of this process is not in net.ipv4.ping_group_range'
-      : `errno ${String(-error)}`;
-  return `no ICMP echo for the guest beyond the gateway: ${why}`;
-}
-
-function makeWords(bytes: Uint8Array | null): Int32Array | null {
-  if (bytes === null) return null;
-  const words = new Int32Array(4);
-  addressWords(bytes, words, 0);
-  return words;
 }

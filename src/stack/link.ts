@@ -2,6 +2,7 @@
 import { addressWords, isLinkLocal6 } from './address';
 import type { StackConfig } from './config';
 import type { LinkState, StackContext } from './context';
+import { natTables } from './nat';
 import { NeighbourTable } from './neighbours';
 import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText } from './wire/ethernet';
 
@@ -17,13 +18,16 @@ export function createLinkState(config: StackConfig): LinkState {
     guest6: new Int32Array(4),
     guest6LinkLocal: new Int32Array(4),
     neighbours: new NeighbourTable(config),
+    nat: natTables(config),
   };
   resetLinkState(link, config);
   return link;
 }
 
-/** Forgets what was learnt (the guest was reset). */
+/** Forgets what was learnt (the guest was reset), and what the guest knew. */
 export function resetLinkState(link: LinkState, config: StackConfig): void {
+  link.nat.guestKnows(4);
+  link.nat.guestKnows(6);
   const words = new Int32Array(4);
   link.guestMacHi = MAC_BROADCAST_HI;
   link.guestMacLo = MAC_BROADCAST_LO;
@@ -32,6 +36,22 @@ export function resetLinkState(link: LinkState, config: StackConfig): void {
   link.guest6.fill(0);
   link.guest6LinkLocal.fill(0);
   if (config.ip6 !== null && config.ip6.guestAddr !== null) addressWords(config.ip6.guestAddr, link.guest6, 0);
+}
+
+/**
+ * The host's network changed. An address that the guest was seen to use, or was assigned, stays the guest's until its
+ * frames or a DHCP exchange say otherwise.
+ */
+export function reconfigureLink(link: LinkState, config: StackConfig): void {
+  link.nat.configure(config);
+  link.neighbours.configure(config);
+  const words = new Int32Array(4);
+  if (link.guest4 === 0 && config.ip4 !== null) {
+    addressWords(config.ip4.guestAddr, words, 0);
+    link.guest4 = words[3];
+  }
+  const guestAddr = config.ip6?.guestAddr;
+  if (guestAddr && link.guest6.every((word) => word === 0)) addressWords(guestAddr, link.guest6, 0);
 }
 
 /** Takes the Ethernet source of the guest's latest frame. Group addresses, zero and our own are not a guest's. */

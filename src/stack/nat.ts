@@ -43,48 +43,94 @@ const DNS_MATCH = 3;
 const DNS_HOST = 4;
 /** Our own address on the link: IPv4 gateway, IPv6 our link-local. */
 const OURS = 5;
-const ROW_COUNT = 6;
+// What stood for the host, and as a resolver, when the guest was last told. Set while it has not heard of a change.
+const FORMER_LOOPBACK = 6;
+const FORMER_DNS_MATCH = 7;
+const ROW_COUNT = 8;
 
 /** One family's addresses as words. Rows that are not set never match. */
 class FamilyTables {
   /** Four words a row, see the constants above. */
   readonly words: Int32Array;
   readonly set: Uint8Array;
-  readonly enabled: boolean;
+  enabled: boolean;
   /** The assigned address is (as far as we know) the host's own. */
-  readonly assignedIsHost: boolean;
+  assignedIsHost: boolean;
   /** Interface index for link-local host destinations; 0: none. */
-  readonly scopeId: number;
+  scopeId: number;
 
-  constructor(config: Ip4Config | Ip6Config | null, ours: AddressBytes | null, scopeId: number) {
+  constructor() {
     this.words = new Int32Array(4 * ROW_COUNT);
     this.set = new Uint8Array(ROW_COUNT);
-    this.enabled = config !== null;
-    this.assignedIsHost = config !== null && !config.addrFixed;
-    this.scopeId = scopeId;
-    if (config === null) return;
-    const rows = [config.mapHostLoopback, config.mapGuestAddr, config.guestAddr, config.dnsMatch, config.dnsHost, ours];
-    rows.forEach((bytes, row) => {
-      if (bytes === null) return;
-      addressWords(bytes, this.words, 4 * row);
-      this.set[row] = 1;
-    });
+    this.enabled = false;
+    this.assignedIsHost = false;
+    this.scopeId = 0;
   }
 }
 
-/** `StackConfig`'s addresses, converted once. */
+/** `StackConfig`'s addresses as words, for all handlers. */
 export class NatTables {
   readonly v4: FamilyTables;
   readonly v6: FamilyTables;
 
   constructor(config: StackConfig) {
+    this.v4 = new FamilyTables();
+    this.v6 = new FamilyTables();
+    this.configure(config);
+  }
+
+  /**
+   * Translates by `config` from now on. Addresses that stood for the host before go on to do so until `guestKnows`:
+   * the guest may go on to use what it was told. Allocates.
+   */
+  configure(config: StackConfig): void {
     const { ip4, ip6 } = config;
-    this.v4 = new FamilyTables(ip4, ip4 === null ? null : ip4.gateway, 0);
-    this.v6 = new FamilyTables(ip6, ip6 === null ? null : ip6.ourLinkLocal, ip6 === null ? 0 : ip6.scopeId);
+    makeRows(this.v4, ip4, ip4 === null ? null : ip4.gateway);
+    makeRows(this.v6, ip6, ip6 === null ? null : ip6.ourLinkLocal);
+    this.v6.scopeId = ip6 === null ? 0 : ip6.scopeId;
+  }
+
+  /** The guest has been told the present configuration of a family (4, 6): what it was told before is void. */
+  guestKnows(version: number): void {
+    const t = version === 4 ? this.v4 : this.v6;
+    t.set[FORMER_LOOPBACK] = 0;
+    t.set[FORMER_DNS_MATCH] = 0;
   }
 }
 
-/** Converts the addresses of `config`. Allocates; called once by each handler. */
+function makeRows(t: FamilyTables, config: Ip4Config | Ip6Config | null, ours: AddressBytes | null): void {
+  const put = (row: number, bytes: AddressBytes | null): void => {
+    t.set[row] = bytes === null ? 0 : 1;
+    if (bytes !== null) addressWords(bytes, t.words, 4 * row);
+  };
+  const keep = (row: number, former: number): void => {
+    if (t.set[row] === 0 || t.set[former] === 1) return;
+    t.words.copyWithin(4 * former, 4 * row, 4 * row + 4);
+    t.set[former] = 1;
+  };
+  if (t.enabled) {
+    keep(MAP_HOST_LOOPBACK, FORMER_LOOPBACK);
+    keep(DNS_MATCH, FORMER_DNS_MATCH);
+  }
+  t.enabled = config !== null;
+  t.assignedIsHost = config !== null && !config.addrFixed;
+  put(MAP_HOST_LOOPBACK, config?.mapHostLoopback ?? null);
+  put(MAP_GUEST_ADDR, config?.mapGuestAddr ?? null);
+  put(ASSIGNED, config?.guestAddr ?? null);
+  put(DNS_MATCH, config?.dnsMatch ?? null);
+  put(DNS_HOST, config?.dnsHost ?? (t.set[FORMER_DNS_MATCH] === 1 ? (config?.dns.at(0) ?? null) : null));
+  put(OURS, ours);
+  // A resolver that the guest is told of now is itself, whatever its address meant before.
+  const words = new Int32Array(4);
+  for (const dns of config?.dns ?? []) {
+    addressWords(dns, words, 0);
+    for (const former of [FORMER_LOOPBACK, FORMER_DNS_MATCH]) {
+      if (matches(t, former, words[0], words[1], words[2], words[3])) t.set[former] = 0;
+    }
+  }
+}
+
+/** Converts the addresses of `config`. Allocates. */
 export const natTables = (config: StackConfig): NatTables => new NatTables(config);
 
 /** Where the functions below leave their result. Reused; four words each, IPv4 as v4-mapped. */
@@ -102,6 +148,18 @@ export class NatResult {
 
 function matches(t: FamilyTables, row: number, w0: number, w1: number, w2: number, w3: number): boolean {
   return t.set[row] === 1 && wordsEqual(t.words, 4 * row, w0, w1, w2, w3);
+}
+
+function matchesEither(
+  t: FamilyTables,
+  row: number,
+  other: number,
+  w0: number,
+  w1: number,
+  w2: number,
+  w3: number,
+): boolean {
+  return matches(t, row, w0, w1, w2, w3) || matches(t, other, w0, w1, w2, w3);
 }
 
 function copyRow(t: FamilyTables, row: number, to: Int32Array): void {
@@ -150,9 +208,9 @@ export function natToHost(
 
   const resolver = (protocol === PROTO_TCP || protocol === PROTO_UDP) && (port === PORT_DNS || port === PORT_DNS_TLS);
   const dst = out.dst;
-  if (resolver && t.set[DNS_HOST] === 1 && matches(t, DNS_MATCH, w0, w1, w2, w3)) {
+  if (resolver && t.set[DNS_HOST] === 1 && matchesEither(t, DNS_MATCH, FORMER_DNS_MATCH, w0, w1, w2, w3)) {
     copyRow(t, DNS_HOST, dst);
-  } else if (matches(t, MAP_HOST_LOOPBACK, w0, w1, w2, w3)) {
+  } else if (matchesEither(t, MAP_HOST_LOOPBACK, FORMER_LOOPBACK, w0, w1, w2, w3)) {
     if (t === nat.v4) setWords(dst, 0, 0, V4_MAPPED, 0x7f000001);
     else setWords(dst, 0, 0, 0, 1);
   } else if (t.set[ASSIGNED] === 1 && matches(t, MAP_GUEST_ADDR, w0, w1, w2, w3)) {

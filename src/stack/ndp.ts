@@ -14,6 +14,7 @@ import type { Mac } from './link';
 import { macFor } from './link';
 import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from './output';
 import { MAX_HEADER } from './ports';
+import { Withdrawn } from './withdrawn';
 import { checksumAdd, checksumFinish, checksumOk, pseudoHeaderSum6 } from './wire/checksum';
 import { encodeNames } from './wire/domain-name';
 import { ethernetSetSrc } from './wire/ethernet';
@@ -75,13 +76,14 @@ export class NdpService {
   readonly #assigned: Int32Array;
   /** NS and NA are built here. */
   readonly #out: DataView;
-  /** The router advertisement, complete but for headers and checksum: it never changes. */
+  /** The router advertisement, complete but for headers and checksum. */
   readonly #ra: DataView;
   readonly #raLen: number;
   readonly #mac: Mac;
   #raAtMs: number;
 
-  constructor(ctx: StackContext) {
+  /** `withdrawn`: what earlier advertisements said and must be taken back. */
+  constructor(ctx: StackContext, withdrawn: Withdrawn = new Withdrawn()) {
     this.#ctx = ctx;
     this.#ours = new Int32Array(4);
     this.#assigned = new Int32Array(4);
@@ -93,7 +95,7 @@ export class NdpService {
     this.#out = new DataView(new ArrayBuffer(L4 + NDP_NS_LEN + 8));
     this.#ra = new DataView(new ArrayBuffer(MAX_HEADER));
     this.#mac = { hi: 0, lo: 0 };
-    this.#raLen = this.#buildRa();
+    this.#raLen = this.#buildRa(withdrawn);
     this.#raAtMs = Infinity;
   }
 
@@ -194,6 +196,16 @@ export class NdpService {
     return trySendSmall(this.#ctx, this.#ra, this.#completeRa(), CLASS_ICMP);
   }
 
+  /**
+   * We go on under another link-local address: under this one we are no router any more (RFC 4861 §6.2.5). If there is
+   * no receive buffer the guest goes on to take us for two routers, which does no harm: both forward.
+   */
+  retire(): void {
+    if (!this.#ctx.config.ra || !this.#ctx.port.up) return;
+    ndpWriteRa(this.#out, L4, RA_CUR_HOP_LIMIT, 0, 0);
+    trySendSmall(this.#ctx, this.#out, this.#complete(this.#out, NDP_RA_LEN, 0xff020000 | 0, 0, 0, 1), CLASS_ICMP);
+  }
+
   #advertiseOrDrop(): void {
     sendSmall(this.#ctx, this.#ra, this.#completeRa(), CLASS_ICMP);
   }
@@ -235,29 +247,43 @@ export class NdpService {
     return L4 + length;
   }
 
-  #buildRa(): number {
+  /** Builds the advertisement; returns its length. */
+  #buildRa(withdrawn: Withdrawn): number {
     const { config, link } = this.#ctx;
-    if (config.ip6 === null) return 0;
+    const { ip6 } = config;
+    if (ip6 === null) return 0;
     const dv = this.#ra;
-    const managed = config.dhcpv6 && config.ip6.guestAddr !== null;
-    ndpWriteRa(dv, L4, RA_CUR_HOP_LIMIT, managed ? RA_MANAGED : 0, RA_LIFETIME_SEC);
+    const managed = config.dhcpv6 && ip6.guestAddr !== null;
+    ndpWriteRa(dv, L4, RA_CUR_HOP_LIMIT, managed ? RA_MANAGED : 0, ip6.withdrawn ? 0 : RA_LIFETIME_SEC);
     let at = L4 + NDP_RA_LEN;
-    if (config.ip6.guestAddr !== null) {
-      const flags = NDP_PREFIX_ON_LINK | NDP_PREFIX_AUTONOMOUS;
-      at = ndpWritePrefix64(dv, at, flags, this.#assigned[0], this.#assigned[1]);
+    const flags = NDP_PREFIX_ON_LINK | NDP_PREFIX_AUTONOMOUS;
+    if (ip6.guestAddr !== null) {
+      // A prefix that is withdrawn may come back: addresses of it are deprecated, not removed.
+      const preferredSec = ip6.withdrawn ? 0 : NDP_INFINITE;
+      at = ndpWritePrefix64(dv, at, flags, this.#assigned[0], this.#assigned[1], NDP_INFINITE, preferredSec);
+    }
+    const words = new Int32Array(4);
+    for (const prefix of withdrawn.prefixes) {
+      addressWords(prefix, words, 0);
+      at = ndpWritePrefix64(dv, at, flags, words[0], words[1], 0, 0);
     }
     at = ndpWriteLinkLayer(dv, at, NDP_OPTION_SOURCE_LL, link.ourMacHi, link.ourMacLo);
     if (config.mtu >= IPV6_MIN_MTU) at = ndpWriteMtu(dv, at, config.mtu);
-    if (config.advertiseDns && config.ip6.dns.length > 0) {
-      at = ndpWriteRdnss(dv, at, NDP_INFINITE, config.ip6.dns.slice(0, 3));
+    if (config.advertiseDns && ip6.dns.length > 0 && !ip6.withdrawn) {
+      at = ndpWriteRdnss(dv, at, NDP_INFINITE, ip6.dns.slice(0, 3));
     }
-    if (config.advertiseSearch) {
-      // The advertisement must fit into one packet; an option's length is counted in one byte of 8-byte units.
-      const mtu = config.mtu >= IPV6_MIN_MTU ? config.mtu : config.mtu === 0 ? LINK_MTU_DEFAULT : IPV6_MIN_MTU;
-      const room = Math.min(mtu + 14, MAX_HEADER) - at - 16;
-      const names = encodeNames(config.search, Math.min(room, 255 * 8 - 8));
-      if (names.length > 0) at = ndpWriteDnssl(dv, at, NDP_INFINITE, names);
-    }
-    return at - L4;
+    if (withdrawn.dns.length > 0) at = ndpWriteRdnss(dv, at, 0, withdrawn.dns);
+    if (config.advertiseSearch && !ip6.withdrawn) at = this.#writeSearch(at, NDP_INFINITE, config.search);
+    return this.#writeSearch(at, 0, withdrawn.search) - L4;
+  }
+
+  /** Writes a DNSSL option with those names that fit; none, no option. Returns the offset after it. */
+  #writeSearch(at: number, lifetimeSec: number, search: readonly string[]): number {
+    const { mtu } = this.#ctx.config;
+    // The advertisement must fit into one packet; an option's length is counted in one byte of 8-byte units.
+    const linkMtu = mtu >= IPV6_MIN_MTU ? mtu : mtu === 0 ? LINK_MTU_DEFAULT : IPV6_MIN_MTU;
+    const room = Math.min(linkMtu + 14, MAX_HEADER) - at - 16;
+    const names = encodeNames(search, Math.min(room, 255 * 8 - 8));
+    return names.length > 0 ? ndpWriteDnssl(this.#ra, at, lifetimeSec, names) : at;
   }
 }

@@ -15,8 +15,9 @@
  * IPv4; such packets are invalid on a link (RFC 4291 §2.5.5.2) and dropped here. So are loopback, unspecified and
  * multicast sources: no handler sees one.
  */
-import { V4_MAPPED, isV4 } from './address';
+import { V4_MAPPED, isV4, sameBytes } from './address';
 import { ArpService } from './arp';
+import type { StackConfig } from './config';
 import type { FlowHandler, FrameInfo, StackContext } from './context';
 import {
   KEY_INDEX_MASK,
@@ -34,11 +35,12 @@ import { C_BYTES_FROM_GUEST_TCP, C_DROPS, C_FRAMES_FROM_GUEST, dropCode } from '
 import { DhcpService } from './dhcp';
 import { Dhcpv6Service } from './dhcpv6';
 import { Reassembly } from './fragment/reassembly';
-import { learn4, learn6, learnMac, resetLinkState } from './link';
+import { learn4, learn6, learnMac, reconfigureLink, resetLinkState } from './link';
 import { NdpService } from './ndp';
 import { NEIGHBOUR_WORDS } from './neighbours';
 import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './output';
 import { MAX_HEAD } from './ports';
+import { Withdrawn } from './withdrawn';
 import { DHCP_SERVER_PORT } from './wire/dhcp';
 import { DHCPV6_SERVER_PORT } from './wire/dhcpv6';
 import {
@@ -144,11 +146,13 @@ export class Stack {
   readonly #tcp: FlowHandler;
   readonly #udp: FlowHandler;
   readonly #icmp: FlowHandler;
-  readonly #arp: ArpService;
-  readonly #ndp: NdpService;
-  readonly #dhcp: DhcpService;
-  readonly #dhcpv6: Dhcpv6Service;
-  readonly #dhcpv6Serves: boolean;
+  // The services on the link are made for a configuration, and made anew when that is replaced.
+  #arp: ArpService;
+  #ndp: NdpService;
+  #dhcp: DhcpService;
+  #dhcpv6: Dhcpv6Service;
+  #dhcpv6Serves: boolean;
+  readonly #withdrawn: Withdrawn;
   readonly #fragments: Reassembly;
   readonly #frame: FrameInfo;
   /** Byte counter class of the frame being handled. */
@@ -164,13 +168,13 @@ export class Stack {
     this.#tcp = handlers.tcp;
     this.#udp = handlers.udp;
     this.#icmp = handlers.icmp;
+    this.#withdrawn = new Withdrawn();
     this.#arp = new ArpService(ctx);
-    this.#ndp = new NdpService(ctx);
+    this.#ndp = new NdpService(ctx, this.#withdrawn);
     this.#dhcp = new DhcpService(ctx);
     this.#dhcpv6 = new Dhcpv6Service(ctx);
     this.#fragments = new Reassembly(ctx);
-    const { ip6, dhcpv6 } = ctx.config;
-    this.#dhcpv6Serves = dhcpv6 && ip6 !== null && ip6.guestAddr !== null;
+    this.#dhcpv6Serves = servesDhcpv6(ctx.config);
     this.#frame = {
       frameLen: 0,
       row: 0,
@@ -484,6 +488,36 @@ export class Stack {
   }
 
   /**
+   * The host's network changed: `config` holds from now on. The services answer with it at once, and what the guest
+   * can be told unasked (IPv6) it is told; flows stay as they are.
+   */
+  reconfigure(config: StackConfig): void {
+    const ctx = this.#ctx;
+    const old = ctx.config;
+    if (!sameBytes(old.ip6?.ourLinkLocal, config.ip6?.ourLinkLocal)) this.#ndp.retire();
+    ctx.config = config;
+    reconfigureLink(ctx.link, config);
+    this.#withdrawn.supersede(old, config);
+    this.#createServices();
+    this.#tcp.reconfigure?.();
+    this.#udp.reconfigure?.();
+    this.#icmp.reconfigure?.();
+    if (!ctx.port.up || config.ip6 === null || !config.ndp || !config.ra) return;
+    this.#ndp.schedule();
+    this.#announce |= ANNOUNCE_RA;
+    this.#announceAll();
+  }
+
+  #createServices(): void {
+    const ctx = this.#ctx;
+    this.#arp = new ArpService(ctx);
+    this.#ndp = new NdpService(ctx, this.#withdrawn);
+    this.#dhcp = new DhcpService(ctx);
+    this.#dhcpv6 = new Dhcpv6Service(ctx);
+    this.#dhcpv6Serves = servesDhcpv6(ctx.config);
+  }
+
+  /**
    * The host's neighbours are `entries` from now on (NEIGHBOUR_WORDS each); those that are new are announced while the
    * link is up, for the guest may have been told another Ethernet address.
    */
@@ -517,7 +551,15 @@ export class Stack {
     this.#icmp.reset();
     this.#fragments.reset();
     resetLinkState(this.#ctx.link, this.#ctx.config);
+    if (this.#withdrawn.empty) return;
+    this.#withdrawn.clear();
+    this.#createServices();
+    if (this.#ctx.port.up) this.#ndp.schedule();
   }
+}
+
+function servesDhcpv6(config: StackConfig): boolean {
+  return config.dhcpv6 && config.ip6 !== null && config.ip6.guestAddr !== null;
 }
 
 function classOf(protocol: number): number {

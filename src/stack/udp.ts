@@ -27,7 +27,7 @@ import {
 } from './context';
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS } from './flow-table';
-import { NatResult, natOurAddress, natTables, natToHost, type NatTables } from './nat';
+import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
 import { EPOLLERR, EPOLLET, EPOLLIN, GSO_UDP_L4, SOCK_UDP } from './ports';
 import { RowSpan } from './row-span';
 import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './socket-options';
@@ -78,7 +78,7 @@ export class UdpHandler implements FlowHandler {
     const { config } = ctx;
     this.ctx = ctx;
     this.forwards = listeners;
-    this.nat = natTables(config);
+    this.nat = ctx.link.nat;
     this.flows = new UdpFlows(
       config.maxUdpFlows,
       config.udpTimeoutMs,
@@ -97,6 +97,10 @@ export class UdpHandler implements FlowHandler {
   }
 
   // ---- FlowHandler ----------------------------------------------------------------------------------------------
+
+  reconfigure(): void {
+    this.sockets.reconfigure();
+  }
 
   start(): void {
     openUdpListeners(this.ctx, this.forwards, this.listeners);

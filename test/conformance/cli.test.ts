@@ -62,7 +62,6 @@ describe('errors: one line on stderr, 1', () => {
   test.each<[string[], string]>([
     [['--bogus'], 'tubetti: unknown option --bogus (see --help)\n'],
     [['--mtu', '70000'], 'tubetti: --mtu 70000: give a number from 0 to 65521\n'],
-    [['--pcap', 'x'], 'tubetti: --pcap is not supported yet\n'],
     [['-t', '22', '--no-tcp'], 'tubetti: -t 22: ports cannot be forwarded with --no-tcp\n'],
     [['-i', 'nosuchdev0'], 'tubetti: --interface nosuchdev0: no such interface'],
     [

@@ -15,10 +15,14 @@ export interface Bench {
   readonly destroy: () => Promise<void>;
 }
 
-export async function setUpBench(serviceArgs: readonly string[] = [], connect = false): Promise<Bench> {
+export async function setUpBench(
+  serviceArgs: readonly string[] = [],
+  connect = false,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Bench> {
   const scratch = scratchDirectory();
   const world = await HostWorld.create(scratch.path);
-  const options = { world, socketPath: `${scratch.path}/vu.sock`, args: serviceArgs, connect };
+  const options = { world, socketPath: `${scratch.path}/vu.sock`, args: serviceArgs, connect, env };
   try {
     const bench: Bench = {
       world,

@@ -248,7 +248,7 @@ describe('write, check, read', () => {
       fc.property(fc.uint8Array({ minLength: 1, maxLength: 300 }), fc.integer({ min: 0, max: 3 }), (names, servers) => {
         const dv = new DataView(new ArrayBuffer(1024));
         ndp.ndpWriteRa(dv, 0, 255, 0, 1);
-        let at = ndp.ndpWritePrefix64(dv, ndp.NDP_RA_LEN, 0xc0, 1, 2);
+        let at = ndp.ndpWritePrefix64(dv, ndp.NDP_RA_LEN, 0xc0, 1, 2, -1, 0);
         at = ndp.ndpWriteMtu(dv, at, 1500);
         at = ndp.ndpWriteRdnss(dv, at, -1, Array<Uint8Array>(servers).fill(new Uint8Array(16)));
         const dnssl = at;

@@ -18,7 +18,7 @@ import { ROWS_MISC, SCRATCH_FRAGMENT, SCRATCH_FRAGMENT_SLOT, SCRATCH_FRAGMENT_SL
 import { C_DROPS, dropCode, type DropCode } from '../counters';
 import { SlotQueue } from '../flow-table';
 import { IcmpErrorSender } from '../icmp/icmp-error';
-import { NatResult, natOurAddress, natTables, type NatTables } from '../nat';
+import { NatResult, natOurAddress, type NatTables } from '../nat';
 import { RowSpan } from '../row-span';
 import { TimerWheel } from '../timers';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
@@ -82,7 +82,7 @@ export class Reassembly {
     const n = SCRATCH_FRAGMENT_SLOTS;
     this.at = 0;
     this.ctx = ctx;
-    this.nat = natTables(ctx.config);
+    this.nat = ctx.link.nat;
     this.errors = new IcmpErrorSender(ctx);
     this.ours = new NatResult();
     this.span = new RowSpan();

@@ -15,6 +15,11 @@ export class PingFlows {
   readonly fd: Int32Array;
   /** Hop limit the socket is set to; -1: not set yet. */
   readonly ttl: Int16Array;
+  /** Traffic class the socket is set to, and IP_MTU_DISCOVER or IPV6_MTU_DISCOVER; -1: not set yet. */
+  readonly tos: Uint8Array;
+  readonly discover: Int8Array;
+  /** Sequence number of the latest request. */
+  readonly seq: Uint16Array;
   /** Host-side destination, four words a flow. */
   readonly peer: Int32Array;
   private readonly clock: Clock;
@@ -25,6 +30,9 @@ export class PingFlows {
     this.timers = new TimerWheel(capacity, clock.nowMs);
     this.fd = new Int32Array(capacity).fill(-1);
     this.ttl = new Int16Array(capacity);
+    this.tos = new Uint8Array(capacity);
+    this.discover = new Int8Array(capacity);
+    this.seq = new Uint16Array(capacity);
     this.peer = new Int32Array(4 * capacity);
     this.clock = clock;
   }
@@ -44,6 +52,8 @@ export class PingFlows {
     this.table.insert(slot);
     this.fd[slot] = fd;
     this.ttl[slot] = -1;
+    this.tos[slot] = 0;
+    this.discover[slot] = -1;
     for (let i = 0; i < 4; i++) this.peer[4 * slot + i] = peer[i];
     this.touch(slot);
     return slot;

@@ -3,14 +3,24 @@ import { isV4 } from '../address';
 import { ADDR_SLOT_ICMP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../flow-table';
-import { NatResult } from '../nat';
+import { NatResult, natOurAddress } from '../nat';
 import type { NatTables } from '../nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
-import { ICMP_ECHO_REQUEST, ICMP_HEADER_LEN, icmpSeq, icmpType, ICMPV6_ECHO_REQUEST, icmpWrite } from '../wire/icmp';
+import {
+  ICMP_CODE_FRAGMENTATION_NEEDED,
+  ICMP_DEST_UNREACHABLE,
+  ICMP_ECHO_REQUEST,
+  ICMP_HEADER_LEN,
+  icmpSeq,
+  icmpType,
+  ICMPV6_ECHO_REQUEST,
+  ICMPV6_PACKET_TOO_BIG,
+  icmpWrite,
+} from '../wire/icmp';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
 import type { PingFlows } from './flows';
 import { IcmpErrorSender, MAX_QUOTE6 } from './icmp-error';
-import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorSource } from './socket-error';
+import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from './socket-error';
 
 const SLOT_OFFENDER = ADDR_SLOT_ICMP + 1;
 const SLOT_DEST = ADDR_SLOT_ICMP + 2;
@@ -30,16 +40,48 @@ export class PingErrors {
     this.found = new NatResult();
   }
 
-  /** Empties the error queue of a flow's socket. */
-  drain(slot: number): void {
+  /** Empties the error queue of a flow's socket. True if the host itself refused a request as too long. */
+  drain(slot: number): boolean {
     const { io } = this.ctx;
+    let refused = false;
     for (let i = 0; i < ERRORS_PER_CALL; i++) {
       io.rows.region[ROWS_MISC] = io.scratchRegion;
       io.rows.offset[ROWS_MISC] = SCRATCH_MISC;
       io.rows.length[ROWS_MISC] = MAX_QUOTE6;
-      if (io.recvError(this.flows.fd[slot], SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1) <= 0) return;
-      this.report(slot);
+      if (io.recvError(this.flows.fd[slot], SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1) <= 0) return refused;
+      if (errorIsTooLong(io)) {
+        refused = true;
+        this.tooLong(slot);
+      } else {
+        this.report(slot);
+      }
     }
+    return refused;
+  }
+
+  /** We are the router that has no way on for so long a packet (RFC 1191 §4, RFC 8201 §3). */
+  private tooLong(slot: number): void {
+    const { found } = this;
+    const { io } = this.ctx;
+    const key = this.flows.table.keys;
+    const k = KEY_WORDS * slot;
+    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    if (!natOurAddress(this.nat, v4, found)) return;
+    const request = v4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
+    icmpWrite(io.scratch, SCRATCH_MISC, request, 0, 0, (this.flows.id(slot) << 16) | this.flows.seq[slot]);
+    this.sender.send(
+      v4 ? ICMP_DEST_UNREACHABLE : ICMPV6_PACKET_TOO_BIG,
+      v4 ? ICMP_CODE_FRAGMENTATION_NEEDED : 0,
+      io.sockErrOut[SOCKERR_INFO],
+      found.src,
+      key,
+      k,
+      v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6,
+      this.flows.ttl[slot] > 0 ? this.flows.ttl[slot] : QUOTED_TTL,
+      io.scratch,
+      SCRATCH_MISC,
+      ICMP_HEADER_LEN,
+    );
   }
 
   /** The kernel returns the request from its ICMP header on, with the identifier it had on the wire. */

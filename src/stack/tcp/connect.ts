@@ -35,6 +35,7 @@ import {
 } from './flow';
 import type { Listener, TcpEngine } from './flow';
 import { release } from './close';
+import { DEFAULT_TTL, DSCP_MASK, markSocket } from './marks';
 import { answerReset, pseudoSum, synTimeout } from './send';
 import { service } from './service';
 import { SOCKET_EVENTS, socketKey } from './window';
@@ -102,6 +103,8 @@ function open(t: TcpEngine, flow: number, state: number, fd: number, v6: boolean
   t.windowPolls[flow] = 0;
   t.room[flow] = 0;
   t.ackScore[flow] = 0;
+  t.ttl[flow] = DEFAULT_TTL;
+  t.dscp[flow] = 0;
   t.srtt8[flow] = -1;
   t.rttvar4[flow] = 0;
   t.rto[flow] = RTO_INITIAL_MS;
@@ -176,6 +179,7 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
     return;
   }
   // Everything that fails from here on is a reason the host knows: no route, no such address, forbidden.
+  markSocket(t, fd, family === AF_INET6, frame.ttl, frame.tos);
   if (!startConnect(t, fd, family, ports & 0xffff)) {
     t.io.close(fd);
     t.table.free(flow);
@@ -183,6 +187,8 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
     return;
   }
   open(t, flow, ST_CONNECTING, fd, family === AF_INET6);
+  t.ttl[flow] = frame.ttl;
+  t.dscp[flow] = frame.tos & DSCP_MASK;
   learnSyn(t, flow, t.port.head, frame.l4Off, seq, window);
   t.io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]);
 }

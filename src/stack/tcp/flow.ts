@@ -72,7 +72,7 @@ import { C_DROPS } from '../counters';
 import type { DropCode } from '../counters';
 import { FlowTable, SlotQueue } from '../flow-table';
 import type { NatTables } from '../nat';
-import { NatResult, natTables } from '../nat';
+import { NatResult } from '../nat';
 import type { Clock, GuestPort, HostIo } from '../ports';
 import { TimerWheel } from '../timers';
 
@@ -277,6 +277,9 @@ export class TcpEngine {
   readonly room: Int32Array;
   /** Below zero: acknowledgements do not wait; see ACK_QUICK. */
   readonly ackScore: Int8Array;
+  /** TTL or hop limit and DSCP of the guest's last segment (marks.ts). */
+  readonly ttl: Uint8Array;
+  readonly dscp: Uint8Array;
   /** RFC 6298, ms: SRTT × 8 (-1: none yet), RTTVAR × 4, RTO. */
   readonly srtt8: Int32Array;
   readonly rttvar4: Int32Array;
@@ -295,7 +298,7 @@ export class TcpEngine {
     this.io = ctx.io;
     this.port = ctx.port;
     this.clock = ctx.clock;
-    this.nat = natTables(config);
+    this.nat = ctx.link.nat;
     this.natResult = new NatResult();
     this.table = new FlowTable(n, random.u32(), random.u32());
     this.timers = new TimerWheel(n * TIMERS, ctx.clock.nowMs);
@@ -350,6 +353,8 @@ export class TcpEngine {
     this.windowPolls = new Uint8Array(n);
     this.room = new Int32Array(n);
     this.ackScore = new Int8Array(n);
+    this.ttl = new Uint8Array(n);
+    this.dscp = new Uint8Array(n);
     this.srtt8 = new Int32Array(n);
     this.rttvar4 = new Int32Array(n);
     this.rto = new Int32Array(n);

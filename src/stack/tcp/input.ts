@@ -61,6 +61,7 @@ import {
   touch,
 } from './flow';
 import type { TcpEngine } from './flow';
+import { followMarks } from './marks';
 import { answerReset, pseudoSum } from './send';
 import { publishLight } from './service';
 
@@ -313,6 +314,7 @@ function synchronized(t: TcpEngine, flow: number, frame: FrameInfo): void {
     return;
   }
   touch(t, flow);
+  followMarks(t, flow, frame.version === 6, frame.ttl, frame.tos);
   if (length > 0 && t.state[flow] === ST_OPEN && (t.flags[flow] & F_GUEST_FIN) === 0) {
     text(t, flow, frame, ahead, window);
   }

@@ -12,6 +12,7 @@
  * | service.ts | pays what a flow owes; the ready queue |
  * | connect.ts | new flows from both sides |
  * | close.ts | ends of flows |
+ * | marks.ts | TTL and DSCP of the guest's segments |
  * | socket-events.ts, timeout.ts | events and timers |
  */
 import type { ForwardListener } from '../config';

@@ -34,7 +34,7 @@ export class UdpSockets {
   portKept: boolean;
   group: boolean;
   /** Broadcast address of the guest's IPv4 network; 0: none. */
-  readonly broadcast4: number;
+  broadcast4: number;
   private readonly ctx: StackContext;
   /** Addresses to bind outgoing sockets to, four words each; unspecified: the kernel's choice. */
   private readonly outbound4: Int32Array;
@@ -48,6 +48,12 @@ export class UdpSockets {
     this.broadcast4 = ip4 === null ? 0 : makeBroadcast(ip4);
     this.outbound4 = makeOutboundWords(ip4);
     this.outbound6 = makeOutboundWords(ip6);
+  }
+
+  /** The configuration was replaced. */
+  reconfigure(): void {
+    const { ip4 } = this.ctx.config;
+    this.broadcast4 = ip4 === null ? 0 : makeBroadcast(ip4);
   }
 
   /** Makes the new socket `fd` one toward `target`, port `dstPort`. Returns 0 or -errno; the caller closes it then. */

@@ -45,13 +45,22 @@ double Now() {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
 }
 
+// A datagram socket bound to a port of this end's choice.
+int BoundTo(int family, int port) {
+  const int fd = socket(family, SOCK_DGRAM, 0);
+  sockaddr_storage any{};
+  const socklen_t length = ParseAddress(family == AF_INET ? "0.0.0.0" : "::", port, &any);
+  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&any), length) < 0) Fail("bind");
+  return fd;
+}
+
 // Sends `count` datagrams of `size` bytes, one after the other, and wants each back unchanged within a second. A
 // datagram may be lost once: it is sent again up to four times, and that is told.
-int UdpEcho(const char* address, int port, size_t size, int count) {
+int UdpEcho(const char* address, int port, size_t size, int count, int source_port) {
   sockaddr_storage peer{};
   const socklen_t length = ParseAddress(address, port, &peer);
-  const int fd = socket(peer.ss_family, SOCK_DGRAM, 0);
-  if (fd < 0 || connect(fd, reinterpret_cast<sockaddr*>(&peer), length) < 0) Fail("udp");
+  const int fd = BoundTo(peer.ss_family, source_port);
+  if ( connect(fd, reinterpret_cast<sockaddr*>(&peer), length) < 0) Fail("udp");
   std::vector<unsigned char> out(size), in(65536);
   int resent = 0;
   const double started = Now();
@@ -75,6 +84,60 @@ int UdpEcho(const char* address, int port, size_t size, int count) {
   }
   printf("RESULT udp-echo size=%zu count=%d resent=%d ms=%.1f\n", size, count, resent, (Now() - started) * 1e3);
   return 0;
+}
+
+// One question from each of `count` ports, `kOpen` of them waiting at a time; each wants its own answer.
+int UdpMany(const char* address, int port, int count) {
+  constexpr int kOpen = 64;
+  constexpr int kFirstPort = 10000;
+  sockaddr_storage peer{};
+  const socklen_t length = ParseAddress(address, port, &peer);
+  int answered = 0, lost = 0;
+  const double started = Now();
+  for (int at = 0; at < count; at += kOpen) {
+    int fds[kOpen];
+    const int n = count - at < kOpen ? count - at : kOpen;
+    for (int i = 0; i < n; i++) {
+      const int question = at + i;
+      fds[i] = BoundTo(peer.ss_family, kFirstPort + question);
+      const auto* to = reinterpret_cast<sockaddr*>(&peer);
+      if (sendto(fds[i], &question, sizeof question, 0, to, length) < 0) Fail("sendto");
+    }
+    for (int i = 0; i < n; i++) {
+      int answer = -1;
+      pollfd wait = {fds[i], POLLIN, 0};
+      const bool came = poll(&wait, 1, 3000) > 0 && recv(fds[i], &answer, sizeof answer, 0) == sizeof answer;
+      if (came && answer == at + i) answered++;
+      else lost++;
+      close(fds[i]);
+    }
+  }
+  printf("RESULT udp-many count=%d answered=%d lost=%d ms=%.0f\n", count, answered, lost, (Now() - started) * 1e3);
+  return 0;
+}
+
+// Asks a group or everybody, and prints who answers first.
+int UdpDiscover(const char* address, int port) {
+  sockaddr_storage peer{};
+  const socklen_t length = ParseAddress(address, port, &peer);
+  const int fd = BoundTo(peer.ss_family, 0);
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
+  for (int attempt = 0; attempt < 5; attempt++) {
+    if (sendto(fd, "who?", 4, 0, reinterpret_cast<sockaddr*>(&peer), length) < 0) Fail("sendto");
+    pollfd wait = {fd, POLLIN, 0};
+    if (poll(&wait, 1, 1000) <= 0) continue;
+    sockaddr_in from{};
+    socklen_t from_length = sizeof from;
+    char in[16], name[INET_ADDRSTRLEN];
+    const ssize_t got = recvfrom(fd, in, sizeof in, 0, reinterpret_cast<sockaddr*>(&from), &from_length);
+    if (got != 4 || from.sin_family != AF_INET) continue;
+    inet_ntop(AF_INET, &from.sin_addr, name, sizeof name);
+    printf("RESULT udp-discover from=%s port=%d\n", name, ntohs(from.sin_port));
+    return 0;
+  }
+  fprintf(stderr, "nobody answers\n");
+  return 1;
 }
 
 int Bound(int type, int port) {
@@ -172,15 +235,19 @@ int TcpReceive(const char* address, int port) {
 
 int main(int argc, char** argv) {
   const char* verb = argc > 1 ? argv[1] : "";
-  if (!strcmp(verb, "udp-echo") && argc == 6) {
-    return UdpEcho(argv[2], atoi(argv[3]), static_cast<size_t>(atol(argv[4])), atoi(argv[5]));
+  if (!strcmp(verb, "udp-echo") && (argc == 6 || argc == 7)) {
+    const int source_port = argc == 7 ? atoi(argv[6]) : 0;
+    return UdpEcho(argv[2], atoi(argv[3]), static_cast<size_t>(atol(argv[4])), atoi(argv[5]), source_port);
   }
+  if (!strcmp(verb, "udp-many") && argc == 5) return UdpMany(argv[2], atoi(argv[3]), atoi(argv[4]));
+  if (!strcmp(verb, "udp-discover") && argc == 4) return UdpDiscover(argv[2], atoi(argv[3]));
   if (!strcmp(verb, "udp-serve") && argc == 3) return UdpServe(atoi(argv[2]));
   if (!strcmp(verb, "tcp-serve") && argc == 3) return TcpServe(atoi(argv[2]));
   if (!strcmp(verb, "tcp-send") && argc == 4) return TcpSend(argv[2], atoi(argv[3]));
   if (!strcmp(verb, "tcp-receive") && argc == 4) return TcpReceive(argv[2], atoi(argv[3]));
   fprintf(stderr,
-          "guest-net udp-echo ADDRESS PORT SIZE COUNT | udp-serve PORT | tcp-serve PORT | tcp-send ADDRESS PORT | "
+          "guest-net udp-echo ADDRESS PORT SIZE COUNT [SOURCE-PORT] | udp-many ADDRESS PORT COUNT | "
+          "udp-discover GROUP PORT | udp-serve PORT | tcp-serve PORT | tcp-send ADDRESS PORT | "
           "tcp-receive ADDRESS PORT\n");
   return 2;
 }

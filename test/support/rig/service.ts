@@ -9,6 +9,8 @@ export interface ServiceOptions {
   readonly world: HostWorld;
   readonly socketPath: string;
   readonly args?: readonly string[];
+  /** More of its environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** The front-end listens at `socketPath`, and the service connects to it as soon as it is there. */
   readonly connect?: boolean;
   /** A connected socket of ours, which the service serves (`--fd`) and nothing else. */
@@ -48,7 +50,7 @@ export class Service {
         : ['--fd', '3'];
     const argv = [...program, ...where, ...(options.args ?? [])];
     const fds = options.fd === undefined ? [] : [options.fd];
-    const managed = new ManagedProcess('tubetti', options.world.inHost(argv), { fds });
+    const managed = new ManagedProcess('tubetti', options.world.inHost(argv), { fds, env: options.env ?? {} });
     if (options.connect === true || options.fd !== undefined) return new Service(managed, options, port);
     try {
       await poll(

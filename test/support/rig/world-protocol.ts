@@ -27,6 +27,10 @@ export interface WorldCalls {
   };
   /** Sends one datagram and waits for the same one. */
   udpEcho: { args: { address: string; port: number; bytes: number; timeoutMs: number }; result: { ok: boolean } };
+  /** Echoes datagrams on a port of every address of the namespace. */
+  udpEchoOn: { args: { port: number }; result: { port: number } };
+  /** Joins an IPv4 group on the interface with `address`, and echoes what is sent there, from that address. */
+  groupResponder: { args: { group: string; address: string; port: number }; result: { port: number } };
   /** Binds a datagram socket and counts what comes. */
   udpSink: { args: { port: number }; result: { port: number } };
   udpSinkCount: { args: { port: number }; result: { datagrams: number; bytes: number; senders: string[] } };

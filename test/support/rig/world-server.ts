@@ -71,6 +71,21 @@ const handlers: Handlers = {
       socket.send(message, port, address);
     }),
 
+  udpEchoOn: async ({ port }) => ({ port: await listenUdpEcho(port) }),
+
+  groupResponder: ({ group, address, port }) =>
+    new Promise((settle, fail) => {
+      const socket = createSocket({ type: 'udp4', reuseAddr: true });
+      socket.on('message', (message, remote) => {
+        socket.send(message, remote.port, remote.address);
+      });
+      socket.once('error', fail);
+      socket.bind(port, () => {
+        socket.addMembership(group, address);
+        settle({ port: socket.address().port });
+      });
+    }),
+
   udpSink: async ({ port }) => {
     const state = { datagrams: 0, bytes: 0, senders: new Set<string>() };
     const bound = await bindUdp('::', port, (_socket, message, senderPort, sender) => {
@@ -199,8 +214,8 @@ function listen(server: Server): Promise<number> {
 }
 
 /** One socket for each address, on one port: an unbound socket would answer from the address of the route back. */
-async function listenUdpEcho(): Promise<number> {
-  let port = 0;
+async function listenUdpEcho(wanted = 0): Promise<number> {
+  let port = wanted;
   for (const address of Object.values(networkInterfaces()).flatMap((each) => each ?? [])) {
     if (address.scopeid !== undefined && address.scopeid !== 0) continue; // link-local
     port = await bindUdp(address.address, port, (socket, message, remotePort, remote) => {

@@ -42,6 +42,7 @@ export function stackConfig(
             outboundIf: null,
             addrFixed: false,
             scopeId: 3,
+            withdrawn: false,
             ...ip6,
           },
     mtu: 65520,

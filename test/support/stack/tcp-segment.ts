@@ -32,6 +32,9 @@ export interface GuestSegment {
   readonly payload?: Uint8Array | string;
   readonly vnet?: FakeVnet;
   readonly badChecksum?: boolean;
+  /** Default 64, and 0. */
+  readonly ttl?: number;
+  readonly tos?: number;
   /** Header length field, if not the true one. */
   readonly dataOffset?: number;
 }
@@ -132,10 +135,11 @@ export function guestFrame(s: GuestSegment): Uint8Array {
   l4.set(be16((~sum & 0xffff) ^ (s.badChecksum === true ? 1 : 0)), 16);
   let l3: number[];
   if (v4) {
-    l3 = [0x45, 0, ...be16(20 + l4.length), 0, 0, 0x40, 0, 64, 6, 0, 0, ...src, ...dst];
+    l3 = [0x45, s.tos ?? 0, ...be16(20 + l4.length), 0, 0, 0x40, 0, s.ttl ?? 64, 6, 0, 0, ...src, ...dst];
     l3.splice(10, 2, ...be16(internetChecksum(Uint8Array.from(l3))));
   } else {
-    l3 = [0x60, 0, 0, 0, ...be16(l4.length), 6, 64, ...src, ...dst];
+    const tos = s.tos ?? 0;
+    l3 = [0x60 | (tos >> 4), (tos & 15) << 4, 0, 0, ...be16(l4.length), 6, s.ttl ?? 64, ...src, ...dst];
   }
   const frame = new Uint8Array(14 + l3.length + l4.length);
   frame.set([...OUR_MAC, ...GUEST_MAC, ...(v4 ? [8, 0] : [0x86, 0xdd]), ...l3]);

@@ -306,6 +306,82 @@ describe('several specs', () => {
     else expect(codeOf(() => table(...specs))).toBe('CFG_ERR_CONFLICT');
   });
 
+  test('conflicts are those of a model that puts every socket into a set', () => {
+    // Text of a listening part, and the addresses that a socket bound so receives for: one letter each.
+    const places: readonly (readonly [text: string, matches: string])[] = [
+      ['', 'abcd'],
+      ['*/', 'abcd'],
+      ['%lo/', 'abcd'],
+      ['0.0.0.0/', 'ab'],
+      ['192.0.2.1/', 'a'],
+      ['192.0.2.1%lo/', 'a'],
+      ['[192.0.2.2]/', 'b'],
+      ['::/', 'cd'],
+      ['::1/', 'c'],
+      ['[2001:db8::2]/', 'd'],
+    ];
+    const option = fc.record({
+      protocol: fc.constantFrom('tcp' as const, 'udp' as const),
+      place: fc.constantFrom(...places),
+      first: fc.integer({ min: 1, max: 40 }),
+      more: fc.integer({ min: 0, max: 6 }),
+      target: fc.option(fc.integer({ min: 1, max: 60000 })),
+      excluded: fc.option(fc.integer({ min: 1, max: 46 })),
+    });
+    fc.assert(
+      fc.property(fc.array(option, { minLength: 1, maxLength: 5 }), (options) => {
+        const sockets = new Set<string>();
+        let fits = true;
+        const specs = options.map(({ protocol, place, first, more, target, excluded }): ['tcp' | 'udp', string] => {
+          for (let port = first; port <= first + more; port++) {
+            if (port === excluded) continue;
+            for (const address of place[1]) {
+              const socket = `${protocol} ${address} ${port}`;
+              fits &&= !sockets.has(socket);
+              sockets.add(socket);
+            }
+          }
+          const to = target === null ? '' : `:${target}-${target + more}`;
+          return [protocol, `${place[0]}${first}-${first + more}${to}${excluded === null ? '' : `,~${excluded}`}`];
+        });
+        if (!fits) {
+          expect(codeOf(() => table(...specs))).toBe('CFG_ERR_CONFLICT');
+          return;
+        }
+        const got = table(...specs).flatMap((rule) => {
+          const host = rule.addr === null ? '*' : formatIp(rule.addr);
+          return Array.from({ length: rule.last - rule.first + 1 }, (_, i) => {
+            return `${rule.protocol} ${host}%${rule.ifname ?? ''} ${rule.first + i} ${rule.targetFirst + i}`;
+          });
+        });
+        const expected = options.flatMap(({ protocol, place, first, more, target, excluded }) => {
+          const [host, device = ''] = place[0].replace(/[/[\]]/g, '').split('%');
+          return Array.from({ length: more + 1 }, (_, i) => first + i)
+            .filter((port) => port !== excluded)
+            .map(
+              (port) => `${protocol} ${host === '' ? '*' : host}%${device} ${port} ${(target ?? first) + port - first}`,
+            );
+        });
+        expect(got.sort()).toEqual(expected.sort());
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  test('any text is rules or one line that begins with option and value', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary', maxLength: 20 }), (spec) => {
+        try {
+          table(['udp', spec]);
+        } catch (error) {
+          expect(error).toBeInstanceOf(ConfigError);
+          expect((error as ConfigError).message.startsWith(`-u ${spec}: `)).toBe(true);
+        }
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
   test('the message names both options', () => {
     expect(() => table(['tcp', '22'], ['tcp', '20-30'])).toThrow(
       '-t 20-30: tcp port 22 is forwarded here and in -t 22',

@@ -145,14 +145,25 @@ export function ndpWriteLinkLayer(dv: DataView, at: number, kind: number, macHi:
   return at + 8;
 }
 
-/** Writes a prefix information option for the /64 of the two words, lifetimes infinite; returns the offset after it. */
-export function ndpWritePrefix64(dv: DataView, at: number, flags: number, w0: number, w1: number): number {
+/**
+ * Writes a prefix information option for the /64 of the two words; lifetimes in seconds, NDP_INFINITE for ever. Returns
+ * the offset after it.
+ */
+export function ndpWritePrefix64(
+  dv: DataView,
+  at: number,
+  flags: number,
+  w0: number,
+  w1: number,
+  validSec: number,
+  preferredSec: number,
+): number {
   dv.setUint8(at, NDP_OPTION_PREFIX);
   dv.setUint8(at + 1, 4);
   dv.setUint8(at + 2, 64);
   dv.setUint8(at + 3, flags);
-  dv.setInt32(at + 4, NDP_INFINITE);
-  dv.setInt32(at + 8, NDP_INFINITE);
+  dv.setInt32(at + 4, validSec);
+  dv.setInt32(at + 8, preferredSec);
   dv.setInt32(at + 12, 0);
   dv.setInt32(at + 16, w0);
   dv.setInt32(at + 20, w1);

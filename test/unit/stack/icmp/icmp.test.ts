@@ -3,6 +3,7 @@ import { C_FLOWS_ICMP } from '../../../../src/stack/counters';
 import { ip } from '../../../support/stack/addresses';
 import { addressText, ascii, DatagramRig, latin1 } from '../../../support/stack/datagram-rig';
 import { EACCES, ECONNREFUSED, EMFILE, ENETUNREACH, type FakeSocket } from '../../../support/stack/fake-host-io-udp';
+import { join, split } from '../../../support/stack/fragments';
 import { bytes, dissect, icmpv6, internetChecksum, packet, u16 } from '../../../support/stack/link-rig';
 import type { IpOptions } from '../../../support/stack/link-rig';
 
@@ -36,7 +37,9 @@ function answer(rig: DatagramRig): void {
 
 /** Replies to the guest: addresses, id, seq, payload; checksums verified. */
 function replies(rig: DatagramRig): string[] {
-  return rig.port.sent().map((frame) => {
+  const sent = rig.port.sent();
+  const isCut = sent.some((frame) => frame[14] >> 4 === 4 && (frame[20] & 0x3f) + frame[21] !== 0);
+  return (isCut ? [join(sent)] : sent).map((frame) => {
     const d = dissect(frame);
     const m = d.payload;
     if (d.protocol === 1) expect(internetChecksum(m)).toBe(0);
@@ -82,7 +85,8 @@ describe('echo', () => {
     rig.guest(ping(REMOTE, 1, 1, payload));
     answer(rig);
     rig.pump();
-    const [frame] = rig.port.sent();
+    const frames = rig.port.sent();
+    const frame = frames.length > 1 ? join(frames) : frames[0];
     expect(Buffer.from(dissect(frame).payload.subarray(8)).equals(payload)).toBe(true);
     expect(internetChecksum(dissect(frame).payload)).toBe(0);
   });
@@ -330,5 +334,67 @@ describe('errors', () => {
     rig.host.recv = (): number => -EMFILE;
     rig.pump();
     expect(rig.host.sockets.size).toBe(0);
+  });
+});
+
+describe('as on the network', () => {
+  const long = ascii('x'.repeat(3000));
+
+  test('traffic class and hop limit of request and reply', () => {
+    for (const v4 of [true, false]) {
+      const rig = new DatagramRig();
+      const request = v4 ? ping(REMOTE, 1, 1, ascii('a'), { ttl: 7 }) : ping6(REMOTE6, 1, 1, ascii('a'), { ttl: 7 });
+      if (v4) request[15] = 0xb8;
+      else request.set([0x6b, 0x80], 14);
+      rig.guest(request);
+      const socket = onlySocket(rig);
+      expect([socket.option(v4 ? 0 : 41, v4 ? 2 : 16), socket.option(v4 ? 0 : 41, v4 ? 1 : 67)]).toEqual([7, 0xb8]);
+      const before = rig.host.calls.get('setsockopt');
+      rig.guest(request);
+      expect(rig.host.calls.get('setsockopt')).toBe(before);
+      const reply = Uint8Array.from(rig.host.sent[0].data);
+      reply[0] = v4 ? 0 : 129;
+      rig.host.queue(socket, { address: v4 ? REMOTE : REMOTE6, port: 0 }, '', reply, 41, 0x48);
+      rig.pump();
+      const [frame] = rig.port.sent();
+      const tos = v4 ? frame[15] : ((frame[14] & 15) << 4) | (frame[15] >> 4);
+      expect([frame[v4 ? 22 : 21], tos]).toEqual([41, 0x48]);
+    }
+  });
+
+  test.each([
+    [true, '192.0.2.1', [3, 4, 0, 0, 1500 >> 8, 1500 & 255]],
+    [false, 'fe80::1', [2, 0, 0, 0, 1500 >> 8, 1500 & 255]],
+  ])('one that must not be fragmented and is too long is told once (IPv4: %s)', (v4, gateway, want) => {
+    const rig = new DatagramRig();
+    rig.host.mtu = 1500;
+    rig.guest(v4 ? ping(REMOTE, 0x1234, 9, long, { fragment: 0x4000 }) : ping6(REMOTE6, 0x1234, 9, long));
+    rig.pump();
+    expect(rig.host.sent).toEqual([]);
+    const errors = rig.port.sent().map(dissect);
+    expect(errors).toHaveLength(1);
+    const { src, payload } = errors[0];
+    expect(addressText(src)).toBe(gateway);
+    expect([payload[0], payload[1], ...payload.subarray(4, 8)]).toEqual(want);
+    const quoted = payload.subarray(v4 ? 28 : 48);
+    expect([...quoted.subarray(4, 8)]).toEqual([...u16(0x1234), ...u16(9)]);
+  });
+
+  test('requests and replies of any length in fragments, at an MTU of 1500', () => {
+    for (const v4 of [true, false]) {
+      const rig = new DatagramRig({ config: { mtu: 1500 } });
+      rig.host.mtu = 1500;
+      const data = Uint8Array.from({ length: v4 ? 65_507 : 60_000 }, (_, i) => (i * 5) & 0xff);
+      rig.guest(...split(v4 ? ping(REMOTE, 5, 1, data) : ping6(REMOTE6, 5, 1, data), 1448));
+      expect(rig.host.sent).toHaveLength(1);
+      answer(rig);
+      rig.pump();
+      const sent = rig.port.sent();
+      expect(Math.max(...sent.map((f) => f.length))).toBeLessThanOrEqual(1514);
+      const d = dissect(join(sent));
+      expect([...d.payload.subarray(4, 8)]).toEqual([0, 5, 0, 1]);
+      expect(Buffer.from(d.payload.subarray(8)).equals(data)).toBe(true);
+      expect(rig.allDrops()).toEqual({});
+    }
   });
 });

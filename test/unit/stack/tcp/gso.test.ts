@@ -124,10 +124,10 @@ describe.each(families)('from the guest, $type', ({ v6, mss, type }) => {
 
   test.each([0, GSO_ECN])('frames of 64 KiB go to the socket whole, one send a batch (ECN bit %i)', (ecn) => {
     const { rig, c } = open({ v6, mss });
-    const data = pattern(4 * 64_000);
+    const data = pattern(3 * 64_000);
     const marks = { ...vnet, gsoType: type | ecn };
     rig.guest(
-      ...[0, 1, 2, 3].map((n) =>
+      ...[0, 1, 2].map((n) =>
         c.segment({
           flags: '.',
           seq: (c.seq + n * 64_000) >>> 0,

@@ -1,0 +1,168 @@
+/**
+ * Watches the host's network while the service runs: links, addresses and routes (rtnetlink(7) notifications), the
+ * neighbour table, and resolv.conf(5). It only says *that* something changed (`onChange`, a little later and once for
+ * many changes: they come in rows) and what the neighbours are (`onNeighbours`); reading and deciding is the caller's.
+ *
+ * Nothing here is fatal: without a netlink socket or a watch the service runs on as it was set up, and says so once.
+ */
+import { type FSWatcher, realpathSync, watch } from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { describeErrno, EAGAIN, EINTR } from '../errors';
+import type { Native } from '../native';
+import { applyNeighbours, type Neighbours, RTM_GETNEIGH } from './neighbours';
+import { AF_UNSPEC, dumpRequest } from './netlink';
+
+// linux/rtnetlink.h
+const RTMGRP_LINK = 0x1;
+const RTMGRP_NEIGH = 0x4;
+const RTMGRP_IPV4_IFADDR = 0x10;
+const RTMGRP_IPV4_ROUTE = 0x40;
+const RTMGRP_IPV6_IFADDR = 0x100;
+const RTMGRP_IPV6_ROUTE = 0x400;
+const NETWORK_GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE;
+
+const EPOLLIN = 1;
+/** A datagram of the kernel's is at most 32 KiB long; notifications are far shorter. */
+const DATAGRAM_MAX = 65536;
+/** Datagrams read in one go: the rest is left to the next call of the loop. */
+const DATAGRAMS_PER_TURN = 256;
+/** Changes come in rows (an address, its routes, then the resolvers). */
+const SETTLE_MS = 300;
+/** Neighbours change all the time on a busy link. */
+const NEIGHBOURS_MS = 100;
+
+type MonitorIo = Pick<Native, 'netlinkOpen' | 'read' | 'write' | 'close' | 'pollStart' | 'pollStop'>;
+
+export interface MonitorOptions {
+  readonly native: MonitorIo;
+  readonly log: (level: 'debug' | 'warn', message: string) => void;
+  /** Links, addresses, routes or resolvers may have changed. */
+  readonly onChange: () => void;
+  /** The neighbours of all interfaces; the map is the monitor's. */
+  readonly onNeighbours: (table: Neighbours) => void;
+  readonly resolvConf?: string;
+}
+
+export class HostMonitor {
+  private readonly options: MonitorOptions;
+  private readonly neighbours: Neighbours = new Map();
+  private readonly sockets: { fd: number; poll: number }[] = [];
+  private watchers: FSWatcher[] = [];
+  private settling: NodeJS.Timeout | null = null;
+  private telling: NodeJS.Timeout | null = null;
+
+  constructor(options: MonitorOptions) {
+    this.options = options;
+  }
+
+  start(): void {
+    this.open(NETWORK_GROUPS, () => {
+      this.changed();
+    });
+    const fd = this.open(RTMGRP_NEIGH, (bytes) => {
+      // After an overflow the table is not what the notifications made it: it is asked for anew.
+      if (bytes === null) this.dumpNeighbours(fd);
+      else if (applyNeighbours(bytes, this.neighbours)) this.tell();
+    });
+    this.dumpNeighbours(fd);
+    this.watchResolvers();
+  }
+
+  stop(): void {
+    for (const { fd, poll } of this.sockets) {
+      this.options.native.pollStop(poll);
+      this.options.native.close(fd);
+    }
+    this.sockets.length = 0;
+    for (const watcher of this.watchers) watcher.close();
+    this.watchers = [];
+    if (this.settling !== null) clearTimeout(this.settling);
+    if (this.telling !== null) clearTimeout(this.telling);
+  }
+
+  /** Calls `take` with each datagram, with null for some that were lost. Returns the descriptor, or -1. */
+  private open(groups: number, take: (bytes: Uint8Array | null) => void): number {
+    const { native, log } = this.options;
+    const fd = native.netlinkOpen(groups);
+    if (fd < 0) {
+      log('warn', `changes of the host's network are not followed: ${describeErrno(fd)}`);
+      return -1;
+    }
+    const buffer = new Uint8Array(DATAGRAM_MAX);
+    const poll = native.pollStart(fd, EPOLLIN, () => {
+      for (let i = 0; i < DATAGRAMS_PER_TURN; i++) {
+        const got = native.read(fd, buffer, 0, buffer.length);
+        if (got === -EINTR) continue;
+        if (got === -EAGAIN) return;
+        // ENOBUFS: the kernel had more to say than the socket holds.
+        take(got > 0 ? buffer.subarray(0, got) : null);
+      }
+    });
+    if (poll < 0) {
+      native.close(fd);
+      log('warn', `changes of the host's network are not followed: ${describeErrno(poll)}`);
+      return -1;
+    }
+    this.sockets.push({ fd, poll });
+    return fd;
+  }
+
+  /** The answer comes as notifications do. */
+  private dumpNeighbours(fd: number): void {
+    if (fd < 0) return;
+    this.neighbours.clear();
+    const request = dumpRequest(RTM_GETNEIGH, AF_UNSPEC, 1);
+    this.options.native.write(fd, request, 0, request.length);
+    this.tell();
+  }
+
+  private changed(): void {
+    this.settling ??= setTimeout(() => {
+      this.settling = null;
+      this.options.onChange();
+    }, SETTLE_MS);
+  }
+
+  private tell(): void {
+    this.telling ??= setTimeout(() => {
+      this.telling = null;
+      this.options.onNeighbours(this.neighbours);
+    }, NEIGHBOURS_MS);
+  }
+
+  /**
+   * Watches the file's directory, that of what it links to, and the file itself, which may be mounted over another
+   * directory's. A file that is replaced is another one, so after an event the watches are made anew.
+   */
+  private watchResolvers(): void {
+    for (const watcher of this.watchers) watcher.close();
+    this.watchers = [];
+    const path = this.options.resolvConf ?? '/etc/resolv.conf';
+    let target = path;
+    try {
+      target = realpathSync(path);
+    } catch {
+      // Not there (yet): its directory tells when it comes.
+    }
+    const seen = (): void => {
+      this.watchResolvers();
+      this.changed();
+    };
+    for (const place of new Set([path, target])) {
+      this.watch(dirname(place), (name) => name === null || name === basename(place), seen);
+    }
+    this.watch(target, () => true, seen);
+  }
+
+  private watch(path: string, concerns: (name: string | null) => boolean, seen: () => void): void {
+    try {
+      const watcher = watch(path, { persistent: false }, (_event, name) => {
+        if (concerns(name)) seen();
+      });
+      watcher.on('error', () => undefined);
+      this.watchers.push(watcher);
+    } catch (error) {
+      this.options.log('debug', `cannot watch ${path}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+}

@@ -1,0 +1,255 @@
+/**
+ * A guest port whose frames are written to a capture (classic pcap, version 2.4, microseconds, Ethernet).
+ *
+ * Theory of operation. Each frame is copied, as it passes, behind a record header into one private block; `flush`, which
+ * ends a turn of the loop, gives the block to the file with one write. A file that takes no more for now (a pipe that
+ * nobody reads) keeps its bytes in the block; while that is full, frames are left out and counted. An error ends the
+ * capture, with one message, and never the guest's network. Whole records only are left out, so the file stays readable.
+ *
+ * Frames to the guest are copied when they are committed: the header from where the stack wrote it, the payload from the
+ * rows that `reserve` gave for it, which nobody changes in between. Checksums that guest and stack leave to each other
+ * are completed in the copy, so a reader finds valid ones. Segmentation-offloaded frames are one record each.
+ */
+import type { Native } from '../native';
+import { C_CAPTURE_LOST, C_CAPTURED } from '../stack/counters';
+import type { Counters } from '../stack/counters';
+import { COMMIT_NEEDS_CSUM, MAX_FRAME } from '../stack/ports';
+import type { GuestPort } from '../stack/ports';
+import { ROWS_PORT, ROWS_PORT_COUNT } from '../stack/context';
+import { ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetType } from '../stack/wire/ethernet';
+import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../stack/wire/ipv4';
+import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../stack/wire/ipv6';
+import { PortDecorator } from './port-decorator';
+
+/** Bytes of a record's header: seconds, microseconds, bytes in the file, bytes of the frame; 4 each, native order. */
+const RECORD_HEADER = 16;
+/** Holds at least a turn's frames of the usual kind; when it is full it is written in between. */
+const CAPTURE_BLOCK = 1 << 20;
+const MAX_RESERVED = 1024;
+
+/** Rows of the port's part that are not those it sends with: the capture's copy. */
+const ROW_COPY = ROWS_PORT + ROWS_PORT_COUNT - 1;
+
+const TCP_CHECKSUM = 16;
+const UDP_CHECKSUM = 6;
+const EAGAIN = 11;
+/** Linux runs us on little-endian machines only (virtio 1.2 §1.4 makes the same assumption of its rings). */
+const LE = true;
+
+export type CaptureIo = Pick<Native, 'rows' | 'checksum' | 'copyRows' | 'write' | 'realTimeUs'>;
+
+/** A region of CAPTURE_BLOCK bytes of private memory. */
+export interface CaptureBlock {
+  readonly region: number;
+  readonly view: DataView;
+  readonly bytes: Uint8Array;
+}
+
+/** Memory for a capture. Throws if there is none. */
+export function createCaptureBlock(native: Native): CaptureBlock {
+  const region = native.allocRegion(CAPTURE_BLOCK);
+  if (region < 0) throw new Error(`cannot allocate memory (errno ${-region})`);
+  const buffer = native.regionBuffer(region);
+  return { region, view: new DataView(buffer), bytes: new Uint8Array(buffer) };
+}
+
+export class CapturingPort extends PortDecorator {
+  private readonly io: CaptureIo;
+  private readonly counters: Counters;
+  private readonly block: CaptureBlock;
+  private readonly view: DataView;
+  private readonly fail: (errno: number) => void;
+  /** Descriptor of the file; -1 after an error. */
+  private fd: number;
+  /** Bytes of the block that are not written yet. */
+  private begin: number;
+  private end: number;
+  // Reserved frames, oldest first: rows of the payload and bytes of the header.
+  private readonly frameRow: Int32Array;
+  private readonly frameRows: Int32Array;
+  private readonly frameHeader: Int32Array;
+  private frameBegin: number;
+  private frameEnd: number;
+
+  /** `fd`: a file that has the capture's header already. `fail` is called once, with a positive errno. */
+  constructor(
+    inner: GuestPort,
+    io: CaptureIo,
+    block: CaptureBlock,
+    fd: number,
+    counters: Counters,
+    fail: (errno: number) => void,
+  ) {
+    super(inner);
+    this.io = io;
+    this.counters = counters;
+    this.block = block;
+    this.view = block.view;
+    this.fail = fail;
+    this.fd = fd;
+    this.begin = 0;
+    this.end = 0;
+    this.frameRow = new Int32Array(MAX_RESERVED);
+    this.frameRows = new Int32Array(MAX_RESERVED);
+    this.frameHeader = new Int32Array(MAX_RESERVED);
+    this.frameBegin = 0;
+    this.frameEnd = 0;
+  }
+
+  override receive(row: number): number {
+    const length = this.inner.receive(row);
+    if (length > 0 && this.makeRoom(length)) {
+      const at = this.end + RECORD_HEADER;
+      this.nameCopy(at, length);
+      if (this.io.copyRows(row, this.inner.rowCount, ROW_COPY, 1) === length) {
+        if (this.inner.csumPartial) this.completeGuests(at, length);
+        this.addRecord(length);
+      } else {
+        this.counters[C_CAPTURE_LOST]++;
+      }
+    }
+    return length;
+  }
+
+  override reserve(headerLen: number, payloadLen: number, row: number): number {
+    const rows = this.inner.reserve(headerLen, payloadLen, row);
+    if (rows >= 0 && this.frameEnd < MAX_RESERVED) {
+      this.frameRow[this.frameEnd] = row;
+      this.frameRows[this.frameEnd] = rows;
+      this.frameHeader[this.frameEnd] = headerLen;
+      this.frameEnd++;
+    }
+    return rows;
+  }
+
+  override commit(
+    payloadLen: number,
+    flags: number,
+    csumStart: number,
+    csumOffset: number,
+    gsoType: number,
+    gsoSize: number,
+  ): void {
+    if (this.frameBegin < this.frameEnd) {
+      const f = this.frameBegin++;
+      const length = this.frameHeader[f] + payloadLen;
+      if (this.makeRoom(length)) {
+        const at = this.end + RECORD_HEADER;
+        this.copyHeader(at, this.frameHeader[f]);
+        this.nameCopy(at + this.frameHeader[f], payloadLen);
+        if (payloadLen === 0 || this.io.copyRows(this.frameRow[f], this.frameRows[f], ROW_COPY, 1) === payloadLen) {
+          if ((flags & COMMIT_NEEDS_CSUM) !== 0) this.complete(at, length, csumStart, csumOffset);
+          this.addRecord(length);
+        } else {
+          this.counters[C_CAPTURE_LOST]++;
+        }
+      }
+      if (this.frameBegin === this.frameEnd) this.forget();
+    }
+    this.inner.commit(payloadLen, flags, csumStart, csumOffset, gsoType, gsoSize);
+  }
+
+  override cancel(): void {
+    this.forget();
+    this.inner.cancel();
+  }
+
+  override flush(): void {
+    this.inner.flush();
+    if (this.begin < this.end) this.write();
+  }
+
+  private forget(): void {
+    this.frameBegin = 0;
+    this.frameEnd = 0;
+  }
+
+  /** True if a record of `length` bytes has room at `end`. */
+  private makeRoom(length: number): boolean {
+    if (this.fd < 0) return false;
+    if (length <= MAX_FRAME && this.end + RECORD_HEADER + length <= CAPTURE_BLOCK) return true;
+    this.write();
+    if (this.begin > 0) {
+      // A pipe took a part: what is left moves to the front.
+      this.block.bytes.copyWithin(0, this.begin, this.end);
+      this.end -= this.begin;
+      this.begin = 0;
+    }
+    if (length <= MAX_FRAME && this.end + RECORD_HEADER + length <= CAPTURE_BLOCK) return true;
+    this.counters[C_CAPTURE_LOST]++;
+    return false;
+  }
+
+  private addRecord(length: number): void {
+    const now = this.io.realTimeUs();
+    const seconds = Math.floor(now / 1e6);
+    this.view.setUint32(this.end, seconds, LE);
+    this.view.setUint32(this.end + 4, now - seconds * 1e6, LE);
+    this.view.setUint32(this.end + 8, length, LE);
+    this.view.setUint32(this.end + 12, length, LE);
+    this.end += RECORD_HEADER + length;
+    this.counters[C_CAPTURED]++;
+  }
+
+  private write(): void {
+    if (this.fd < 0) return;
+    const n = this.io.write(this.fd, this.block.bytes, this.begin, this.end - this.begin);
+    if (n >= 0) this.begin += n;
+    if (this.begin === this.end) {
+      this.begin = 0;
+      this.end = 0;
+    }
+    if (n >= 0 || n === -EAGAIN) return;
+    this.fd = -1;
+    this.fail(-n);
+  }
+
+  private nameCopy(at: number, length: number): void {
+    const rows = this.io.rows;
+    rows.region[ROW_COPY] = this.block.region;
+    rows.offset[ROW_COPY] = at;
+    rows.length[ROW_COPY] = length;
+  }
+
+  private copyHeader(at: number, length: number): void {
+    const { view } = this;
+    const { out, outOff } = this.inner;
+    let i = 0;
+    for (; i + 4 <= length; i += 4) view.setInt32(at + i, out.getInt32(outOff + i));
+    for (; i < length; i++) view.setUint8(at + i, out.getUint8(outOff + i));
+  }
+
+  /** A frame of the guest's whose transport checksum is the pseudo-header's sum so far. */
+  private completeGuests(at: number, length: number): void {
+    const { view } = this;
+    const l3 = at + ETHERNET_HEADER_LEN;
+    let l4: number;
+    let protocol: number;
+    switch (ethernetType(view, at)) {
+      case ETHERTYPE_IPV4:
+        if (length < ETHERNET_HEADER_LEN + 20) return;
+        l4 = ETHERNET_HEADER_LEN + ipv4HeaderLen(view, l3);
+        protocol = ipv4Protocol(view, l3);
+        break;
+      case ETHERTYPE_IPV6: {
+        if (length < ETHERNET_HEADER_LEN + IPV6_HEADER_LEN) return;
+        const end = Math.min(at + length, l3 + IPV6_HEADER_LEN + ipv6PayloadLen(view, l3));
+        const found = ipv6Walk(view, l3, end, end);
+        if (found < 0) return;
+        protocol = found >>> 16;
+        l4 = ETHERNET_HEADER_LEN + (found & 0xffff);
+        break;
+      }
+      default:
+        return;
+    }
+    const field = protocol === IP_PROTO_TCP ? TCP_CHECKSUM : protocol === IP_PROTO_UDP ? UDP_CHECKSUM : -1;
+    if (field >= 0 && l4 + field + 2 <= length) this.complete(at, length, l4, field);
+  }
+
+  private complete(at: number, length: number, csumStart: number, csumOffset: number): void {
+    this.nameCopy(at + csumStart, length - csumStart);
+    const sum = ~this.io.checksum(ROW_COPY, 1, 0) & 0xffff;
+    this.view.setUint16(at + csumStart + csumOffset, sum === 0 ? 0xffff : sum);
+  }
+}

@@ -1,0 +1,124 @@
+/** A capture whose file takes little, or nothing more: the port behind it goes on, whole records remain. */
+import { CapturingPort, createCaptureBlock, type CaptureIo } from '../../../src/dataplane/capturing-port';
+import { frameText } from '../../../src/dataplane/tracing-port';
+import { COUNTERS, C_CAPTURED, C_CAPTURE_LOST } from '../../../src/stack/counters';
+import { noise } from '../../support/guest/noise';
+import { StreamRig, framed, unframed } from '../../support/stream-rig';
+
+const ENOSPC = 28;
+const EAGAIN = 11;
+
+let rig: StreamRig;
+let written: Buffer[];
+let answer: (length: number) => number;
+let failures: number[];
+let counters: Float64Array;
+let port: CapturingPort;
+
+beforeEach(() => {
+  rig = new StreamRig();
+  written = [];
+  failures = [];
+  answer = (length) => length;
+  counters = new Float64Array(COUNTERS);
+  const { rows } = rig.native;
+  const io: CaptureIo = {
+    rows,
+    checksum: rig.native.checksum.bind(rig.native),
+    copyRows: rig.native.copyRows.bind(rig.native),
+    realTimeUs: () => 1_700_000_000_123_456,
+    write: (_fd, buffer, offset, length) => {
+      const n = answer(length);
+      if (n > 0) written.push(Buffer.from(buffer.slice(offset, offset + n)));
+      return n;
+    },
+  };
+  port = new CapturingPort(rig.port, io, createCaptureBlock(rig.native), 7, counters, (e) => failures.push(e));
+});
+afterEach(() => {
+  rig.close();
+});
+
+/** Frames of the records written so far. @throws RangeError if one is cut. */
+function records(): Buffer[] {
+  const all = Buffer.concat(written);
+  const frames: Buffer[] = [];
+  for (let at = 0; at < all.length;) {
+    expect([all.readUInt32LE(at), all.readUInt32LE(at + 4)]).toEqual([1_700_000_000, 123_456]);
+    const length = all.readUInt32LE(at + 8);
+    expect(all.readUInt32LE(at + 12)).toBe(length);
+    at += 16;
+    if (at + length > all.length) throw new RangeError('a record is cut');
+    frames.push(all.subarray(at, at + length));
+    at += length;
+  }
+  return frames;
+}
+
+function fromGuest(frame: Uint8Array): void {
+  rig.write(framed(frame));
+  rig.port.input.ready();
+  expect(port.receive(0)).toBe(frame.length);
+  port.releaseReceived();
+}
+
+test('both ways, in order, one write a turn; frames given back leave no record', () => {
+  const sent = Buffer.from(noise(300, 1));
+  fromGuest(sent);
+  const header = noise(42, 2);
+  const payload = noise(500, 3);
+  for (let i = 0; i < 3; i++) expect(port.reserve(42, 500, 2048 + i)).toBe(1);
+  for (let i = 0; i < 2; i++) rig.scatter(2048 + i, 1, payload);
+  for (const used of [500, 400]) {
+    port.front();
+    header.forEach((byte, i) => port.out.setUint8(port.outOff + i, byte));
+    port.commit(used, 0, 0, 0, 0, 0);
+  }
+  port.cancel();
+  port.flush();
+  const replies = [500, 400].map((used) => Buffer.concat([header, payload.subarray(0, used)]));
+  expect(written).toHaveLength(1);
+  expect(records()).toEqual([sent, ...replies]);
+  expect(unframed(rig.read())).toEqual(replies);
+});
+
+test('a pipe that takes a part at a time gets whole records; while it takes nothing, frames are lost and counted', () => {
+  answer = (length) => Math.min(length, 1000);
+  for (let i = 0; i < 20; i++) {
+    fromGuest(noise(2000, i));
+    port.flush();
+  }
+  answer = () => -EAGAIN;
+  for (let i = 0; i < 40; i++) {
+    fromGuest(noise(60_000, i));
+    port.flush();
+  }
+  expect(counters[C_CAPTURE_LOST]).toBeGreaterThan(10);
+  expect(failures).toEqual([]);
+  answer = (length) => length;
+  port.flush();
+  fromGuest(noise(99, 1));
+  port.flush();
+  expect(records()).toHaveLength(60 + 1 - counters[C_CAPTURE_LOST]);
+  expect(counters[C_CAPTURED]).toBe(records().length);
+});
+
+test('an error ends the capture, is told once, and frames pass as before', () => {
+  answer = () => -ENOSPC;
+  for (let i = 0; i < 3; i++) {
+    fromGuest(noise(100, i));
+    port.flush();
+  }
+  expect(failures).toEqual([ENOSPC]);
+});
+
+test('a trace never reads past the bytes that are there', () => {
+  for (let length = 0; length <= 96; length++) {
+    for (const type of [0x0800, 0x0806, 0x86dd, 0x8100]) {
+      const bytes = Buffer.from(noise(length, length + type));
+      if (length >= 14) bytes.writeUInt16BE(type, 12);
+      const view = new DataView(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + length));
+      expect(frameText(view, 0, length)).toMatch(/./);
+    }
+  }
+});
