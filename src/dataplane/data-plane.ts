@@ -128,7 +128,10 @@ export class DataPlane implements VhostDevice, StreamDevice {
     const { worker } = this;
     if (worker === null) {
       this.settle(this.takePending());
-      await this.booted?.worker.terminate();
+      const gone = this.booted?.worker.terminate();
+      // It may sleep in its loop already, where only a wake-up lets it see that it is to end.
+      this.native.signal(this.wakeFd);
+      await gone;
       return;
     }
     const exited = new Promise<void>((resolve) => {
