@@ -5,10 +5,9 @@ import type { StackContext } from '../context';
 import { KEY_WORDS } from '../flow-table';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../icmp/icmp-error';
 import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from '../icmp/socket-error';
-import { NatResult, natOurAddress, natToGuest } from '../nat';
+import { NatResult, natToGuest } from '../nat';
 import type { NatTables } from '../nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
-import { ICMP_CODE_FRAGMENTATION_NEEDED, ICMP_DEST_UNREACHABLE, ICMPV6_PACKET_TOO_BIG } from '../wire/icmp';
 import { IP_PROTO_UDP } from '../wire/ipv4';
 import { UDP_HEADER_LEN, udpWrite } from '../wire/udp';
 import type { UdpFlows } from './flows';
@@ -81,10 +80,8 @@ export class UdpErrors {
     const keys = flows.table.keys;
     const k = slot * KEY_WORDS;
     const v4 = isV4(keys[k], keys[k + 1], keys[k + 2]);
-    if (errorIsTooLong(ctx.io)) {
-      this.tooLong(slot, v4, sockErrOut[SOCKERR_INFO]);
-      return;
-    }
+    // The datagram leaves in fragments (outbound.ts): nothing is lost, so there is nothing to tell.
+    if (errorIsTooLong(ctx.io)) return;
     if (!errorIsForGuest(ctx.io, v4)) return;
     if (!errorSource(ctx, this.nat, SLOT_OFFENDER, flows.peer, 4 * slot, keys, k, found)) return;
     const length = Math.min(Math.max(0, sockErrOut[SOCKERR_LENGTH]), MAX_QUOTE6 - UDP_HEADER_LEN);
@@ -99,16 +96,6 @@ export class UdpErrors {
       ttl,
       length,
     );
-  }
-
-  /** We are the router that has no way on for so long a packet (RFC 1191 §4, RFC 8201 §3): the guest learns the MTU. */
-  private tooLong(slot: number, v4: boolean, mtu: number): void {
-    const { flows, found } = this;
-    if (!natOurAddress(this.nat, v4, found)) return;
-    const type = v4 ? ICMP_DEST_UNREACHABLE : ICMPV6_PACKET_TOO_BIG;
-    const code = v4 ? ICMP_CODE_FRAGMENTATION_NEEDED : 0;
-    const ttl = flows.ttl[slot] > 0 ? flows.ttl[slot] : QUOTED_TTL;
-    this.send(type, code, mtu, found.src, flows.table.keys, slot * KEY_WORDS, ttl, 0);
   }
 
   /** The quoted UDP header goes in front of the payload that `next` left in scratch memory. */

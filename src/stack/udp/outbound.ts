@@ -6,7 +6,8 @@
  * change costs a call. DF means IP_PMTUDISC_PROBE: the datagram leaves with DF whatever the host believes the path's MTU
  * to be, and the guest, which is told of the errors, finds out by itself. Only what exceeds the MTU of the host's own
  * interface cannot leave so; the guest, whose link may take much more, has done nothing wrong: its datagram leaves in
- * fragments all the same, and it is told the MTU, so that it cuts the next ones itself.
+ * fragments all the same. It is not told: Linux sets DF on every datagram by default, and a sender that hears of an MTU
+ * gets EMSGSIZE for a datagram that has arrived.
  */
 import { addrSlotWrite, familyOf, isMulticast, isUnspecified } from '../address';
 import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT } from '../context';
@@ -191,8 +192,8 @@ export class UdpOutbound {
   }
 
   /**
-   * The host's interface refused a datagram of `length` bytes. If that is because it must not be fragmented, tells the
-   * guest (the kernel left the MTU in the error queue), lets fragments be made, and returns true: send it again.
+   * The host's interface refused a datagram of `length` bytes. If that is because it must not be fragmented, takes the
+   * kernel's error off the queue, lets fragments be made, and returns true: send it again.
    */
   private fragment(slot: number, length: number): boolean {
     const { flows } = this;
