@@ -10,20 +10,15 @@
  * caller's other descriptors it gets the one of `--fd` only.
  */
 import { spawn, type StdioOptions } from 'node:child_process';
-import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { ConfigError, describeSystemError } from '../errors';
 import { FD_SOCKET, type Native } from '../native';
 import type { Transport } from './options';
+import { FIRST_AFTER_STDIO, READY_FD } from './waiting';
 
-/** Environment variable with the number of the pipe's descriptor, from the waiting process to the service only. */
-const READY_FD = 'TUBETTI_READY_FD';
-
-/** Descriptors of the service at its start: 0 to 2, the front-end's socket of `--fd` (as with passt), the pipe. */
-const FRONT_END_FD = 3;
+/** The pipe's descriptor in the service; its standard streams and FRONT_END_FD are before it. */
 const PIPE_FD = 4;
 
-const FIRST_AFTER_STDIO = 3;
 const FORWARDED = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const;
 
 function stdioFor(transport: Transport, native: Native): StdioOptions {
@@ -79,38 +74,5 @@ export async function startInBackground(
     for (const signal of FORWARDED) process.off(signal, forward);
     pipe?.destroy();
     child.unref();
-  }
-}
-
-/** In the service: the process that waits for us to be ready. */
-export class Waiting {
-  private readonly fd: number;
-
-  private constructor(fd: number) {
-    this.fd = fd;
-  }
-
-  /** Null if nobody waits: we were started to stay in the foreground. */
-  static find(env: NodeJS.ProcessEnv): Waiting | null {
-    const value = env[READY_FD];
-    if (value === undefined) return null;
-    Reflect.deleteProperty(env, READY_FD);
-    return new Waiting(Number(value));
-  }
-
-  /** Where the front-end is: its descriptor has another number here. */
-  transport(given: Transport): Transport {
-    return given.kind === 'fd' ? { kind: 'fd', fd: FRONT_END_FD } : given;
-  }
-
-  /** Lets go of the caller's streams and lets the waiting process go. Throws ConfigError if it is gone already. */
-  release(native: Native): void {
-    for (let fd = 0; fd < FIRST_AFTER_STDIO; fd++) native.moveFd(openSync('/dev/null', 'r+'), fd);
-    try {
-      writeSync(this.fd, 'R');
-    } catch (error) {
-      throw new ConfigError('CFG_ERR_HOST', `nobody waited for the service to be ready: ${describeSystemError(error)}`);
-    }
-    closeSync(this.fd);
   }
 }

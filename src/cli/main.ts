@@ -4,7 +4,6 @@ import { createLog, LogFile, type LogSink, stderrSink } from '../log';
 import { ConfigError, describeSystemError, messageOf } from '../errors';
 import { loadNative, type Native } from '../native';
 import { readableStack } from '../stack-trace';
-import { startInBackground, Waiting } from './background';
 import type { Program } from './draft';
 import { type Options, parseOptions, type Transport } from './options';
 import { PidFile } from './pid-file';
@@ -14,6 +13,7 @@ import { syslogSink } from './syslog';
 import { usage } from './usage';
 import { changeUser, resolveRunAs } from './user';
 import { version } from './version';
+import { Waiting } from './waiting';
 
 /** What a vhost-user back-end prints for --print-capabilities (vhost-user, "Backend program conventions"). */
 const CAPABILITIES = `${JSON.stringify({ type: 'net' }, null, 2)}\n`;
@@ -97,6 +97,7 @@ async function serveAs(argv: readonly string[], options: Options, program: Progr
   const waiting = Waiting.find(process.env);
   const native = loadAddon();
   if (options.background && waiting === null) {
+    const { startInBackground } = await import('./background.js');
     return startInBackground(argv, options.transport, native, (message) => {
       stderrSink(program)('error', message);
     });

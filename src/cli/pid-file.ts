@@ -21,8 +21,9 @@ export class PidFile {
 
   /** Writes it, once, and lets go of the file. */
   write(pid: number): void {
-    fs.ftruncateSync(this.fd, 0);
-    fs.writeSync(this.fd, `${pid}\n`);
+    // In this order: whoever reads meanwhile never finds an emptied file.
+    const length = fs.writeSync(this.fd, `${pid}\n`, 0);
+    fs.ftruncateSync(this.fd, length);
     fs.closeSync(this.fd);
   }
 }

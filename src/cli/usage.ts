@@ -43,6 +43,14 @@ const SPEC_HELP = `  SPEC is [ADDR][%IFNAME]/PORTS or PORTS, and PORTS a list wi
     127.0.0.1/8080:80    only where the host is reached as 127.0.0.1
     none                 nothing (the default)`;
 
+const CONFIG_HELP = `Options from other places, by their long names; what stands further down this list counts more:
+  --config FILE        "mtu: 1500" in YAML, { "mtu": 1500 } in JSON; switches are true or false
+  environment          TUBETTI_MTU=1500, TUBETTI_NO_DHCP=1, TUBETTI_TCP_PORTS="22,80 127.0.0.1/443"
+  command line
+
+Called by a name with "passt" in it (a symbolic link), the defaults are passt's: the background, and
+QEMU's stream protocol.`;
+
 export function usage(): string {
   const groups = (Object.keys(GROUPS) as Group[]).map((group) => {
     const text = groupText(group).join('\n');
@@ -55,6 +63,8 @@ virtio-net card and turns its frames into ordinary sockets of the host. The opti
 passt.
 
 ${groups.join('\n\n')}
+
+${CONFIG_HELP}
 
 Example: tubetti --socket /tmp/vm.sock -t 2222:22
 `;

@@ -92,7 +92,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
   private readonly running = new Map<number, DeviceRing>();
   private dirtyLog: DirtyLog | null = null;
   private streamFd = -1;
-  private neighbours = new Int32Array(0);
+  private neighbours: Int32Array | null = null;
 
   private constructor(options: DataPlaneOptions) {
     this.options = options;
@@ -128,7 +128,10 @@ export class DataPlane implements VhostDevice, StreamDevice {
     const { worker } = this;
     if (worker === null) {
       this.settle(this.takePending());
-      await this.booted?.worker.terminate();
+      const gone = this.booted?.worker.terminate();
+      // It may sleep in its loop already, where only a wake-up lets it see that it is to end.
+      this.native.signal(this.wakeFd);
+      await gone;
       return;
     }
     const exited = new Promise<void>((resolve) => {
@@ -389,7 +392,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
     const unanswered = this.takePending();
     const stopped = new Set<number>();
     for (const { command } of unanswered) if (command.kind === 'stopRing') stopped.add(command.index);
-    void this.send({ kind: 'neighbours', entries: this.neighbours });
+    if (this.neighbours !== null) void this.send({ kind: 'neighbours', entries: this.neighbours });
     void this.send({ kind: 'features', features: this.acked });
     void this.send({ kind: 'memory', regions: this.regions });
     void this.send({ kind: 'log', log: this.dirtyLog });

@@ -188,7 +188,7 @@ describe('as QEMU starts passt (-netdev passt)', () => {
       });
     });
     qemu.write(Buffer.from(`0000002a${request}`, 'hex'));
-    expect(await answer).toBe(`0000002a${mac}9a559a559a55080600010800060400029a559a559a55c6336401${mac}c6336407`);
+    expect(await answer).toBe(`0000003c${mac}9a559a559a55080600010800060400029a559a559a55c6336401${mac}c6336407`);
     qemu.destroy();
     await ended(pid);
   });
@@ -213,7 +213,11 @@ describe('by which name', () => {
     await ended(pid);
     const service = launchProgram([tubetti, '-s', socketPath, '-P', pidFile, ...SAME_USER]);
     await service.says(/<interface type='vhostuser'>/);
-    await poll('the process id', () => (readPid() === service.child.pid ? true : null), 10_000);
+    await poll(
+      'the process id',
+      () => (readFileSync(pidFile, 'utf8') === `${service.child.pid}\n` ? true : null),
+      10_000,
+    );
     service.child.kill();
     expect(await service.exit).toEqual({ status: 0, signal: null });
   });

@@ -39,7 +39,8 @@ describe('what needs no host', () => {
   test('-h: usage on stdout, 0', () => {
     const { status, stdout, stderr } = once('-h');
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    for (const word of ['--socket', '--tcp-ports', '--metrics', '--no-dhcp-search']) expect(stdout).toContain(word);
+    for (const word of ['--socket', '--tcp-ports', '--metrics', '--no-dhcp-search', '--config', 'TUBETTI_MTU=1500'])
+      expect(stdout).toContain(word);
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100);
   });
 
