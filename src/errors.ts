@@ -48,6 +48,7 @@ export const EINTR = 4;
 export const EAGAIN = 11;
 export const EACCES = 13;
 export const EMFILE = 24;
+export const ENOBUFS = 105;
 export const EINPROGRESS = 115;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;

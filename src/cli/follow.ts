@@ -3,7 +3,7 @@ import { type ResolvedHost, resolveHostConfig, stackConfig } from '../config/hos
 import { followHost, sameHost } from '../config/follow';
 import { HostMonitor } from '../config/monitor';
 import { neighbourEntries } from '../config/neighbours';
-import { readHostNetwork } from '../config/netlink';
+import { type HostNetwork, isDefaultRoute, readHostNetwork } from '../config/netlink';
 import { readResolvConf } from '../config/resolv-conf';
 import { readSysctls } from '../config/sysctl';
 import type { DataPlane } from '../dataplane/data-plane';
@@ -26,33 +26,45 @@ export interface Followed {
 /** From now on the guest is told of changes of the host's network. */
 export function follow({ options, native, log, plane, host, config }: Followed): HostMonitor {
   let current = host;
-  let links = readHostNetwork(native).links;
+  let links: HostNetwork['links'] = [];
+  const withDefault = new Set<number>();
   const indexOf = (name: string | null): number => links.find((link) => link.name === name)?.index ?? 0;
+  const look = async (): Promise<void> => {
+    const network = readHostNetwork(native);
+    links = network.links;
+    withDefault.clear();
+    for (const route of network.routes) if (isDefaultRoute(route)) withDefault.add(route.family);
+    const v6Sockets = config.ip6 !== null;
+    const facts = { network, resolvConf: readResolvConf(), v6Sockets };
+    const now = followHost(current, resolveHostConfig(options.host, facts));
+    if (sameHost(current, now)) return;
+    current = now;
+    const { maxTcpFlows, maxUdpFlows, maxPingFlows } = config;
+    const limits = { maxTcpFlows, maxUdpFlows, maxPingFlows };
+    // Of which interface neighbours count may be another one now.
+    monitor.tell();
+    await plane.setConfig(stackConfig(options.host, now, readSysctls(), limits, config.tcpPeekOff));
+    log.info("the host's network changed, and the guest's with it");
+  };
+  const warn = (error: unknown): void => {
+    // An interface named on the command line may be gone for a while.
+    log.warn(`a change of the host's network is not followed: ${messageOf(error)}`);
+  };
+  const lookOrWarn = (): void => {
+    look().catch(warn);
+  };
   const monitor = new HostMonitor({
     native,
     log: log.log,
-    onChange: () => {
-      try {
-        const network = readHostNetwork(native);
-        links = network.links;
-        const v6Sockets = config.ip6 !== null;
-        const facts = { network, resolvConf: readResolvConf(), v6Sockets };
-        const now = followHost(current, resolveHostConfig(options.host, facts));
-        if (sameHost(current, now)) return;
-        current = now;
-        log.info("the host's network changed, and the guest's with it");
-        const { maxTcpFlows, maxUdpFlows, maxPingFlows } = config;
-        const limits = { maxTcpFlows, maxUdpFlows, maxPingFlows };
-        void plane.setConfig(stackConfig(options.host, now, readSysctls(), limits, config.tcpPeekOff));
-      } catch (error) {
-        // An interface named on the command line may be gone for a while.
-        log.warn(`a change of the host's network is not followed: ${messageOf(error)}`);
-      }
-    },
+    onChange: lookOrWarn,
     onNeighbours: (table) => {
-      void plane.setNeighbours(neighbourEntries(table, indexOf(current.template4), indexOf(current.template6)));
+      const entries = neighbourEntries(table, indexOf(current.template4), indexOf(current.template6));
+      plane.setNeighbours(entries).catch(warn);
     },
+    hasDefaultRoute: (family) => withDefault.has(family),
   });
   monitor.start();
+  // What changed since the network was read for the start.
+  lookOrWarn();
   return monitor;
 }

@@ -7,10 +7,10 @@
  */
 import { type FSWatcher, realpathSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { describeErrno, EAGAIN, EINTR } from '../errors';
+import { describeErrno, EINTR, ENOBUFS } from '../errors';
 import type { Native } from '../native';
 import { applyNeighbours, type Neighbours, RTM_GETNEIGH } from './neighbours';
-import { AF_UNSPEC, dumpRequest } from './netlink';
+import { AF_UNSPEC, concernsGuest, dumpRequest } from './netlink';
 
 // linux/rtnetlink.h
 const RTMGRP_LINK = 0x1;
@@ -28,6 +28,8 @@ const DATAGRAM_MAX = 65536;
 const DATAGRAMS_PER_TURN = 256;
 /** Changes come in rows (an address, its routes, then the resolvers). */
 const SETTLE_MS = 300;
+/** What never rests is looked at no more often than this: a look may mean to read a large routing table. */
+const LOOK_MS = 1000;
 /** Neighbours change all the time on a busy link. */
 const NEIGHBOURS_MS = 100;
 
@@ -40,6 +42,8 @@ export interface MonitorOptions {
   readonly onChange: () => void;
   /** The neighbours of all interfaces; the map is the monitor's. */
   readonly onNeighbours: (table: Neighbours) => void;
+  /** Whether the family (AF_INET, AF_INET6) has a default route: then other routes do not matter. */
+  readonly hasDefaultRoute: (family: number) => boolean;
   readonly resolvConf?: string;
 }
 
@@ -50,14 +54,16 @@ export class HostMonitor {
   private watchers: FSWatcher[] = [];
   private settling: NodeJS.Timeout | null = null;
   private telling: NodeJS.Timeout | null = null;
+  /** When `onChange` was last called (performance.now()). */
+  private looked = -Infinity;
 
   constructor(options: MonitorOptions) {
     this.options = options;
   }
 
   start(): void {
-    this.open(NETWORK_GROUPS, () => {
-      this.changed();
+    this.open(NETWORK_GROUPS, (bytes) => {
+      if (bytes === null || concernsGuest(bytes, this.options.hasDefaultRoute)) this.changed();
     });
     const fd = this.open(RTMGRP_NEIGH, (bytes) => {
       // After an overflow the table is not what the notifications made it: it is asked for anew.
@@ -80,7 +86,10 @@ export class HostMonitor {
     if (this.telling !== null) clearTimeout(this.telling);
   }
 
-  /** Calls `take` with each datagram, with null for some that were lost. Returns the descriptor, or -1. */
+  /**
+   * Calls `take` with each datagram, and with null when some were lost, after those that were not: what is asked for
+   * then is newer than they are. Returns the descriptor, or -1.
+   */
   private open(groups: number, take: (bytes: Uint8Array | null) => void): number {
     const { native, log } = this.options;
     const fd = native.netlinkOpen(groups);
@@ -89,13 +98,20 @@ export class HostMonitor {
       return -1;
     }
     const buffer = new Uint8Array(DATAGRAM_MAX);
+    let lost = false;
     const poll = native.pollStart(fd, EPOLLIN, () => {
       for (let i = 0; i < DATAGRAMS_PER_TURN; i++) {
         const got = native.read(fd, buffer, 0, buffer.length);
-        if (got === -EINTR) continue;
-        if (got === -EAGAIN) return;
-        // ENOBUFS: the kernel had more to say than the socket holds.
-        take(got > 0 ? buffer.subarray(0, got) : null);
+        if (got > 0) {
+          take(buffer.subarray(0, got));
+        } else if (got === -ENOBUFS) {
+          // The kernel had more to say than the socket holds.
+          lost = true;
+        } else if (got !== -EINTR) {
+          if (lost) take(null);
+          lost = false;
+          return;
+        }
       }
     });
     if (poll < 0) {
@@ -117,13 +133,19 @@ export class HostMonitor {
   }
 
   private changed(): void {
-    this.settling ??= setTimeout(() => {
+    if (this.settling !== null) return;
+    const wait = Math.max(SETTLE_MS, this.looked + LOOK_MS - performance.now());
+    this.settling = setTimeout(() => {
       this.settling = null;
+      this.looked = performance.now();
+      // Before the file is read: what happens to it from then on is seen.
+      this.watchResolvers();
       this.options.onChange();
-    }, SETTLE_MS);
+    }, wait);
   }
 
-  private tell(): void {
+  /** Calls `onNeighbours`, a little later. */
+  tell(): void {
     this.telling ??= setTimeout(() => {
       this.telling = null;
       this.options.onNeighbours(this.neighbours);
@@ -132,7 +154,8 @@ export class HostMonitor {
 
   /**
    * Watches the file's directory, that of what it links to, and the file itself, which may be mounted over another
-   * directory's. A file that is replaced is another one, so after an event the watches are made anew.
+   * directory's. A file that is replaced is another one, and directories come and go, so the watches are made anew
+   * with every look.
    */
   private watchResolvers(): void {
     for (const watcher of this.watchers) watcher.close();
@@ -145,7 +168,6 @@ export class HostMonitor {
       // Not there (yet): its directory tells when it comes.
     }
     const seen = (): void => {
-      this.watchResolvers();
       this.changed();
     };
     for (const place of new Set([path, target])) {

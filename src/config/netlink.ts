@@ -27,6 +27,7 @@ export const RTM_GETLINK = 18;
 export const RTM_NEWADDR = 20;
 export const RTM_GETADDR = 22;
 export const RTM_NEWROUTE = 24;
+export const RTM_DELROUTE = 25;
 export const RTM_GETROUTE = 26;
 
 // Lengths of struct ifinfomsg, ifaddrmsg, rtmsg, rtnexthop.
@@ -242,6 +243,26 @@ export function parseRoutes(bytes: Uint8Array): Route[] {
     });
   }
   return list;
+}
+
+/** The default route of the main table that leads out of the host. */
+export function isDefaultRoute({ dstLen, table, type, scope }: Route): boolean {
+  return dstLen === 0 && table === RT_TABLE_MAIN && type === RTN_UNICAST && scope === RT_SCOPE_UNIVERSE;
+}
+
+/**
+ * True if a datagram of notifications may change what the guest gets: anything about links and addresses; of routes
+ * those of the main table, and where the family has a default route (`hasDefault`) only default routes, as the others
+ * are not looked at then. A routing daemon may change thousands of others every second.
+ */
+export function concernsGuest(bytes: Uint8Array, hasDefault: (family: number) => boolean): boolean {
+  return splitMessages(bytes).some(({ type, start, end }) => {
+    // Link and address messages, new and deleted, are the eight numbers before those of routes.
+    if (type >= RTM_NEWLINK && type < RTM_NEWROUTE) return true;
+    if ((type !== RTM_NEWROUTE && type !== RTM_DELROUTE) || end - start < RTMSG_LEN) return false;
+    // struct rtmsg: u8 family, u8 length of the destination, two others, u8 table.
+    return bytes[start + 4] === RT_TABLE_MAIN && (bytes[start + 1] === 0 || !hasDefault(bytes[start]));
+  });
 }
 
 /** A dump request: the fixed part holds the family and zeros, which a strict kernel takes as "no filter". */

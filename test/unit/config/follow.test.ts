@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { followHost, sameHost } from '../../../src/config/follow';
 import type { ResolvedHost } from '../../../src/config/host-config';
 import { HostMonitor } from '../../../src/config/monitor';
+import { AF_INET, AF_INET6, concernsGuest } from '../../../src/config/netlink';
 import { applyNeighbours, neighbourEntries, type Neighbours } from '../../../src/config/neighbours';
 import { ip } from '../../support/stack/addresses';
 import { stackConfig } from '../../support/stack/stack-config';
@@ -111,6 +112,130 @@ describe('neighbour messages', () => {
   });
 });
 
+/** A notification: family, length of the destination and table of struct rtmsg. */
+function routeMessage(type: number, family: number, dstLen: number, table: number): Uint8Array {
+  return Uint8Array.of(
+    28,
+    0,
+    0,
+    0,
+    type,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    family,
+    dstLen,
+    0,
+    0,
+    table,
+    0,
+    0,
+    1,
+    0,
+    0,
+    0,
+    0,
+  );
+}
+
+describe('notifications of the network', () => {
+  const only4 = (family: number): boolean => family === AF_INET;
+
+  test.each([
+    ['a link', 16, 0, 0, 0, true],
+    ['an address', 20, AF_INET, 24, 0, true],
+    ['an address gone', 21, AF_INET6, 64, 0, true],
+    ['a default route', 24, AF_INET, 0, 254, true],
+    ['a default route gone', 25, AF_INET, 0, 254, true],
+    ['another route where there is a default route', 24, AF_INET, 24, 254, false],
+    ['another route where there is none', 25, AF_INET6, 64, 254, true],
+    ['a route of another table', 24, AF_INET6, 0, 100, false],
+    ['a neighbour', 28, AF_INET, 0, 254, false],
+    ['the end of a dump', 3, AF_INET, 0, 254, false],
+  ])('%s', (_name, type, family, dstLen, table, concerns) => {
+    const bytes = routeMessage(type, family, dstLen, table);
+    expect(concernsGuest(bytes, only4)).toBe(concerns);
+    // Behind one that does not count.
+    expect(concernsGuest(Buffer.concat([routeMessage(24, AF_INET, 24, 254), bytes]), only4)).toBe(concerns);
+    expect(concernsGuest(bytes.subarray(0, 27), only4)).toBe(false);
+  });
+});
+
+describe('a host that never rests', () => {
+  beforeEach(() => {
+    jest.useFakeTimers();
+  });
+  afterEach(() => {
+    jest.useRealTimers();
+  });
+
+  /** A monitor whose notifications come from `queue`; errors are negative. */
+  function restless(queue: (Uint8Array | number)[]): { monitor: HostMonitor; notify: () => void; looks: number[] } {
+    const callbacks: (() => void)[] = [];
+    const looks: number[] = [];
+    const monitor = new HostMonitor({
+      native: {
+        netlinkOpen: () => 5,
+        read: (_fd, buffer) => {
+          const next = queue.shift() ?? -11;
+          if (typeof next === 'number') return next;
+          buffer.set(next);
+          return next.length;
+        },
+        write: (_fd, _bytes, _from, length) => length,
+        close: () => 0,
+        pollStart: (_fd, _events, callback) => callbacks.push(() => callback(1)),
+        pollStop: () => 0,
+      },
+      log: () => undefined,
+      onChange: () => {
+        looks.push(performance.now());
+      },
+      onNeighbours: () => undefined,
+      hasDefaultRoute: () => true,
+      resolvConf: '/nonexistent/resolv.conf',
+    });
+    monitor.start();
+    return { monitor, notify: () => callbacks[0](), looks };
+  }
+
+  test('is looked at once a second at most, and no more when it rests', () => {
+    const queue: Uint8Array[] = [];
+    const { monitor, notify, looks } = restless(queue);
+    for (let ms = 0; ms < 5000; ms += 10) {
+      queue.push(routeMessage(20, AF_INET, 24, 0));
+      notify();
+      jest.advanceTimersByTime(10);
+    }
+    jest.advanceTimersByTime(1000);
+    expect(looks.length).toBeGreaterThan(4);
+    for (let i = 1; i < looks.length; i++) expect(looks[i] - looks[i - 1]).toBeGreaterThanOrEqual(1000);
+    expect(jest.getTimerCount()).toBe(0);
+    monitor.stop();
+  });
+
+  test('of routes that decide nothing there is no look; of a loss there is', () => {
+    const queue: (Uint8Array | number)[] = [routeMessage(24, AF_INET, 24, 254)];
+    const { monitor, notify, looks } = restless(queue);
+    jest.advanceTimersByTime(200); // the first word on neighbours
+    notify();
+    expect(jest.getTimerCount()).toBe(0);
+    queue.push(-105);
+    notify();
+    jest.advanceTimersByTime(1000);
+    expect(looks).toHaveLength(1);
+    monitor.stop();
+  });
+});
+
 test('the monitor tells that resolv.conf was written, and that another took its place', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'tubetti-'));
   const resolvConf = join(directory, 'resolv.conf');
@@ -125,6 +250,7 @@ test('the monitor tells that resolv.conf was written, and that another took its 
       seen();
     },
     onNeighbours: () => undefined,
+    hasDefaultRoute: () => true,
     resolvConf,
   });
   const change = (act: () => void): Promise<void> =>
