@@ -36,8 +36,6 @@ export interface Options {
   readonly trace: boolean;
   /** Follow changes of the host's addresses, routes and resolvers. */
   readonly follow: boolean;
-  /** How long the data plane looks for more work before it sleeps, in µs. */
-  readonly pollUs: number;
   readonly logLevel: LogLevel;
   readonly logFile: string | null;
   readonly logSize: number;
@@ -104,7 +102,6 @@ function finish(draft: Draft): Options {
     statsSeconds: draft.statsSeconds,
     trace: draft.level === 'trace',
     follow: draft.follow,
-    pollUs: draft.pollUs,
     logLevel: draft.level,
     logFile: draft.logFile,
     logSize: draft.logSize,

@@ -151,13 +151,6 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
   return { config: stackConfig(options.host, host, readSysctls(), limits, peekOff), opened, host };
 }
 
-/** What the table knows and no one serves yet is refused, never silently ignored. */
-function refuseUnserved(options: Options): void {
-  const unserved: readonly (readonly [boolean, string])[] = [[options.pollUs !== 0, '--poll-us']];
-  for (const [asked, name] of unserved)
-    if (asked) throw new ConfigError('CFG_ERR_UNSUPPORTED', `${name} is not supported yet`);
-}
-
 /** What the program does at two moments of the start; what these throw ends it. */
 export interface StartHooks {
   /** All that needs the first user's rights is open, no front-end was served yet. Null: there is nothing to do. */
@@ -168,7 +161,6 @@ export interface StartHooks {
 
 /** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
 export async function start(options: Options, native: Native, log: Log, hooks: StartHooks): Promise<number> {
-  refuseUnserved(options);
   const endpoint = endpointOf(options, native);
   const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
   const ending = new Ending(log);

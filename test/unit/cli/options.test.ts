@@ -148,13 +148,12 @@ describe('what they mean', () => {
   });
 
   test('what is asked of the service while it runs', () => {
-    expect(parse()).toMatchObject({ pid: null, pcap: null, statsSeconds: null, follow: true, pollUs: 0, trace: false });
-    expect(parse('-P', '/p', '-p', '/c', '--stats', '2', '--no-follow', '--poll-us', '1000', '--trace')).toMatchObject({
+    expect(parse()).toMatchObject({ pid: null, pcap: null, statsSeconds: null, follow: true, trace: false });
+    expect(parse('-P', '/p', '-p', '/c', '--stats', '2', '--no-follow', '--trace')).toMatchObject({
       pid: '/p',
       pcap: '/c',
       statsSeconds: 2,
       follow: false,
-      pollUs: 1000,
       trace: true,
     });
   });
@@ -303,7 +302,6 @@ describe('values that are refused: option, value and what would be right', () =>
     [['--metrics', '::1:9100'], /give PORT/],
     [['--log-size', '40959'], /from 40960/],
     [['--stats', '0'], /^--stats 0: give a number from 1 to 86400$/],
-    [['--poll-us', '1001'], /^--poll-us 1001: give a number from 0 to 1000$/],
     [['-P', ''], /^-P "": give the path of a file$/],
     [['--pcap', ''], /^--pcap "": give the path of a file$/],
   ])('%j', (argv, message) => {
