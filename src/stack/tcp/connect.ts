@@ -267,6 +267,11 @@ export function acceptAll(t: TcpEngine): void {
   }
 }
 
+/** Accepts from one listener that says it has something: `-t all` has thousands, which are not all to be looked at. */
+export function acceptFrom(t: TcpEngine, index: number): void {
+  if (t.acceptAt !== 0 || acceptSome(t, index)) t.acceptPending = true;
+}
+
 /** Accepts from one listener. Returns true if more may wait there. */
 function acceptSome(t: TcpEngine, index: number): boolean {
   const listener = t.listeners[index];

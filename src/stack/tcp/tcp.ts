@@ -19,7 +19,7 @@ import type { ForwardListener } from '../config';
 import type { FlowHandler, FrameInfo, StackContext } from '../context';
 import { KEY_TCP, KEY_TCP_LISTENER } from '../context';
 import { abortHost } from './close';
-import { acceptAll, canAccept, watchListeners } from './connect';
+import { acceptAll, acceptFrom, canAccept, watchListeners } from './connect';
 import { ST_FREE, TcpEngine } from './flow';
 import { flushGathered, segmentFromGuest } from './input';
 import { acknowledgeCrowd, serveReady, serveTouched } from './service';
@@ -66,8 +66,7 @@ export class TcpHandler implements FlowHandler {
         const listener = index < t.listeners.length ? t.listeners[index] : null;
         if (listener === null) return;
         listener.pending = true;
-        t.acceptPending = true;
-        acceptAll(t);
+        acceptFrom(t, index);
         return;
       }
       default:
