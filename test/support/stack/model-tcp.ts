@@ -121,12 +121,14 @@ export class ModelTcp {
         return;
     }
     this.#rto = Math.min(this.#rto * 2, RTO_MAX_MS);
-    if (this.#una !== this.#max) {
+    const outstanding = this.#una !== this.#max;
+    if (this.#sndWnd === 0 && (outstanding || this.#toSend() > 0)) {
+      // Also where it is the answer to a probe with data that was lost.
+      this.#probe(now);
+    } else if (outstanding) {
       this.retransmits++;
       this.#nxt = this.#una;
       this.#transmit(now, 1);
-    } else if (this.#sndWnd === 0 && this.#toSend() > 0) {
-      this.#probe(now);
     }
   }
 
