@@ -46,6 +46,11 @@ export function icmpErrorKnown(v4: boolean, type: number): boolean {
   }
 }
 
+/** Codes of errors are passed on as they came, but "packet too big" has none (RFC 4443 §3.2: 0 by the originator). */
+function codeOf(v4: boolean, type: number, code: number): number {
+  return !v4 && type === ICMPV6_PACKET_TOO_BIG ? 0 : code;
+}
+
 /** The second word of an error's header: an MTU or a pointer where the type has one, else 0. */
 function restOfHeader(v4: boolean, type: number, code: number, info: number): number {
   if (!v4) return type === ICMPV6_PACKET_TOO_BIG || type === ICMPV6_PARAMETER_PROBLEM ? info | 0 : 0;
@@ -86,7 +91,7 @@ export class IcmpErrorSender {
     const quotedLen = Math.min(quoteLen, v4 ? MAX_QUOTE4 : MAX_QUOTE6);
     const icmpLen = ICMP_HEADER_LEN + (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN) + quotedLen;
     const at = this.headers(v4, from, key, k, icmpLen);
-    icmpWrite(frame, at, type, code, 0, restOfHeader(v4, type, code, info));
+    icmpWrite(frame, at, type, codeOf(v4, type, code), 0, restOfHeader(v4, type, code, info));
     const q = this.quoteHeader(at + ICMP_HEADER_LEN, v4, key, k, protocol, ttl, quoteLen);
     for (let i = 0; i < quotedLen; i++) frame.setUint8(q + i, quote.getUint8(quoteOff + i));
     return this.finish(v4, from, key, k, at, icmpLen);
