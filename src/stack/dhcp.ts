@@ -171,7 +171,7 @@ export class DhcpService {
     if (clientId !== null) options.set(DHCP_OPT_CLIENT_ID, clientId);
     const yiaddr = inform || type === DHCP_NAK ? 0 : this.#assigned;
     const acknowledged = type === DHCP_ACK && !inform;
-    if (this.#send(head, off, end, options, yiaddr, type === DHCP_NAK) && acknowledged) {
+    if (this.#send(head, off, end, options, yiaddr, type) && acknowledged) {
       // From now on the guest has this address, whatever it used before.
       this.#ctx.link.guest4 = this.#assigned;
       this.#ctx.link.nat.guestKnows(4);
@@ -181,13 +181,16 @@ export class DhcpService {
   /** RFC 1534 §2: no DHCP-only options to BOOTP clients. */
   #replyBootp(head: DataView, off: number, end: number): void {
     const known = dhcpMagic(head, off) === DHCP_MAGIC;
-    this.#send(head, off, end, known ? new Map(this.#fixed) : new Map<number, Uint8Array>(), this.#assigned, false);
+    this.#send(head, off, end, known ? new Map(this.#fixed) : new Map<number, Uint8Array>(), this.#assigned, 0);
   }
 
-  #send(head: DataView, off: number, end: number, options: Options, yiaddr: number, nak: boolean): boolean {
+  /** `type`: of the DHCP message, 0 for BOOTP. */
+  #send(head: DataView, off: number, end: number, options: Options, yiaddr: number, type: number): boolean {
     const out = this.#out;
     const at = LINK_UDP_PAYLOAD4;
-    const ciaddr = nak ? 0 : dhcpCiaddr(head, off);
+    const nak = type === DHCP_NAK;
+    // RFC 2131 §4.3.1, table 3: only an ACK returns what the client has.
+    const ciaddr = nak || type === DHCP_OFFER ? 0 : dhcpCiaddr(head, off);
     const giaddr = dhcpGiaddr(head, off);
     let flags = dhcpFlags(head, off);
     // RFC 2131 §4.3.2: a relay is to broadcast a NAK, for the client may have no usable address.

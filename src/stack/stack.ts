@@ -15,8 +15,7 @@
  * IPv4; such packets are invalid on a link (RFC 4291 §2.5.5.2) and dropped here. So are loopback, unspecified and
  * multicast sources: no handler sees one.
  */
-import { V4_MAPPED, isV4, sameBytes } from './address';
-import { ArpService } from './arp';
+import { V4_MAPPED } from './address';
 import type { StackConfig } from './config';
 import type { FlowHandler, FrameInfo, StackContext } from './context';
 import {
@@ -32,15 +31,11 @@ import {
 } from './context';
 import type { DropCode } from './counters';
 import { C_BYTES_FROM_GUEST_TCP, C_DROPS, C_FRAMES_FROM_GUEST, dropCode } from './counters';
-import { DhcpService } from './dhcp';
-import { Dhcpv6Service } from './dhcpv6';
 import { Reassembly } from './fragment/reassembly';
-import { learn4, learn6, learnMac, reconfigureLink, resetLinkState } from './link';
-import { NdpService } from './ndp';
-import { NEIGHBOUR_WORDS } from './neighbours';
+import { learn4, learn6, learnMac } from './link';
+import { LinkServices } from './link-services';
 import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './output';
 import { MAX_HEAD } from './ports';
-import { Withdrawn } from './withdrawn';
 import { DHCP_SERVER_PORT } from './wire/dhcp';
 import { DHCPV6_SERVER_PORT } from './wire/dhcpv6';
 import {
@@ -129,11 +124,6 @@ const BYTES_PER_GO = 512 * 1024;
 /** Bytes of transport header that are in `port.head` whenever a handler is called (or all of a shorter packet). */
 const L4_HEAD = 60;
 
-/** What still has to be sent since the link came up. */
-const ANNOUNCE_ARP = 1;
-const ANNOUNCE_NS = 2;
-const ANNOUNCE_RA = 4;
-
 /** The transports' flow handlers. */
 export interface StackHandlers {
   readonly tcp: FlowHandler;
@@ -146,13 +136,7 @@ export class Stack {
   readonly #tcp: FlowHandler;
   readonly #udp: FlowHandler;
   readonly #icmp: FlowHandler;
-  // The services on the link are made for a configuration, and made anew when that is replaced.
-  #arp: ArpService;
-  #ndp: NdpService;
-  #dhcp: DhcpService;
-  #dhcpv6: Dhcpv6Service;
-  #dhcpv6Serves: boolean;
-  readonly #withdrawn: Withdrawn;
+  readonly #services: LinkServices;
   readonly #fragments: Reassembly;
   readonly #frame: FrameInfo;
   /** Byte counter class of the frame being handled. */
@@ -161,20 +145,14 @@ export class Stack {
   #row: number;
   /** The frame being handled was put together from fragments. */
   #whole: boolean;
-  #announce: number;
 
   constructor(ctx: StackContext, handlers: StackHandlers) {
     this.#ctx = ctx;
     this.#tcp = handlers.tcp;
     this.#udp = handlers.udp;
     this.#icmp = handlers.icmp;
-    this.#withdrawn = new Withdrawn();
-    this.#arp = new ArpService(ctx);
-    this.#ndp = new NdpService(ctx, this.#withdrawn);
-    this.#dhcp = new DhcpService(ctx);
-    this.#dhcpv6 = new Dhcpv6Service(ctx);
+    this.#services = new LinkServices(ctx);
     this.#fragments = new Reassembly(ctx);
-    this.#dhcpv6Serves = servesDhcpv6(ctx.config);
     this.#frame = {
       frameLen: 0,
       row: 0,
@@ -192,7 +170,6 @@ export class Stack {
     this.#class = CLASS_OTHER;
     this.#row = ROWS_IN;
     this.#whole = false;
-    this.#announce = 0;
   }
 
   /** True if flows wait for another turn without any event to come. */
@@ -257,7 +234,7 @@ export class Stack {
       case ETHERTYPE_IPV6:
         return this.#ipv6(frame, head);
       case ETHERTYPE_ARP:
-        return this.#ctx.config.ip4 === null ? DROP_FAMILY_DISABLED : this.#arp.fromGuest(frame);
+        return this.#ctx.config.ip4 === null ? DROP_FAMILY_DISABLED : this.#services.arp.fromGuest(frame);
       case ETHERTYPE_VLAN:
       case ETHERTYPE_QINQ:
         return DROP_VLAN;
@@ -393,7 +370,7 @@ export class Stack {
         if (type >= NDP_ROUTER_SOLICITATION && type <= NDP_NEIGHBOR_ADVERTISEMENT) {
           // RFC 6980 §5: neighbour discovery does not come in fragments.
           if (this.#whole) return DROP_IPV6_FRAGMENT;
-          return config.ndp ? this.#ndp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+          return config.ndp ? this.#services.ndp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
         }
         break;
       }
@@ -411,10 +388,12 @@ export class Stack {
     const dstPort = frame.l4Len < UDP_HEADER_LEN ? 0 : udpDstPort(port.head, frame.l4Off);
     if (frame.version === 4) {
       // Whatever its destination: a client that renews sends to its server, which is us.
-      if (dstPort === DHCP_SERVER_PORT) return config.dhcp ? this.#dhcp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+      if (dstPort === DHCP_SERVER_PORT) {
+        return config.dhcp ? this.#services.dhcp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+      }
     } else if (dstPort === DHCPV6_SERVER_PORT && ipv6IsMulticast(frame.addr[4])) {
       if (noSource) return DROP_SOURCE;
-      return this.#dhcpv6Serves ? this.#dhcpv6.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+      return this.#services.servesDhcpv6 ? this.#services.dhcpv6.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
     }
     if (noSource) return DROP_SOURCE;
     if (!config.udp) return DROP_PROTOCOL_DISABLED;
@@ -445,7 +424,7 @@ export class Stack {
 
   /** The guest posted receive buffers. */
   onGuestReady(): void {
-    if (this.#announce !== 0) this.#announceAll();
+    this.#services.onGuestReady();
     this.#tcp.onGuestReady();
     this.#udp.onGuestReady();
     this.#icmp.onGuestReady();
@@ -453,7 +432,7 @@ export class Stack {
 
   /** Runs what is due. Called every turn, so that handlers that are `busy` go on. */
   onTimer(): void {
-    this.#ndp.onTimer();
+    this.#services.ndp.onTimer();
     this.#tcp.onTimer();
     this.#udp.onTimer();
     this.#icmp.onTimer();
@@ -463,7 +442,7 @@ export class Stack {
   /** Milliseconds (clock.nowMs scale) of the earliest timer, or Infinity. */
   nextDeadline(): number {
     return Math.min(
-      this.#ndp.nextDeadline(),
+      this.#services.ndp.nextDeadline(),
       this.#tcp.nextDeadline(),
       this.#udp.nextDeadline(),
       this.#icmp.nextDeadline(),
@@ -471,77 +450,23 @@ export class Stack {
     );
   }
 
-  /**
-   * Both rings run: asks for the guest's Ethernet address, so that connections from outside find it, and advertises the
-   * router. What finds no receive buffer yet is sent when the guest posts some.
-   */
+  /** Both rings run. */
   onLinkUp(): void {
-    const { config } = this.#ctx;
-    this.#announce = 0;
-    if (config.ip4 !== null) this.#announce |= ANNOUNCE_ARP;
-    if (config.ip6 !== null && config.ndp) {
-      this.#announce |= ANNOUNCE_NS;
-      if (config.ra) this.#announce |= ANNOUNCE_RA;
-      this.#ndp.schedule();
-    }
-    this.#announceAll();
+    this.#services.onLinkUp();
   }
 
-  /**
-   * The host's network changed: `config` holds from now on. The services answer with it at once, and what the guest
-   * can be told unasked (IPv6) it is told; flows stay as they are.
-   */
+  /** The host's network changed: `config` holds from now on. Flows stay as they are. */
   reconfigure(config: StackConfig): void {
-    const ctx = this.#ctx;
-    const old = ctx.config;
-    if (!sameBytes(old.ip6?.ourLinkLocal, config.ip6?.ourLinkLocal)) this.#ndp.retire();
-    ctx.config = config;
-    reconfigureLink(ctx.link, config);
-    this.#withdrawn.supersede(old, config);
-    this.#createServices();
+    this.#services.reconfigure(config);
     this.#tcp.reconfigure?.();
     this.#udp.reconfigure?.();
     this.#icmp.reconfigure?.();
-    if (!ctx.port.up || config.ip6 === null || !config.ndp || !config.ra) return;
-    this.#ndp.schedule();
-    this.#announce |= ANNOUNCE_RA;
-    this.#announceAll();
+    this.#services.readvertise();
   }
 
-  #createServices(): void {
-    const ctx = this.#ctx;
-    this.#arp = new ArpService(ctx);
-    this.#ndp = new NdpService(ctx, this.#withdrawn);
-    this.#dhcp = new DhcpService(ctx);
-    this.#dhcpv6 = new Dhcpv6Service(ctx);
-    this.#dhcpv6Serves = servesDhcpv6(ctx.config);
-  }
-
-  /**
-   * The host's neighbours are `entries` from now on (NEIGHBOUR_WORDS each); those that are new are announced while the
-   * link is up, for the guest may have been told another Ethernet address.
-   */
+  /** The host's neighbours are `entries` from now on (NEIGHBOUR_WORDS each). */
   setNeighbours(entries: Int32Array): void {
-    const { link, port, config } = this.#ctx;
-    const fresh = link.neighbours.replace(entries);
-    if (!port.up) return;
-    for (let at = 0; at < fresh.length; at += NEIGHBOUR_WORDS) {
-      if (isV4(fresh[at], fresh[at + 1], fresh[at + 2])) {
-        if (config.ip4 !== null) this.#arp.announce(fresh[at + 3], fresh[at + 4], fresh[at + 5]);
-      } else if (config.ip6 !== null && config.ndp) {
-        this.#ndp.announce(fresh[at], fresh[at + 1], fresh[at + 2], fresh[at + 3], fresh[at + 4], fresh[at + 5]);
-      }
-    }
-  }
-
-  #announceAll(): void {
-    const pending = this.#announce;
-    if ((pending & ANNOUNCE_ARP) !== 0 && !this.#arp.probe()) return;
-    this.#announce &= ~ANNOUNCE_ARP;
-    if ((pending & ANNOUNCE_NS) !== 0 && !this.#ndp.probe()) return;
-    this.#announce &= ~ANNOUNCE_NS;
-    if ((pending & ANNOUNCE_RA) !== 0 && !this.#ndp.advertise()) return;
-    this.#announce = 0;
+    this.#services.setNeighbours(entries);
   }
 
   /** The guest was reset or rebooted: flows are closed, what was learnt of it is forgotten. */
@@ -550,16 +475,8 @@ export class Stack {
     this.#udp.reset();
     this.#icmp.reset();
     this.#fragments.reset();
-    resetLinkState(this.#ctx.link, this.#ctx.config);
-    if (this.#withdrawn.empty) return;
-    this.#withdrawn.clear();
-    this.#createServices();
-    if (this.#ctx.port.up) this.#ndp.schedule();
+    this.#services.reset();
   }
-}
-
-function servesDhcpv6(config: StackConfig): boolean {
-  return config.dhcpv6 && config.ip6 !== null && config.ip6.guestAddr !== null;
 }
 
 function classOf(protocol: number): number {

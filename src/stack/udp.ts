@@ -7,7 +7,8 @@
  * guest's source port if the host lets us (NTP, IKE, STUN and games care), else to a port of the kernel's choice. A
  * flow that a peer starts at a forwarded port is served by the listener's own socket: answers leave from the address
  * and port that the peer used, with no descriptor a peer, and no datagram is lost between two sockets. A flow to a
- * multicast group or to all has a socket without a peer: whoever answers is let in as long as the flow lives.
+ * multicast group or to all has a socket without a peer: whoever answers is let in as long as the flow lives. A flow to
+ * TFTP's port becomes one to the port that the server answers from, with the first answer.
  *
  * Flows end by time only (there is no close in UDP), with the limits of Linux's connection tracking; when the table or
  * the descriptors are used up, the flow least recently used makes room.
@@ -32,7 +33,7 @@ import { EPOLLERR, EPOLLET, EPOLLIN, GSO_UDP_L4, SOCK_UDP } from './ports';
 import { RowSpan } from './row-span';
 import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './socket-options';
 import { UdpErrors } from './udp/errors';
-import { FLOW_FRESH, FLOW_GROUP, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './udp/flows';
+import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './udp/flows';
 import { UdpInbound } from './udp/inbound';
 import { openUdpListeners, type UdpListener } from './udp/listeners';
 import { UdpOutbound } from './udp/outbound';
@@ -273,7 +274,9 @@ export class UdpHandler implements FlowHandler {
     for (let i = 0; i < 4; i++) flows.peer[p + i] = target.dst[i];
     flows.peerPort[slot] = dstPort;
     flows.peerScope[slot] = target.scope;
-    flows.flags[slot] |= (this.sockets.group ? FLOW_GROUP : FLOW_FRESH) | (this.sockets.portKept ? FLOW_PORT_KEPT : 0);
+    const { group, anyPort, portKept } = this.sockets;
+    flows.flags[slot] |= (group || anyPort ? FLOW_GROUP : FLOW_FRESH) | (portKept ? FLOW_PORT_KEPT : 0);
+    if (anyPort) flows.flags[slot] |= FLOW_ANY_PORT;
     if (isMulticast(target.dst[0], target.dst[1], target.dst[2], target.dst[3])) flows.flags[slot] |= FLOW_MULTICAST;
     const key = (KEY_UDP << KEY_KIND_SHIFT) | slot;
     if (ctx.io.watch(fd, EPOLLIN | EPOLLET, key, flows.table.generation[slot]) < 0) {

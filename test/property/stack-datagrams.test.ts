@@ -1,9 +1,14 @@
-/** Whatever a guest sends and whatever the host's sockets give: UDP and ICMP never throw, leak or spin. */
+/**
+ * Whatever a guest sends and whatever the host's sockets give: UDP and ICMP never throw, leak or spin, and every frame to
+ * the guest is whole, every ICMP error one that a strict host takes.
+ */
 import fc from 'fast-check';
 import { GSO_NONE, GSO_UDP_L4 } from '../../src/stack/ports';
 import { ascii, DatagramRig } from '../support/stack/datagram-rig';
 import { ECONNREFUSED, EINVAL } from '../support/stack/fake-host-io-udp';
-import { bytes, datagram, icmpv6, packet, u16 } from '../support/stack/link-rig';
+import { piece } from '../support/stack/fragments';
+import { bytes, datagram, dissect, icmpv6, packet, u16 } from '../support/stack/link-rig';
+import { strictIcmpError } from '../support/stack/strict/icmp-error';
 
 const ADDRESSES4 = ['192.0.2.10', '192.0.2.1', '203.0.113.5', '127.0.0.1', '0.0.0.0', '255.255.255.255', '224.0.0.1'];
 const ADDRESSES6 = [
@@ -34,6 +39,14 @@ const frame = fc.oneof(
   fc
     .tuple(address6, address6, fc.nat(3), body)
     .map(([s, d, id, data]) => icmpv6(s, d, bytes([128, 0, 0, 0], u16(id), u16(1), data))),
+  fc
+    .tuple(fc.boolean(), fc.constantFrom(0, 8, 65_528), fc.uint8Array({ maxLength: 48 }), fc.boolean(), fc.nat(5))
+    .map(([v6, at, data, more, next]) => {
+      const whole = v6
+        ? packet('2001:db8::10', '2001:db8:5::5', [17, 6, 58, 60, 43, 59][next], data)
+        : packet('192.0.2.10', '203.0.113.5', [17, 6, 1][next % 3], data);
+      return piece(whole, at, data, more);
+    }),
 );
 
 const sent = fc.record({
@@ -61,6 +74,7 @@ const step = fc.oneof(
 );
 
 test('any sequence of frames, datagrams, errors, shortages and resets', () => {
+  let errors = 0;
   fc.assert(
     fc.property(
       fc.array(step, { maxLength: 40 }),
@@ -138,6 +152,7 @@ test('any sequence of frames, datagrams, errors, shortages and resets', () => {
               break;
           }
           rig.pump();
+          for (const f of rig.port.sent()) if (strictIcmpError(dissect(f))) errors++;
           expect(rig.host.sockets.size).toBeLessThanOrEqual(6);
         }
         // Nothing is left behind, and the guest can still talk.
@@ -151,4 +166,5 @@ test('any sequence of frames, datagrams, errors, shortages and resets', () => {
     ),
     { numRuns: 300, interruptAfterTimeLimit: 10_000, markInterruptAsFailure: false },
   );
+  expect(errors).toBeGreaterThan(10);
 }, 30_000);

@@ -73,13 +73,15 @@ export function whyNoTshark(): string | null {
 /**
  * For each frame that a display filter matches (empty: every frame), the values of each field, in the order of the
  * capture. A field that occurs several times in a frame has several values, one that does not occur none.
+ * `frames`: how many to read, of a file that is still being written.
  * @throws Error with tshark's message: no such file or field, a capture cut short.
  */
-export function fieldsOf(file: string, filter: string, fields: readonly string[]): string[][][] {
+export function fieldsOf(file: string, filter: string, fields: readonly string[], frames?: number): string[][][] {
   const tshark = tsharkPath();
   if (tshark === null) throw new Error(whyNoTshark() ?? '');
   const args = [
     ...['-n', '-r', file],
+    ...(frames === undefined ? [] : ['-c', String(frames)]),
     ...PREFERENCES.flatMap((preference) => ['-o', preference]),
     ...(filter === '' ? [] : ['-Y', filter]),
     ...['-T', 'fields', '-E', `separator=${SEPARATOR}`, '-E', `aggregator=${AGGREGATOR}`],
@@ -94,10 +96,10 @@ export function fieldsOf(file: string, filter: string, fields: readonly string[]
     .map((line) => line.split(SEPARATOR).map((field) => (field === '' ? [] : field.split(AGGREGATOR))));
 }
 
-/** All expert items of a capture, in the order of the frames. */
-export function expertItems(file: string): ExpertItem[] {
+/** All expert items of a capture, in the order of the frames; of the first `frames` only, if given. */
+export function expertItems(file: string, frames?: number): ExpertItem[] {
   const fields = ['severity', 'group', 'message'].map((name) => `_ws.expert.${name}`);
-  const rows = fieldsOf(file, '_ws.expert', ['frame.number', 'frame.protocols', ...fields]);
+  const rows = fieldsOf(file, '_ws.expert', ['frame.number', 'frame.protocols', ...fields], frames);
   return rows.flatMap(([[number], [protocols], severities, groups, messages]) =>
     severities.map((severity, i) => ({
       frame: Number(number),
@@ -110,8 +112,8 @@ export function expertItems(file: string): ExpertItem[] {
 }
 
 /** The expert items that are somebody's fault: malformed packets, wrong checksums, everything of severity Error. */
-export function problemsIn(file: string): ExpertItem[] {
-  return expertItems(file).filter(
+export function problemsIn(file: string, frames?: number): ExpertItem[] {
+  return expertItems(file, frames).filter(
     ({ severity, group }) => severity === 'error' || group === 'malformed' || group === 'checksum',
   );
 }

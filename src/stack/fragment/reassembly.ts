@@ -10,7 +10,8 @@
  * Limits, for one guest: SCRATCH_FRAGMENT_SLOTS datagrams of 64 KiB at a time, the oldest making room; 30 s in IPv4
  * (Linux's ipfrag_time; RFC 1122 §3.3.2 asks for a fixed time), 60 s in IPv6. When time is up and the first fragment had
  * come, the guest is told. A fragment that overlaps another, and is not the same again, spoils its datagram for good
- * (RFC 5722 §3, RFC 8200 §4.5; in IPv4 too, as there is no honest reason for it).
+ * (RFC 5722 §3, RFC 8200 §4.5; in IPv4 too, as there is no honest reason for it). What is no fragment at all is refused,
+ * and the guest told so (errors.ts).
  */
 import { isMulticast } from '../address';
 import type { FrameInfo, StackContext } from '../context';
@@ -19,6 +20,7 @@ import { C_DROPS, dropCode, type DropCode } from '../counters';
 import { SlotQueue } from '../flow-table';
 import { IcmpErrorSender } from '../icmp/icmp-error';
 import { NatResult, natOurAddress, type NatTables } from '../nat';
+import { MAX_HEAD } from '../ports';
 import { RowSpan } from '../row-span';
 import { TimerWheel } from '../timers';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
@@ -30,7 +32,8 @@ import {
   ICMPV6_TIME_EXCEEDED,
 } from '../wire/icmp';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_BROADCAST, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
-import { IPV6_HEADER_LEN, ipv6Write } from '../wire/ipv6';
+import { IPV6_FRAGMENT_LEN, IPV6_HEADER_LEN, ipv6ChainComplete, ipv6Write } from '../wire/ipv6';
+import { FragmentErrors } from './errors';
 
 const DROP_IPV4_FRAGMENT = dropCode('ipv4_fragment');
 const DROP_IPV6_FRAGMENT = dropCode('ipv6_fragment');
@@ -54,6 +57,7 @@ export class Reassembly {
   private readonly ctx: StackContext;
   private readonly nat: NatTables;
   private readonly errors: IcmpErrorSender;
+  private readonly refusals: FragmentErrors;
   private readonly ours: NatResult;
   private readonly span: RowSpan;
   /** Slots not in use; in use, oldest first; put together in this batch. */
@@ -84,6 +88,7 @@ export class Reassembly {
     this.ctx = ctx;
     this.nat = ctx.link.nat;
     this.errors = new IcmpErrorSender(ctx);
+    this.refusals = new FragmentErrors(ctx);
     this.ours = new NatResult();
     this.span = new RowSpan();
     this.free = new SlotQueue(n);
@@ -129,8 +134,9 @@ export class Reassembly {
     const v4 = frame.version === 4;
     const malformed = v4 ? DROP_IPV4_FRAGMENT : DROP_IPV6_FRAGMENT;
     const end = offset + length;
-    const header = v4 ? IPV4_HEADER_LEN : 0;
-    if (length === 0 || (more && (length & 7) !== 0) || header + end > MAX_LENGTH) return -malformed;
+    if (v4) {
+      if (length === 0 || (more && (length & 7) !== 0) || IPV4_HEADER_LEN + end > MAX_LENGTH) return -malformed;
+    } else if (this.refused(frame, protocol, offset, more, dataOff, length)) return -malformed;
     let slot = this.find(frame, id, protocol);
     if (slot < 0) slot = this.open(frame, id, protocol);
     if (this.spoiled[slot] === 1) return -DROP_FRAGMENT_OVERLAP;
@@ -193,6 +199,36 @@ export class Reassembly {
       this.timers.cancel(slot);
       this.free.push(slot);
     }
+  }
+
+  /** Is this no fragment that IPv6 allows? The guest is told. */
+  private refused(
+    frame: FrameInfo,
+    protocol: number,
+    offset: number,
+    more: boolean,
+    dataOff: number,
+    length: number,
+  ): boolean {
+    const { port } = this.ctx;
+    if (more && (length & 7) !== 0) {
+      this.refusals.oddLength(frame, protocol, offset, dataOff);
+      return true;
+    }
+    // Headers in front of the fragment's are part of the whole too.
+    const before = dataOff - frame.l3Off - IPV6_HEADER_LEN - IPV6_FRAGMENT_LEN;
+    if (before + offset + length > MAX_LENGTH) {
+      this.refusals.tooLong(frame, protocol, offset, dataOff);
+      return true;
+    }
+    if (offset === 0 && more) {
+      const limit = port.pull(Math.min(frame.frameLen, MAX_HEAD));
+      if (!ipv6ChainComplete(port.head, protocol, dataOff, dataOff + length, limit)) {
+        this.refusals.incompleteChain(frame, protocol, dataOff);
+        return true;
+      }
+    }
+    return length === 0;
   }
 
   // ---- datagrams ------------------------------------------------------------------------------------------------

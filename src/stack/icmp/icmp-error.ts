@@ -46,6 +46,11 @@ export function icmpErrorKnown(v4: boolean, type: number): boolean {
   }
 }
 
+/** Codes of errors are passed on as they came, but "packet too big" has none (RFC 4443 §3.2: 0 by the originator). */
+function codeOf(v4: boolean, type: number, code: number): number {
+  return !v4 && type === ICMPV6_PACKET_TOO_BIG ? 0 : code;
+}
+
 /** The second word of an error's header: an MTU or a pointer where the type has one, else 0. */
 function restOfHeader(v4: boolean, type: number, code: number, info: number): number {
   if (!v4) return type === ICMPV6_PACKET_TOO_BIG || type === ICMPV6_PARAMETER_PROBLEM ? info | 0 : 0;
@@ -81,13 +86,48 @@ export class IcmpErrorSender {
     quoteOff: number,
     quoteLen: number,
   ): boolean {
-    const { ctx, frame } = this;
+    const { frame } = this;
     const v4 = isV4(key[k], key[k + 1], key[k + 2]);
     const quotedLen = Math.min(quoteLen, v4 ? MAX_QUOTE4 : MAX_QUOTE6);
     const icmpLen = ICMP_HEADER_LEN + (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN) + quotedLen;
-    const at = outputHeadersTo(
-      ctx,
-      frame,
+    const at = this.headers(v4, from, key, k, icmpLen);
+    icmpWrite(frame, at, type, codeOf(v4, type, code), 0, restOfHeader(v4, type, code, info));
+    const q = this.quoteHeader(at + ICMP_HEADER_LEN, v4, key, k, protocol, ttl, quoteLen);
+    for (let i = 0; i < quotedLen; i++) frame.setUint8(q + i, quote.getUint8(quoteOff + i));
+    return this.finish(v4, from, key, k, at, icmpLen);
+  }
+
+  /**
+   * As `send`, about a packet that is there: `length` bytes of it, from its IP header on, lie at `off` in `packet`, and
+   * are quoted as they came. That is what `info` may point into.
+   */
+  sendAbout(
+    type: number,
+    code: number,
+    info: number,
+    from: Int32Array,
+    key: Int32Array,
+    k: number,
+    packet: DataView,
+    off: number,
+    length: number,
+  ): boolean {
+    const { frame } = this;
+    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const most = v4 ? MAX_QUOTE4 + IPV4_HEADER_LEN : MAX_QUOTE6 + IPV6_HEADER_LEN;
+    const quotedLen = Math.min(length, most);
+    const icmpLen = ICMP_HEADER_LEN + quotedLen;
+    const at = this.headers(v4, from, key, k, icmpLen);
+    icmpWrite(frame, at, type, code, 0, restOfHeader(v4, type, code, info));
+    for (let i = 0; i < quotedLen; i++) frame.setUint8(at + ICMP_HEADER_LEN + i, packet.getUint8(off + i));
+    return this.finish(v4, from, key, k, at, icmpLen);
+  }
+
+  /** Ethernet and IP headers of the error. Returns the offset behind them. */
+  private headers(v4: boolean, from: Int32Array, key: Int32Array, k: number, icmpLen: number): number {
+    return outputHeadersTo(
+      this.ctx,
+      this.frame,
       0,
       v4 ? 4 : 6,
       from[0],
@@ -104,9 +144,11 @@ export class IcmpErrorSender {
       0,
       0,
     );
-    icmpWrite(frame, at, type, code, 0, restOfHeader(v4, type, code, info));
-    const q = this.quoteHeader(at + ICMP_HEADER_LEN, v4, key, k, protocol, ttl, quoteLen);
-    for (let i = 0; i < quotedLen; i++) frame.setUint8(q + i, quote.getUint8(quoteOff + i));
+  }
+
+  /** Checksum of the message at `at`, and away with it. */
+  private finish(v4: boolean, from: Int32Array, key: Int32Array, k: number, at: number, icmpLen: number): boolean {
+    const { frame } = this;
     let sum = 0;
     if (!v4) {
       sum = pseudoHeaderSum6(
@@ -123,7 +165,7 @@ export class IcmpErrorSender {
       );
     }
     icmpSetChecksum(frame, at, checksumFinish(checksumAdd(frame, at, icmpLen, sum)));
-    return sendSmall(ctx, frame, at + icmpLen, CLASS_ICMP);
+    return sendSmall(this.ctx, frame, at + icmpLen, CLASS_ICMP);
   }
 
   /** The IP header of the packet quoted. Returns the offset behind it. */

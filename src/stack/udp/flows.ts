@@ -16,6 +16,8 @@ export const FLOW_DNS = 2;
 export const FLOW_MULTICAST = 4;
 /** The destination is a group or a broadcast address: the socket is not connected, and anyone may answer. */
 export const FLOW_GROUP = 16;
+/** With FLOW_GROUP: the peer answers from a port of its choice, and that is the flow's from then on (TFTP). */
+export const FLOW_ANY_PORT = 32;
 /** The socket is bound to the guest's own source port. */
 export const FLOW_PORT_KEPT = 8;
 

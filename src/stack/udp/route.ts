@@ -9,7 +9,7 @@ import { dropCode, type DropCode } from '../counters';
 import { KEY_WORDS } from '../flow-table';
 import { NatResult, natSourceToGuest, natToGuest } from '../nat';
 import type { NatTables } from '../nat';
-import { FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';
+import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';
 import type { UdpFlows } from './flows';
 import type { UdpListener } from './listeners';
 
@@ -64,6 +64,7 @@ export class UdpRoute {
     const { flows } = this;
     const flags = flows.flags[slot];
     if ((flags & (FLOW_FRESH | FLOW_GROUP)) !== 0) {
+      if ((flags & FLOW_ANY_PORT) !== 0) return this.fromAnyPort(slot, m);
       if ((flags & FLOW_GROUP) !== 0) return this.fromGroup(slot, m);
       if (!this.isPeer(slot, m)) return this.foreign(slot, m);
     }
@@ -157,6 +158,40 @@ export class UdpRoute {
     this.key = probe;
     this.k = 0;
     this.slot = slot;
+    return 0;
+  }
+
+  /**
+   * An answer from a server's own port or from the one that it chose for this exchange: that one is the flow's peer from
+   * now on, as the guest will send there. (If it did before, it has a flow for that.)
+   */
+  private fromAnyPort(slot: number, m: number): DropCode {
+    const { ctx, flows } = this;
+    const { table, peer } = flows;
+    const a = ctx.io.addrs;
+    const s = slotPeer(m);
+    const port = addrSlotPort(a, s);
+    if (port === 0) return DROP_SOURCE_INVALID;
+    for (let i = 0; i < 4; i++) if (addrSlotWord(a, s, i) !== peer[4 * slot + i]) return DROP_SOURCE_INVALID;
+    this.key = table.keys;
+    this.slot = slot;
+    if (port !== flows.peerPort[slot]) {
+      const { probe, keys } = table;
+      const k = KEY_WORDS * slot;
+      for (let i = 0; i < KEY_WORDS - 1; i++) probe[i] = keys[k + i];
+      probe[KEY_WORDS - 1] = (keys[k + KEY_WORDS - 1] & -0x10000) | port;
+      const known = table.lookup();
+      if (known >= 0) {
+        this.slot = known;
+      } else {
+        table.remove(slot);
+        table.insert(slot);
+        flows.peerPort[slot] = port;
+        // If it cannot be connected, datagrams of others are told by their source, as they were up to now.
+        if (ctx.io.connect(flows.fd[slot], s) === 0) flows.flags[slot] ^= FLOW_ANY_PORT | FLOW_GROUP | FLOW_FRESH;
+      }
+    }
+    this.k = KEY_WORDS * this.slot;
     return 0;
   }
 

@@ -29,10 +29,14 @@ import { IPV4_BROADCAST } from '../wire/ipv4';
 /** Slot of addresses to bind and connect to. */
 const SLOT_ADDR = ADDR_SLOT_UDP;
 
+/** A server takes requests here, and answers each from another port (RFC 1350 §4). */
+const PORT_TFTP = 69;
+
 export class UdpSockets {
-  /** Result of `prepare`: bound to the guest's own port; has no single peer. */
+  /** Result of `prepare`: bound to the guest's own port; has no single peer; has one whose port is not known yet. */
   portKept: boolean;
   group: boolean;
+  anyPort: boolean;
   /** Broadcast address of the guest's IPv4 network; 0: none. */
   broadcast4: number;
   private readonly ctx: StackContext;
@@ -45,6 +49,7 @@ export class UdpSockets {
     this.ctx = ctx;
     this.portKept = false;
     this.group = false;
+    this.anyPort = false;
     this.broadcast4 = ip4 === null ? 0 : makeBroadcast(ip4);
     this.outbound4 = makeOutboundWords(ip4);
     this.outbound6 = makeOutboundWords(ip6);
@@ -63,6 +68,7 @@ export class UdpSockets {
     this.group =
       isMulticast(dst[0], dst[1], dst[2], dst[3]) ||
       (v4 && (dst[3] === IPV4_BROADCAST || (dst[3] === this.broadcast4 && this.broadcast4 !== 0)));
+    this.anyPort = !this.group && dstPort === PORT_TFTP;
     const bound = this.bind(fd, family, target, srcPort);
     if (bound < 0) return bound;
     this.portKept = bound > 0;
@@ -76,6 +82,7 @@ export class UdpSockets {
       io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
       io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
     }
+    if (this.anyPort) return 0;
     if (!this.group) {
       addrSlotWrite(io.addrs, SLOT_ADDR, family, dstPort, target.scope, dst[0], dst[1], dst[2], dst[3]);
       const r = io.connect(fd, SLOT_ADDR);
@@ -114,10 +121,11 @@ export class UdpSockets {
     }
     // One port of the guest talks to many: each flow's socket is bound to the same port. Not so one without a peer, which
     // would take datagrams from a service of the host that shares its port with us; it lets others in once it has it.
-    if (!this.group) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    const unconnected = this.group || this.anyPort;
+    if (!unconnected) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     addrSlotWrite(io.addrs, SLOT_ADDR, family, srcPort, 0, w0, w1, w2, w3);
     const r = io.bind(fd, SLOT_ADDR);
-    if (this.group) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (unconnected) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (r >= 0) return 1;
     // Privileged, or taken by a service of the host: any port is better than no datagram.
     if (r !== -EACCES && r !== -EADDRINUSE) return r;

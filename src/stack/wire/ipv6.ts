@@ -4,8 +4,11 @@
  */
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
+import { IP_PROTO_ICMPV6, IP_PROTO_TCP, IP_PROTO_UDP } from './ipv4';
 
 export const IPV6_HEADER_LEN = 40;
+/** Offset of the payload length: what an error about it points to. */
+export const IPV6_PAYLOAD_LENGTH_AT = 4;
 
 const VERSION_CLASS_FLOW = 0;
 const PAYLOAD_LEN = 4;
@@ -23,6 +26,9 @@ export const IPV6_NO_NEXT = 59;
 
 /** Most extension headers we walk. RFC 8200 §4.1 lists six at most; more is an attack or a mistake. */
 export const IPV6_MAX_EXTENSIONS = 8;
+
+const TCP_FIXED_LEN = 20;
+const TCP_DATA_OFFSET = 12;
 
 const DROP_IPV6_HEADER = dropCode('ipv6_header');
 const DROP_IPV6_LENGTH = dropCode('ipv6_length');
@@ -100,8 +106,9 @@ export function ipv6Write(
   dv.setInt32(off + DST + 12, dst3);
 }
 
-/** Length of a fragment header (RFC 8200 §4.5). */
+/** Length of a fragment header (RFC 8200 §4.5), and where its fragment offset lies. */
 export const IPV6_FRAGMENT_LEN = 8;
+export const IPV6_FRAGMENT_OFFSET_AT = 2;
 
 /** Writes a fragment header. `offset` is in bytes, a multiple of 8. */
 export function ipv6FragmentWrite(
@@ -159,6 +166,37 @@ export function ipv6Walk(dv: DataView, off: number, end: number, limit: number):
     if (at > end) return -DROP_IPV6_EXTENSION;
   }
   return -DROP_IPV6_EXTENSION;
+}
+
+/**
+ * Does a first fragment, whose data are bytes [at, end) and begin with header `next`, have all headers up to and with that
+ * of the transport (RFC 7112 §5, RFC 8200 §4.5)? `limit` is the end of the bytes in `dv`: what lies behind is not looked at.
+ */
+export function ipv6ChainComplete(dv: DataView, next: number, at: number, end: number, limit: number): boolean {
+  let protocol = next;
+  for (let n = 0; n <= IPV6_MAX_EXTENSIONS; n++) {
+    const room = end - at;
+    switch (protocol) {
+      case IPV6_ROUTING:
+      case IPV6_DEST_OPTIONS:
+        if (room < 8) return false;
+        if (limit - at < 2) return true;
+        protocol = dv.getUint8(at);
+        at += (dv.getUint8(at + 1) + 1) * 8;
+        if (at > end) return false;
+        break;
+      case IP_PROTO_TCP:
+        // With its options: the data offset counts words of 32 bits.
+        if (room < TCP_FIXED_LEN) return false;
+        return limit - at < TCP_FIXED_LEN || room >= (dv.getUint8(at + TCP_DATA_OFFSET) >> 4) * 4;
+      case IP_PROTO_UDP:
+      case IP_PROTO_ICMPV6:
+        return room >= 8;
+      default:
+        return true; // nothing that is known to have a header
+    }
+  }
+  return true;
 }
 
 /**

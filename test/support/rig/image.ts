@@ -26,7 +26,7 @@ const MODULES = ['virtio_pci', 'virtio_net', 'ipv6', 'af_packet'];
 const HELPERS = ['guest-net', 'tcp-peer'] as const;
 /** Copied from the system, with their libraries, if they are there. */
 const DHCLIENT = join(CACHE_DIR, 'dhclient/sbin/dhclient');
-const OPTIONAL_PROGRAMS = ['/usr/bin/iperf3', DHCLIENT];
+const OPTIONAL_PROGRAMS = [DHCLIENT];
 
 /** Null if guests of this kind can be made here, else what is missing, in one sentence. */
 export function whyNoGuest(kind: GuestKind): string | null {

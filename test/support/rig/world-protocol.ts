@@ -29,6 +29,12 @@ export interface WorldCalls {
   udpEcho: { args: { address: string; port: number; bytes: number; timeoutMs: number }; result: { ok: boolean } };
   /** Echoes datagrams on a port of every address of the namespace. */
   udpEchoOn: { args: { port: number }; result: { port: number } };
+  /**
+   * Serves TFTP on a port of every address of the namespace: what {@link setBlob} was told can be had, and what is put is
+   * told by {@link lastTftpPut}.
+   */
+  tftpOn: { args: { port: number }; result: { port: number } };
+  lastTftpPut: { args: Record<string, never>; result: { sha256: string; bytes: number } | null };
   /** Joins an IPv4 group on the interface with `address`, and echoes what is sent there, from that address. */
   groupResponder: { args: { group: string; address: string; port: number }; result: { port: number } };
   /** Binds a datagram socket and counts what comes. */

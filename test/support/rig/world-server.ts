@@ -4,6 +4,7 @@ import { createSocket, type Socket as DatagramSocket } from 'node:dgram';
 import { get } from 'node:http';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { listenTftp } from './tftp-server';
 import type { TransferResult, WorldCall, WorldCalls, WorldReply, WorldRequest } from './world-protocol';
 
 const CHUNK = 1 << 20;
@@ -12,6 +13,7 @@ type Handlers = { [C in WorldCall]: (args: WorldCalls[C]['args']) => Promise<Wor
 
 let blob: Buffer[] = [];
 let lastSink: TransferResult | null = null;
+let lastTftpPut: { sha256: string; bytes: number } | null = null;
 let echoResets = 0;
 const udpSinks = new Map<number, { datagrams: number; bytes: number; senders: Set<string> }>();
 
@@ -72,6 +74,20 @@ const handlers: Handlers = {
     }),
 
   udpEchoOn: async ({ port }) => ({ port: await listenUdpEcho(port) }),
+
+  tftpOn: async ({ port }) => {
+    const files = {
+      content: () => Buffer.concat(blob),
+      onPut: (sha256: string, bytes: number): void => {
+        lastTftpPut = { sha256, bytes };
+      },
+    };
+    let bound = port;
+    for (const address of globalAddresses()) bound = await listenTftp(address, bound, files);
+    return { port: bound };
+  },
+
+  lastTftpPut: () => Promise.resolve(lastTftpPut),
 
   groupResponder: ({ group, address, port }) =>
     new Promise((settle, fail) => {
@@ -216,13 +232,20 @@ function listen(server: Server): Promise<number> {
 /** One socket for each address, on one port: an unbound socket would answer from the address of the route back. */
 async function listenUdpEcho(wanted = 0): Promise<number> {
   let port = wanted;
-  for (const address of Object.values(networkInterfaces()).flatMap((each) => each ?? [])) {
-    if (address.scopeid !== undefined && address.scopeid !== 0) continue; // link-local
-    port = await bindUdp(address.address, port, (socket, message, remotePort, remote) => {
+  for (const address of globalAddresses()) {
+    port = await bindUdp(address, port, (socket, message, remotePort, remote) => {
       socket.send(message, remotePort, remote);
     });
   }
   return port;
+}
+
+/** All addresses of the namespace but link-local ones. */
+function globalAddresses(): string[] {
+  return Object.values(networkInterfaces())
+    .flatMap((each) => each ?? [])
+    .filter(({ scopeid }) => scopeid === undefined || scopeid === 0)
+    .map(({ address }) => address);
 }
 
 function bindUdp(

@@ -103,6 +103,11 @@ describe('DHCP', () => {
     expect(hex(d.payload)).toBe(hex(bytes(expected, new Uint8Array(Math.max(0, 300 - expected.length)))));
   });
 
+  test('an OFFER has no address of the client, whatever the client says (RFC 2131 §4.3.1)', () => {
+    const r = parse(ask(linkRig(), message(DISCOVER, { ciaddr: '192.0.2.77' })));
+    expect([r.option.get(53), ciaddr(r), r.to]).toEqual(['02', '0.0.0.0', '192.0.2.10']);
+  });
+
   test('the answer is broadcast if the client asks for it', () => {
     const r = parse(ask(linkRig(), message(DISCOVER, { flags: 0x8000 })));
     expect(r.to).toBe('255.255.255.255');

@@ -126,7 +126,7 @@ describe('dispatch', () => {
     [
       'ipv6_fragment',
       'fragment',
-      packet(G6, '2001:db8:9::9', 6, TCP, { extensions: bytes('06 00 0001 12345678'), next: 44 }),
+      packet(G6, '2001:db8:9::9', 17, new Uint8Array(0), { extensions: bytes('11 00 0009 12345678'), next: 44 }),
     ],
     [
       'ipv6_extension',

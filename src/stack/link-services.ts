@@ -1,0 +1,133 @@
+/**
+ * The services on the link (ARP, ND, DHCP, DHCPv6), and what the guest is told unasked: when the link comes up, when the
+ * host's network changes, when its neighbours do.
+ */
+import { isV4, sameBytes } from './address';
+import { ArpService } from './arp';
+import type { StackConfig } from './config';
+import type { StackContext } from './context';
+import { DhcpService } from './dhcp';
+import { Dhcpv6Service } from './dhcpv6';
+import { reconfigureLink, resetLinkState } from './link';
+import { NdpService } from './ndp';
+import { NEIGHBOUR_WORDS } from './neighbours';
+import { Withdrawn } from './withdrawn';
+
+/** What still has to be sent since the link came up. */
+const ANNOUNCE_ARP = 1;
+const ANNOUNCE_NS = 2;
+const ANNOUNCE_RA = 4;
+
+export class LinkServices {
+  // Made for a configuration, and made anew when that is replaced.
+  arp: ArpService;
+  ndp: NdpService;
+  dhcp: DhcpService;
+  dhcpv6: Dhcpv6Service;
+  /** Is there an address for `dhcpv6` to give, and shall it? */
+  servesDhcpv6: boolean;
+  private readonly ctx: StackContext;
+  private readonly withdrawn: Withdrawn;
+  private announce: number;
+
+  constructor(ctx: StackContext) {
+    this.ctx = ctx;
+    this.withdrawn = new Withdrawn();
+    this.announce = 0;
+    this.arp = new ArpService(ctx);
+    this.ndp = new NdpService(ctx, this.withdrawn);
+    this.dhcp = new DhcpService(ctx);
+    this.dhcpv6 = new Dhcpv6Service(ctx);
+    this.servesDhcpv6 = givesAddress(ctx.config);
+  }
+
+  /**
+   * Both rings run: asks for the guest's Ethernet address, so that connections from outside find it, and advertises the
+   * router. What finds no receive buffer yet is sent when the guest posts some.
+   */
+  onLinkUp(): void {
+    const { config } = this.ctx;
+    this.announce = 0;
+    if (config.ip4 !== null) this.announce |= ANNOUNCE_ARP;
+    if (config.ip6 !== null && config.ndp) {
+      this.announce |= ANNOUNCE_NS;
+      if (config.ra) this.announce |= ANNOUNCE_RA;
+      this.ndp.schedule();
+    }
+    this.announceAll();
+  }
+
+  /** The guest posted receive buffers. */
+  onGuestReady(): void {
+    if (this.announce !== 0) this.announceAll();
+  }
+
+  /** `config` holds from now on: the services answer with it at once. */
+  reconfigure(config: StackConfig): void {
+    const { ctx } = this;
+    const old = ctx.config;
+    if (!sameBytes(old.ip6?.ourLinkLocal, config.ip6?.ourLinkLocal)) this.ndp.retire();
+    ctx.config = config;
+    reconfigureLink(ctx.link, config);
+    this.withdrawn.supersede(old, config);
+    this.create();
+  }
+
+  /** After `reconfigure`, when all have the new configuration: what can be told unasked (IPv6) the guest is told. */
+  readvertise(): void {
+    const { config, port } = this.ctx;
+    if (!port.up || config.ip6 === null || !config.ndp || !config.ra) return;
+    this.ndp.schedule();
+    this.announce |= ANNOUNCE_RA;
+    this.announceAll();
+  }
+
+  /**
+   * The host's neighbours are `entries` from now on (NEIGHBOUR_WORDS each); those that are new are announced while the
+   * link is up, for the guest may have been told another Ethernet address.
+   */
+  setNeighbours(entries: Int32Array): void {
+    const { link, port, config } = this.ctx;
+    const fresh = link.neighbours.replace(entries);
+    if (!port.up) return;
+    for (let at = 0; at < fresh.length; at += NEIGHBOUR_WORDS) {
+      if (isV4(fresh[at], fresh[at + 1], fresh[at + 2])) {
+        if (config.ip4 !== null) this.arp.announce(fresh[at + 3], fresh[at + 4], fresh[at + 5]);
+      } else if (config.ip6 !== null && config.ndp) {
+        this.ndp.announce(fresh[at], fresh[at + 1], fresh[at + 2], fresh[at + 3], fresh[at + 4], fresh[at + 5]);
+      }
+    }
+  }
+
+  /** The guest was reset or rebooted: what was learnt of it, and what it was told, is forgotten. */
+  reset(): void {
+    resetLinkState(this.ctx.link, this.ctx.config);
+    if (this.withdrawn.empty) return;
+    this.withdrawn.clear();
+    this.create();
+    if (this.ctx.port.up) this.ndp.schedule();
+  }
+
+  private create(): void {
+    const { ctx } = this;
+    this.arp = new ArpService(ctx);
+    this.ndp = new NdpService(ctx, this.withdrawn);
+    this.dhcp = new DhcpService(ctx);
+    this.dhcpv6 = new Dhcpv6Service(ctx);
+    this.servesDhcpv6 = givesAddress(ctx.config);
+  }
+
+  private announceAll(): void {
+    const pending = this.announce;
+    if ((pending & ANNOUNCE_ARP) !== 0 && !this.arp.probe()) return;
+    this.announce &= ~ANNOUNCE_ARP;
+    if ((pending & ANNOUNCE_NS) !== 0 && !this.ndp.probe()) return;
+    this.announce &= ~ANNOUNCE_NS;
+    if ((pending & ANNOUNCE_RA) !== 0 && !this.ndp.advertise()) return;
+    this.announce = 0;
+  }
+}
+
+function givesAddress(config: StackConfig): boolean {
+  return config.dhcpv6 && config.ip6 !== null && config.ip6.guestAddr !== null;
+}
