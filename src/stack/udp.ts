@@ -133,8 +133,8 @@ export class UdpHandler implements FlowHandler {
     }
     this.flows.touchFromGuest(slot);
     this.span.narrow(rows, this.span.first, this.span.count, UDP_HEADER_LEN, payload);
-    this.outbound.add(slot, this.span.first, this.span.count, payload, segment, frame.ttl, frame.tos, frame.df);
-    return frame.row + frame.rowCount;
+    const { first, count } = this.span;
+    return this.outbound.add(slot, first, count, payload, segment, frame.ttl, frame.tos, frame.df);
   }
 
   endOfBatch(): void {

@@ -379,8 +379,12 @@ export class FakeDatagramHost implements HostIo {
     if (this.broadcast.has(peer.address) && s.options.get(SO_BROADCAST) !== 1) return -EACCES;
     const refused = this.unreachable.get(peer.address);
     if (refused !== undefined) return refused;
+    const segment = m >= 0 ? this.msgSegment[m] : 0;
+    // As udp_send_skb: whatever may be fragmented, what is cut must not be.
+    if (segment > 0 && Math.min(data.length, segment) > this.mtu - (s.family === AF_INET ? 28 : 48)) return -EMSGSIZE;
+    if (segment > 0 && (this.segmentRefused || data.length > 64 * segment)) return -EINVAL;
     const discover = s.option(s.family === AF_INET ? 0 : 41, s.family === AF_INET ? 10 : 23) ?? 1;
-    if (data.length > this.mtu - (s.family === AF_INET ? 28 : 48) && discover >= 2) {
+    if (segment === 0 && data.length > this.mtu - (s.family === AF_INET ? 28 : 48) && discover >= 2) {
       // As ip_local_error: an entry of local origin, with the MTU and no payload; the caller has the error already.
       s.errors.push({
         errno: EMSGSIZE,
@@ -395,8 +399,6 @@ export class FakeDatagramHost implements HostIo {
     }
     s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.#nextPort++ };
     const source = m >= 0 && this.msgLocal[m] >= 0 ? this.#readSlot(this.msgLocal[m]).address : s.local.address;
-    const segment = m >= 0 ? this.msgSegment[m] : 0;
-    if (segment > 0 && this.segmentRefused) return -EINVAL;
     const scope = m >= 0 && this.msgPeer[m] >= 0 ? addrSlotScope(this.addrs, this.msgPeer[m]) : s.scope;
     const ttl = m >= 0 && this.msgTtl[m] >= 0 ? this.msgTtl[m] : null;
     const tos = m >= 0 && this.msgTos[m] >= 0 ? this.msgTos[m] : null;

@@ -116,8 +116,8 @@ class TightIo {
   checksum(): number {
     return 0xffff;
   }
-  sendMany(_fd: number, _first: number, count: number): number {
-    this.sent += count;
+  sendMany(_fd: number, first: number, count: number): number {
+    for (let i = first; i < first + count; i++) this.sent += this.msgRows[i]; // a row holds one payload
     return count;
   }
   recvMany(_fd: number, first: number, count: number, flags: number): number {
