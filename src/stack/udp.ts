@@ -28,7 +28,7 @@ import {
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS } from './flow-table';
 import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
-import { EPOLLERR, EPOLLET, EPOLLIN, GSO_UDP_L4, SOCK_UDP } from './ports';
+import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from './ports';
 import { RowSpan } from './row-span';
 import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './socket-options';
 import { UdpErrors } from './udp/errors';
@@ -56,6 +56,7 @@ const DROP_SOURCE_INVALID = dropCode('source_invalid');
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 const DROP_UDP_MALFORMED = dropCode('udp_malformed');
 const DROP_UDP_CHECKSUM = dropCode('udp_checksum');
+const DROP_VNET_HEADER = dropCode('vnet_header');
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
@@ -118,6 +119,7 @@ export class UdpHandler implements FlowHandler {
     const dstPort = udpDstPort(port.head, off);
     const length = udpLength(port.head, off);
     const checksum = udpChecksum(port.head, off);
+    if (port.gsoType !== GSO_NONE && port.gsoType !== GSO_UDP_L4) return this.drop(frame, DROP_VNET_HEADER);
     if (srcPort === 0 || dstPort === 0) return this.drop(frame, DROP_UDP_MALFORMED);
     const { rows } = this.ctx.io;
     if (!this.span.narrow(rows, frame.row, frame.rowCount, off, length)) return this.drop(frame, DROP_UDP_MALFORMED);

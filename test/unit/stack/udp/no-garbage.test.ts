@@ -34,6 +34,8 @@ class TightPort implements GuestPort {
   up = true;
   gsoTcp4 = false;
   gsoTcp6 = false;
+  gsoUdp4 = false;
+  gsoUdp6 = false;
   maxFrame = 65549;
   head = new DataView(FRAME.slice().buffer);
   headLen = 96;
