@@ -338,6 +338,8 @@ export class UdpOutbound {
     if (left > segment * MAX_SEGMENTS) left = this.malformed();
     while (left > 0) {
       const begin = to;
+      const beginRow = row;
+      const beginUsed = used;
       let want = Math.min(segment, left);
       while (want > 0 && to < ROWS_PIECE_END) {
         const part = Math.min(want, rows.length[row] - used);
@@ -352,9 +354,17 @@ export class UdpOutbound {
         }
       }
       if (want > 0) {
-        // More rows than a system call takes: no driver builds such a frame.
-        this.malformed();
-        break;
+        // No rows are left: those before go first. More than there are for one, no driver builds.
+        if (m === MSG_PIECE) {
+          this.malformed();
+          return;
+        }
+        this.send(slot, fd, MSG_PIECE, m);
+        m = MSG_PIECE;
+        to = ROWS_PIECE;
+        row = beginRow;
+        used = beginUsed;
+        continue;
       }
       left -= Math.min(segment, left);
       io.msgRow[m] = begin;

@@ -256,6 +256,16 @@ describe('what the kernel refuses', () => {
     expect(rig.allDrops()).toEqual({});
   });
 
+  test('in more pieces of memory than one call takes', () => {
+    const rig = new JoinRig({ port: { rowSize: 60 } });
+    const sent = payloads(...repeat(3, 20_400));
+    rig.host.sendErrors.push(-EINVAL);
+    rig.guest(...frames(sent));
+    rig.expectLeft(sent);
+    expect(rig.shapes()[0]).toEqual([61_200, 20_400]);
+    expect(rig.allDrops()).toEqual({});
+  });
+
   test('no room: each that finds none is counted', () => {
     const rig = new JoinRig();
     const sent = payloads(...repeat(5, 100));
