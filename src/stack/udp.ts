@@ -105,7 +105,7 @@ export class UdpHandler implements FlowHandler {
 
   start(): void {
     openUdpListeners(this.ctx, this.forwards, this.listeners);
-    this.inbound.resizeListeners(this.listeners.length);
+    this.inbound.makeRoom(this.listeners.length);
   }
 
   fromGuest(frame: FrameInfo): number {

@@ -25,7 +25,7 @@ export class UdpBursts {
   }
 
   /** There are now `sockets` sockets, none of which was used yet. Cold. */
-  resize(sockets: number): void {
+  makeRoom(sockets: number): void {
     this.state = new Uint8Array(sockets);
   }
 

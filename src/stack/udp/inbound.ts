@@ -129,14 +129,14 @@ export class UdpInbound {
   }
 
   /** There are now `count` listeners, and nothing was received yet. Cold. */
-  resizeListeners(count: number): void {
+  makeRoom(count: number): void {
     const sockets = this.flows.table.capacity + count;
     this.ready = new SlotQueue(sockets);
     this.guess = new Int32Array(sockets);
     this.burst = new Uint8Array(sockets);
     this.steady = new Uint8Array(sockets);
     this.last4 = new Uint8Array(sockets);
-    this.bursts.resize(sockets);
+    this.bursts.makeRoom(sockets);
   }
 
   get busy(): boolean {
