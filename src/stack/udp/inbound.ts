@@ -304,7 +304,8 @@ export class UdpInbound {
     if (m < end) this.again(id, fd, m, end, guess);
     else if (got < asked) port.cancel();
     this.learn(id, got, asked);
-    if (got >= BURST || this.bursts.joins(id)) this.bursts.tune(id, fd, v4);
+    // Unless another's datagram has cost this very flow its place.
+    if ((got >= BURST || this.bursts.joins(id)) && this.fdOf(id) === fd) this.bursts.tune(id, fd, v4);
     return got;
   }
 
@@ -312,6 +313,7 @@ export class UdpInbound {
   private separate(id: number, fd: number, m: number, end: number): void {
     const { io } = this.ctx;
     const v4 = this.isRoute4();
+    if (this.fdOf(id) !== fd) return;
     for (let i = m; i < end; i++) {
       if (io.msgSegment[i] === 0 || this.deliver.isFrame(v4, io.msgLen[i], io.msgSegment[i])) continue;
       this.bursts.separate(id, fd);
