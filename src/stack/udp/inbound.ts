@@ -252,8 +252,7 @@ export class UdpInbound {
   /** Takes up to `most` messages: their number, NO_ROOM with all of them left, or -errno. Sets `drained`, `taken`. */
   private take(id: number, fd: number, most: number): number {
     this.drained = false;
-    const fresh = this.isFlow(id) && (this.flows.flags[id] & FLOW_FRESH) !== 0;
-    if (!fresh && this.guess[id] > 0) {
+    if (this.guess[id] > 0) {
       const n = this.takeMany(id, fd, most);
       if (n !== NO_ROOM) return n;
     }

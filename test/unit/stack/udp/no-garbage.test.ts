@@ -154,56 +154,60 @@ class TightIo {
 test.each([
   ['each by itself', 1],
   ['joined', 8],
-])('both directions, %s', (_how, joined) => {
-  const config = stackConfig();
-  const port = new TightPort();
-  const io = new TightIo();
-  port.gsoUdp4 = joined > 1;
-  io.joined = joined;
-  const counters = new Float64Array(COUNTERS);
-  const clock = new FakeClock();
-  const link = createLinkState(config);
-  const ctx: StackContext = {
-    config,
-    port,
-    io: io as unknown as HostIo,
-    clock,
-    random: new FakeRandom(),
-    counters,
-    link,
-    log: () => undefined,
-  };
-  const udp = new UdpHandler(ctx, []);
-  // The others stay idle; a recording handler would write down every turn.
-  const stack = new Stack(ctx, { tcp: new UdpHandler(ctx, []), udp, icmp: new UdpHandler(ctx, []) });
+])(
+  'both directions, %s',
+  (_how, joined) => {
+    const config = stackConfig();
+    const port = new TightPort();
+    const io = new TightIo();
+    port.gsoUdp4 = joined > 1;
+    io.joined = joined;
+    const counters = new Float64Array(COUNTERS);
+    const clock = new FakeClock();
+    const link = createLinkState(config);
+    const ctx: StackContext = {
+      config,
+      port,
+      io: io as unknown as HostIo,
+      clock,
+      random: new FakeRandom(),
+      counters,
+      link,
+      log: () => undefined,
+    };
+    const udp = new UdpHandler(ctx, []);
+    // The others stay idle; a recording handler would write down every turn.
+    const stack = new Stack(ctx, { tcp: new UdpHandler(ctx, []), udp, icmp: new UdpHandler(ctx, []) });
 
-  function turns(n: number): void {
-    for (let i = 0; i < n; i++) {
-      port.left = BATCH;
-      stack.fromGuest(BATCH);
-      io.waiting = BATCH;
-      stack.onSocket(KEY_UDP << KEY_KIND_SHIFT, 1, EPOLLIN);
-      stack.onTimer();
-      clock.nowMs++;
+    function turns(n: number): void {
+      for (let i = 0; i < n; i++) {
+        port.left = BATCH;
+        stack.fromGuest(BATCH);
+        io.waiting = BATCH;
+        stack.onSocket(KEY_UDP << KEY_KIND_SHIFT, 1, EPOLLIN);
+        stack.onTimer();
+        clock.nowMs++;
+      }
     }
-  }
 
-  turns(3000); // let the code be compiled
-  const callsBefore = io.received;
-  const framesBefore = counters[C_FRAMES_TO_GUEST];
-  const sentBefore = io.sent;
-  const growth: number[] = [];
-  for (let i = 0; i < ROUNDS; i++) {
-    const before = process.memoryUsage().heapUsed;
-    turns(TURNS);
-    growth.push(process.memoryUsage().heapUsed - before);
-  }
-  const datagrams = ROUNDS * TURNS * BATCH;
-  expect(io.sent - sentBefore).toBe(datagrams);
-  expect(counters[C_FRAMES_TO_GUEST] - framesBefore).toBe(datagrams / joined);
-  // One call takes what came in a turn, and one more finds that there is nothing left.
-  expect(io.received - callsBefore).toBeLessThanOrEqual(2 * ROUNDS * TURNS);
-  // The median: a collection, or a late compilation, may fall into a round.
-  const median = growth.sort((a, b) => a - b)[ROUNDS >> 1];
-  expect(median / (TURNS * BATCH)).toBeLessThan(2); // bytes a datagram; the smallest object has 12
-}, 60_000);
+    turns(3000); // let the code be compiled
+    const callsBefore = io.received;
+    const framesBefore = counters[C_FRAMES_TO_GUEST];
+    const sentBefore = io.sent;
+    const growth: number[] = [];
+    for (let i = 0; i < ROUNDS; i++) {
+      const before = process.memoryUsage().heapUsed;
+      turns(TURNS);
+      growth.push(process.memoryUsage().heapUsed - before);
+    }
+    const datagrams = ROUNDS * TURNS * BATCH;
+    expect(io.sent - sentBefore).toBe(datagrams);
+    expect(counters[C_FRAMES_TO_GUEST] - framesBefore).toBe(datagrams / joined);
+    // One call takes what came in a turn, and one more finds that there is nothing left.
+    expect(io.received - callsBefore).toBeLessThanOrEqual(2 * ROUNDS * TURNS);
+    // The median: a collection, or a late compilation, may fall into a round.
+    const median = growth.sort((a, b) => a - b)[ROUNDS >> 1];
+    expect(median / (TURNS * BATCH)).toBeLessThan(2); // bytes a datagram; the smallest object has 12
+  },
+  60_000,
+);
