@@ -101,7 +101,7 @@ test('to the guest', () => {
       expect(rig.host.cut).toBe(0);
       expect(rig.allDrops()).toEqual({});
     }),
-    { numRuns: 150, interruptAfterTimeLimit: 4000, markInterruptAsFailure: false },
+    { numRuns: 150, interruptAfterTimeLimit: 2500, markInterruptAsFailure: false },
   );
 }, 15_000);
 
@@ -139,6 +139,6 @@ test('from the guest', () => {
       expect(text(rig.host.sent.map((s) => s.data))).toEqual(text(sent));
       expect(rig.allDrops()).toEqual({});
     }),
-    { numRuns: 150, interruptAfterTimeLimit: 4000, markInterruptAsFailure: false },
+    { numRuns: 150, interruptAfterTimeLimit: 2500, markInterruptAsFailure: false },
   );
 }, 15_000);

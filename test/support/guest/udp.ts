@@ -92,14 +92,17 @@ export class UdpSocket {
     const dst = parseAddr(addr);
     const src = this.#link.source(dst);
     const step = this.#link.driver.offloads.uso ? size * Math.min(64, Math.floor(65_487 / size)) : size;
+    const sent: Promise<void>[] = [];
     for (let at = 0; at < data.length; at += step) {
       const part = data.subarray(at, at + step);
-      if (part.length <= size) await this.send(addr, port, part);
+      if (part.length <= size) sent.push(this.send(addr, port, part));
       else {
         const header = concat(be16(this.port), be16(port), be16(8 + part.length), be16(0));
-        await this.#link.sendUdpMany(src, dst, header, part, size);
+        sent.push(this.#link.sendUdpMany(src, dst, header, part, size));
       }
     }
+    // All at once, so that they are one batch for the device.
+    await Promise.all(sent);
   }
 
   /** The next datagram. */
