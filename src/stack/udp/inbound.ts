@@ -63,6 +63,7 @@ const STUCK_MS = 50;
 // What `take…` return where it is no count of datagrams and no -errno.
 const EMPTY = 0;
 const NO_ROOM = -100_000;
+const NO_BUFFER = -100_001;
 
 export class UdpInbound {
   /** No receive buffers: nothing is tried until the guest posts some. */
@@ -254,6 +255,7 @@ export class UdpInbound {
     this.drained = false;
     if (this.guess[id] > 0) {
       const n = this.takeMany(id, fd, most);
+      if (n === NO_BUFFER) return NO_ROOM;
       if (n !== NO_ROOM) return n;
     }
     return this.takeOne(id, fd);
@@ -281,7 +283,8 @@ export class UdpInbound {
       this.message(id, m, row, n + 1);
       row += n + 1;
     }
-    if (asked === 0) return NO_ROOM;
+    // Not one buffer is left: then there is no need to look at what waits.
+    if (asked === 0) return front + guess <= SMALL ? NO_BUFFER : NO_ROOM;
     const got = io.recvMany(fd, MSG_IN, asked, 0);
     if (got <= 0) {
       port.cancel();
