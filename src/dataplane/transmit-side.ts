@@ -44,7 +44,6 @@ const DROP_GUEST_DOWN = dropCode('guest_down');
 /** Bytes copied to `head` at once: Ethernet, an IPv6 header and a TCP header with time stamps fit. */
 const HEAD_FIRST = 96;
 
-
 export class TransmitSide {
   readonly head: DataView;
   headLen: number;
