@@ -21,6 +21,7 @@ export const hotFiles = [
   'src/stack/{stack,output,nat,neighbours,flow-table,siphash,timers,arp,icmp,udp}.ts',
   'src/stack/wire/{ethernet,arp,ipv4,ipv6,icmp,udp,tcp,checksum}.ts',
   'src/stack/tcp/*.ts',
+  'src/stack/udp/*.ts',
 ];
 
 /**

@@ -39,6 +39,9 @@ const FEATURE_BITS = new Map<string, number>([
   ['host_tso4', VIRTIO_NET_F_HOST_TSO4],
   ['host_tso6', VIRTIO_NET_F_HOST_TSO6],
   ['host_ecn', VIRTIO_NET_F_HOST_ECN],
+  ['guest_uso4', VIRTIO_NET_F_GUEST_USO4],
+  ['guest_uso6', VIRTIO_NET_F_GUEST_USO6],
+  ['host_uso', VIRTIO_NET_F_HOST_USO],
   ['mrg_rxbuf', VIRTIO_NET_F_MRG_RXBUF],
   ['indirect_desc', VIRTIO_RING_F_INDIRECT_DESC],
   ['event_idx', VIRTIO_RING_F_EVENT_IDX],
@@ -93,6 +96,8 @@ export interface NegotiatedFeatures {
   readonly guestTso4: boolean;
   readonly guestTso6: boolean;
   readonly hostUso: boolean;
+  readonly guestUso4: boolean;
+  readonly guestUso6: boolean;
 }
 
 /** Decodes acked feature bits. Dependent bits without what they depend on (virtio 1.2 §5.1.3.1) are ignored. */
@@ -117,5 +122,7 @@ export function negotiated(features: bigint): NegotiatedFeatures {
     guestTso4,
     guestTso6,
     hostUso: csum && has(features, VIRTIO_NET_F_HOST_USO),
+    guestUso4: guestCsum && has(features, VIRTIO_NET_F_GUEST_USO4),
+    guestUso6: guestCsum && has(features, VIRTIO_NET_F_GUEST_USO6),
   };
 }

@@ -28,6 +28,8 @@ export class VirtioGuestPort implements GuestPort {
   private txCallKind: number;
   gsoTcp4: boolean;
   gsoTcp6: boolean;
+  gsoUdp4: boolean;
+  gsoUdp6: boolean;
   private readonly native: PortIo;
   private readonly counters: Counters;
 
@@ -48,6 +50,8 @@ export class VirtioGuestPort implements GuestPort {
     this.txCallKind = 0;
     this.gsoTcp4 = features.guestTso4;
     this.gsoTcp6 = features.guestTso6;
+    this.gsoUdp4 = features.guestUso4;
+    this.gsoUdp6 = features.guestUso6;
   }
 
   setFeatures(features: NegotiatedFeatures): void {
@@ -55,6 +59,8 @@ export class VirtioGuestPort implements GuestPort {
     this.tx.setFeatures(features);
     this.gsoTcp4 = features.guestTso4;
     this.gsoTcp6 = features.guestTso6;
+    this.gsoUdp4 = features.guestUso4;
+    this.gsoUdp6 = features.guestUso6;
   }
 
   startRing(index: number, queue: SplitQueueDevice, enabled: boolean, callFd: number): void {

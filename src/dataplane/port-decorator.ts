@@ -20,6 +20,12 @@ export class PortDecorator implements GuestPort {
   get gsoTcp6(): boolean {
     return this.inner.gsoTcp6;
   }
+  get gsoUdp4(): boolean {
+    return this.inner.gsoUdp4;
+  }
+  get gsoUdp6(): boolean {
+    return this.inner.gsoUdp6;
+  }
   get maxFrame(): number {
     return this.inner.maxFrame;
   }

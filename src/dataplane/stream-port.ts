@@ -13,6 +13,8 @@ export class StreamGuestPort implements GuestPort {
   readonly output: StreamOutput;
   readonly gsoTcp4 = false;
   readonly gsoTcp6 = false;
+  readonly gsoUdp4 = false;
+  readonly gsoUdp6 = false;
   readonly maxFrame = MAX_STREAM_FRAME;
   readonly rowCount = 1;
   readonly gsoType = GSO_NONE;

@@ -16,6 +16,10 @@ import type { Counters } from '../stack/counters';
 import { GSO_NONE, MAX_FRAME, MAX_HEAD } from '../stack/ports';
 import type { Rows } from '../stack/ports';
 import { ROWS_IN, ROWS_IN_COUNT } from '../stack/context';
+import { ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetType } from '../stack/wire/ethernet';
+import { IPV4_HEADER_LEN, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../stack/wire/ipv4';
+import { IPV6_HEADER_LEN, ipv6NextHeader } from '../stack/wire/ipv6';
+import { UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN } from '../stack/wire/udp';
 import type { DirtyMarker } from './dirty-log';
 import type { NegotiatedFeatures } from './features';
 import {
@@ -39,8 +43,6 @@ const DROP_GUEST_DOWN = dropCode('guest_down');
 
 /** Bytes copied to `head` at once: Ethernet, an IPv6 header and a TCP header with time stamps fit. */
 const HEAD_FIRST = 96;
-
-const ETHERNET_HEADER_LEN = 14;
 
 export class TransmitSide {
   readonly head: DataView;
@@ -182,7 +184,28 @@ export class TransmitSide {
     this.frameLen = frameLen;
     this.headLen = Math.min(frameLen, HEAD_FIRST);
     this.copy(row, this.rowCount, this.head, 0, this.headLen);
+    if (this.gsoType === VIRTIO_NET_HDR_GSO_UDP_L4 && !this.isUdpChecksum(frameLen)) return DROP_VNET_HEADER;
     return 0;
+  }
+
+  /** Do the marks of a frame of datagrams name the checksum of a UDP header? As Linux's virtio_net_hdr_to_skb asks. */
+  private isUdpChecksum(frameLen: number): boolean {
+    const { head, vnet } = this;
+    const start = netHdrCsumStart(vnet, 0);
+    if (netHdrCsumOffset(vnet, 0) !== UDP_CHECKSUM_OFFSET || start + UDP_HEADER_LEN > frameLen) return false;
+    const l3 = ETHERNET_HEADER_LEN;
+    switch (ethernetType(head, 0)) {
+      case ETHERTYPE_IPV4:
+        if (frameLen < l3 + IPV4_HEADER_LEN || ipv4Protocol(head, l3) !== IP_PROTO_UDP) return false;
+        return start === l3 + ipv4HeaderLen(head, l3);
+      case ETHERTYPE_IPV6:
+        if (frameLen < l3 + IPV6_HEADER_LEN) return false;
+        // Behind extension headers it is where they end: the stack finds out where that is, or drops the frame.
+        if (ipv6NextHeader(head, l3) === IP_PROTO_UDP) return start === l3 + IPV6_HEADER_LEN;
+        return start > l3 + IPV6_HEADER_LEN;
+      default:
+        return false;
+    }
   }
 
   private checkNetHeader(frameLen: number): number {

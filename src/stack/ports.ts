@@ -62,6 +62,9 @@ export interface GuestPort {
    *  with these true, TCP frames of up to MAX_FRAME bytes may be committed with a gsoType and gsoSize. */
   readonly gsoTcp4: boolean;
   readonly gsoTcp6: boolean;
+  /** With these true, several UDP datagrams of one length may be committed as one GSO_UDP_L4 frame. */
+  readonly gsoUdp4: boolean;
+  readonly gsoUdp6: boolean;
   /**
    * Largest Ethernet frame that `reserve` can ever give: MAX_FRAME with merged receive buffers, else what one of the
    * guest's buffers holds. It may shrink when a `reserve` fails for that reason (`Stack.onGuestReady` follows).

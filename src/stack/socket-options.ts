@@ -24,6 +24,9 @@ export const IP_MULTICAST_ALL = 49;
 export const PMTUDISC_DONT = 0;
 export const PMTUDISC_PROBE = 3;
 
+export const IPPROTO_UDP = 17;
+export const UDP_GRO = 104;
+
 export const IPPROTO_IPV6 = 41;
 export const IPV6_UNICAST_HOPS = 16;
 export const IPV6_MULTICAST_IF = 17;

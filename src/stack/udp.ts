@@ -29,7 +29,7 @@ import {
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS } from './flow-table';
 import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
-import { EPOLLERR, EPOLLET, EPOLLIN, GSO_UDP_L4, SOCK_UDP } from './ports';
+import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from './ports';
 import { RowSpan } from './row-span';
 import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './socket-options';
 import { UdpErrors } from './udp/errors';
@@ -57,6 +57,7 @@ const DROP_SOURCE_INVALID = dropCode('source_invalid');
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 const DROP_UDP_MALFORMED = dropCode('udp_malformed');
 const DROP_UDP_CHECKSUM = dropCode('udp_checksum');
+const DROP_VNET_HEADER = dropCode('vnet_header');
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
@@ -105,7 +106,7 @@ export class UdpHandler implements FlowHandler {
 
   start(): void {
     openUdpListeners(this.ctx, this.forwards, this.listeners);
-    this.inbound.resizeListeners(this.listeners.length);
+    this.inbound.makeRoom(this.listeners.length);
   }
 
   fromGuest(frame: FrameInfo): number {
@@ -119,6 +120,7 @@ export class UdpHandler implements FlowHandler {
     const dstPort = udpDstPort(port.head, off);
     const length = udpLength(port.head, off);
     const checksum = udpChecksum(port.head, off);
+    if (port.gsoType !== GSO_NONE && port.gsoType !== GSO_UDP_L4) return this.drop(frame, DROP_VNET_HEADER);
     if (srcPort === 0 || dstPort === 0) return this.drop(frame, DROP_UDP_MALFORMED);
     const { rows } = this.ctx.io;
     if (!this.span.narrow(rows, frame.row, frame.rowCount, off, length)) return this.drop(frame, DROP_UDP_MALFORMED);
@@ -134,8 +136,8 @@ export class UdpHandler implements FlowHandler {
     }
     this.flows.touchFromGuest(slot);
     this.span.narrow(rows, this.span.first, this.span.count, UDP_HEADER_LEN, payload);
-    this.outbound.add(slot, this.span.first, this.span.count, payload, segment, frame.ttl, frame.tos, frame.df);
-    return frame.row + frame.rowCount;
+    const { first, count } = this.span;
+    return this.outbound.add(slot, first, count, payload, segment, frame.ttl, frame.tos, frame.df);
   }
 
   endOfBatch(): void {

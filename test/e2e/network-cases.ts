@@ -159,6 +159,15 @@ export const NETWORK_CASES: readonly NetworkCase[] = [
     };
   }),
   {
+    title: 'bursts of datagrams keep their boundaries and their order',
+    run: async ({ guest, bench, remote }) => {
+      for (const size of [200, 1400]) {
+        const script = `guest-net udp-burst ${remote} ${bench.world.remote.ports.udp} ${size} 240`;
+        expect(await guest.result(script, 'udp-burst')).toMatchObject({ count: '240', exact: '240' });
+      }
+    },
+  },
+  {
     title: "the gateway's address stands for the host's loopback",
     run: async ({ guest, bench, gateway }) => {
       const script = `echo hello | guest-net tcp-send ${gateway} ${bench.world.host.ports.echo}`;

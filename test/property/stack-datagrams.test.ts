@@ -58,7 +58,7 @@ const sent = fc.record({
 
 const step = fc.oneof(
   fc.record({ kind: fc.constant('guest' as const), frames: fc.array(sent, { maxLength: 12 }) }),
-  fc.record({ kind: fc.constant('host' as const), pick: fc.nat(20), size: fc.nat(3000) }),
+  fc.record({ kind: fc.constant('host' as const), pick: fc.nat(20), size: fc.nat(3000), count: fc.nat(12) }),
   fc.record({ kind: fc.constant('peer' as const), from: port, size: fc.nat(100) }),
   fc.record({
     kind: fc.constant('error' as const),
@@ -84,12 +84,20 @@ test('any sequence of frames, datagrams, errors, shortages and resets', () => {
         const rig = new DatagramRig(
           {
             config: { maxUdpFlows: 4, maxPingFlows: 3 },
-            port: { buffers: 20, bufferSize: 1600, rowSize, memorySize: 4 << 20 },
+            port: {
+              buffers: 20,
+              bufferSize: 1600,
+              rowSize,
+              memorySize: 4 << 20,
+              gsoUdp4: rowSize % 2 === 0,
+              gsoUdp6: rowSize % 3 > 0,
+            },
           },
           [{ address: '::', port: 8000, dual: true }],
         );
         rig.host.pingRefused = ping ? 0 : -13;
         rig.host.maxSockets = 6;
+        rig.host.joins = rowSize % 5 > 0;
         rig.host.segmentRefused = steps.length % 2 === 0;
         rig.host.broadcast.add('192.0.2.255');
         for (const s of steps) {
@@ -112,7 +120,9 @@ test('any sequence of frames, datagrams, errors, shortages and resets', () => {
             case 'host': {
               const socket = open[s.pick % open.length];
               const peer = socket.peer ?? { address: '203.0.113.9', port: 9 };
-              rig.host.queue(socket, peer, socket.local?.address ?? '::', new Uint8Array(s.size));
+              for (let i = 0; i <= s.count; i++) {
+                rig.host.queue(socket, peer, socket.local?.address ?? '::', new Uint8Array(s.size));
+              }
               break;
             }
             case 'peer':

@@ -1,12 +1,16 @@
-/** One datagram to the guest: its frame, or its fragments where the guest's link is too small for it. */
+/**
+ * Datagrams to the guest. One makes a frame, or fragments where the guest's link is too small for it. Several of one
+ * length, as UDP_GRO gives them, stay one frame that the guest cuts (or hands on as it is) if it negotiated that, and are
+ * cut here if not.
+ */
 import { isV4 } from '../address';
-import { ROWS_MISC, ROWS_OUT } from '../context';
+import { ROWS_MISC, ROWS_OUT, SCRATCH_UDP } from '../context';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { KEY_WORDS } from '../flow-table';
 import { FragmentSender, guestMtu } from '../fragment/sender';
 import { CLASS_UDP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from '../output';
-import { COMMIT_NEEDS_CSUM, GSO_NONE, MSG_TRUNC } from '../ports';
+import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_UDP_L4, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../socket-options';
 import { checksumFinishUdp, checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
@@ -15,6 +19,7 @@ import { UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN, udpWrite } from '../wire/udp';
 import type { UdpRoute } from './route';
 
 const DROP_FRAME_TOO_LONG = dropCode('frame_too_long');
+const DROP_NO_RECEIVE_BUFFERS = dropCode('no_receive_buffers');
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
 const DROP_UDP_TRUNCATED = dropCode('udp_truncated');
 
@@ -43,14 +48,23 @@ export class UdpDeliver {
     return ETHERNET_HEADER_LEN + guestMtu(this.ctx);
   }
 
-  /** Does a datagram of `length` bytes for what `route` found need fragments? */
-  isCut(length: number): boolean {
-    const { key, k } = this.route;
-    return (isV4(key[k], key[k + 1], key[k + 2]) ? UDP_FRONT4 : UDP_FRONT6) + length > this.frameLimit;
+  /**
+   * Can `length` bytes be one frame of the family? As datagrams of `segment` bytes they can if the guest cuts them;
+   * `segment` 0, or not below `length`: they are one datagram.
+   */
+  isFrame(v4: boolean, length: number, segment: number): boolean {
+    const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
+    if (segment === 0 || length <= segment) return front + length <= this.frameLimit;
+    const { port } = this.ctx;
+    if (!(v4 ? port.gsoUdp4 : port.gsoUdp6)) return false;
+    return front + segment <= this.frameLimit && front + length <= port.maxFrame;
   }
 
-  /** Completes the oldest reserved frame, whose payload of `length` bytes is in place, for what `route` found. */
-  commit(length: number, ttl: number, tos: number): void {
+  /**
+   * Completes the oldest reserved frame, whose payload of `length` bytes is in place, for what `route` found. With a
+   * `segment` above 0 and below `length` the guest takes it as datagrams of that length.
+   */
+  commit(length: number, segment: number, ttl: number, tos: number): void {
     const { ctx } = this;
     const { port } = ctx;
     const { key, k } = this.route;
@@ -77,25 +91,50 @@ export class UdpDeliver {
     const ports = key[k + KEY_WORDS - 1];
     udpWrite(port.out, at, ports & 0xffff, ports >>> 16, l4Len, checksumFold(this.pseudoSum(v4, l4Len)));
     const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
-    port.commit(length, COMMIT_NEEDS_CSUM, front - UDP_HEADER_LEN, UDP_CHECKSUM_OFFSET, GSO_NONE, 0);
+    const many = segment > 0 && segment < length;
+    const l4 = front - UDP_HEADER_LEN;
+    port.commit(length, COMMIT_NEEDS_CSUM, l4, UDP_CHECKSUM_OFFSET, many ? GSO_UDP_L4 : GSO_NONE, many ? segment : 0);
     countToGuest(ctx, CLASS_UDP, front + length);
   }
 
   /**
-   * Moves a datagram of `length` bytes to the guest, for what `route` found: from the head of `fd`'s queue, or, if `fd`
-   * is negative, from offset `at` of scratch memory.
+   * Moves `length` bytes, one datagram or several of `segment` bytes, to the guest, for what `route` found: from the head
+   * of `fd`'s queue, or, if `fd` is negative, from offset `at` of scratch memory.
    */
-  move(fd: number, at: number, length: number, ttl: number, tos: number): number {
+  move(fd: number, at: number, length: number, segment: number, ttl: number, tos: number): number {
     const { ctx } = this;
     const { port } = ctx;
     const { key, k } = this.route;
     const v4 = isV4(key[k], key[k + 1], key[k + 2]);
     const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
-    if (front + length > this.frameLimit) return this.cut(v4, fd, at, length, ttl, tos);
+    if (!this.isFrame(v4, length, segment)) {
+      if (segment > 0 && segment < length) return this.split(fd, at, length, segment, ttl, tos);
+      return this.cut(v4, fd, at, length, ttl, tos);
+    }
     const rowCount = port.reserve(front, length, ROWS_OUT);
     if (rowCount < 0) return STALLED;
     if (!this.fill(fd, at, rowCount, length)) return DONE;
-    this.commit(length, ttl, tos);
+    this.commit(length, segment, ttl, tos);
+    return DONE;
+  }
+
+  /** Moves datagrams of `segment` bytes one by one. Out of the socket, those that find no buffers are lost. */
+  private split(fd: number, at: number, length: number, segment: number, ttl: number, tos: number): number {
+    const { ctx } = this;
+    let from = at;
+    if (fd >= 0) {
+      if (UDP_FRONT6 + segment <= this.frameLimit) {
+        if (ctx.port.reserve(UDP_FRONT6, segment, ROWS_OUT) < 0) return STALLED;
+        ctx.port.cancel();
+      }
+      this.scratchRow(SCRATCH_UDP, length);
+      if (!this.isWhole(ctx.io.recv(fd, ROWS_MISC, 1, MSG_TRUNC), length)) return DONE;
+      from = SCRATCH_UDP;
+    }
+    for (let done = 0; done < length; done += segment) {
+      const n = Math.min(segment, length - done);
+      if (this.move(-1, from + done, n, 0, ttl, tos) !== DONE) ctx.counters[C_DROPS + DROP_NO_RECEIVE_BUFFERS]++;
+    }
     return DONE;
   }
 
@@ -137,10 +176,15 @@ export class UdpDeliver {
     }
     if (rowCount === 0) this.scratchRow(0, 1);
     const received = rowCount === 0 ? io.recv(fd, ROWS_MISC, 1, MSG_TRUNC) : io.recv(fd, ROWS_OUT, rowCount, MSG_TRUNC);
-    if (received === length) return true;
+    if (this.isWhole(received, length)) return true;
     ctx.port.cancel();
+    return false;
+  }
+
+  private isWhole(received: number, length: number): boolean {
+    if (received === length) return true;
     const code = received < 0 ? DROP_HOST_SOCKET_ERROR : DROP_UDP_TRUNCATED;
-    if (received !== -EAGAIN) ctx.counters[C_DROPS + code]++;
+    if (received !== -EAGAIN) this.ctx.counters[C_DROPS + code]++;
     return false;
   }
 

@@ -26,6 +26,8 @@ const DNS_ANSWERED_MS = 5000;
 
 const PORT_DNS = 53;
 
+const NO_LIMIT = 1 << 16;
+
 export class UdpFlows {
   readonly table: FlowTable;
   /** Flows in use, least recently used first. */
@@ -49,6 +51,8 @@ export class UdpFlows {
   readonly discover: Int8Array;
   /** Payload of this length and more did not fit the host's link; 0: not known. */
   readonly tooLong: Uint16Array;
+  /** Datagrams of this length and more are not joined: the kernel refused to cut them for this path. */
+  readonly joinLimit: Int32Array;
   private readonly used: Uint8Array;
   /** Datagrams seen from each side; counting stops at 2. */
   private readonly fromGuest: Uint8Array;
@@ -72,6 +76,7 @@ export class UdpFlows {
     this.tos = new Uint8Array(capacity);
     this.discover = new Int8Array(capacity);
     this.tooLong = new Uint16Array(capacity);
+    this.joinLimit = new Int32Array(capacity);
     this.used = new Uint8Array(capacity);
     this.fromGuest = new Uint8Array(capacity);
     this.fromHost = new Uint8Array(capacity);
@@ -102,6 +107,7 @@ export class UdpFlows {
     this.tos[slot] = 0;
     this.discover[slot] = -1;
     this.tooLong[slot] = 0;
+    this.joinLimit[slot] = NO_LIMIT;
     this.fromGuest[slot] = 0;
     this.fromHost[slot] = 0;
     this.order.push(slot);

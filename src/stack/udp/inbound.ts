@@ -8,8 +8,14 @@
  * Many at a time: receive buffers are reserved for as many frames as the socket filled lately, each as long as its
  * datagrams were lately, and one recvmmsg fills them in place. Behind each frame's room lies a row of scratch memory, so
  * that a datagram which is longer than guessed is not cut: it, and what came behind it, is put together in scratch memory
- * and moved again. That copies, and does not happen to flows whose datagrams keep their size. A call that gave less than
+ * and moved again; if there are no buffers for it, it waits there, and nothing else is received meanwhile. That copies, and
+ * does not happen to flows whose datagrams keep their size. A call that gave less than
  * it was asked for emptied the socket, so a question and its answer cost one call.
+ *
+ * Several in one: where the guest takes frames that hold many datagrams (USO), a socket that gives bursts is told to
+ * join them (UDP_GRO), and each message may be up to 64 KiB of datagrams of one length. To other guests each datagram is
+ * a frame of its own, whose place must be known before the call: they get recvmmsg only, because a message of joined
+ * datagrams would have to be received elsewhere first and copied.
  *
  * One at a time, where there is no guess yet, no room for a guess, or where a datagram needs fragments: its length is
  * looked at with MSG_PEEK, buffers for exactly that are reserved, and the payload is received straight into them.
@@ -21,7 +27,8 @@ import { C_DROPS, dropCode, type DropCode } from '../counters';
 import { SlotQueue } from '../flow-table';
 import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../socket-options';
-import { DONE, STALLED, UdpDeliver, UDP_FRONT4, UDP_FRONT6 } from './deliver';
+import { UdpBursts } from './bursts';
+import { STALLED, UdpDeliver, UDP_FRONT4, UDP_FRONT6 } from './deliver';
 import type { UdpErrors } from './errors';
 import { FLOW_FRESH } from './flows';
 import type { UdpFlows } from './flows';
@@ -32,6 +39,12 @@ const DROP_NO_RECEIVE_BUFFERS = dropCode('no_receive_buffers');
 
 /** Datagrams taken from one socket before others have their turn. */
 const DATAGRAMS_PER_SERVICE = 64;
+/** Bytes, a call's more at the most. */
+const BYTES_PER_SERVICE = 1 << 19;
+
+/** Datagrams at once that make a socket a busy one. */
+const BURST = 4;
+
 /** Errors in a row, error queue emptied after each, before a socket counts as broken. */
 const ERRORS_IN_A_ROW = 8;
 
@@ -50,6 +63,7 @@ const STUCK_MS = 50;
 // What `take…` return where it is no count of datagrams and no -errno.
 const EMPTY = 0;
 const NO_ROOM = -100_000;
+const NO_BUFFER = -100_001;
 
 export class UdpInbound {
   /** No receive buffers: nothing is tried until the guest posts some. */
@@ -61,6 +75,7 @@ export class UdpInbound {
   private readonly owner: FlowOwner;
   private readonly route: UdpRoute;
   private readonly deliver: UdpDeliver;
+  private readonly bursts: UdpBursts;
 
   // By socket: flow number, or the table's capacity and the listener's number.
   private ready: SlotQueue;
@@ -70,8 +85,14 @@ export class UdpInbound {
   private burst: Uint8Array;
   private steady: Uint8Array;
   private last4: Uint8Array;
+  /** Bytes the last `take…` took. */
+  private taken: number;
   /** The last `take…` left nothing in the socket. */
   private drained: boolean;
+  /** Messages that wait in scratch memory, and whose they are; -1: none. */
+  private parked: number;
+  private parkedEnd: number;
+  private parkedId: number;
   /** Socket whose datagram does not fit the guest's ring, and until when that may go on; Infinity: none. */
   private stuckUntil: number;
   private stuck: number;
@@ -92,25 +113,31 @@ export class UdpInbound {
     this.owner = owner;
     this.route = route;
     this.deliver = new UdpDeliver(ctx, route);
+    this.bursts = new UdpBursts(ctx, flows.table.capacity);
     const sockets = flows.table.capacity;
     this.ready = new SlotQueue(sockets);
     this.guess = new Int32Array(sockets);
     this.burst = new Uint8Array(sockets);
     this.steady = new Uint8Array(sockets);
     this.last4 = new Uint8Array(sockets);
+    this.taken = 0;
     this.drained = false;
+    this.parked = 0;
+    this.parkedEnd = 0;
+    this.parkedId = -1;
     this.stuckUntil = Infinity;
     this.stuck = -1;
   }
 
   /** There are now `count` listeners, and nothing was received yet. Cold. */
-  resizeListeners(count: number): void {
+  makeRoom(count: number): void {
     const sockets = this.flows.table.capacity + count;
     this.ready = new SlotQueue(sockets);
     this.guess = new Int32Array(sockets);
     this.burst = new Uint8Array(sockets);
     this.steady = new Uint8Array(sockets);
     this.last4 = new Uint8Array(sockets);
+    this.bursts.makeRoom(sockets);
   }
 
   get busy(): boolean {
@@ -139,7 +166,7 @@ export class UdpInbound {
 
   /** The guest posted receive buffers. */
   onGuestReady(): void {
-    this.stalled = false;
+    this.stalled = this.parkedId >= 0 && !this.unpark();
     this.resume();
   }
 
@@ -153,17 +180,21 @@ export class UdpInbound {
     this.guess[slot] = 0;
     this.burst[slot] = 1;
     this.steady[slot] = 0;
+    this.bursts.opened(slot);
   }
 
   /** The flow is about to be closed. */
   forget(slot: number): void {
     this.ready.remove(slot);
+    if (this.parkedId === slot) this.dropParked();
   }
 
   /** The guest was reset. */
   reset(): void {
     this.stalled = false;
+    this.parkedId = -1;
     this.stuckUntil = Infinity;
+    this.bursts.reset();
   }
 
   // ---- sockets --------------------------------------------------------------------------------------------------
@@ -187,7 +218,8 @@ export class UdpInbound {
     const fd = this.fdOf(id);
     let errors = 0;
     let left = DATAGRAMS_PER_SERVICE;
-    while (left > 0) {
+    let bytes = BYTES_PER_SERVICE;
+    while (left > 0 && bytes > 0) {
       const n = this.take(id, fd, left);
       if (n === NO_ROOM) {
         this.stalled = true;
@@ -204,24 +236,26 @@ export class UdpInbound {
         else this.errors.drainListener(this.listeners[id - this.flows.table.capacity]);
         continue;
       }
-      if (this.drained) {
+      if (this.drained && this.parkedId < 0) {
         if (this.isFlow(id)) this.flows.flags[id] &= ~FLOW_FRESH;
         return;
       }
       errors = 0;
       left -= n;
+      bytes -= this.taken;
       // Another's datagram may have cost this very flow its place.
       if (this.fdOf(id) !== fd) return;
+      if (this.parkedId >= 0) break;
     }
     this.ready.push(id);
   }
 
-  /** Takes up to `most` datagrams: their number, NO_ROOM with all of them left, or -errno. Sets `drained`. */
+  /** Takes up to `most` messages: their number, NO_ROOM with all of them left, or -errno. Sets `drained`, `taken`. */
   private take(id: number, fd: number, most: number): number {
     this.drained = false;
-    const fresh = this.isFlow(id) && (this.flows.flags[id] & FLOW_FRESH) !== 0;
-    if (!fresh && this.guess[id] > 0) {
+    if (this.guess[id] > 0) {
       const n = this.takeMany(id, fd, most);
+      if (n === NO_BUFFER) return NO_ROOM;
       if (n !== NO_ROOM) return n;
     }
     return this.takeOne(id, fd);
@@ -234,9 +268,9 @@ export class UdpInbound {
     const guess = this.guess[id];
     const v4 = this.last4[id] === 1;
     const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
-    if (front + guess > deliver.frameLimit) return NO_ROOM;
+    if (front + guess > (this.bursts.joins(id) ? port.maxFrame : deliver.frameLimit)) return NO_ROOM;
     const many = front + guess <= SMALL || this.steady[id] === 1;
-    const want = many ? Math.min(this.burst[id], most, BATCH_MAX) : 1;
+    const want = many ? Math.min(this.burst[id], most, BATCH_MAX, Math.ceil(BYTES_PER_SERVICE / guess)) : 1;
     let row = ROWS_OUT;
     let asked = 0;
     for (; asked < want && row <= ROWS_LIMIT; asked++) {
@@ -249,7 +283,8 @@ export class UdpInbound {
       this.message(id, m, row, n + 1);
       row += n + 1;
     }
-    if (asked === 0) return NO_ROOM;
+    // Not one buffer is left: then there is no need to look at what waits.
+    if (asked === 0) return front + guess <= SMALL ? NO_BUFFER : NO_ROOM;
     const got = io.recvMany(fd, MSG_IN, asked, 0);
     if (got <= 0) {
       port.cancel();
@@ -261,20 +296,36 @@ export class UdpInbound {
     let m = MSG_IN;
     const end = MSG_IN + got;
     for (; m < end; m++) {
-      if (io.msgLen[m] > guess || this.find(id, m) !== 0 || this.isRoute4() !== v4) break;
-      deliver.commit(io.msgLen[m], io.msgTtl[m], io.msgTos[m]);
+      const length = io.msgLen[m];
+      const segment = io.msgSegment[m];
+      if (length > guess || this.find(id, m) !== 0 || this.isRoute4() !== v4) break;
+      if (!deliver.isFrame(v4, length, segment)) break;
+      deliver.commit(length, segment, io.msgTtl[m], io.msgTos[m]);
       this.touch();
     }
-    if (m < end) this.again(id, m, end, guess);
+    if (m < end) this.again(id, fd, m, end, guess);
     else if (got < asked) port.cancel();
     this.learn(id, got, asked);
+    // Unless another's datagram has cost this very flow its place.
+    if ((got >= BURST || this.bursts.joins(id)) && this.fdOf(id) === fd) this.bursts.tune(id, fd, v4);
     return got;
   }
 
+  /** If joined datagrams among messages `m … end - 1` had to be taken apart, which copies, they come one by one now. */
+  private separate(id: number, fd: number, m: number, end: number): void {
+    const { io } = this.ctx;
+    const v4 = this.isRoute4();
+    if (this.fdOf(id) !== fd) return;
+    for (let i = m; i < end; i++) {
+      if (io.msgSegment[i] === 0 || this.deliver.isFrame(v4, io.msgLen[i], io.msgSegment[i])) continue;
+      this.bursts.separate(id, fd);
+      return;
+    }
+  }
+
   /** Messages `m … end - 1` do not fit the frames they were received to: moves them to others. */
-  private again(id: number, m: number, end: number, guess: number): void {
-    const { ctx, deliver } = this;
-    const { port, io, counters } = ctx;
+  private again(id: number, fd: number, m: number, end: number, guess: number): void {
+    const { port, io } = this.ctx;
     const { rows } = io;
     for (let i = m; i < end; i++) {
       const at = SCRATCH_UDP + (i - MSG_IN) * SCRATCH_STEP;
@@ -284,17 +335,46 @@ export class UdpInbound {
       if (rows.length[ROWS_MISC] > 0) io.copyRows(io.msgRow[i], io.msgRows[i] - 1, ROWS_MISC, 1);
     }
     port.cancel();
-    for (let i = m; i < end; i++) {
-      const code = this.find(id, i);
+    this.parked = m;
+    this.parkedEnd = end;
+    this.parkedId = id;
+    if (this.unpark()) {
+      if (this.bursts.joins(id)) this.separate(id, fd, m, end);
+      return;
+    }
+    this.stalled = true;
+    if (this.stuckUntil !== Infinity) return;
+    this.stuckUntil = this.ctx.clock.nowMs + STUCK_MS;
+    this.stuck = id;
+  }
+
+  /** Moves what waits in scratch memory. False if there is no room for all of it. */
+  private unpark(): boolean {
+    const { ctx, deliver } = this;
+    const { io, counters } = ctx;
+    const id = this.parkedId;
+    for (; this.parked < this.parkedEnd; this.parked++) {
+      const m = this.parked;
+      const code = this.find(id, m);
+      // Looking for the flow may have cost this one its place.
+      if (this.parkedId < 0) return true;
       if (code !== 0) {
         counters[C_DROPS + code]++;
         continue;
       }
-      const at = SCRATCH_UDP + (i - MSG_IN) * SCRATCH_STEP;
-      // It has left its socket, and nothing is kept here: this is where a datagram may be lost.
-      if (deliver.move(-1, at, io.msgLen[i], io.msgTtl[i], io.msgTos[i]) === DONE) this.touch();
-      else counters[C_DROPS + DROP_NO_RECEIVE_BUFFERS]++;
+      const at = SCRATCH_UDP + (m - MSG_IN) * SCRATCH_STEP;
+      if (deliver.move(-1, at, io.msgLen[m], io.msgSegment[m], io.msgTtl[m], io.msgTos[m]) === STALLED) return false;
+      this.touch();
     }
+    this.parkedId = -1;
+    if (this.stuck === id) this.stuckUntil = Infinity;
+    return true;
+  }
+
+  private dropParked(): void {
+    this.ctx.counters[C_DROPS + DROP_NO_RECEIVE_BUFFERS] += this.parkedEnd - this.parked;
+    this.parkedId = -1;
+    this.stalled = false;
   }
 
   /** What the next batch should look like, after one of `got` datagrams where `asked` were asked for. */
@@ -308,6 +388,7 @@ export class UdpInbound {
       if (msgLen[m] !== first) uniform = false;
       if (msgLen[m] > biggest) biggest = msgLen[m];
     }
+    this.taken = got * biggest;
     // Asked for less than wished, at the end of a turn's share or of the guest's buffers, it keeps what it had.
     this.burst[id] = got < asked ? got + 1 : Math.max(this.burst[id], Math.min(2 * asked, BATCH_MAX));
     this.last4[id] = this.isRoute4() ? 1 : 0;
@@ -331,20 +412,23 @@ export class UdpInbound {
     }
     if (n < 0) return n;
     const length = io.msgLen[MSG_IN];
+    const segment = io.msgSegment[MSG_IN];
+    this.taken = length;
     const code = this.find(id, MSG_IN);
     if (code !== 0) {
       deliver.discard(fd);
       ctx.counters[C_DROPS + code]++;
       return 1;
     }
-    if (deliver.move(fd, 0, length, io.msgTtl[MSG_IN], io.msgTos[MSG_IN]) === STALLED) {
-      if (this.stuckUntil === Infinity && deliver.isCut(length)) {
+    if (deliver.move(fd, 0, length, segment, io.msgTtl[MSG_IN], io.msgTos[MSG_IN]) === STALLED) {
+      if (this.stuckUntil === Infinity && (segment > 0 || !deliver.isFrame(this.isRoute4(), length, 0))) {
         this.stuckUntil = ctx.clock.nowMs + STUCK_MS;
         this.stuck = id;
       }
       return NO_ROOM;
     }
     if (this.stuck === id) this.stuckUntil = Infinity;
+    if (segment > 0) this.separate(id, fd, MSG_IN, MSG_IN + 1);
     this.guess[id] = Math.max(1, length);
     this.burst[id] = 1;
     this.steady[id] = 0;
@@ -354,13 +438,18 @@ export class UdpInbound {
   }
 
   /**
-   * A datagram that needs fragments waits although time went by. If the guest's ring is smaller than all of them together,
+   * A datagram waits for more buffers than one frame's although time went by. If the guest's ring is smaller than all of them together,
    * no event will ever end that: it is tried once more, and then dropped.
    */
   private giveUp(): void {
     const { ctx } = this;
     const id = this.stuck;
     this.stuckUntil = Infinity;
+    if (this.parkedId >= 0) {
+      this.onGuestReady();
+      if (this.parkedId >= 0) this.dropParked();
+      return;
+    }
     if (!ctx.port.up || !this.ready.has(id)) return;
     this.onGuestReady();
     if (this.stuck !== id || this.deadline === Infinity) return;

@@ -2,6 +2,11 @@
  * Datagrams from guest to host. Consecutive frames of one flow are gathered and leave with one sendmmsg, straight from
  * the guest's memory; nothing is kept beyond `flush`.
  *
+ * Those of the same length become one message, which the kernel takes through its layers once and cuts by UDP_SEGMENT
+ * (the last may be shorter). It refuses that on a path whose MTU they exceed, or that transforms packets (IPsec): then
+ * they leave one by one, and the flow is remembered. An error that belongs to one datagram costs only that one: a message
+ * that meets it is cut here as well.
+ *
  * Hop limit, traffic class and "don't fragment" are the guest's: what the socket is set to is remembered, so that only a
  * change costs a call. DF means IP_PMTUDISC_PROBE: the datagram leaves with DF whatever the host believes the path's MTU
  * to be, and the guest, which is told of the errors, finds out by itself. Only what exceeds the MTU of the host's own
@@ -10,7 +15,7 @@
  * gets EMSGSIZE for a datagram that has arrived.
  */
 import { addrSlotWrite, familyOf, isMulticast, isUnspecified } from '../address';
-import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT } from '../context';
+import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_CALL } from '../context';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { AF_INET } from '../ports';
@@ -42,9 +47,12 @@ import type { UdpListener } from './listeners';
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
 const DROP_UDP_MALFORMED = dropCode('udp_malformed');
 
-/** Messages 0 … GATHER_MAX - 1 are ours, and the one after them for single segments. */
+/** Messages 0 … GATHER_MAX - 1 are ours, and as many after them for what a message is cut into. */
 const GATHER_MAX = 64;
-const MSG_SEGMENT = GATHER_MAX;
+const MSG_PIECE = GATHER_MAX;
+/** Rows of the pieces; those in front belong to the error queue, which is read between sends. */
+const ROWS_PIECE = ROWS_MISC + 16;
+const ROWS_PIECE_END = ROWS_MISC + ROWS_MISC_COUNT;
 
 const SLOT_PEER = ADDR_SLOT_UDP_MSG;
 const SLOT_LOCAL = ADDR_SLOT_UDP_MSG + 1;
@@ -52,6 +60,11 @@ const SLOT_LOCAL = ADDR_SLOT_UDP_MSG + 1;
 /** Linux's UDP_MAX_SEGMENTS: no honest guest puts more into one frame. */
 const MAX_SEGMENTS = 128;
 const EIO = 5;
+
+/** Datagrams in one message of ours: UDP_MAX_SEGMENTS of all kernels that know UDP_SEGMENT. */
+const JOIN_MAX = 64;
+/** Their bytes: what an IPv6 packet without jumbo payload carries, and less than one of IPv4. */
+const JOIN_BYTES = 65_535 - 40 - 8;
 
 /** Datagrams up to this long fit any path: what the socket does with DF makes no difference to them. */
 const FITS_ANYWHERE = 512;
@@ -63,6 +76,11 @@ export class UdpOutbound {
   private readonly errors: UdpErrors;
   private slot: number;
   private count: number;
+  // The last message: length of its datagrams, 0 if none may follow; their number; bytes and rows of all.
+  private size: number;
+  private joined: number;
+  private bytes: number;
+  private rowCount: number;
 
   constructor(ctx: StackContext, flows: UdpFlows, listeners: readonly UdpListener[], errors: UdpErrors) {
     this.ctx = ctx;
@@ -71,6 +89,10 @@ export class UdpOutbound {
     this.errors = errors;
     this.slot = -1;
     this.count = 0;
+    this.size = 0;
+    this.joined = 0;
+    this.bytes = 0;
+    this.rowCount = 0;
   }
 
   /** The flow whose datagrams are being gathered; -1: none. */
@@ -81,6 +103,7 @@ export class UdpOutbound {
   /**
    * Adds a datagram whose payload is named by rows `row … row + rowCount - 1` (at least one row, which may be empty).
    * `segment` is the size to cut it by, 0: one datagram of `length` bytes. `df`: it must not be fragmented on its way.
+   * Returns the first row that is free now.
    */
   add(
     slot: number,
@@ -91,10 +114,10 @@ export class UdpOutbound {
     ttl: number,
     tos: number,
     df: boolean,
-  ): void {
+  ): number {
     const { io } = this.ctx;
     const { flows } = this;
-    if (slot !== this.slot || this.count === GATHER_MAX) this.flush();
+    if (slot !== this.slot) this.flush();
     const viaListener = flows.listener[slot] >= 0;
     // What a datagram of an own socket carries is set on the socket: what was gathered must go out before a change.
     if (!viaListener) {
@@ -104,6 +127,10 @@ export class UdpOutbound {
       }
       this.discover(slot, segment > 0 ? segment : length, df);
     }
+    if (this.count > 0 && segment === 0 && this.joins(length, rowCount, viaListener, ttl, tos)) {
+      return this.join(row, rowCount, length);
+    }
+    if (this.count === GATHER_MAX) this.flush();
     this.slot = slot;
     const i = this.count++;
     io.msgRow[i] = row;
@@ -113,7 +140,8 @@ export class UdpOutbound {
     io.msgTtl[i] = -1;
     io.msgTos[i] = -1;
     io.msgSegment[i] = segment;
-    if ((flows.flags[slot] & FLOW_GROUP) !== 0) io.msgPeer[i] = SLOT_PEER;
+    const group = (flows.flags[slot] & FLOW_GROUP) !== 0;
+    if (group) io.msgPeer[i] = SLOT_PEER;
     if (viaListener) {
       io.msgPeer[i] = SLOT_PEER;
       if (this.hasLocal(slot)) io.msgLocal[i] = SLOT_LOCAL;
@@ -121,6 +149,45 @@ export class UdpOutbound {
       io.msgTos[i] = tos;
       flows.ttl[slot] = ttl;
     }
+    this.size = segment > 0 || group || length >= flows.joinLimit[slot] ? 0 : length;
+    this.joined = 1;
+    this.bytes = length;
+    this.rowCount = rowCount;
+    return row + rowCount;
+  }
+
+  /** Can a datagram of `length` bytes follow those of the last message in it? */
+  private joins(length: number, rowCount: number, viaListener: boolean, ttl: number, tos: number): boolean {
+    const { io } = this.ctx;
+    if (length === 0 || length > this.size) return false;
+    if (this.joined === JOIN_MAX || this.bytes + length > JOIN_BYTES) return false;
+    if (this.rowCount + rowCount > ROWS_PER_CALL) return false;
+    if (!viaListener) return true;
+    const last = this.count - 1;
+    return io.msgTtl[last] === (ttl > 0 ? ttl : -1) && io.msgTos[last] === tos;
+  }
+
+  private join(row: number, rowCount: number, length: number): number {
+    const { io } = this.ctx;
+    const { region, offset, length: lengths } = io.rows;
+    const last = this.count - 1;
+    // Behind the rows before: those of the frame's headers lie between.
+    let to = io.msgRow[last] + this.rowCount;
+    if (to === row) to += rowCount;
+    else {
+      for (let from = row; from < row + rowCount; from++, to++) {
+        region[to] = region[from];
+        offset[to] = offset[from];
+        lengths[to] = lengths[from];
+      }
+    }
+    this.rowCount += rowCount;
+    this.bytes += length;
+    this.joined++;
+    io.msgRows[last] = this.rowCount;
+    io.msgSegment[last] = this.size;
+    if (length < this.size) this.size = 0;
+    return to;
   }
 
   /** Sends what was gathered. */
@@ -129,15 +196,20 @@ export class UdpOutbound {
     if (count === 0) return;
     this.slot = -1;
     this.count = 0;
-    const { io } = this.ctx;
     const { flows } = this;
     let fd = flows.fd[slot];
     if (flows.listener[slot] >= 0) fd = this.listeners[flows.listener[slot]].fd;
-    if (flows.listener[slot] >= 0 || (flows.flags[slot] & FLOW_GROUP) !== 0) this.writeSlots(io, slot);
-    let i = 0;
+    if (flows.listener[slot] >= 0 || (flows.flags[slot] & FLOW_GROUP) !== 0) this.writeSlots(this.ctx.io, slot);
+    this.send(slot, fd, 0, count);
+  }
+
+  /** Sends messages `first … end - 1`. */
+  private send(slot: number, fd: number, first: number, end: number): void {
+    const { io } = this.ctx;
+    let i = first;
     let retried = false;
-    while (i < count) {
-      const n = io.sendMany(fd, i, count - i);
+    while (i < end) {
+      const n = io.sendMany(fd, i, end - i);
       if (n > 0) {
         i += n;
         retried = false;
@@ -145,19 +217,16 @@ export class UdpOutbound {
       }
       const segment = io.msgSegment[i];
       if (n === -EMSGSIZE && this.fragment(slot, segment > 0 ? segment : this.lengthOf(i))) continue;
-      if (segment > 0 && (n === -EINVAL || n === -EIO || n === -EMSGSIZE)) {
-        // The path's MTU is below the guest's, or the interface cannot checksum: cut here.
-        this.sendSegments(slot, fd, i, segment);
-        i++;
-        continue;
-      }
+      const refused = segment > 0 && (n === -EINVAL || n === -EIO || n === -EMSGSIZE);
       // An error may be an earlier datagram's, reported at the next call: fetch it and send again.
-      if (!retried && n !== -EAGAIN && n !== -ENOBUFS && n !== -EPERM) {
+      if (!refused && !retried && n !== -EAGAIN && n !== -ENOBUFS && n !== -EPERM) {
         retried = true;
         this.drainErrors(slot);
         continue;
       }
-      this.drop(DROP_HOST_SOCKET_ERROR);
+      if (refused) this.flows.joinLimit[slot] = n === -EMSGSIZE ? Math.min(this.flows.joinLimit[slot], segment) : 0;
+      if (segment > 0) this.sendPieces(slot, fd, i, segment);
+      else this.ctx.counters[C_DROPS + DROP_HOST_SOCKET_ERROR]++;
       retried = false;
       i++;
     }
@@ -218,10 +287,6 @@ export class UdpOutbound {
     else this.errors.drainFlow(slot);
   }
 
-  private drop(code: number): void {
-    this.ctx.counters[C_DROPS + code]++;
-  }
-
   /** May replies be sent from the address that the peer used? Not from a group's. */
   private hasLocal(slot: number): boolean {
     const local = this.flows.local;
@@ -262,32 +327,25 @@ export class UdpOutbound {
   }
 
   /** Sends message `i` as datagrams of `segment` bytes. */
-  private sendSegments(slot: number, fd: number, i: number, segment: number): void {
+  private sendPieces(slot: number, fd: number, i: number, segment: number): void {
     const { io } = this.ctx;
-    const rows = io.rows;
+    const { rows } = io;
     let left = this.lengthOf(i);
-    if (left > segment * MAX_SEGMENTS) {
-      this.drop(DROP_UDP_MALFORMED);
-      return;
-    }
-    io.msgRow[MSG_SEGMENT] = ROWS_MISC;
-    io.msgPeer[MSG_SEGMENT] = io.msgPeer[i];
-    io.msgLocal[MSG_SEGMENT] = io.msgLocal[i];
-    io.msgTtl[MSG_SEGMENT] = io.msgTtl[i];
-    io.msgTos[MSG_SEGMENT] = io.msgTos[i];
-    io.msgSegment[MSG_SEGMENT] = 0;
     let row = io.msgRow[i];
-    let used = 0; // bytes of `row` already sent
+    let used = 0; // bytes of `row` already named
+    let to = ROWS_PIECE;
+    let m = MSG_PIECE;
+    if (left > segment * MAX_SEGMENTS) left = this.malformed();
     while (left > 0) {
+      const begin = to;
+      const beginRow = row;
+      const beginUsed = used;
       let want = Math.min(segment, left);
-      let n = 0;
-      left -= want;
-      while (want > 0 && n < ROWS_MISC_COUNT) {
+      while (want > 0 && to < ROWS_PIECE_END) {
         const part = Math.min(want, rows.length[row] - used);
-        rows.region[ROWS_MISC + n] = rows.region[row];
-        rows.offset[ROWS_MISC + n] = rows.offset[row] + used;
-        rows.length[ROWS_MISC + n] = part;
-        n++;
+        rows.region[to] = rows.region[row];
+        rows.offset[to] = rows.offset[row] + used;
+        rows.length[to++] = part;
         want -= part;
         used += part;
         if (used === rows.length[row]) {
@@ -296,14 +354,37 @@ export class UdpOutbound {
         }
       }
       if (want > 0) {
-        // More pieces than a system call takes: no driver builds such a frame.
-        this.drop(DROP_UDP_MALFORMED);
-        return;
+        // No rows are left: those before go first. More than there are for one, no driver builds.
+        if (m === MSG_PIECE) {
+          this.malformed();
+          return;
+        }
+        this.send(slot, fd, MSG_PIECE, m);
+        m = MSG_PIECE;
+        to = ROWS_PIECE;
+        row = beginRow;
+        used = beginUsed;
+        continue;
       }
-      io.msgRows[MSG_SEGMENT] = n;
-      let sent = io.sendMany(fd, MSG_SEGMENT, 1);
-      if (sent === -EMSGSIZE && this.fragment(slot, segment)) sent = io.sendMany(fd, MSG_SEGMENT, 1);
-      if (sent < 1) this.drop(DROP_HOST_SOCKET_ERROR);
+      left -= Math.min(segment, left);
+      io.msgRow[m] = begin;
+      io.msgRows[m] = to - begin;
+      io.msgPeer[m] = io.msgPeer[i];
+      io.msgLocal[m] = io.msgLocal[i];
+      io.msgTtl[m] = io.msgTtl[i];
+      io.msgTos[m] = io.msgTos[i];
+      io.msgSegment[m++] = 0;
+      if (left > 0 && m < MSG_PIECE + GATHER_MAX) continue;
+      this.send(slot, fd, MSG_PIECE, m);
+      m = MSG_PIECE;
+      to = ROWS_PIECE;
     }
+    if (m > MSG_PIECE) this.send(slot, fd, MSG_PIECE, m);
+  }
+
+  /** Counts a frame that no driver builds. */
+  private malformed(): number {
+    this.ctx.counters[C_DROPS + DROP_UDP_MALFORMED]++;
+    return 0;
   }
 }

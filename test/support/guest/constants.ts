@@ -86,6 +86,9 @@ export const DRIVER_FEATURES =
   VIRTIO_RING_F_EVENT_IDX |
   VIRTIO_F_VERSION_1;
 
+/** What QEMU does not hand on: a test adds it. */
+export const USO_FEATURES = VIRTIO_NET_F_HOST_USO | VIRTIO_NET_F_GUEST_USO4 | VIRTIO_NET_F_GUEST_USO6;
+
 /** As QEMU 10: every protocol feature it knows for network devices, of those this front-end has code for. */
 export const QEMU_PROTOCOL_FEATURES =
   VHOST_USER_PROTOCOL_F_MQ |

@@ -105,7 +105,7 @@ export class Guest {
     this.link = new Link(this.driver, parseMac(options.mac ?? '52:54:00:12:34:56'));
     if (options.mtu !== undefined) this.link.mtu = options.mtu;
     this.tcp = new TcpTable(this.link, options.tcp ?? {}, () => this.#ephemeralPort());
-    this.link.onPacket = (packet) => this.#packet(packet);
+    this.link.onPacket = (packet, _frame, { gsoSize }) => this.#packet(packet, gsoSize);
     this.link.onFrame = (frame, header) => {
       for (const w of [...this.#watchers]) w(frame, header);
     };
@@ -366,15 +366,16 @@ export class Guest {
     return this.#nextPort;
   }
 
-  #packet(p: IpPacket): void {
-    if (p.protocol === PROTO_UDP) this.#receivedUdp(p);
+  #packet(p: IpPacket, gsoSize: number): void {
+    if (p.protocol === PROTO_UDP) this.#receivedUdp(p, gsoSize);
     else if (!this.link.isOurs(p.dst)) this.#violations.push(`a packet for ${formatAddr(p.dst)}`);
     else if (p.protocol === PROTO_TCP) this.tcp.receive(p);
     else if (p.protocol === PROTO_ICMP || p.protocol === PROTO_ICMPV6) this.#receivedIcmp(p);
     else this.#violations.push(`IP protocol ${p.protocol}`);
   }
 
-  #receivedUdp(p: IpPacket): void {
+  /** `gsoSize`: the datagrams that one frame holds have this length; 0: it is one. */
+  #receivedUdp(p: IpPacket, gsoSize: number): void {
     const dv = viewOf(p.segment);
     if (dv.getUint16(4) !== p.segment.length) {
       this.#violations.push(`UDP length ${dv.getUint16(4)} in ${p.segment.length} bytes`);
@@ -387,7 +388,12 @@ export class Guest {
     if (dhcp !== null) this.#dhcpReplies.push(dhcp);
     else if (dhcp6 !== null) this.#dhcp6Replies.push(dhcp6);
     else if (!this.link.isOurs(p.dst)) this.#violations.push(`a datagram for ${formatAddr(p.dst)}`);
-    else this.#deliverUdp(p, sport, dport, data);
+    else if (gsoSize === 0) this.#deliverUdp(p, sport, dport, data);
+    else {
+      for (let at = 0; at < data.length; at += gsoSize) {
+        this.#deliverUdp(p, sport, dport, data.slice(at, at + gsoSize));
+      }
+    }
   }
 
   #deliverUdp(p: IpPacket, sport: number, dport: number, data: Uint8Array): void {

@@ -27,6 +27,7 @@ import {
   ETHER_IPV6,
   PROTO_ICMPV6,
   PROTO_TCP,
+  PROTO_UDP,
   arp,
   checkTransport,
   ethernet,
@@ -72,7 +73,7 @@ export class Link {
   /** Protocol rules that a received frame broke, in words. */
   readonly violations: string[] = [];
   /** Every IP packet for this guest, its checksums verified. */
-  onPacket: ((packet: IpPacket, frame: Uint8Array) => void) | null = null;
+  onPacket: ((packet: IpPacket, frame: Uint8Array, header: NetHeader) => void) | null = null;
   /** Every frame, before it is looked at. */
   onFrame: ((frame: Uint8Array, header: NetHeader) => void) | null = null;
   /** ARP requests for our address and neighbour solicitations are answered. */
@@ -174,6 +175,33 @@ export class Link {
       gsoSize: gso ? mss : 0,
       csumStart: start,
       csumOffset: 16,
+      numBuffers: 0,
+    });
+  }
+
+  /**
+   * Sends datagrams of `size` bytes (the last may be shorter), header with checksum 0, in one frame that the device cuts:
+   * only if it offered to.
+   */
+  async sendUdpMany(
+    src: Uint8Array,
+    dst: Uint8Array,
+    header: Uint8Array,
+    payload: Uint8Array,
+    size: number,
+  ): Promise<void> {
+    const hop = await this.nextHop(dst);
+    const ip = ipHeader(src, dst, PROTO_UDP, header.length + payload.length);
+    const frame = concat(hop, this.mac, be16(dst.length === 4 ? ETHER_IPV4 : ETHER_IPV6), ip, header, payload);
+    const start = 14 + ip.length;
+    viewOf(frame).setUint16(start + 6, pseudoSum(src, dst, PROTO_UDP, header.length + payload.length));
+    this.driver.send(frame, {
+      flags: vu.VIRTIO_NET_HDR_F_NEEDS_CSUM,
+      gsoType: vu.VIRTIO_NET_HDR_GSO_UDP_L4,
+      hdrLen: start + header.length,
+      gsoSize: size,
+      csumStart: start,
+      csumOffset: 6,
       numBuffers: 0,
     });
   }
@@ -284,7 +312,7 @@ export class Link {
     this.#judgeGso(packet, header, frame.length);
     const ndp = packet.protocol === PROTO_ICMPV6 && packet.segment[0] >= 133 && packet.segment[0] <= 137;
     if (ndp) this.#receivedNdp(packet);
-    else this.onPacket?.(packet, frame);
+    else this.onPacket?.(packet, frame, header);
   }
 
   /** A frame larger than the MTU is legal only as one to be cut, in pieces that fit. */
@@ -296,6 +324,11 @@ export class Link {
     const tcpHeader = p.protocol === PROTO_TCP ? (p.segment[12] >> 4) * 4 : 8;
     const headers = p.offset + tcpHeader;
     if (h.gsoSize + headers - 14 > this.mtu) this.#violation(`gso_size ${h.gsoSize} on a link of MTU ${this.mtu}`);
+    if ((p.protocol === PROTO_UDP) !== (h.gsoType === vu.VIRTIO_NET_HDR_GSO_UDP_L4)) {
+      this.#violation(`gso_type ${h.gsoType} on protocol ${p.protocol}`);
+    }
+    const uso = p.src.length === 4 ? vu.VIRTIO_NET_F_GUEST_USO4 : vu.VIRTIO_NET_F_GUEST_USO6;
+    if (p.protocol === PROTO_UDP && !this.driver.has(uso)) this.#violation('datagrams in one frame: not negotiated');
     const wanted = p.src.length === 4 ? vu.VIRTIO_NET_HDR_GSO_TCPV4 : vu.VIRTIO_NET_HDR_GSO_TCPV6;
     if (p.protocol === PROTO_TCP && (h.gsoType & 0x7f) !== wanted) this.#violation(`gso_type ${h.gsoType} on TCP`);
     if (length - headers <= h.gsoSize) this.#violation(`gso_size ${h.gsoSize} for ${length - headers} bytes`);

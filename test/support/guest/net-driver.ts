@@ -58,7 +58,7 @@ export class NetDriver {
   readonly headerLen: number;
   readonly mergeable: boolean;
   /** What the device does for frames sent. */
-  readonly offloads: { readonly csum: boolean; readonly tso4: boolean; readonly tso6: boolean };
+  readonly offloads: { readonly csum: boolean; readonly tso4: boolean; readonly tso6: boolean; readonly uso: boolean };
   readonly rxQueue: SplitQueueDriver;
   readonly txQueue: SplitQueueDriver;
   framesReceived = 0;
@@ -68,6 +68,8 @@ export class NetDriver {
   /** Of these, frames with marks of a segmentation offload. */
   gsoReceived = 0;
   gsoSent = 0;
+  /** Of the former, frames of datagrams. */
+  usoReceived = 0;
   /** False: received buffers are kept and not posted again (`repost` gives them back). */
   reposting = true;
 
@@ -102,6 +104,7 @@ export class NetDriver {
       csum: frontEnd.has(vu.VIRTIO_NET_F_CSUM),
       tso4: frontEnd.has(vu.VIRTIO_NET_F_HOST_TSO4),
       tso6: frontEnd.has(vu.VIRTIO_NET_F_HOST_TSO6),
+      uso: frontEnd.has(vu.VIRTIO_NET_F_HOST_USO),
     };
     const features: RingFeatures = {
       indirect: frontEnd.has(vu.VIRTIO_RING_F_INDIRECT_DESC),
@@ -139,6 +142,10 @@ export class NetDriver {
     this.txQueue.disableCallbacks();
     this.#rx.onCall = () => this.poll();
     this.#tx.onCall = () => this.#reclaim();
+  }
+
+  has(feature: bigint): boolean {
+    return this.#fe.has(feature);
   }
 
   /** Frames that wait for a free slot. */
@@ -279,6 +286,7 @@ export class NetDriver {
     this.framesReceived++;
     this.bytesReceived += frame.length;
     if (this.#partialHeader.gsoType !== vu.VIRTIO_NET_HDR_GSO_NONE) this.gsoReceived++;
+    if (this.#partialHeader.gsoType === vu.VIRTIO_NET_HDR_GSO_UDP_L4) this.usoReceived++;
     this.#judge(this.#partialHeader, frame.length);
     this.onFrame?.(frame, this.#partialHeader);
   }

@@ -1,5 +1,5 @@
 /** The guest's UDP sockets. */
-import { parseAddr } from './bytes';
+import { be16, concat, parseAddr } from './bytes';
 import { withTimeout } from './connection';
 import { PROTO_UDP, udp } from './packets';
 import type { Link } from './link';
@@ -82,6 +82,27 @@ export class UdpSocket {
     const src = options.src === undefined ? this.#link.source(dst) : parseAddr(options.src);
     const bytes = typeof data === 'string' ? Buffer.from(data) : data;
     await this.#link.send(dst, PROTO_UDP, udp(src, dst, this.port, port, bytes), src, options.ttl);
+  }
+
+  /**
+   * Sends `data` as datagrams of `size` bytes, the last perhaps shorter: in frames that the device cuts, 64 datagrams each
+   * at the most, if it offered to, else one by one.
+   */
+  async sendMany(addr: string, port: number, data: Uint8Array, size: number): Promise<void> {
+    const dst = parseAddr(addr);
+    const src = this.#link.source(dst);
+    const step = this.#link.driver.offloads.uso ? size * Math.min(64, Math.floor(65_487 / size)) : size;
+    const sent: Promise<void>[] = [];
+    for (let at = 0; at < data.length; at += step) {
+      const part = data.subarray(at, at + step);
+      if (part.length <= size) sent.push(this.send(addr, port, part));
+      else {
+        const header = concat(be16(this.port), be16(port), be16(8 + part.length), be16(0));
+        sent.push(this.#link.sendUdpMany(src, dst, header, part, size));
+      }
+    }
+    // All at once, so that they are one batch for the device.
+    await Promise.all(sent);
   }
 
   /** The next datagram. */

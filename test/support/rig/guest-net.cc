@@ -86,6 +86,48 @@ int UdpEcho(const char* address, int port, size_t size, int count, int source_po
   return 0;
 }
 
+// Sends `count` datagrams in bursts, each with its number, of `size` bytes but for the last of a burst, which is shorter,
+// and wants them back as they were and in order.
+int UdpBurst(const char* address, int port, size_t size, int count) {
+  constexpr int kBurst = 24;
+  sockaddr_storage peer{};
+  const socklen_t length = ParseAddress(address, port, &peer);
+  const int fd = BoundTo(peer.ss_family, 0);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&peer), length) < 0) Fail("udp");
+  std::vector<unsigned char> out(size * kBurst), in(65536);
+  int exact = 0;
+  for (int at = 0; at < count; at += kBurst) {
+    const int n = count - at < kBurst ? count - at : kBurst;
+    mmsghdr messages[kBurst] = {};
+    iovec parts[kBurst];
+    for (int i = 0; i < n; i++) {
+      unsigned char* bytes = out.data() + static_cast<size_t>(i) * size;
+      for (size_t b = 0; b < size; b++) bytes[b] = static_cast<unsigned char>(b * 7 + static_cast<size_t>(at + i) * 13);
+      parts[i] = {bytes, i == n - 1 ? size / 2 : size};
+      messages[i].msg_hdr.msg_iov = &parts[i];
+      messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    for (int i = 0; i < n;) {
+      const int put = sendmmsg(fd, messages + i, static_cast<unsigned>(n - i), 0);
+      if (put < 0) Fail("sendmmsg");
+      i += put;
+    }
+    for (int i = 0; i < n; i++) {
+      pollfd wait = {fd, POLLIN, 0};
+      if (poll(&wait, 1, 3000) <= 0) {
+        fprintf(stderr, "datagram %d of %zu bytes: no echo\n", at + i, size);
+        return 1;
+      }
+      const ssize_t got = recv(fd, in.data(), in.size(), 0);
+      if (got == static_cast<ssize_t>(parts[i].iov_len) && memcmp(in.data(), parts[i].iov_base, parts[i].iov_len) == 0) {
+        exact++;
+      }
+    }
+  }
+  printf("RESULT udp-burst count=%d exact=%d\n", count, exact);
+  return 0;
+}
+
 // One question from each of `count` ports, `kOpen` of them waiting at a time; each wants its own answer.
 int UdpMany(const char* address, int port, int count) {
   constexpr int kOpen = 64;
@@ -306,6 +348,9 @@ int main(int argc, char** argv) {
     const int source_port = argc == 7 ? atoi(argv[6]) : 0;
     return UdpEcho(argv[2], atoi(argv[3]), static_cast<size_t>(atol(argv[4])), atoi(argv[5]), source_port);
   }
+  if (!strcmp(verb, "udp-burst") && argc == 6) {
+    return UdpBurst(argv[2], atoi(argv[3]), static_cast<size_t>(atol(argv[4])), atoi(argv[5]));
+  }
   if (!strcmp(verb, "udp-many") && argc == 5) return UdpMany(argv[2], atoi(argv[3]), atoi(argv[4]));
   if (!strcmp(verb, "udp-ports") && argc == 5) return UdpPorts(argv[2], atoi(argv[3]), atoi(argv[4]));
   if (!strcmp(verb, "udp-discover") && argc == 4) return UdpDiscover(argv[2], atoi(argv[3]));
@@ -316,6 +361,7 @@ int main(int argc, char** argv) {
   fprintf(stderr,
           "guest-net udp-echo ADDRESS PORT SIZE COUNT [SOURCE-PORT] | udp-many ADDRESS PORT COUNT | "
           "udp-ports ADDRESS PORT COUNT | "
+          "udp-burst ADDRESS PORT SIZE COUNT | "
           "udp-discover GROUP PORT | udp-serve PORT | tcp-serve PORT | tcp-send ADDRESS PORT | "
           "tcp-receive ADDRESS PORT\n");
   return 2;

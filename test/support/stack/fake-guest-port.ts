@@ -16,6 +16,7 @@ import {
   GSO_NONE,
   GSO_TCPV4,
   GSO_TCPV6,
+  GSO_UDP_L4,
   MAX_FRAME,
   MAX_HEAD,
   MAX_HEADER,
@@ -98,6 +99,8 @@ export interface FakeGuestPortOptions {
   readonly memory?: FakeMemory;
   readonly gsoTcp4?: boolean;
   readonly gsoTcp6?: boolean;
+  readonly gsoUdp4?: boolean;
+  readonly gsoUdp6?: boolean;
   /** Size of each of the guest's receive buffers; frames take as many as they need (merged). Default: any frame. */
   readonly bufferSize?: number;
   /** Receive buffers posted at first. Default: more than any test uses. */
@@ -126,6 +129,8 @@ export class FakeGuestPort implements GuestPort {
   up = true;
   gsoTcp4: boolean;
   gsoTcp6: boolean;
+  gsoUdp4: boolean;
+  gsoUdp6: boolean;
   maxFrame: number;
 
   readonly head: DataView = new DataView(new ArrayBuffer(MAX_HEAD));
@@ -174,6 +179,8 @@ export class FakeGuestPort implements GuestPort {
     this.#outNext = this.#inEnd;
     this.gsoTcp4 = options.gsoTcp4 ?? false;
     this.gsoTcp6 = options.gsoTcp6 ?? false;
+    this.gsoUdp4 = options.gsoUdp4 ?? false;
+    this.gsoUdp6 = options.gsoUdp6 ?? false;
     this.maxFrame = options.maxFrame ?? MAX_FRAME;
     this.bufferSize = options.bufferSize ?? VNET_LEN + MAX_FRAME;
     this.freeBuffers = options.buffers ?? 1_000_000;
@@ -306,6 +313,10 @@ export class FakeGuestPort implements GuestPort {
       throw new Error('commit: GSO frame to a guest that did not negotiate it');
     }
     const length = r.headerLen + payloadLen;
+    const v6 = this.#bytes[r.offset + 12] === 0x86;
+    if (kind === GSO_UDP_L4 && !(v6 ? this.gsoUdp6 : this.gsoUdp4)) {
+      throw new Error('commit: datagrams in one frame to a guest that did not negotiate it');
+    }
     if (kind !== GSO_NONE && (flags & COMMIT_NEEDS_CSUM) === 0) throw new Error('commit: GSO needs NEEDS_CSUM');
     const bytes = new Uint8Array(Math.max(60, length));
     bytes.set(this.#bytes.subarray(r.offset, r.offset + length));

@@ -103,6 +103,31 @@ export class FakeSocket {
   }
 }
 
+interface TakenDatagrams {
+  readonly n: number;
+  readonly from: Received | null;
+  /** Length of each but the last if there are several, else 0. */
+  readonly segment: number;
+}
+
+/** How many of the datagrams at the head UDP_GRO joins: of one flow and length, the last perhaps shorter. */
+function joinable(queue: readonly Received[]): number {
+  const [head] = queue;
+  let bytes = head.data.length;
+  let n = 1;
+  while (n < Math.min(queue.length, 64)) {
+    const next = queue[n];
+    const same = next.from.address === head.from.address && next.from.port === head.from.port && next.to === head.to;
+    if (!same || next.ttl !== head.ttl || next.tos !== head.tos) break;
+    if (next.data.length === 0 || next.data.length > head.data.length) break;
+    bytes += next.data.length;
+    if (bytes > 65_535 - 28) break;
+    n++;
+    if (next.data.length < head.data.length) break;
+  }
+  return n;
+}
+
 const SO_REUSEADDR = '1/2';
 const SO_BROADCAST = '1/6';
 
@@ -147,6 +172,10 @@ export class FakeDatagramHost implements HostIo {
   readonly sendErrors: number[] = [];
   /** UDP_SEGMENT is refused (the path's MTU is small). */
   segmentRefused = false;
+  /** Datagrams that wait together are joined for sockets with UDP_GRO, as a network card's driver would have. */
+  joins = false;
+  /** Datagrams, or joined ones, that were taken with less room than they have. */
+  cut = 0;
   /** Called when a socket is about to connect: datagrams may land in between. */
   onConnect: ((socket: FakeSocket) => void) | null = null;
 
@@ -320,19 +349,24 @@ export class FakeDatagramHost implements HostIo {
     return 0;
   }
 
-  #receive(s: FakeSocket, row: number, rowCount: number, flags: number): { n: number; from: Received | null } {
+  #receive(s: FakeSocket, row: number, rowCount: number, flags: number): TakenDatagrams {
     if (s.pendingError !== 0) {
       const n = -s.pendingError;
       s.pendingError = 0;
-      return { n, from: null };
+      return { n, from: null, segment: 0 };
     }
     const head = s.queue[0];
-    if (head === undefined) return { n: -EAGAIN, from: null };
-    const copied = this.#memory.scatter(row, rowCount, head.data);
-    if ((flags & MSG_PEEK) === 0) s.queue.shift();
+    if (head === undefined) return { n: -EAGAIN, from: null, segment: 0 };
+    const count = this.joins && s.option(17, 104) === 1 ? joinable(s.queue) : 1;
+    const data = Uint8Array.from(Buffer.concat(s.queue.slice(0, count).map((q) => q.data)));
+    const copied = this.#memory.scatter(row, rowCount, data);
+    if ((flags & MSG_PEEK) === 0) {
+      s.queue.splice(0, count);
+      if (copied < data.length) this.cut++;
+    }
     // Linux's ping_recvmsg returns what was copied, whatever the flags.
     const whole = (flags & MSG_TRUNC) !== 0 && s.kind !== SOCK_ICMP;
-    return { n: whole ? head.data.length : copied, from: head };
+    return { n: whole ? data.length : copied, from: head, segment: count > 1 ? head.data.length : 0 };
   }
 
   recv(fd: number, row: number, rowCount: number, flags: number): number {
@@ -345,12 +379,12 @@ export class FakeDatagramHost implements HostIo {
     const s = this.get(fd);
     for (let i = 0; i < count; i++) {
       const m = first + i;
-      const { n, from } = this.#receive(s, this.msgRow[m], this.msgRows[m], flags);
+      const { n, from, segment } = this.#receive(s, this.msgRow[m], this.msgRows[m], flags);
       if (n < 0) return i > 0 ? i : n;
       this.msgLen[m] = n;
       this.msgTtl[m] = -1;
       this.msgTos[m] = -1;
-      this.msgSegment[m] = 0;
+      this.msgSegment[m] = segment;
       if (from === null) continue;
       const v4 = !from.from.address.includes(':');
       if (s.option(v4 ? 0 : 41, v4 ? 12 : 51) === 1) this.msgTtl[m] = from.ttl;
@@ -379,8 +413,12 @@ export class FakeDatagramHost implements HostIo {
     if (this.broadcast.has(peer.address) && s.options.get(SO_BROADCAST) !== 1) return -EACCES;
     const refused = this.unreachable.get(peer.address);
     if (refused !== undefined) return refused;
+    const segment = m >= 0 ? this.msgSegment[m] : 0;
+    // As udp_send_skb: whatever may be fragmented, what is cut must not be.
+    if (segment > 0 && Math.min(data.length, segment) > this.mtu - (s.family === AF_INET ? 28 : 48)) return -EMSGSIZE;
+    if (segment > 0 && (this.segmentRefused || data.length > 64 * segment)) return -EINVAL;
     const discover = s.option(s.family === AF_INET ? 0 : 41, s.family === AF_INET ? 10 : 23) ?? 1;
-    if (data.length > this.mtu - (s.family === AF_INET ? 28 : 48) && discover >= 2) {
+    if (segment === 0 && data.length > this.mtu - (s.family === AF_INET ? 28 : 48) && discover >= 2) {
       // As ip_local_error: an entry of local origin, with the MTU and no payload; the caller has the error already.
       s.errors.push({
         errno: EMSGSIZE,
@@ -395,8 +433,6 @@ export class FakeDatagramHost implements HostIo {
     }
     s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.#nextPort++ };
     const source = m >= 0 && this.msgLocal[m] >= 0 ? this.#readSlot(this.msgLocal[m]).address : s.local.address;
-    const segment = m >= 0 ? this.msgSegment[m] : 0;
-    if (segment > 0 && this.segmentRefused) return -EINVAL;
     const scope = m >= 0 && this.msgPeer[m] >= 0 ? addrSlotScope(this.addrs, this.msgPeer[m]) : s.scope;
     const ttl = m >= 0 && this.msgTtl[m] >= 0 ? this.msgTtl[m] : null;
     const tos = m >= 0 && this.msgTos[m] >= 0 ? this.msgTos[m] : null;

@@ -14,6 +14,9 @@ describe('what is offered', () => {
       f.VIRTIO_NET_F_GUEST_TSO4,
       f.VIRTIO_NET_F_GUEST_TSO6,
       f.VIRTIO_NET_F_GUEST_ECN,
+      f.VIRTIO_NET_F_HOST_USO,
+      f.VIRTIO_NET_F_GUEST_USO4,
+      f.VIRTIO_NET_F_GUEST_USO6,
       f.VIRTIO_NET_F_MRG_RXBUF,
       f.VIRTIO_RING_F_INDIRECT_DESC,
       f.VIRTIO_RING_F_EVENT_IDX,
@@ -49,9 +52,10 @@ describe('what is negotiated', () => {
     expect(Object.entries(without).filter(([, value]) => value === true)).toEqual([]);
     const csum = negotiated(dependent | bits(f.VIRTIO_NET_F_CSUM));
     expect([csum.hostTso4, csum.hostTso6, csum.hostEcn, csum.hostUso]).toEqual([true, true, true, true]);
-    expect([csum.guestTso4, csum.guestTso6]).toEqual([false, false]);
+    expect([csum.guestTso4, csum.guestTso6, csum.guestUso4, csum.guestUso6]).toEqual([false, false, false, false]);
     const guestCsum = negotiated(dependent | bits(f.VIRTIO_NET_F_GUEST_CSUM));
     expect([guestCsum.guestTso4, guestCsum.guestTso6]).toEqual([true, true]);
+    expect([guestCsum.guestUso4, guestCsum.guestUso6]).toEqual([true, true]);
     expect([guestCsum.hostTso4, guestCsum.hostEcn, guestCsum.hostUso]).toEqual([false, false, false]);
     const ecn = negotiated(bits(f.VIRTIO_NET_F_CSUM, f.VIRTIO_NET_F_HOST_ECN));
     expect(ecn.hostEcn).toBe(false);

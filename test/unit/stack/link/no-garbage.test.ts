@@ -16,6 +16,8 @@ class LoopPort implements GuestPort {
   readonly up = true;
   readonly gsoTcp4 = false;
   readonly gsoTcp6 = false;
+  readonly gsoUdp4 = false;
+  readonly gsoUdp6 = false;
   readonly maxFrame = 65549;
   readonly head = new DataView(new ArrayBuffer(MAX_HEAD));
   headLen = 0;

@@ -204,7 +204,7 @@ describe('a datagram from the guest', () => {
     rig.guest(
       datagram(GUEST, 5000, REMOTE, 7000, ascii('a'), { ttl: 1 }),
       datagram(GUEST, 5000, REMOTE, 7000, ascii('b'), { ttl: 2 }),
-      datagram(GUEST, 5000, REMOTE, 7000, ascii('c'), { ttl: 2 }),
+      datagram(GUEST, 5000, REMOTE, 7000, ascii('longer'), { ttl: 2 }),
     );
     expect(seen).toEqual([1, 2, 2]);
   });
@@ -292,11 +292,15 @@ describe('what the host refuses', () => {
   test('a full send buffer and a firewall cost one datagram each', () => {
     const rig = new DatagramRig();
     rig.host.sendErrors.push(-EAGAIN);
-    rig.guest(ask('a'), ask('b'));
+    rig.guest(ask('a'), ask('longer'));
     rig.host.sendErrors.push(-EPERM);
-    rig.guest(ask('c'), ask('d'));
-    expect(rig.left().map((s) => s.split(' ')[3])).toEqual(['b', 'd']);
-    expect(rig.allDrops()).toEqual({ host_socket_error: 2 });
+    rig.guest(ask('c'), ask('longer'));
+    expect(rig.left().map((s) => s.split(' ')[3])).toEqual(['longer', 'longer']);
+    // Also where they were one message: it is cut, and each has its own fate.
+    rig.host.sendErrors.push(-EPERM, -EPERM);
+    rig.guest(ask('e'), ask('f'), ask('g'));
+    expect(rig.left().map((s) => s.split(' ')[3])).toEqual(['f', 'g']);
+    expect(rig.allDrops()).toEqual({ host_socket_error: 3 });
   });
 
   test('a destination that no socket may have: dropped', () => {
