@@ -31,8 +31,14 @@ const TX_SIZE = 2048;
 export const VNET_HEADER = 12;
 const NUM_BUFFERS = 10;
 
+export interface BareRigOptions {
+  /** Default: the addon as it is. */
+  readonly native?: Native;
+  readonly pollUs?: number;
+}
+
 export class BareRig {
-  readonly native: Native = loadNative();
+  readonly native: Native;
   readonly counters = new Float64Array(COUNTERS);
   /** Guest memory; `txOffset` and the argument of `onFrame` are offsets into it. */
   readonly memory: DataView;
@@ -48,8 +54,8 @@ export class BareRig {
   private seq = 0;
 
   /** @param features acked by the guest; of the two TSO bits to the guest at most one buffer's worth is looked at. */
-  constructor(features: bigint) {
-    const { native } = this;
+  constructor(features: bigint, { native = loadNative(), pollUs = 0 }: BareRigOptions = {}) {
+    this.native = native;
     this.wakeFd = native.eventFd(0);
     this.kicks = [native.eventFd(0), native.eventFd(0)];
     this.region = native.allocRegion(MEMORY);
@@ -74,7 +80,7 @@ export class BareRig {
       icmp: new IcmpHandler(context),
     });
     control.serve(stack);
-    this.loop = new EventLoop(native, clock, control, stack, this.counters);
+    this.loop = new EventLoop(native, clock, control, stack, this.counters, control.port, pollUs);
     const layout = (base: number): SplitRingLayout => ({
       size: RING,
       desc: { buffer, offset: base },
@@ -100,20 +106,28 @@ export class BareRig {
     return TX_BUFFERS + slot * TX_SIZE;
   }
 
-  /** Makes a frame of `length` bytes, virtio_net_hdr included, available in a slot; `kick` when there are several. */
+  /** Makes a frame of `length` bytes, virtio_net_hdr included, available in a slot; `kick` after several. */
   post(slot: number, length: number): void {
     this.tx.begin();
     this.tx.addReadable(GPA + TX_BUFFERS + slot * TX_SIZE, length);
     this.tx.commit(slot, false);
   }
 
-  kick(): void {
-    if (this.tx.publish()) this.native.signal(this.kicks[1]);
+  /** Publishes what was posted. True if the device wanted a kick, which it got. */
+  kick(): boolean {
+    const wanted = this.tx.publish();
+    if (wanted) this.native.signal(this.kicks[1]);
+    return wanted;
   }
 
   /** One turn of the loop, which cannot wait for ever: the receive ring's kick is always pending. */
   turn(): void {
     this.native.signal(this.kicks[0]);
+    this.step();
+  }
+
+  /** One turn of the loop as it comes. */
+  step(): void {
     this.loop.turn();
     while (this.tx.pollUsed() === 1);
     let more = 0;
