@@ -30,6 +30,10 @@ if (!Number.isInteger(starts) || starts < 1) {
   process.exit(1);
 }
 
+// A service has a clean environment: what the caller's shell says to Node is left out.
+delete process.env.NODE_EXTRA_CA_CERTS;
+delete process.env.NODE_OPTIONS;
+
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** True if somebody takes a connection at `path`. */

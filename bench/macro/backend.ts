@@ -23,6 +23,9 @@ export interface StartedBackend {
   readonly startMs: number;
 }
 
+/** Without what the caller's shell says to Node: a service has a clean environment. */
+const CLEAN = ['env', '-u', 'NODE_EXTRA_CA_CERTS', '-u', 'NODE_OPTIONS'];
+
 let sockets = 0;
 
 /** Starts it in the host's namespace and waits until it listens. @throws Error with its log. */
@@ -30,7 +33,7 @@ export async function startBackend(spec: VhostUserSpec, lab: Lab, mtu: number): 
   const socketPath = `${lab.scratch}/b${String(++sockets)}`;
   const options = ['--vhost-user', '--foreground', '--mtu', String(mtu), '--socket', socketPath];
   const started = performance.now();
-  const backend = new ManagedProcess(spec.name, lab.world.inHost([...spec.argv, ...options]));
+  const backend = new ManagedProcess(spec.name, lab.world.inHost([...CLEAN, ...spec.argv, ...options]));
   try {
     await poll(
       `${spec.name} listening`,

@@ -34,6 +34,8 @@ export interface RequestResponseCase extends CaseBase {
   readonly kind: 'request-response';
   readonly protocol: 'tcp' | 'udp';
   readonly bytes: number;
+  /** Beside a bulk transfer each way. */
+  readonly loaded?: boolean;
 }
 
 /** A connection for each byte asked for. */
@@ -97,6 +99,7 @@ export const CASES: readonly Case[] = [
   ...DIRECTIONS.flatMap((direction) => DATAGRAM_BYTES.map((bytes) => datagrams(direction, bytes))),
   ...DIRECTIONS.map((direction) => ({ ...datagrams(direction, 1400, PACED_RATE), name: `udp-${direction}-paced` })),
   { kind: 'request-response', name: 'rr', protocol: 'tcp', bytes: 1, guests: ALL_LINUX },
+  { kind: 'request-response', name: 'rr-loaded', protocol: 'tcp', bytes: 1, loaded: true, guests: UML },
   { kind: 'connect-request-close', name: 'crr', guests: ALL_LINUX },
   { kind: 'request-response', name: 'udp-rr', protocol: 'udp', bytes: 1, guests: UML },
   ...LONG_LOSSES.flatMap((loss) =>
@@ -155,6 +158,7 @@ export const METRICS = {
   p50: { title: 'p50 µs', digits: 0, better: 'less', shown: 'always' },
   p99: { title: 'p99 µs', digits: 0, better: 'less', shown: 'always' },
   cpuPerTransaction: { title: 'CPU µs each', digits: 1, better: 'less', shown: 'always' },
+  timesIdle: { title: 'of p50 when idle', digits: 1, better: 'less', shown: 'always' },
   unanswered: { title: 'unanswered', digits: 0, better: 'less', shown: 'unless-zero' },
   besideOne: { title: 'of Gbit/s beside 1', digits: 2, better: 'more', shown: 'always' },
   bytesPerFlow: { title: 'bytes per flow', digits: 0, better: 'less', shown: 'always' },

@@ -30,6 +30,7 @@ const NOTES = [
   ],
   ['udp-down-paced, udp-up-paced', '10 000 datagrams of 1400 bytes a second'],
   ['rr, udp-rr', 'one byte there and one back, on one connection, in datagrams'],
+  ['rr-loaded', 'rr beside one bulk transfer each way, on the same two processors'],
   ['crr', 'connect, one byte there and one back, close'],
   ['idle-N', 'bulk-down beside N idle connections'],
   ['start', 'the service by itself, no guest yet'],
@@ -42,6 +43,7 @@ const NOTES = [
   ['a, 65520, IPv4', 'case, MTU told to the guest, address family'],
   ['CPU s/GB, CPU µs each', "the back-end's user and system time per 10⁹ bytes of payload, per transaction"],
   ['interrupts/s', "of the guest's virtio devices, from its /proc/interrupts"],
+  ['of p50 when idle', 'median latency, by that with nothing beside it, measured just before'],
   ['of Gbit/s beside 1', 'throughput beside so many idle connections, by that beside one'],
   [
     'bytes per flow',

@@ -92,7 +92,8 @@ export class Session {
         return this.datagrams(each, target, seconds);
       case 'request-response': {
         const verb = each.protocol === 'tcp' ? 'rr' : 'udp-rr';
-        return this.transactions(`${verb} ${target} ${String(seconds)} ${String(each.bytes)}`, seconds);
+        const client = `${verb} ${target} ${String(seconds)} ${String(each.bytes)}`;
+        return each.loaded === true ? this.besideBulk(client, target, seconds) : this.transactions(client, seconds);
       }
       case 'connect-request-close':
         return this.transactions(`crr ${target} ${String(seconds)}`, seconds);
@@ -135,8 +136,18 @@ export class Session {
     };
   }
 
-  private async transactions(client: string, seconds: number): Promise<Measured> {
-    const { fields, cpu, counts, calls } = await this.watched(client, 'transactions', seconds);
+  /** With the same by itself before it, which is what it is compared with. */
+  private async besideBulk(client: string, target: string, seconds: number): Promise<Measured> {
+    const idle = await this.transactions(client, seconds);
+    const bulk = ['down', 'up'].map(
+      (direction) => `bench-net ${direction} ${target} ${String(seconds + 1)} 1 >/dev/null &\n`,
+    );
+    const { values, calls } = await this.transactions(client, seconds, `${bulk.join('')}sleep 0.5\n`, '\nwait');
+    return { values: { ...values, timesIdle: (values.p50 ?? 0) / (idle.values.p50 ?? 1) }, ...(calls && { calls }) };
+  }
+
+  private async transactions(client: string, seconds: number, before = '', after = ''): Promise<Measured> {
+    const { fields, cpu, counts, calls } = await this.watched(client, 'transactions', seconds, before, after);
     const count = Number(fields.count);
     return {
       values: {
@@ -177,11 +188,16 @@ export class Session {
     return this.backend === null ? 0 : anonymousBytes(this.backend.pid);
   }
 
-  /** Runs one of bench-net's clients in the guest, with the back-end's CPU time and what else it cost. */
+  /**
+   * Runs one of bench-net's clients in the guest, with the back-end's CPU time and what else it cost; `first` and
+   * `last` are shell commands around it.
+   */
   private async watched(
     client: string,
     result: string,
     seconds: number,
+    first = '',
+    last = '',
   ): Promise<{ fields: ResultFields; cpu: number | null; counts: Values; calls?: Record<string, number> }> {
     const pid = this.backend?.pid ?? null;
     const tracer = this.run.strace && pid !== null ? await traceCalls(pid, this.lab.scratch) : null;
@@ -191,7 +207,7 @@ export class Session {
     let fields: ResultFields;
     let calls: Record<string, number> | undefined;
     try {
-      fields = await this.guest.result(`timeout -s KILL ${limit} bench-net ${client}`, result, {
+      fields = await this.guest.result(`${first}timeout -s KILL ${limit} bench-net ${client}${last}`, result, {
         timeoutMs: seconds * 1000 + GRACE_MS * 2,
       });
     } finally {

@@ -94,6 +94,13 @@ function otherTargets(): Target[] {
     ...(['uml', 'qemu'] as const).flatMap((guest) =>
       ['rr', 'crr'].map((name): Target => ({ ...latency, cell: at(name, guest) })),
     ),
+    {
+      group: 'latency beside two bulk transfers, by that when idle',
+      cell: at('rr-loaded', 'uml'),
+      metric: 'timesIdle',
+      versus: null,
+      bound: 3,
+    },
     ...CASES.filter(isLong).map(({ name }): Target => ({
       group: `long paths (${LONG_DELAYS_MS.join(', ')} ms, 1 Gbit/s) beside the same transfer without a guest`,
       cell: at(name, 'uml'),

@@ -223,9 +223,11 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       );
     }
     undo.push(() => server.stop());
-    // The thread's files may be for the first user only: it has them before that one is given up.
-    if (hooks.bound !== null) await begun;
     try {
+      // Front-ends can connect while the thread boots, and wait.
+      server.listen();
+      // The thread's files may be for the first user only: it has them before that one is given up.
+      if (hooks.bound !== null) await begun;
       server.start();
     } catch (error) {
       throw socketError(error, endpoint);

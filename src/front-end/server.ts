@@ -101,11 +101,24 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     return this.#session !== null;
   }
 
+  /**
+   * Makes the socket of a path, where front-ends can connect from now on; `start` serves them. Nothing to do for other
+   * sources. Throws `ServerError` if the socket cannot be had.
+   */
+  listen(): void {
+    const { source } = this.#options;
+    if ('listen' in source && this.#listenFd < 0) this.#listen(source.listen);
+  }
+
   /** Begins to serve. Throws `ServerError` if the socket cannot be had. */
   start(): void {
-    const { source } = this.#options;
-    if ('listen' in source) this.#listen(source.listen);
-    else if ('connect' in source) {
+    const { source, log } = this.#options;
+    if ('listen' in source) {
+      this.listen();
+      this.#pollListener();
+      log('info', `waiting for a front-end on ${source.listen}`);
+      this.emit('listening');
+    } else if ('connect' in source) {
       this.emit('listening');
       this.#connect(source.connect);
     } else this.#serveGiven(source.fd);
@@ -123,15 +136,12 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   }
 
   #listen(path: string): void {
-    const { native, log } = this.#options;
+    const { native } = this.#options;
     const fd = native.unixListen(path, BACKLOG);
     if (fd < 0) throw new ServerError('VU_ERR_LISTEN', `cannot listen on ${path}: ${getSystemErrorName(fd)}`);
     this.#listenFd = fd;
     this.#listenFile = identifyFile(path);
     native.setNonBlocking(fd);
-    this.#pollListener();
-    log('info', `waiting for a front-end on ${path}`);
-    this.emit('listening');
   }
 
   #pollListener(): void {

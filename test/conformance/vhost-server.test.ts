@@ -71,6 +71,19 @@ describe('listening', () => {
     expect(errorOf(() => second.server.start())).toMatchObject({ name: 'ServerError', code: 'VU_ERR_LISTEN' });
   });
 
+  test('a front-end that comes before the service may serve it waits, and is served then', async () => {
+    const rig = makeRig();
+    let connected = 0;
+    rig.server.on('connected', () => connected++);
+    rig.server.listen();
+    const early = rig.connect();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(connected).toBe(0);
+    rig.server.start();
+    await replay(early, t.QEMU_RUNNING);
+    expect(connected).toBe(1);
+  });
+
   test('one front-end at a time: the second is closed at once, the first does not notice', async () => {
     const rig = makeRig();
     rig.server.start();

@@ -1,7 +1,7 @@
 /**
  * Whole transfers through the stack over bad links: every byte arrives, in order, in both directions, whatever is lost,
  * repeated or reordered; every transfer ends, and leaves nothing behind. The seed of a failure is in its message:
- * TCP_SEED=n runs that one alone.
+ * TCP_SEED=n runs that one alone; TCP_RUNS=n makes n times as many transfers.
  */
 import { runTransfer } from '../support/stack/tcp-netsim';
 
@@ -13,14 +13,20 @@ const LINKS = [
 ];
 
 const only = process.env.TCP_SEED;
+const times = Number(process.env.TCP_RUNS ?? 1);
 
-describe.each(LINKS)('$name link', ({ runs, ...link }) => {
-  test(`${String(runs)} transfers`, () => {
-    const base = 1 + LINKS.findIndex((l) => l.name === link.name) * 10_000;
-    const seeds = only === undefined ? Array.from({ length: runs }, (_, i) => base + i) : [Number(only)];
-    for (const seed of seeds) {
-      const r = runTransfer({ seed, ...link });
-      if (!r.ok) throw new Error(`seed ${String(seed)}: ${r.problem}: ${r.description}`);
-    }
-  }, 120_000);
+describe.each(LINKS)('$name link', ({ runs: once, ...link }) => {
+  const runs = once * times;
+  test(
+    `${String(runs)} transfers`,
+    () => {
+      const base = 1 + LINKS.findIndex((l) => l.name === link.name) * 1_000_000;
+      const seeds = only === undefined ? Array.from({ length: runs }, (_, i) => base + i) : [Number(only)];
+      for (const seed of seeds) {
+        const r = runTransfer({ seed, ...link });
+        if (!r.ok) throw new Error(`seed ${String(seed)}: ${r.problem}: ${r.description}`);
+      }
+    },
+    120_000 * times,
+  );
 });
