@@ -44,6 +44,7 @@ export interface Draft {
   pcap: string | null;
   statsSeconds: number | null;
   follow: boolean;
+  pollUs: number;
   level: LogLevel;
   logFile: string | null;
   logSize: number;
@@ -105,6 +106,7 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     pcap: null,
     statsSeconds: null,
     follow: true,
+    pollUs: 0,
     level: 'info',
     logFile: null,
     logSize: DEFAULT_LOG_SIZE,

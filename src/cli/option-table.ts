@@ -15,6 +15,7 @@ const MAX_MTU = 65521;
 const MAX_SEARCH = 6;
 const MAX_DNS = 3;
 const MIN_LOG_SIZE = 40960;
+const MAX_POLL_US = 1000;
 const MAX_STATS_SECONDS = 86400;
 
 type Apply = (draft: Draft, value: string, shown: string) => void;
@@ -148,6 +149,10 @@ const applyFd: Apply = (draft, value, shown) => {
   draft.oneOff = true;
 };
 
+const applyPoll: Apply = (draft, value, shown) => {
+  draft.pollUs = values.numberValue(shown, value, 0, MAX_POLL_US);
+};
+
 const applyStats: Apply = (draft, value, shown) => {
   draft.statsSeconds = values.numberValue(shown, value, 1, MAX_STATS_SECONDS);
 };
@@ -267,6 +272,14 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('link', '', 'stream', '', "speak QEMU's -netdev stream (default if called as passt)", (draft) => {
     draft.frontEnd = 'stream';
   }),
+  option(
+    'link',
+    '',
+    'poll-us',
+    'US',
+    'look for work up to this long before sleeping, 0 to 1000 (default 0)',
+    applyPoll,
+  ),
 
   option('address', 'm', 'mtu', 'BYTES', `MTU told to the guest, 0: none (default ${DEFAULT_MTU})`, applyMtu),
   option(

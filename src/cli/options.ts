@@ -36,6 +36,8 @@ export interface Options {
   readonly trace: boolean;
   /** Follow changes of the host's addresses, routes and resolvers. */
   readonly follow: boolean;
+  /** How long the data plane looks for more work before it sleeps, at most, in µs. */
+  readonly pollUs: number;
   readonly logLevel: LogLevel;
   readonly logFile: string | null;
   readonly logSize: number;
@@ -91,6 +93,8 @@ function finish(draft: Draft): Options {
   checkRules(draft.ports.rules, { v4, v6, tcp: draft.tcp, udp: draft.udp });
   if (draft.statsSeconds !== null && draft.background)
     throw conflict('--stats writes to stderr, which a service in the background has not: add --foreground');
+  if (draft.pollUs !== 0 && draft.frontEnd === 'stream')
+    throw conflict('--poll-us is for virtqueues, which --stream does without');
   return {
     transport: transportOf(draft),
     oneOff: draft.oneOff,
@@ -102,6 +106,7 @@ function finish(draft: Draft): Options {
     statsSeconds: draft.statsSeconds,
     trace: draft.level === 'trace',
     follow: draft.follow,
+    pollUs: draft.pollUs,
     logLevel: draft.level,
     logFile: draft.logFile,
     logSize: draft.logSize,

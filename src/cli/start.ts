@@ -192,7 +192,8 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
         native.close(captureFd);
       });
     }
-    const begun = plane.begin({ config, listeners: opened.listeners, counters, captureFd, trace: options.trace });
+    const { trace, pollUs } = options;
+    const begun = plane.begin({ config, listeners: opened.listeners, counters, captureFd, trace, pollUs });
     begun.catch(() => undefined); // awaited below, if it comes to that
 
     const source =

@@ -24,6 +24,8 @@ export interface WorkerSetup {
   readonly captureFd: number;
   /** A line in the log for every frame. */
   readonly trace: boolean;
+  /** How long to look for work before sleeping, at most, in µs. With virtqueues only. */
+  readonly pollUs: number;
   /** eventfd that the control plane signals after it has posted a command. */
   readonly wakeFd: number;
 }

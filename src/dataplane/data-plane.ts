@@ -31,6 +31,8 @@ export interface DataPlaneSetup {
   readonly captureFd?: number;
   /** A line in the log, at its level `trace`, for every frame. Default: no. */
   readonly trace?: boolean;
+  /** How long to look for work before sleeping, at most, in µs. Default: not at all. With virtqueues only. */
+  readonly pollUs?: number;
 }
 
 export interface DataPlaneOptions {
@@ -278,7 +280,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
     if (this.setup === null) throw new Error('the data plane was not told to begin');
     const booted = this.booted ?? this.boot();
     this.booted = booted;
-    const { config, listeners, counters, captureFd, trace } = this.setup;
+    const { config, listeners, counters, captureFd, trace, pollUs } = this.setup;
     const setup: WorkerSetup = {
       link: this.options.link ?? 'vhost-user',
       config,
@@ -286,6 +288,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
       counters,
       captureFd: captureFd ?? -1,
       trace: trace ?? false,
+      pollUs: pollUs ?? 0,
       wakeFd: this.wakeFd,
     };
     booted.worker.postMessage(setup);

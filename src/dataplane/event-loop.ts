@@ -5,6 +5,9 @@
  * wake-up are remembered) → commands → frames from the guest, up to a budget → flows that waited for receive buffers
  * → timers → publish to the guest. Whatever is left over makes the next wait a poll. Because publishing comes last,
  * a turn costs the guest one interrupt a queue at the most.
+ *
+ * With `--poll-us` a loop that has run out of work goes on looking for a while before it waits (poll-window.ts says for
+ * how long). The guest is asked for kicks only when that was in vain, so that it sends none meanwhile.
  */
 import type { Native } from '../native';
 import { C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../stack/counters';
@@ -15,6 +18,7 @@ import type { Clock, GuestPort } from '../stack/ports';
 import type { Stack } from '../stack/stack';
 import { RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
+import { PollWindow } from './poll-window';
 import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
 
@@ -55,6 +59,9 @@ export class EventLoop {
   private commandsPending: boolean;
   private transmitPending: boolean;
   private receiveReady: boolean;
+  private readonly window: PollWindow;
+  /** The guest was told to send no kicks for frames, and has not been asked for them again. */
+  private kicksOff: boolean;
 
   constructor(
     native: Native,
@@ -63,6 +70,7 @@ export class EventLoop {
     stack: Stack,
     counters: Counters,
     link: GuestPort = control.port,
+    pollUs = 0,
   ) {
     this.native = native;
     this.clock = clock;
@@ -74,6 +82,8 @@ export class EventLoop {
     this.commandsPending = false;
     this.transmitPending = false;
     this.receiveReady = false;
+    this.window = new PollWindow(pollUs);
+    this.kicksOff = false;
   }
 
   /** Runs until the control plane says stop. */
@@ -87,7 +97,7 @@ export class EventLoop {
   /** One turn; waits if there is nothing to do. */
   turn(): void {
     const { native, stack } = this;
-    const n = native.epollWait(this.timeoutUs());
+    const n = this.window.maxUs === 0 ? native.epollWait(this.timeoutUs()) : this.lookThenWait(this.timeoutUs());
     this.clock.update();
     this.counters[C_LOOP_TURNS]++;
     const events = native.epollOut;
@@ -117,6 +127,43 @@ export class EventLoop {
     if (deadline === Infinity) return -1;
     this.clock.update();
     return deadline <= this.clock.nowMs ? 0 : (deadline - this.clock.nowMs) * 1000;
+  }
+
+  /** As `epollWait`, but looks before it sleeps. */
+  private lookThenWait(timeoutUs: number): number {
+    const { native, window } = this;
+    if (this.framesWait() || timeoutUs === 0) return native.epollWait(0);
+    const began = native.nowUs();
+    const span = timeoutUs < 0 ? window.us : Math.min(window.us, timeoutUs);
+    for (let now = began; now - began < span; now = native.nowUs()) {
+      const n = native.epollWait(0);
+      if (n !== 0 || this.framesWait()) return n;
+    }
+    if (this.kicksBackOn()) return native.epollWait(0);
+    const n = native.epollWait(timeoutUs < 0 ? timeoutUs : timeoutUs - span);
+    window.slept(native.nowUs() - began);
+    return n;
+  }
+
+  /** Whether the guest has sent frames it gave no kick for; they are taken in this turn then. */
+  private framesWait(): boolean {
+    const { tx } = this.port;
+    const { queue } = tx;
+    if (!this.kicksOff || queue === null || tx.fault !== 0) return false;
+    // All that was known has been taken. A broken index is found out by who takes the next.
+    this.transmitPending = queue.refresh() !== 0;
+    return this.transmitPending;
+  }
+
+  /** Asks for kicks again. True if frames came before the guest could know: they are taken in this turn. */
+  private kicksBackOn(): boolean {
+    const { tx } = this.port;
+    const { queue } = tx;
+    if (!this.kicksOff) return false;
+    this.kicksOff = false;
+    if (queue === null || tx.fault !== 0) return false;
+    this.transmitPending = queue.enableNotify();
+    return this.transmitPending;
   }
 
   private event(key: number, generation: number, events: number): void {
@@ -161,7 +208,11 @@ export class EventLoop {
     }
     queue.disableNotify();
     if (this.stack.fromGuest(FRAMES_PER_TURN)) return;
-    this.transmitPending = queue.enableNotify();
+    if (this.window.maxUs === 0) this.transmitPending = queue.enableNotify();
+    else {
+      this.transmitPending = false;
+      this.kicksOff = true;
+    }
   }
 
   /** After the turn's frames: if a flow waits for receive buffers, ask for a kick, unless more came meanwhile. */

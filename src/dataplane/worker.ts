@@ -105,7 +105,7 @@ function main(): void {
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
   control.serve(stack);
   if (control instanceof StreamControl) new StreamLoop(native, clock, control, stack, counters, context.port).run();
-  else new EventLoop(native, clock, control, stack, counters, context.port).run();
+  else new EventLoop(native, clock, control, stack, counters, context.port, setup.pollUs).run();
 }
 
 main();

@@ -1,8 +1,10 @@
 /** The suite a kind of guest goes through: every network case, then what counts, restarts and ends. */
 import type { Guest } from '../support/rig/guest';
 import type { GuestKind } from '../support/rig/image';
-import { FAMILIES, NETWORK_CASES, SERVICE_ARGS, bringUp, expectConnected } from './network-cases';
+import { FAMILIES, SERVICE_ARGS, bringUp, expectConnected, testNetwork } from './network-cases';
 import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
+
+const BULK = 256 << 20;
 
 /** What a test of one kind of guest works with. */
 export interface Stage {
@@ -38,15 +40,7 @@ export function describeGuest(
       await bench?.destroy();
     });
 
-    for (const family of FAMILIES) {
-      describe(family.name, () => {
-        for (const { title, only, skip, run } of NETWORK_CASES) {
-          if (only !== undefined && only !== family.name) continue;
-          if (skip === true) it.skip(title, () => undefined);
-          else test(title, () => run({ ...stage(), ...family }));
-        }
-      });
-    }
+    testNetwork(test, () => ({ ...stage(), bulkBytes: BULK }));
 
     test('bytes of a known exchange appear in the metrics, and nothing is sent twice', async () => {
       const {

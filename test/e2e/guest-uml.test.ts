@@ -1,6 +1,7 @@
 import { bootUml } from '../support/rig/uml';
+import { testForwarding } from './forwarding-cases';
 import { describeGuest } from './guest-suite';
 
 jest.setTimeout(300_000);
 
-describeGuest('uml', (bench) => bootUml({ socketPath: bench.socketPath, scratch: bench.scratch }));
+describeGuest('uml', (bench) => bootUml({ socketPath: bench.socketPath, scratch: bench.scratch }), testForwarding);

@@ -1,16 +1,33 @@
 /**
- * A guest with every offload and with some: the same bytes at the MTU of 65520 and at 1500, in frames as
- * large as what was negotiated allows.
+ * A guest with every offload, with some, and with none: the tables of what a network and TCP must do, at the MTU of
+ * 65520, then bulk data at 1500, in frames as large as what was negotiated allows. One boot a set. The tables of the set
+ * with everything are those of guest-uml.test.ts and tcp-uml.test.ts.
  */
 import type { Guest } from '../support/rig/guest';
 import { bootUml } from '../support/rig/uml';
-import { FAMILIES, bringUp, type Family } from './network-cases';
+import { FAMILIES, SERVICE_ARGS, testNetwork, type Family } from './network-cases';
 import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
+import * as cases from './tcp-cases';
+import * as failures from './tcp-failure-cases';
+import { CLOSED_PORT, stageFor, testTcp, type Scale, type Stage } from './tcp-suite';
 
 jest.setTimeout(120_000);
 
 const MIB = 1 << 20;
 const BULK = 8 * MIB;
+/** Small: what differs from set to set differs in the first megabytes. */
+const SCALE: Scale = { bulkBytes: 24 * MIB, parallel: 40, shortConnections: 80, watchedMs: 0 };
+/** The table without the cases that take seconds and are about time, not about what a frame looks like. */
+const TCP_CASES = [
+  ...cases.bulk,
+  ...cases.parallel,
+  ...cases.fromHost,
+  ...cases.shortOnes,
+  ...cases.halfClose,
+  ...failures.refused,
+  ...failures.peerKilled,
+  ...failures.closedInGuest,
+];
 
 interface FeatureSet {
   readonly title: string;
@@ -22,6 +39,8 @@ interface FeatureSet {
   /** Bits by number that must have been negotiated, and bits that must not. */
   readonly on: readonly number[];
   readonly off: readonly number[];
+  /** Absent: both tables. */
+  readonly tables?: false;
 }
 
 const BOTH: readonly Family['name'][] = ['IPv4', 'IPv6'];
@@ -33,7 +52,7 @@ const EVERYTHING = [
 ];
 
 const SETS: readonly FeatureSet[] = [
-  { title: 'everything', words: 'all', toGuest: BOTH, fromGuest: BOTH, on: EVERYTHING, off: [] },
+  { title: 'everything', words: 'all', toGuest: BOTH, fromGuest: BOTH, on: EVERYTHING, off: [], tables: false },
   {
     title: 'checksums, merged buffers and event indices, but no segments',
     words: 'csum,guest_csum,mrg_rxbuf,event_idx',
@@ -58,6 +77,7 @@ const SETS: readonly FeatureSet[] = [
     on: [CSUM, HOST_TSO4, HOST_TSO6, MRG_RXBUF, INDIRECT_DESC],
     off: [GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, EVENT_IDX],
   },
+  { title: 'nothing', words: 'none', toGuest: [], fromGuest: [], on: [], off: EVERYTHING },
 ];
 
 /** Frames that an interface counted. */
@@ -65,20 +85,9 @@ async function frames(guest: Guest, direction: 'rx' | 'tx'): Promise<number> {
   return Number(await guest.sh(`cat /sys/class/net/eth0/statistics/${direction}_packets`));
 }
 
-/** Ping, datagrams, and bulk data each way with its sha256. Returns the mean size of the data frames of each way. */
-async function transfer(
-  bench: Bench,
-  guest: Guest,
-  { remote }: Family,
-  largest: number,
-): Promise<{ to: number; from: number }> {
+/** Bulk data each way with its sha256. Returns the mean size of the data frames of each way. */
+async function transfer({ bench, guest }: Stage, { remote }: Family): Promise<{ to: number; from: number }> {
   const { ports } = bench.world.remote;
-  expect(await guest.sh(`ping -c 2 -W 5 -s 1400 ${remote}`)).toMatch(/ 0% packet loss/);
-  for (const size of [1, 1400, 8000]) {
-    if (size > largest) continue; // it would come in fragments, and they are not the subject here
-    const script = `guest-net udp-echo ${remote} ${String(ports.udp)} ${String(size)} 20`;
-    expect(await guest.result(script, 'udp-echo')).toMatchObject({ count: '20', resent: '0' });
-  }
   const { sha256 } = await bench.world.remote.call('setBlob', { bytes: BULK, seed: 4 });
   const received = await frames(guest, 'rx');
   const receive = `guest-net tcp-receive ${remote} ${String(ports.blob)} >/tmp/bulk && sha256sum </tmp/bulk`;
@@ -90,46 +99,61 @@ async function transfer(
   return { to: BULK / (between - received), from: BULK / ((await frames(guest, 'tx')) - sent) };
 }
 
-describeWith('a guest with', whyNotGuest('uml'), () => {
-  let bench: Bench;
-  let guest: Guest | undefined;
-  const test = itShowing(
-    () => bench,
-    () => guest?.process.tail(40) ?? '',
-  );
+for (const { title: set, words, toGuest, fromGuest, on, off, tables } of SETS) {
+  describeWith(`a guest with ${set}`, whyNotGuest('uml'), () => {
+    let bench: Bench | undefined;
+    let guest: Guest | undefined;
+    let stage: Stage | undefined;
+    const theStage = (): Stage => {
+      if (stage === undefined) throw new Error('the guest did not boot');
+      return stage;
+    };
+    const test = itShowing(
+      () => theStage().bench,
+      () => guest?.process.tail(40) ?? '',
+    );
 
-  afterEach(async () => {
-    await guest?.powerOff();
-    guest = undefined;
-    await bench.destroy();
-  });
-
-  for (const { title, words, toGuest, fromGuest, on, off } of SETS) {
-    test(title, async () => {
-      bench = await setUpBench([], false, { TUBETTI_FEATURES: words });
+    beforeAll(async () => {
+      const args = [...SERVICE_ARGS, '-t', `${String(CLOSED_PORT)}:23`];
+      bench = await setUpBench(args, false, { TUBETTI_FEATURES: words });
       guest = await bootUml(bench);
-      const bits = (await guest.sh('cat /sys/class/net/eth0/device/features')).trim();
+      stage = await stageFor(bench, guest, SCALE);
+    });
+
+    afterAll(async () => {
+      await guest?.powerOff();
+      await bench?.destroy();
+    });
+
+    test('has agreed to that, and to nothing else', async () => {
+      const bits = (await theStage().guest.sh('cat /sys/class/net/eth0/device/features')).trim();
       expect(on.map((n) => [n, bits[n]])).toEqual(on.map((n) => [n, '1']));
       expect(off.map((n) => [n, bits[n]])).toEqual(off.map((n) => [n, '0']));
-      for (const family of FAMILIES) await bringUp(guest, family);
-      for (const mtu of [65520, 1500]) {
-        await guest.sh(`ip link set eth0 mtu ${String(mtu)}`);
-        for (const family of FAMILIES) {
-          const mean = await transfer(bench, guest, family, mtu);
-          if (mtu > 1500) continue;
-          const uncut = { to: mean.to > 2 * mtu, from: mean.from > 2 * mtu };
-          expect({ mtu, family: family.name, ...uncut }).toEqual({
-            mtu,
-            family: family.name,
-            to: toGuest.includes(family.name),
-            from: fromGuest.includes(family.name),
-          });
-        }
-      }
-      const { service } = bench;
-      expect(await service.metric('tubetti_tcp_retransmits_total')).toBe(0);
+    });
+
+    if (tables !== false) {
+      testTcp(test, theStage, TCP_CASES);
+      testNetwork(test, () => ({ ...theStage(), bulkBytes: 2 * BULK }));
+    }
+
+    for (const family of FAMILIES) {
+      test(`frames of ${family.name} at an MTU of 1500 are as large as agreed, and none is sent twice`, async () => {
+        const { service } = theStage().bench;
+        const retransmits = await service.metric('tubetti_tcp_retransmits_total');
+        await theStage().guest.sh('ip link set eth0 mtu 1500');
+        const mean = await transfer(theStage(), family);
+        expect({ to: mean.to > 3000, from: mean.from > 3000 }).toEqual({
+          to: toGuest.includes(family.name),
+          from: fromGuest.includes(family.name),
+        });
+        expect(await service.metric('tubetti_tcp_retransmits_total')).toBe(retransmits);
+      });
+    }
+
+    test('has had no fault', async () => {
+      const { service } = theStage().bench;
       expect(await service.metric('tubetti_ring_faults_total')).toBe(0);
       expect(await service.metric('tubetti_drops_total', { reason: 'vnet_header' })).toBe(0);
     });
-  }
-});
+  });
+}

@@ -9,20 +9,92 @@ import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './
 
 jest.setTimeout(120_000);
 
-const MODES: readonly { readonly title: string; readonly options: Partial<QemuOptions> }[] = [
-  { title: 'no merged receive buffers', options: { deviceProperties: ['mrg_rxbuf=off'] } },
+interface Mode {
+  readonly title: string;
+  readonly options: Partial<QemuOptions>;
+  /** Feature bits by number that must have been agreed on, and bits that must not. */
+  readonly on?: readonly number[];
+  readonly off?: readonly number[];
+  /** What the guest's driver sees. */
+  readonly ringSize?: number;
+}
+
+const [CSUM, GUEST_CSUM, MRG_RXBUF, INDIRECT_DESC, EVENT_IDX] = [0, 1, 15, 28, 29];
+const [GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6] = [7, 8, 11, 12];
+const [VERSION_1, RING_PACKED] = [32, 34];
+
+const MODES: readonly Mode[] = [
+  {
+    title: 'no merged receive buffers',
+    options: { deviceProperties: ['mrg_rxbuf=off'] },
+    on: [CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6, INDIRECT_DESC, EVENT_IDX, VERSION_1],
+    off: [MRG_RXBUF],
+  },
   {
     title: 'neither indirect descriptors nor event indices',
     options: { deviceProperties: ['indirect_desc=off', 'event_idx=off'] },
+    on: [CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6, MRG_RXBUF, VERSION_1],
+    off: [INDIRECT_DESC, EVENT_IDX],
   },
   {
     title: 'neither of the three',
     options: { deviceProperties: ['mrg_rxbuf=off', 'indirect_desc=off', 'event_idx=off'] },
+    off: [MRG_RXBUF, INDIRECT_DESC, EVENT_IDX],
   },
-  { title: 'rings of 1024', options: { deviceProperties: ['rx_queue_size=1024', 'tx_queue_size=1024'] } },
-  { title: 'a legacy device', options: { deviceProperties: ['disable-modern=on', 'disable-legacy=off'] } },
+  {
+    title: 'rings of 1024, and packed ones asked for in vain',
+    options: { deviceProperties: ['rx_queue_size=1024', 'tx_queue_size=1024', 'packed=on'] },
+    on: [MRG_RXBUF, INDIRECT_DESC, EVENT_IDX, VERSION_1],
+    off: [RING_PACKED],
+    ringSize: 1024,
+  },
+  {
+    title: 'a legacy device',
+    options: { deviceProperties: ['disable-modern=on', 'disable-legacy=off'] },
+    on: [CSUM, GUEST_CSUM, MRG_RXBUF],
+    off: [VERSION_1],
+    ringSize: 256,
+  },
+  {
+    title: 'finished checksums from the guest, and large segments to it over IPv4 only',
+    options: { deviceProperties: ['csum=off', 'guest_tso6=off'] },
+    // QEMU and Linux agree on the other direction's bits all the same, which mean nothing without CSUM.
+    on: [GUEST_CSUM, GUEST_TSO4],
+    off: [CSUM, GUEST_TSO6],
+  },
+  {
+    title: 'finished checksums to the guest, and large segments from it over IPv6 only',
+    options: { deviceProperties: ['guest_csum=off', 'host_tso4=off'] },
+    // As above, of GUEST_CSUM.
+    on: [CSUM, HOST_TSO6],
+    off: [GUEST_CSUM, HOST_TSO4],
+  },
+  {
+    title: 'no offload at all, and plain rings',
+    options: {
+      deviceProperties: [
+        ...['csum=off', 'guest_csum=off', 'host_tso4=off', 'host_tso6=off', 'guest_tso4=off', 'guest_tso6=off'],
+        ...['mrg_rxbuf=off', 'indirect_desc=off', 'event_idx=off'],
+      ],
+    },
+    on: [VERSION_1],
+    off: [
+      ...[CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6],
+      ...[MRG_RXBUF, INDIRECT_DESC, EVENT_IDX],
+    ],
+  },
   { title: 'QEMU listens and the service connects', options: { listen: true } },
 ];
+
+/** What the guest's driver and the device have agreed on is what the mode is about. */
+async function expectAgreed(guest: Guest, { on = [], off = [], ringSize }: Mode): Promise<void> {
+  const bits = (await guest.sh('cat /sys/class/net/eth0/device/features')).trim();
+  expect(on.map((n) => [n, bits[n]])).toEqual(on.map((n) => [n, '1']));
+  expect(off.map((n) => [n, bits[n]])).toEqual(off.map((n) => [n, '0']));
+  if (ringSize === undefined) return;
+  const size = String(ringSize);
+  expect(await guest.result('guest-link rings eth0', 'rings')).toEqual({ rx: size, tx: size });
+}
 
 async function prove(bench: Bench, guest: Guest): Promise<void> {
   for (const family of FAMILIES) {
@@ -49,12 +121,16 @@ describeWith('QEMU in other modes', whyNotGuest('qemu'), () => {
     await bench.destroy();
   });
 
-  for (const { title, options } of MODES) {
-    test(title, async () => {
+  for (const mode of MODES) {
+    test(mode.title, async () => {
+      const { options } = mode;
       bench = await setUpBench([], options.listen === true);
       guest = await bootQemu({ socketPath: bench.socketPath, scratch: bench.scratch, ...options });
+      await expectAgreed(guest, mode);
       await prove(bench, guest);
       expect(await bench.service.metric('tubetti_ring_faults_total')).toBe(0);
+      expect(await bench.service.metric('tubetti_tcp_retransmits_total')).toBe(0);
+      expect(await bench.service.metric('tubetti_drops_total', { reason: 'vnet_header' })).toBe(0);
     });
   }
 

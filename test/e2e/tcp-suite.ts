@@ -18,7 +18,7 @@ export interface Scale {
 export const OPEN_PORT = 2222;
 export const GUEST_PORT = 22;
 export const CLOSED_PORT = 2223;
-const SERVICE_ARGS = ['-t', `${String(OPEN_PORT)}:${String(GUEST_PORT)},${String(CLOSED_PORT)}:23`];
+export const SERVICE_ARGS = ['-t', `${String(OPEN_PORT)}:${String(GUEST_PORT)},${String(CLOSED_PORT)}:23`];
 
 export interface Stage {
   readonly bench: Bench;
@@ -33,7 +33,6 @@ export interface TcpCase {
   readonly run: (stage: Stage) => Promise<void>;
 }
 
-/** After each case no flow is left, nor a descriptor more than before. */
 export function describeTcp(
   kind: GuestKind,
   boot: (bench: Bench) => Promise<Guest>,
@@ -54,11 +53,7 @@ export function describeTcp(
     beforeAll(async () => {
       const bench = await setUpBench(SERVICE_ARGS);
       try {
-        const guest = await boot(bench);
-        for (const family of FAMILIES) await bringUp(guest, family);
-        // What is opened once and stays (log, metrics) is open by then.
-        await bench.service.metricsPage();
-        stage = { bench, guest, scale, descriptors: openDescriptors(bench.service) };
+        stage = await stageFor(bench, await boot(bench), scale);
       } catch (error) {
         await bench.destroy();
         throw error;
@@ -70,12 +65,29 @@ export function describeTcp(
       await stage?.bench.destroy();
     });
 
-    for (const { title, run } of cases) {
-      test(title, async () => {
-        const { bench, descriptors } = theStage();
-        await run(theStage());
-        await settled(bench.service, descriptors);
-      });
-    }
+    testTcp(test, theStage, cases);
   });
+}
+
+/** Configures a guest that has just booted, and counts what is open before the first flow. */
+export async function stageFor(bench: Bench, guest: Guest, scale: Scale): Promise<Stage> {
+  for (const family of FAMILIES) await bringUp(guest, family);
+  // What is opened once and stays (log, metrics) is open by then.
+  await bench.service.metricsPage();
+  return { bench, guest, scale, descriptors: openDescriptors(bench.service) };
+}
+
+/** A test for each case. After it no flow is left, nor a descriptor more than before. */
+export function testTcp(
+  test: (title: string, body: () => Promise<void>) => void,
+  stage: () => Stage,
+  cases: readonly TcpCase[],
+): void {
+  for (const { title, run } of cases) {
+    test(title, async () => {
+      const { bench, descriptors } = stage();
+      await run(stage());
+      await settled(bench.service, descriptors);
+    });
+  }
 }

@@ -46,7 +46,7 @@ export async function guestListenerDone(guest: Guest, file: string): Promise<Map
 }
 
 /** The guest's /proc/net/snmp and /proc/net/netstat, "Tcp.RetransSegs" and the like (what nstat reads). */
-export async function guestCounters(guest: Guest): Promise<Map<string, number>> {
+export async function guestCounters(guest: Pick<Guest, 'sh'>): Promise<Map<string, number>> {
   const lines = (await guest.sh('cat /proc/net/snmp /proc/net/netstat')).split('\n');
   const counters = new Map<string, number>();
   for (let i = 0; i + 1 < lines.length; i += 2) {
@@ -73,7 +73,7 @@ const LOSS_COUNTERS = [
 export type Losses = Readonly<Record<string, number>>;
 
 /** Counters that stand still while nothing is lost: the guest's, and Tubetti's retransmissions and TCP drops. */
-export async function losses(guest: Guest, service: Service): Promise<Losses> {
+export async function losses(guest: Pick<Guest, 'sh'>, service: Service): Promise<Losses> {
   const counters = await guestCounters(guest);
   const page = await service.metricsPage();
   const all: Record<string, number> = { retransmits: sumOfSamples(page, 'tubetti_tcp_retransmits_total', {}) };

@@ -22,8 +22,10 @@ const GUEST_FILES = join(__dirname, 'guest');
 const UML_MODULES = '/usr/lib/uml/modules';
 /** Loaded at boot, with what they depend on; a name the kernel has built in is passed over. */
 const MODULES = ['virtio_pci', 'virtio_net', 'ipv6', 'af_packet'];
+/** There for tests that load them, in the order of /etc/modules.more. */
+const MORE_MODULES = ['veth', 'bridge'];
 /** Small static programs of our own, NAME.cc beside this file. */
-const HELPERS = ['guest-net', 'tcp-peer'] as const;
+const HELPERS = ['guest-net', 'guest-link', 'tcp-peer'] as const;
 /** Copied from the system, with their libraries, if they are there. */
 const DHCLIENT = join(CACHE_DIR, 'dhclient/sbin/dhclient');
 const OPTIONAL_PROGRAMS = [DHCLIENT];
@@ -120,24 +122,31 @@ function addPrograms(archive: CpioArchive, programs: readonly string[]): void {
   for (const library of libraries) archive.file(library, readFileSync(library));
 }
 
-/** Modules go in flat, and /etc/modules.order names them in the order of their dependencies. */
+/** Modules go in flat, and /etc/modules.order and .more name them in the order of their dependencies. */
 function addModules(archive: CpioArchive, directory: string): void {
   const paths = new Map<string, string>();
   for (const path of walk(join(directory, 'kernel'))) {
     const match = /([^/]+)\.ko(\.(xz|zst|gz))?$/.exec(path);
     if (match?.[1] !== undefined) paths.set(match[1].replaceAll('-', '_'), path);
   }
-  const order: string[] = [];
-  const add = (name: string): void => {
+  const done = new Set<string>();
+  const add = (name: string, order: string[]): void => {
     const path = paths.get(name);
-    if (path === undefined || order.includes(name)) return;
+    if (path === undefined || done.has(name)) return;
     const module = readModule(path);
-    for (const dependency of dependenciesOf(module)) add(dependency);
+    for (const dependency of dependenciesOf(module)) add(dependency, order);
     archive.file(`/modules/${name}.ko`, module);
-    order.push(name);
+    order.push(`/modules/${name}.ko\n`);
+    done.add(name);
   };
-  MODULES.forEach(add);
-  archive.file('/etc/modules.order', order.map((name) => `/modules/${name}.ko\n`).join(''));
+  for (const [file, names] of [
+    ['order', MODULES],
+    ['more', MORE_MODULES],
+  ] as const) {
+    const order: string[] = [];
+    for (const name of names) add(name, order);
+    archive.file(`/etc/modules.${file}`, order.join(''));
+  }
 }
 
 function* walk(directory: string): Generator<string> {

@@ -148,12 +148,13 @@ describe('what they mean', () => {
   });
 
   test('what is asked of the service while it runs', () => {
-    expect(parse()).toMatchObject({ pid: null, pcap: null, statsSeconds: null, follow: true, trace: false });
-    expect(parse('-P', '/p', '-p', '/c', '--stats', '2', '--no-follow', '--trace')).toMatchObject({
+    expect(parse()).toMatchObject({ pid: null, pcap: null, statsSeconds: null, follow: true, pollUs: 0, trace: false });
+    expect(parse('-P', '/p', '-p', '/c', '--stats', '2', '--no-follow', '--poll-us', '1000', '--trace')).toMatchObject({
       pid: '/p',
       pcap: '/c',
       statsSeconds: 2,
       follow: false,
+      pollUs: 1000,
       trace: true,
     });
   });
@@ -301,6 +302,7 @@ describe('values that are refused: option, value and what would be right', () =>
     [['--metrics', 'localhost:9100'], /give PORT/],
     [['--metrics', '::1:9100'], /give PORT/],
     [['--log-size', '40959'], /from 40960/],
+    [['--poll-us', '1001'], /^--poll-us 1001: give a number from 0 to 1000$/],
     [['--stats', '0'], /^--stats 0: give a number from 1 to 86400$/],
     [['-P', ''], /^-P "": give the path of a file$/],
     [['--pcap', ''], /^--pcap "": give the path of a file$/],
@@ -320,6 +322,7 @@ describe('values that are refused: option, value and what would be right', () =>
     [['-a', '192.0.2.1/24', '-n', '24'], /prefix length is given twice/],
     [['-s', '/a', '--connect', '/b'], /--socket and --connect/],
     [['-s', '/a', '--fd', '3'], /--socket and --fd/],
+    [['--poll-us', '50', '--stream'], /^--poll-us is for virtqueues, which --stream does without$/],
     [['--stats', '1', '-b'], /--stats .* add --foreground/],
   ])('%j contradicts itself', (argv, message) => {
     const error = refusal(...argv);

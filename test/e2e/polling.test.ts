@@ -1,0 +1,70 @@
+/** `--poll-us` with a real guest: fewer kicks than frames, and nothing at all once there is nothing to do. */
+import type { Guest } from '../support/rig/guest';
+import { poll } from '../support/rig/processes';
+import { bootUml } from '../support/rig/uml';
+import { FAMILIES, bringUp } from './network-cases';
+import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
+import { processorSeconds } from './tcp-support';
+
+jest.setTimeout(120_000);
+
+const EXCHANGES = 1000;
+const QUIET_MS = 1500;
+
+describeWith('--poll-us with a uml guest', whyNotGuest('uml'), () => {
+  let bench: Bench | undefined;
+  let guest: Guest | undefined;
+  const stage = (): { bench: Bench; guest: Guest } => {
+    if (bench === undefined || guest === undefined) throw new Error('the guest did not boot');
+    return { bench, guest };
+  };
+  const test = itShowing(
+    () => stage().bench,
+    () => guest?.process.tail(40) ?? '',
+  );
+
+  beforeAll(async () => {
+    bench = await setUpBench(['--poll-us', '1000']);
+    guest = await bootUml({ socketPath: bench.socketPath, scratch: bench.scratch });
+    for (const family of FAMILIES) await bringUp(guest, family);
+  });
+
+  afterAll(async () => {
+    await guest?.powerOff();
+    await bench?.destroy();
+  });
+
+  for (const { name, remote } of FAMILIES) {
+    test(`datagrams back and forth go without a kick for each, ${name}`, async () => {
+      const { service, world } = stage().bench;
+      const kicks = (): Promise<number> => service.metric('tubetti_notifications_total', { direction: 'from_guest' });
+      const before = await kicks();
+      const script = `guest-net udp-echo ${remote} ${String(world.remote.ports.udp)} 100 ${String(EXCHANGES)}`;
+      expect(await stage().guest.result(script, 'udp-echo')).toMatchObject({ count: String(EXCHANGES), resent: '0' });
+      // One each without it. A guest that is held up for more than a millisecond, on a busy machine, gives one all the
+      // same, and the next few while the window is open less far.
+      expect((await kicks()) - before).toBeLessThan(0.75 * EXCHANGES);
+    });
+  }
+
+  test('a service with nothing to do sleeps', async () => {
+    const { service } = stage().bench;
+    let turns = -1;
+    let seconds = 0;
+    // The guest has a few words to say yet, so: two looks with not one turn of the loop between them.
+    await poll(
+      'the loop to rest',
+      async () => {
+        const now = await service.metric('tubetti_loop_turns_total');
+        const used = processorSeconds(service);
+        const rested = now === turns ? used - seconds : null;
+        turns = now;
+        seconds = used;
+        // The metrics' own page costs a little.
+        return rested !== null && rested < 0.1 ? true : null;
+      },
+      20_000,
+      QUIET_MS,
+    );
+  });
+});
