@@ -18,6 +18,7 @@ import type { Clock, GuestPort } from '../stack/ports';
 import type { Stack } from '../stack/stack';
 import { RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
+import { HOLD_US } from './transmit-side';
 import { PollWindow } from './poll-window';
 import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
@@ -62,6 +63,8 @@ export class EventLoop {
   private readonly window: PollWindow;
   /** The guest was told to send no kicks for frames, and has not been asked for them again. */
   private kicksOff: boolean;
+  /** When the oldest completion that is held back was seen to be; 0: none. */
+  private heldSinceUs: number;
 
   constructor(
     native: Native,
@@ -84,6 +87,7 @@ export class EventLoop {
     this.receiveReady = false;
     this.window = new PollWindow(pollUs);
     this.kicksOff = false;
+    this.heldSinceUs = 0;
   }
 
   /** Runs until the control plane says stop. */
@@ -116,11 +120,32 @@ export class EventLoop {
     }
     stack.onTimer();
     this.link.flush();
+    if (this.port.tx.held > 0) this.hold();
+    else this.heldSinceUs = 0;
     this.rearmReceive();
     if (this.port.rx.fault !== 0 || this.port.tx.fault !== 0) this.control.reportFaults();
   }
 
+  /** Tells the guest of completed frames that it was not told of yet, if it is time to. */
+  private hold(): void {
+    const { tx } = this.port;
+    if (!tx.stillHeld()) {
+      this.heldSinceUs = 0;
+      return;
+    }
+    const now = this.native.nowUs();
+    if (this.heldSinceUs === 0) this.heldSinceUs = now;
+    if (now - this.heldSinceUs < HOLD_US) return;
+    this.heldSinceUs = 0;
+    this.port.releaseHeld();
+  }
+
   private timeoutUs(): number {
+    const us = this.timeoutByDeadlineUs();
+    return this.port.tx.held === 0 || (us >= 0 && us <= HOLD_US) ? us : HOLD_US;
+  }
+
+  private timeoutByDeadlineUs(): number {
     if (this.transmitPending || this.receiveReady || this.stack.busy) return 0;
     let deadline = this.stack.nextDeadline();
     if (this.control.polling) deadline = Math.min(deadline, this.clock.nowMs + POLL_INTERVAL_MS);

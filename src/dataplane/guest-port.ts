@@ -124,6 +124,10 @@ export class VirtioGuestPort implements GuestPort {
   releaseReceived(): void {
     if (this.tx.releaseReceived()) this.notify(this.txCallFd, this.txCallKind);
   }
+  /** Tells the guest of completions that were held back, if it still wants to be told. */
+  releaseHeld(): void {
+    if (this.tx.releaseHeld()) this.notify(this.txCallFd, this.txCallKind);
+  }
 
   get out(): DataView {
     return this.rx.out;

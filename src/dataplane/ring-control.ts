@@ -220,8 +220,7 @@ export class RingControl {
   private stopRing(index: number): number {
     const side = index === RING_RECEIVE ? this.port.rx : this.port.tx;
     const queue = side.queue;
-    this.port.releaseReceived();
-    this.port.flush();
+    this.publishAll();
     side.stop();
     this.unwatchKick(index);
     this.started[index] = 0;
@@ -237,10 +236,16 @@ export class RingControl {
       this.kicked[index] = 1;
     } else {
       // User-mode Linux frees a ring once its disabling is acknowledged: what this turn did is published before that.
-      this.port.releaseReceived();
-      this.port.flush();
+      this.publishAll();
     }
     this.linkChanged();
+  }
+
+  /** What was done with the rings so far is the guest's to see, and it has been told. */
+  private publishAll(): void {
+    this.port.releaseReceived();
+    this.port.releaseHeld();
+    this.port.flush();
   }
 
   private setCall(index: number, fd: number): void {

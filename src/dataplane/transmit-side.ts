@@ -7,6 +7,11 @@
  * number is remembered; `releaseReceived` returns all of them with one store of used.idx and at most one
  * notification, after the batch's payload went to the host sockets straight from the guest's buffers.
  *
+ * Notifications. Completions of small frames are made visible at once, but the notification is held back for a moment,
+ * as network cards do: an acknowledgement or a request is mostly followed by a frame to the guest, and a guest that
+ * takes that completes its transmit queue as well (Linux's NAPI) and asks for its next notification further on. What it
+ * still wants when the moment is over, it gets. Large frames are never held back: their senders wait for room.
+ *
  * A frame that the guest got wrong is counted and completed; a chain that breaks the ring's own rules is a fault:
  * the ring stops (the session is told), the process goes on.
  */
@@ -44,6 +49,13 @@ const DROP_GUEST_DOWN = dropCode('guest_down');
 /** Bytes copied to `head` at once: Ethernet, an IPv6 header and a TCP header with time stamps fit. */
 const HEAD_FIRST = 96;
 
+/** Frames of at most so many bytes on average may be told late: headers and little else. */
+const SMALL_FRAME = 256;
+/** So many of them at the most. */
+const HELD_FRAMES = 16;
+/** How late, µs: as network cards' interrupt moderation by default. */
+export const HOLD_US = 200;
+
 export class TransmitSide {
   readonly head: DataView;
   headLen: number;
@@ -56,6 +68,8 @@ export class TransmitSide {
   enabled: boolean;
   queue: SplitQueueDevice | null;
   dirty: DirtyMarker | null;
+  /** Frames that were completed without the guest having been told. */
+  held: number;
 
   private readonly memory: GuestMemory;
   private readonly rows: Rows;
@@ -64,6 +78,7 @@ export class TransmitSide {
   private readonly vnet: DataView;
   private readonly heads: Uint16Array;
   private taken: number;
+  private takenBytes: number;
   private row: number;
   private frameLen: number;
 
@@ -85,6 +100,8 @@ export class TransmitSide {
     this.vnet = new DataView(new ArrayBuffer(16));
     this.heads = new Uint16Array(32768);
     this.taken = 0;
+    this.takenBytes = 0;
+    this.held = 0;
     this.row = 0;
     this.frameLen = 0;
   }
@@ -98,12 +115,16 @@ export class TransmitSide {
     this.enabled = enabled;
     this.fault = 0;
     this.taken = 0;
+    this.takenBytes = 0;
+    this.held = 0;
   }
 
   /** Forgets the ring. What was taken must have been released. */
   stop(): void {
     this.queue = null;
     this.taken = 0;
+    this.takenBytes = 0;
+    this.held = 0;
   }
 
   /** See GuestPort.receive. */
@@ -126,7 +147,10 @@ export class TransmitSide {
         continue;
       }
       const drop = this.accept(row, queue.readableRows, queue.readableBytes);
-      if (drop === 0) return this.frameLen;
+      if (drop === 0) {
+        this.takenBytes += this.frameLen;
+        return this.frameLen;
+      }
       this.counters[C_DROPS + drop]++;
     }
   }
@@ -165,9 +189,31 @@ export class TransmitSide {
       if (this.dirty !== null) this.dirty.usedElement(queue.usedIdx & (queue.size - 1));
       queue.pushUsed(this.heads[i], 0);
     }
+    const small = this.takenBytes <= taken * SMALL_FRAME;
     this.taken = 0;
+    this.takenBytes = 0;
     if (this.dirty !== null) this.dirty.usedIndex();
-    return queue.publish();
+    queue.publishQuietly();
+    if (small && this.held + taken <= HELD_FRAMES && queue.wantsSignal()) {
+      this.held += taken;
+      return false;
+    }
+    this.held = 0;
+    return queue.takeSignal();
+  }
+
+  /** While frames are held: whether the guest has found them by itself, which then need no notification. */
+  stillHeld(): boolean {
+    if (this.queue === null || this.queue.wantsSignal()) return this.queue !== null;
+    this.queue.takeSignal();
+    this.held = 0;
+    return false;
+  }
+
+  /** The moment is over. Returns true if the guest wants a notification. */
+  releaseHeld(): boolean {
+    this.held = 0;
+    return this.queue?.takeSignal() === true;
   }
 
   /** Checks the chain just popped and sets up the frame. Returns 0 or a drop code. */

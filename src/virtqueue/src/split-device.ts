@@ -232,17 +232,40 @@ export class SplitQueueDevice {
    * first notification after construction or `resetSignalled` is unconditional. False if nothing was pushed.
    */
   publish(): boolean {
+    return this.publishQuietly() && this.takeSignal();
+  }
+
+  /**
+   * As `publish`, but leaves it open whether the driver must be notified: `takeSignal` has to follow, later. Returns
+   * false if nothing was pushed.
+   */
+  publishQuietly(): boolean {
     const idx = this.usedIdx;
     if (idx === this.publishedIdx) return false;
     Atomics.store(this.usedHeader, USED_IDX, idx);
     this.publishedIdx = idx;
-    const old = this.signalledIdx;
-    const valid = this.signalledValid;
-    this.signalledIdx = idx;
-    this.signalledValid = true;
-    if (!valid) return true;
-    if (this.eventIdx) return needEvent(Atomics.load(this.avail, AVAIL_RING + this.size), idx, old);
+    return true;
+  }
+
+  /**
+   * Whether the driver is to be notified of something published since the last `publish` or `takeSignal`. It may have
+   * looked by itself meanwhile and want no notification any more.
+   */
+  wantsSignal(): boolean {
+    if (!this.signalledValid) return true;
+    if (this.publishedIdx === this.signalledIdx) return false;
+    if (this.eventIdx) {
+      return needEvent(Atomics.load(this.avail, AVAIL_RING + this.size), this.publishedIdx, this.signalledIdx);
+    }
     return (Atomics.load(this.avail, AVAIL_FLAGS) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
+  }
+
+  /** As `wantsSignal`; what was published counts as told from now on, so the caller notifies if this is true. */
+  takeSignal(): boolean {
+    const wanted = this.wantsSignal();
+    this.signalledIdx = this.publishedIdx;
+    this.signalledValid = true;
+    return wanted;
   }
 
   /** Makes the next notification unconditional: an earlier one may have been lost (the call descriptor changed). */

@@ -51,6 +51,9 @@ export class BareRig {
   private readonly channel = new MessageChannel();
   private readonly wakeFd: number;
   private readonly region: number;
+  /** The guest leaves what it sent alone until `look`; else it takes completions after each turn, unasked. */
+  dozing = false;
+  private readonly txCall: number;
   private seq = 0;
 
   /** @param features acked by the guest; of the two TSO bits to the guest at most one buffer's worth is looked at. */
@@ -58,6 +61,7 @@ export class BareRig {
     this.native = native;
     this.wakeFd = native.eventFd(0);
     this.kicks = [native.eventFd(0), native.eventFd(0)];
+    this.txCall = native.eventFd(0);
     this.region = native.allocRegion(MEMORY);
     const buffer = native.regionBuffer(this.region);
     this.memory = new DataView(buffer);
@@ -129,7 +133,7 @@ export class BareRig {
   /** One turn of the loop as it comes. */
   step(): void {
     this.loop.turn();
-    while (this.tx.pollUsed() === 1);
+    if (!this.dozing) while (this.tx.pollUsed() === 1);
     let more = 0;
     let posted = false;
     while (this.rx.pollUsed() === 1) {
@@ -146,6 +150,16 @@ export class BareRig {
     if (posted) this.rx.publish();
   }
 
+  /** The guest takes completions and asks to be told of the next, as Linux's NAPI does. */
+  look(): void {
+    while (this.tx.pollUsed() === 1);
+    this.tx.enableCallbacks();
+  }
+
+  stopTransmit(): void {
+    this.tell({ kind: 'stopRing', index: 1 });
+  }
+
   /** Frames in both directions so far. */
   frames(): number {
     return this.counters[C_FRAMES_FROM_GUEST] + this.counters[C_FRAMES_TO_GUEST];
@@ -154,7 +168,7 @@ export class BareRig {
   close(): void {
     this.tell({ kind: 'stop' });
     this.channel.port1.close();
-    for (const fd of [this.wakeFd, ...this.kicks]) this.native.close(fd);
+    for (const fd of [this.wakeFd, this.txCall, ...this.kicks]) this.native.close(fd);
     this.native.retireRegion(this.region);
   }
 
@@ -185,7 +199,7 @@ export class BareRig {
         used: place(0x4000),
         base: 0,
         kickFd: this.kicks[index],
-        callFd: -1,
+        callFd: index === 1 ? this.txCall : -1,
         errFd: -1,
         enabled: true,
         logAddr: -1,

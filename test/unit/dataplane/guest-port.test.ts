@@ -79,6 +79,7 @@ describe('from guest', () => {
           expect(rig.tx.usedLen).toBe(0);
           expect(rig.tx.pollUsed()).toBe(1);
           expect(rig.tx.pollUsed()).toBe(0);
+          rig.port.releaseHeld();
           expect(rig.signals).toEqual([101]);
         },
       ),

@@ -34,6 +34,43 @@ describe('needEvent', () => {
   });
 });
 
+describe.each([0, 65533])('publishing without a word, from index %i', (base) => {
+  it('is seen at once, and told of later by where the driver is then', () => {
+    const [ring, dev] = started(ALL, base, 6);
+    dev.pushUsed(0, 0);
+    expect(dev.publish()).toBe(true);
+    ring.usedEvent = base + 1;
+    dev.pushUsed(1, 0);
+    expect(dev.publishQuietly()).toBe(true);
+    expect(dev.publishQuietly()).toBe(false);
+    expect(ring.usedIdx).toBe((base + 2) & 0xffff);
+    expect(dev.wantsSignal()).toBe(true);
+    dev.pushUsed(2, 0);
+    dev.publishQuietly();
+    expect(dev.takeSignal()).toBe(true); // passed by the first of the two
+    expect(dev.takeSignal()).toBe(false);
+
+    ring.usedEvent = base + 3;
+    dev.pushUsed(3, 0);
+    dev.publishQuietly();
+    expect(dev.wantsSignal()).toBe(true);
+    ring.usedEvent = base + 4; // it has looked by itself
+    expect(dev.wantsSignal()).toBe(false);
+    expect(dev.takeSignal()).toBe(false);
+    dev.pushUsed(4, 0);
+    expect(dev.publish()).toBe(true);
+  });
+
+  it('the first notification is unconditional here, too', () => {
+    const [ring, dev] = started(ALL, base, 1);
+    ring.usedEvent = base + 30000;
+    dev.pushUsed(0, 0);
+    dev.publishQuietly();
+    expect(dev.wantsSignal()).toBe(true);
+    expect(dev.takeSignal()).toBe(true);
+  });
+});
+
 describe.each([0, 65533])('publish with EVENT_IDX from index %i', (base) => {
   it('the first notification is unconditional, then used_event decides', () => {
     const [ring, dev] = started(ALL, base, 6);
