@@ -101,7 +101,9 @@ export class EventLoop {
   /** One turn; waits if there is nothing to do. */
   turn(): void {
     const { native, stack } = this;
-    const n = this.window.maxUs === 0 ? native.epollWait(this.timeoutUs()) : this.lookThenWait(this.timeoutUs());
+    const timeoutUs = this.timeoutUs();
+    const n =
+      this.window.maxUs === 0 ? native.epollWait(this.noLaterThanHeld(timeoutUs)) : this.lookThenWait(timeoutUs);
     this.clock.update();
     this.counters[C_LOOP_TURNS]++;
     const events = native.epollOut;
@@ -140,12 +142,12 @@ export class EventLoop {
     this.port.releaseHeld();
   }
 
-  private timeoutUs(): number {
-    const us = this.timeoutByDeadlineUs();
+  /** How long to wait, µs (-1: for ever), where completions may be held back. */
+  private noLaterThanHeld(us: number): number {
     return this.port.tx.held === 0 || (us >= 0 && us <= HOLD_US) ? us : HOLD_US;
   }
 
-  private timeoutByDeadlineUs(): number {
+  private timeoutUs(): number {
     if (this.transmitPending || this.receiveReady || this.stack.busy) return 0;
     let deadline = this.stack.nextDeadline();
     if (this.control.polling) deadline = Math.min(deadline, this.clock.nowMs + POLL_INTERVAL_MS);
@@ -163,10 +165,13 @@ export class EventLoop {
     for (let now = began; now - began < span; now = native.nowUs()) {
       const n = native.epollWait(0);
       if (n !== 0 || this.framesWait()) return n;
+      if (this.port.tx.held > 0) this.hold();
     }
     if (this.kicksBackOn()) return native.epollWait(0);
-    const n = native.epollWait(timeoutUs < 0 ? timeoutUs : timeoutUs - span);
-    window.slept(native.nowUs() - began);
+    const rest = timeoutUs < 0 ? timeoutUs : timeoutUs - span;
+    const n = native.epollWait(this.noLaterThanHeld(rest));
+    // Woken for a completion held back: that is no work, and says nothing of when work comes.
+    if (n !== 0 || this.port.tx.held === 0) window.slept(native.nowUs() - began);
     return n;
   }
 

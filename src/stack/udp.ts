@@ -137,7 +137,7 @@ export class UdpHandler implements FlowHandler {
     this.flows.touchFromGuest(slot);
     this.span.narrow(rows, this.span.first, this.span.count, UDP_HEADER_LEN, payload);
     const { first, count } = this.span;
-    return this.outbound.add(slot, first, count, payload, segment, frame.ttl, frame.tos, frame.df);
+    return this.outbound.add(slot, frame.row, first, count, payload, segment, frame.ttl, frame.tos, frame.df);
   }
 
   endOfBatch(): void {

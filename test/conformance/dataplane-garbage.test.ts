@@ -16,6 +16,7 @@ interface Moved {
   readonly datagrams: number;
   readonly up: number;
   readonly down: number;
+  readonly foreign: number;
   readonly retransmits: number;
   readonly warmUpMs: number;
   readonly steadyMs: number;
@@ -58,6 +59,7 @@ it.each([
     expect(moved.datagrams).toBeGreaterThan(frames / 5);
     expect(moved.up).toBeGreaterThan(frames * 100);
     expect(moved.down).toBeGreaterThan(frames * 100);
+    expect(moved.foreign).toBe(0);
     expect(moved.retransmits).toBe(0);
     expect(collections).toEqual([]);
     // Usually none. A case that comes once in a million frames may still teach V8 something, but not the same thing twice.

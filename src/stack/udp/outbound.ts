@@ -81,6 +81,8 @@ export class UdpOutbound {
   private joined: number;
   private bytes: number;
   private rowCount: number;
+  /** The first row behind them. */
+  private end: number;
 
   constructor(ctx: StackContext, flows: UdpFlows, listeners: readonly UdpListener[], errors: UdpErrors) {
     this.ctx = ctx;
@@ -93,6 +95,7 @@ export class UdpOutbound {
     this.joined = 0;
     this.bytes = 0;
     this.rowCount = 0;
+    this.end = -1;
   }
 
   /** The flow whose datagrams are being gathered; -1: none. */
@@ -101,12 +104,14 @@ export class UdpOutbound {
   }
 
   /**
-   * Adds a datagram whose payload is named by rows `row … row + rowCount - 1` (at least one row, which may be empty).
+   * Adds a datagram whose payload is named by rows `row … row + rowCount - 1` (at least one row, which may be empty) of a
+   * frame whose rows begin at `frameRow`.
    * `segment` is the size to cut it by, 0: one datagram of `length` bytes. `df`: it must not be fragmented on its way.
    * Returns the first row that is free now.
    */
   add(
     slot: number,
+    frameRow: number,
     row: number,
     rowCount: number,
     length: number,
@@ -127,7 +132,8 @@ export class UdpOutbound {
       }
       this.discover(slot, segment > 0 ? segment : length, df);
     }
-    if (this.count > 0 && segment === 0 && this.joins(length, rowCount, viaListener, ttl, tos)) {
+    // Rows that another protocol's handler has taken since must stay as they are.
+    if (this.count > 0 && segment === 0 && frameRow === this.end && this.joins(length, rowCount, viaListener, ttl, tos)) {
       return this.join(row, rowCount, length);
     }
     if (this.count === GATHER_MAX) this.flush();
@@ -153,7 +159,8 @@ export class UdpOutbound {
     this.joined = 1;
     this.bytes = length;
     this.rowCount = rowCount;
-    return row + rowCount;
+    this.end = row + rowCount;
+    return this.end;
   }
 
   /** Can a datagram of `length` bytes follow those of the last message in it? */
@@ -187,6 +194,7 @@ export class UdpOutbound {
     io.msgRows[last] = this.rowCount;
     io.msgSegment[last] = this.size;
     if (length < this.size) this.size = 0;
+    this.end = to;
     return to;
   }
 
