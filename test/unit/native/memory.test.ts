@@ -57,7 +57,8 @@ describe('mapRegion', () => {
     const event = ok(native.eventFd(0));
     expect(native.mapRegion(event, 0, 4096)).toBe(-E.INVAL);
     native.close(event);
-    expect(native.regionCount()).toBe(before);
+    // Those of earlier tests may have been collected meanwhile.
+    expect(native.regionCount()).toBeLessThanOrEqual(before);
   });
 
   test('reaches past 4 GiB', () => {
