@@ -22,7 +22,6 @@ const TCP_CASES = [
   ...cases.bulk,
   ...cases.parallel,
   ...cases.fromHost,
-  ...cases.shortOnes,
   ...cases.halfClose,
   ...failures.refused,
   ...failures.peerKilled,
