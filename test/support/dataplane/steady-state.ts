@@ -8,8 +8,7 @@
  * is deoptimised on purpose: V8's lines and ours would not come in order on one pipe, but V8's do among themselves. On
  * standard error: one line of JSON, what was moved.
  */
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext, runInThisContext } from 'node:vm';
+import { runInThisContext } from 'node:vm';
 import { offeredFeatures } from '../../../src/dataplane/features';
 import type { Native } from '../../../src/native';
 import { addrSlotPort, addrSlotWrite } from '../../../src/stack/address';
@@ -29,6 +28,7 @@ import {
   tcpWriteMss,
 } from '../../../src/stack/wire/tcp';
 import { udpWrite } from '../../../src/stack/wire/udp';
+import { collectGarbage } from '../collect-garbage';
 import { BareRig, VNET_HEADER } from './bare-rig';
 
 const GUEST = 0xc000020a | 0;
@@ -238,12 +238,6 @@ function mark(): void {
   })()`);
 }
 
-/** Empties the young generation of what the warm-up left: a collection after this is the steady state's own. */
-function collect(): void {
-  setFlagsFromString('--expose-gc');
-  (runInNewContext('gc') as () => void)();
-}
-
 function main(): void {
   const [frames, words] = process.argv.slice(2);
   const traffic = new Traffic(offeredFeatures(words));
@@ -257,7 +251,8 @@ function main(): void {
   const warmUpMs = pass(Number(frames) / 5);
   const before = rig.frames();
   const { datagrams, up, down } = traffic;
-  collect();
+  // Of what the warm-up left: a collection after this is the steady state's own.
+  collectGarbage();
   mark();
   const steadyMs = pass(Number(frames));
   mark();
