@@ -143,11 +143,11 @@ export class Session {
       (direction) => `bench-net ${direction} ${target} ${String(seconds + 1)} 1 >/dev/null &\n`,
     );
     const { values, calls } = await this.transactions(client, seconds, `${bulk.join('')}sleep 0.5\n`, '\nwait');
-    return { values: { ...values, timesIdle: (values.p50 ?? 0) / (idle.values.p50 ?? 1) }, ...(calls && { calls }) };
+    return { values: { ...values, timesIdle: (values.p50 ?? NaN) / (idle.values.p50 ?? NaN) }, calls };
   }
 
-  private async transactions(client: string, seconds: number, before = '', after = ''): Promise<Measured> {
-    const { fields, cpu, counts, calls } = await this.watched(client, 'transactions', seconds, before, after);
+  private async transactions(client: string, seconds: number, first = '', last = ''): Promise<Measured> {
+    const { fields, cpu, counts, calls } = await this.watched(client, 'transactions', seconds, first, last);
     const count = Number(fields.count);
     return {
       values: {

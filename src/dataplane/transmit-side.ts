@@ -114,14 +114,16 @@ export class TransmitSide {
     this.queue = queue;
     this.enabled = enabled;
     this.fault = 0;
-    this.taken = 0;
-    this.takenBytes = 0;
-    this.held = 0;
+    this.forget();
   }
 
   /** Forgets the ring. What was taken must have been released. */
   stop(): void {
     this.queue = null;
+    this.forget();
+  }
+
+  private forget(): void {
     this.taken = 0;
     this.takenBytes = 0;
     this.held = 0;
@@ -202,11 +204,10 @@ export class TransmitSide {
     return queue.takeSignal();
   }
 
-  /** While frames are held: whether the guest has found them by itself, which then need no notification. */
+  /** Does the guest still want to be told of the frames held? Those it has found by itself are held no longer. */
   stillHeld(): boolean {
-    if (this.queue === null || this.queue.wantsSignal()) return this.queue !== null;
-    this.queue.takeSignal();
-    this.held = 0;
+    if (this.queue?.wantsSignal() === true) return true;
+    this.releaseHeld();
     return false;
   }
 

@@ -3,7 +3,7 @@ import type { Guest } from '../support/rig/guest';
 import type { GuestKind } from '../support/rig/image';
 import { SERVICE_ARGS, prepareWorld, type DatagramCase, type DatagramStage } from './datagram-cases';
 import { FAMILIES, bringUp } from './network-cases';
-import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
+import { describeWith, setUpBench, whyNotGuest, withGuest, type Bench } from './support';
 
 /** `questions`: see {@link DatagramStage}. */
 export function describeDatagrams(
@@ -14,34 +14,18 @@ export function describeDatagrams(
   missing = whyNotGuest(kind),
 ): void {
   describeWith(`datagrams of a ${kind} guest`, missing, () => {
-    let stage: DatagramStage | undefined;
-    const theStage = (): DatagramStage => {
-      if (stage === undefined) throw new Error('the guest did not boot');
-      return stage;
-    };
-    const test = itShowing(
-      () => theStage().bench,
-      () => stage?.guest.process.tail(40) ?? '',
+    const { stage, test } = withGuest<DatagramStage>(
+      () => setUpBench(SERVICE_ARGS),
+      async (bench) => {
+        await prepareWorld(bench);
+        return boot(bench);
+      },
+      async (bench, guest) => {
+        for (const family of FAMILIES) await bringUp(guest, family);
+        return { bench, guest, questions };
+      },
     );
 
-    beforeAll(async () => {
-      const bench = await setUpBench(SERVICE_ARGS);
-      try {
-        await prepareWorld(bench);
-        const guest = await boot(bench);
-        for (const family of FAMILIES) await bringUp(guest, family);
-        stage = { bench, guest, questions };
-      } catch (error) {
-        await bench.destroy();
-        throw error;
-      }
-    });
-
-    afterAll(async () => {
-      await stage?.guest.powerOff();
-      await stage?.bench.destroy();
-    });
-
-    for (const { title, run } of cases) test(title, () => run(theStage()));
+    for (const { title, run } of cases) test(title, () => run(stage()));
   });
 }

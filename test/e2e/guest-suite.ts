@@ -2,15 +2,12 @@
 import type { Guest } from '../support/rig/guest';
 import type { GuestKind } from '../support/rig/image';
 import { FAMILIES, SERVICE_ARGS, bringUp, expectConnected, testNetwork } from './network-cases';
-import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
+import { describeWith, setUpBench, whyNotGuest, withGuest, type Bench, type Booted } from './support';
 
 const BULK = 256 << 20;
 
 /** What a test of one kind of guest works with. */
-export interface Stage {
-  readonly bench: Bench;
-  readonly guest: Guest;
-}
+export type Stage = Booted;
 
 export function describeGuest(
   kind: GuestKind,
@@ -19,26 +16,11 @@ export function describeGuest(
   { title = `a ${kind} guest`, serviceArgs = [] as readonly string[] } = {},
 ): void {
   describeWith(title, whyNotGuest(kind), () => {
-    let bench: Bench | undefined;
-    let guest: Guest | undefined;
-    const stage = (): Stage => {
-      if (bench === undefined || guest === undefined) throw new Error('the guest did not boot');
-      return { bench, guest };
-    };
-    const test = itShowing(
-      () => stage().bench,
-      () => guest?.process.tail(40) ?? '',
+    const { stage, test } = withGuest(
+      () => setUpBench([...SERVICE_ARGS, ...serviceArgs]),
+      boot,
+      (bench, guest) => Promise.resolve({ bench, guest }),
     );
-
-    beforeAll(async () => {
-      bench = await setUpBench([...SERVICE_ARGS, ...serviceArgs]);
-      guest = await boot(bench);
-    });
-
-    afterAll(async () => {
-      await guest?.powerOff();
-      await bench?.destroy();
-    });
 
     testNetwork(test, () => ({ ...stage(), bulkBytes: BULK }));
 

@@ -6,7 +6,7 @@
 import type { Guest } from '../support/rig/guest';
 import { bootUml } from '../support/rig/uml';
 import { FAMILIES, SERVICE_ARGS, testNetwork, type Family } from './network-cases';
-import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
+import { describeWith, setUpBench, whyNotGuest, withGuest } from './support';
 import * as cases from './tcp-cases';
 import * as failures from './tcp-failure-cases';
 import { CLOSED_PORT, stageFor, testTcp, type Scale, type Stage } from './tcp-suite';
@@ -100,47 +100,30 @@ async function transfer({ bench, guest }: Stage, { remote }: Family): Promise<{ 
 
 for (const { title: set, words, toGuest, fromGuest, on, off, tables } of SETS) {
   describeWith(`a guest with ${set}`, whyNotGuest('uml'), () => {
-    let bench: Bench | undefined;
-    let guest: Guest | undefined;
-    let stage: Stage | undefined;
-    const theStage = (): Stage => {
-      if (stage === undefined) throw new Error('the guest did not boot');
-      return stage;
-    };
-    const test = itShowing(
-      () => theStage().bench,
-      () => guest?.process.tail(40) ?? '',
+    const args = [...SERVICE_ARGS, '-t', `${String(CLOSED_PORT)}:23`];
+    const { stage, test } = withGuest(
+      () => setUpBench(args, false, { TUBETTI_FEATURES: words }),
+      bootUml,
+      (bench, guest) => stageFor(bench, guest, SCALE),
     );
 
-    beforeAll(async () => {
-      const args = [...SERVICE_ARGS, '-t', `${String(CLOSED_PORT)}:23`];
-      bench = await setUpBench(args, false, { TUBETTI_FEATURES: words });
-      guest = await bootUml(bench);
-      stage = await stageFor(bench, guest, SCALE);
-    });
-
-    afterAll(async () => {
-      await guest?.powerOff();
-      await bench?.destroy();
-    });
-
     test('has agreed to that, and to nothing else', async () => {
-      const bits = (await theStage().guest.sh('cat /sys/class/net/eth0/device/features')).trim();
+      const bits = (await stage().guest.sh('cat /sys/class/net/eth0/device/features')).trim();
       expect(on.map((n) => [n, bits[n]])).toEqual(on.map((n) => [n, '1']));
       expect(off.map((n) => [n, bits[n]])).toEqual(off.map((n) => [n, '0']));
     });
 
     if (tables !== false) {
-      testTcp(test, theStage, TCP_CASES);
-      testNetwork(test, () => ({ ...theStage(), bulkBytes: 2 * BULK }));
+      testTcp(test, stage, TCP_CASES);
+      testNetwork(test, () => ({ ...stage(), bulkBytes: 2 * BULK }));
     }
 
     for (const family of FAMILIES) {
       test(`frames of ${family.name} at an MTU of 1500 are as large as agreed, and none is sent twice`, async () => {
-        const { service } = theStage().bench;
+        const { service } = stage().bench;
         const retransmits = await service.metric('tubetti_tcp_retransmits_total');
-        await theStage().guest.sh('ip link set eth0 mtu 1500');
-        const mean = await transfer(theStage(), family);
+        await stage().guest.sh('ip link set eth0 mtu 1500');
+        const mean = await transfer(stage(), family);
         expect({ to: mean.to > 3000, from: mean.from > 3000 }).toEqual({
           to: toGuest.includes(family.name),
           from: fromGuest.includes(family.name),
@@ -150,7 +133,7 @@ for (const { title: set, words, toGuest, fromGuest, on, off, tables } of SETS) {
     }
 
     test('has had no fault', async () => {
-      const { service } = theStage().bench;
+      const { service } = stage().bench;
       expect(await service.metric('tubetti_ring_faults_total')).toBe(0);
       expect(await service.metric('tubetti_drops_total', { reason: 'vnet_header' })).toBe(0);
     });

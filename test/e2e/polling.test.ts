@@ -1,9 +1,8 @@
 /** `--poll-us` with a real guest: fewer kicks than frames, and nothing at all once there is nothing to do. */
-import type { Guest } from '../support/rig/guest';
 import { poll } from '../support/rig/processes';
 import { bootUml } from '../support/rig/uml';
 import { FAMILIES, bringUp } from './network-cases';
-import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
+import { describeWith, setUpBench, whyNotGuest, withGuest } from './support';
 import { processorSeconds } from './tcp-support';
 
 jest.setTimeout(120_000);
@@ -14,27 +13,14 @@ const FEW = 0.75;
 const QUIET_MS = 1500;
 
 describeWith('--poll-us with a uml guest', whyNotGuest('uml'), () => {
-  let bench: Bench | undefined;
-  let guest: Guest | undefined;
-  const stage = (): { bench: Bench; guest: Guest } => {
-    if (bench === undefined || guest === undefined) throw new Error('the guest did not boot');
-    return { bench, guest };
-  };
-  const test = itShowing(
-    () => stage().bench,
-    () => guest?.process.tail(40) ?? '',
+  const { stage, test } = withGuest(
+    () => setUpBench(['--poll-us', '1000']),
+    (bench) => bootUml({ socketPath: bench.socketPath, scratch: bench.scratch }),
+    async (bench, guest) => {
+      for (const family of FAMILIES) await bringUp(guest, family);
+      return { bench, guest };
+    },
   );
-
-  beforeAll(async () => {
-    bench = await setUpBench(['--poll-us', '1000']);
-    guest = await bootUml({ socketPath: bench.socketPath, scratch: bench.scratch });
-    for (const family of FAMILIES) await bringUp(guest, family);
-  });
-
-  afterAll(async () => {
-    await guest?.powerOff();
-    await bench?.destroy();
-  });
 
   for (const { name, remote } of FAMILIES) {
     test(`datagrams back and forth go without a kick for each, ${name}`, async () => {

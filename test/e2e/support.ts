@@ -1,4 +1,5 @@
 /** What every end-to-end file begins with: a world, the service in it, and whether this machine has what is needed. */
+import type { Guest } from '../support/rig/guest';
 import { HostWorld, whyNoNamespaces } from '../support/rig/host-world';
 import { whyNoGuest, type GuestKind } from '../support/rig/image';
 import { scratchDirectory } from '../support/rig/paths';
@@ -62,6 +63,47 @@ export function describeWith(title: string, missing: string | null, body: () => 
 
 export function whyNotGuest(kind: GuestKind): string | null {
   return whyNoNamespaces() ?? whyNoGuest(kind);
+}
+
+/** What tests of a guest work with. */
+export interface Booted {
+  readonly bench: Bench;
+  readonly guest: Guest;
+}
+
+/**
+ * For the body of a `describe`: before its tests a bench is set up, a guest is booted on it, and `prepare` makes of both
+ * what the tests work with, which `stage` returns; after them guest and bench are taken down, however far that came.
+ */
+export function withGuest<S extends Booted>(
+  setUp: () => Promise<Bench>,
+  boot: (bench: Bench) => Promise<Guest>,
+  prepare: (bench: Bench, guest: Guest) => Promise<S>,
+): { stage: () => S; test: (title: string, body: () => Promise<void>) => void } {
+  let bench: Bench | undefined;
+  let guest: Guest | undefined;
+  let made: S | undefined;
+  const stage = (): S => {
+    if (made === undefined) throw new Error('the guest did not boot');
+    return made;
+  };
+
+  beforeAll(async () => {
+    bench = await setUp();
+    guest = await boot(bench);
+    made = await prepare(bench, guest);
+  });
+
+  afterAll(async () => {
+    await guest?.powerOff();
+    await bench?.destroy();
+  });
+
+  const test = itShowing(
+    () => stage().bench,
+    () => guest?.process.tail(40) ?? '',
+  );
+  return { stage, test };
 }
 
 /** A test that shows the guest's console and the service's log when it fails. */

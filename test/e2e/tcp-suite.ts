@@ -2,7 +2,7 @@
 import type { Guest } from '../support/rig/guest';
 import type { GuestKind } from '../support/rig/image';
 import { FAMILIES, bringUp } from './network-cases';
-import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
+import { describeWith, setUpBench, whyNotGuest, withGuest, type Bench } from './support';
 import { openDescriptors, settled } from './tcp-support';
 
 /** How much a guest is given to do. */
@@ -40,32 +40,13 @@ export function describeTcp(
   cases: readonly TcpCase[],
 ): void {
   describeWith(`TCP of a ${kind} guest`, whyNotGuest(kind), () => {
-    let stage: Stage | undefined;
-    const theStage = (): Stage => {
-      if (stage === undefined) throw new Error('the guest did not boot');
-      return stage;
-    };
-    const test = itShowing(
-      () => theStage().bench,
-      () => stage?.guest.process.tail(40) ?? '',
+    const { stage, test } = withGuest(
+      () => setUpBench(SERVICE_ARGS),
+      boot,
+      (bench, guest) => stageFor(bench, guest, scale),
     );
 
-    beforeAll(async () => {
-      const bench = await setUpBench(SERVICE_ARGS);
-      try {
-        stage = await stageFor(bench, await boot(bench), scale);
-      } catch (error) {
-        await bench.destroy();
-        throw error;
-      }
-    });
-
-    afterAll(async () => {
-      await stage?.guest.powerOff();
-      await stage?.bench.destroy();
-    });
-
-    testTcp(test, theStage, cases);
+    testTcp(test, stage, cases);
   });
 }
 

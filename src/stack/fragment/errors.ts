@@ -7,7 +7,7 @@
  */
 import { isMulticast, isUnspecified } from '../address';
 import type { FrameInfo, StackContext } from '../context';
-import { IcmpErrorSender } from '../icmp/icmp-error';
+import type { IcmpErrorSender } from '../icmp/icmp-error';
 import { NatResult, natOurAddress, type NatTables } from '../nat';
 import { MAX_HEAD } from '../ports';
 import {
@@ -32,10 +32,10 @@ export class FragmentErrors {
   /** When the bucket was last filled, milliseconds. */
   private filledMs: number;
 
-  constructor(ctx: StackContext) {
+  constructor(ctx: StackContext, sender: IcmpErrorSender) {
     this.ctx = ctx;
     this.nat = ctx.link.nat;
-    this.sender = new IcmpErrorSender(ctx);
+    this.sender = sender;
     this.ours = new NatResult();
     this.tokens = BURST;
     this.filledMs = ctx.clock.nowMs;

@@ -88,7 +88,7 @@ export class Reassembly {
     this.ctx = ctx;
     this.nat = ctx.link.nat;
     this.errors = new IcmpErrorSender(ctx);
-    this.refusals = new FragmentErrors(ctx);
+    this.refusals = new FragmentErrors(ctx, this.errors);
     this.ours = new NatResult();
     this.span = new RowSpan();
     this.free = new SlotQueue(n);

@@ -438,7 +438,8 @@ export class UdpInbound {
   }
 
   /**
-   * A datagram waits for more buffers than one frame's although time went by. If the guest's ring is smaller than all of them together,
+   * A datagram waits for more buffers than one frame's although time went by. If the guest's ring is smaller than all of
+   * them together,
    * no event will ever end that: it is tried once more, and then dropped.
    */
   private giveUp(): void {

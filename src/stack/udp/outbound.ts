@@ -104,10 +104,9 @@ export class UdpOutbound {
   }
 
   /**
-   * Adds a datagram whose payload is named by rows `row … row + rowCount - 1` (at least one row, which may be empty) of a
-   * frame whose rows begin at `frameRow`.
-   * `segment` is the size to cut it by, 0: one datagram of `length` bytes. `df`: it must not be fragmented on its way.
-   * Returns the first row that is free now.
+   * Adds a datagram whose payload is named by rows `row … row + rowCount - 1` (at least one row, which may be empty) of
+   * a frame whose rows begin at `frameRow`. `segment` is the size to cut it by, 0: one datagram of `length` bytes. `df`:
+   * it must not be fragmented on its way. Returns the first row that is free now.
    */
   add(
     slot: number,
@@ -133,7 +132,12 @@ export class UdpOutbound {
       this.discover(slot, segment > 0 ? segment : length, df);
     }
     // Rows that another protocol's handler has taken since must stay as they are.
-    if (this.count > 0 && segment === 0 && frameRow === this.end && this.joins(length, rowCount, viaListener, ttl, tos)) {
+    if (
+      this.count > 0 &&
+      segment === 0 &&
+      frameRow === this.end &&
+      this.joins(length, rowCount, viaListener, ttl, tos)
+    ) {
       return this.join(row, rowCount, length);
     }
     if (this.count === GATHER_MAX) this.flush();
