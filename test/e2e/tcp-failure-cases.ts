@@ -129,7 +129,9 @@ export const reboot: readonly TcpCase[] = [
       }
       await guest.sh(commands.join('\n'));
       await poll('six flows', async () => ((await openFlows(service)) === peers.length ? true : null), 20_000);
-      await guest.reboot();
+      // Reset, and not `reboot -f`: Linux 6.1.192 breaks its virtqueues on the way down (virtio_dev_shutdown) while the
+      // flows still send, and start_xmit then waits for ever for buffers that it may no longer take back.
+      await guest.reset();
       for (const peer of peers) {
         const { error } = await peer.next('fail', 20_000);
         expect(['ECONNRESET', 'EPIPE']).toContain(error);

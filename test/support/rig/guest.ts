@@ -65,10 +65,22 @@ export class Guest {
     this.send(String(this.nextId++), `( sleep 0.2; ${script} ) >/dev/null 2>&1 &`).catch(() => undefined);
   }
 
-  /** Reboots and waits for the shell. */
+  /** Reboots, the kernel shutting its devices down, and waits for the shell. */
   async reboot(timeoutMs = 60_000): Promise<void> {
+    await this.restart(() => {
+      this.sendOff('reboot -f');
+    }, timeoutMs);
+  }
+
+  /** The machine's reset button, if it has one (QEMU): the guest has no say. Waits for the shell. */
+  reset(): Promise<void> {
+    return this.reboot();
+  }
+
+  /** Waits for the shell of the kernel that comes after `begin`. */
+  protected async restart(begin: () => void, timeoutMs: number): Promise<void> {
     const mark = this.process.mark();
-    this.sendOff('reboot -f');
+    begin();
     await this.ready(timeoutMs, mark);
     this.busy = Promise.resolve();
   }

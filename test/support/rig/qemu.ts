@@ -33,8 +33,19 @@ export interface QemuOptions {
   readonly bootTimeoutMs?: number;
 }
 
-export interface QemuGuest extends Guest {
+export class QemuGuest extends Guest {
   readonly qmp: Qmp;
+
+  constructor(process: ManagedProcess, qmp: Qmp) {
+    super('qemu', process);
+    this.qmp = qmp;
+  }
+
+  override async reset(timeoutMs = 60_000): Promise<void> {
+    await this.restart(() => {
+      this.qmp.execute('system_reset').catch(() => undefined);
+    }, timeoutMs);
+  }
 }
 
 let instances = 0;
@@ -84,11 +95,10 @@ export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
   ];
   const fds = options.fd === undefined ? [] : [options.fd];
   const managed = new ManagedProcess('qemu', (options.userNetwork?.run ?? dieWithParent)(argv), { fds });
-  const guest = new Guest('qemu', managed);
   try {
-    const qmp = await Qmp.connect(qmpPath);
+    const guest = new QemuGuest(managed, await Qmp.connect(qmpPath));
     await guest.ready(options.bootTimeoutMs);
-    return Object.assign(guest, { qmp });
+    return guest;
   } catch (error) {
     await managed.stop('SIGKILL');
     throw error;
