@@ -10,7 +10,7 @@ import type { Native } from '../native';
 import { KEY_DATAPLANE, KEY_KIND_SHIFT } from '../stack/context';
 import { C_RING_FAULTS } from '../stack/counters';
 import type { Counters } from '../stack/counters';
-import { EPOLLIN } from '../stack/ports';
+import { EPOLLET, EPOLLIN } from '../stack/ports';
 import type { Stack } from '../stack/stack';
 import type { DeviceMemoryRegion, DevicePlace, DeviceRing, DirtyLog } from '../vhost/device';
 import { BASE_FROM_USED_INDEX } from './commands';
@@ -38,6 +38,8 @@ export class RingControl {
   /** Per ring: its kick descriptor (-1: none), the generation its watch carries, and whether it is to be looked at. */
   readonly kickFd: Int32Array;
   readonly kickGeneration: Int32Array;
+  /** Kicks seen since their descriptor was read. */
+  readonly unread: Int32Array;
   readonly kicked: Uint8Array;
 
   private readonly native: Native;
@@ -70,6 +72,7 @@ export class RingControl {
     this.polling = false;
     this.kickFd = new Int32Array(RINGS).fill(-1);
     this.kickGeneration = new Int32Array(RINGS);
+    this.unread = new Int32Array(RINGS);
     this.kicked = new Uint8Array(RINGS);
     this.stack = null;
     this.logAll = false;
@@ -263,12 +266,18 @@ export class RingControl {
   private watchKick(index: number, fd: number): void {
     this.kickFd[index] = fd;
     this.kickGeneration[index] = (this.kickGeneration[index] + 1) & 0x7fffffff;
-    if (fd >= 0) this.native.watch(fd, EPOLLIN, (KIND_KICK << KEY_KIND_SHIFT) | index, this.kickGeneration[index]);
+    this.unread[index] = 0;
+    const key = (KIND_KICK << KEY_KIND_SHIFT) | index;
+    if (fd >= 0) this.native.watch(fd, EPOLLIN | EPOLLET, key, this.kickGeneration[index]);
     this.updatePolling();
   }
 
   private unwatchKick(index: number): void {
-    if (this.kickFd[index] >= 0) this.native.unwatch(this.kickFd[index]);
+    const fd = this.kickFd[index];
+    if (fd < 0) return;
+    this.native.unwatch(fd);
+    // Who looks at it next shall not find kicks that were answered.
+    this.native.drain(fd);
     this.kickFd[index] = -1;
   }
 

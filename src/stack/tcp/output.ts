@@ -42,7 +42,7 @@ export const OUT_STARVED = 1;
 export const OUT_BUDGET = 2;
 
 /** Bytes a bulk flow may send before others have their turn. */
-export const BULK_SHARE = 256 * 1024;
+export const BULK_SHARE = 1024 * 1024;
 /** Bytes a flow may send where its event is handled, before all bulk: one segment of the largest kind. */
 export const LIGHT_SHARE = 64 * 1024;
 /** Segments filled by one system call. */

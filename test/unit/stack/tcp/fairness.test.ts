@@ -4,6 +4,8 @@ import { GUEST_ISN, TcpRig, guestFrame, openFromGuest, pattern } from '../../../
 import type { Connection, Segment } from '../../../support/stack/tcp-rig';
 
 const MIB = 1 << 20;
+/** For several turns of one flow. */
+const MUCH = 4 * BULK_SHARE;
 const ASK = 'ask';
 
 const total = (s: readonly Segment[]): number => s.reduce((n, x) => n + x.payload.length, 0);
@@ -21,19 +23,19 @@ function bulkFlows(rig: TcpRig, n: number): Connection[] {
 
 /** Bulk that has used its first share, so that all of it is known as bulk. */
 function inFullSwing(rig: TcpRig, flows: readonly Connection[]): void {
-  for (const f of flows) f.socket.write(Buffer.alloc(MIB));
+  for (const f of flows) f.socket.write(Buffer.alloc(MUCH));
   for (let n = 0; n <= flows.length; n++) rig.turn();
   rig.sent();
 }
 
 describe.each([2, 10, 40])('beside %i bulk flows to the guest', (count) => {
   test('a message of another flow is sent before any of their bytes', () => {
-    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
+    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
     const bulk = bulkFlows(rig, count);
     const small = openFromGuest(rig, { sport: 7 });
     inFullSwing(rig, bulk);
     // More for all of them, and the small one last.
-    for (const f of bulk) f.socket.write(Buffer.alloc(MIB));
+    for (const f of bulk) f.socket.write(Buffer.alloc(MUCH));
     small.socket.write(ASK);
     rig.turn();
     expect(total(before(rig.sent(), small))).toBe(0);
@@ -41,7 +43,7 @@ describe.each([2, 10, 40])('beside %i bulk flows to the guest', (count) => {
   });
 
   test('a turn sends one share of bulk, and the flows take turns', () => {
-    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
+    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
     const bulk = bulkFlows(rig, count);
     inFullSwing(rig, bulk);
     const order: number[] = [];
@@ -61,7 +63,7 @@ describe.each([2, 10, 40])('beside %i bulk flows to the guest', (count) => {
   });
 
   test('without receive buffers, the message goes first when some are posted', () => {
-    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
+    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
     const bulk = bulkFlows(rig, count);
     const small = openFromGuest(rig, { sport: 7 });
     inFullSwing(rig, bulk);
@@ -75,9 +77,9 @@ describe.each([2, 10, 40])('beside %i bulk flows to the guest', (count) => {
 });
 
 test('new flows begin with a light share each, then wait in turn', () => {
-  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
+  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
   const flows = bulkFlows(rig, 5);
-  for (const f of flows) f.socket.write(Buffer.alloc(MIB));
+  for (const f of flows) f.socket.write(Buffer.alloc(MUCH));
   rig.turn();
   const sent = rig.sent();
   for (const f of flows.slice(1)) {
@@ -87,13 +89,13 @@ test('new flows begin with a light share each, then wait in turn', () => {
   }
   expect(total(sent)).toBeLessThanOrEqual(5 * LIGHT_SHARE + BULK_SHARE);
   rig.settle();
-  expect(total(sent.concat(rig.sent()))).toBe(5 * MIB);
+  expect(total(sent.concat(rig.sent()))).toBe(5 * MUCH);
 });
 
 test('a flow that was bulk and now sends messages is light again', () => {
-  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
+  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
   const [was, ...bulk] = bulkFlows(rig, 3);
-  was.socket.write(Buffer.alloc(MIB));
+  was.socket.write(Buffer.alloc(MUCH));
   rig.settle();
   rig.act(() => was.socket.write(ASK));
   rig.sent();
@@ -104,7 +106,7 @@ test('a flow that was bulk and now sends messages is light again', () => {
 });
 
 test('what a light flow sent is published before the bulk is copied', () => {
-  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
+  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
   const bulk = bulkFlows(rig, 2);
   const small = openFromGuest(rig, { sport: 7 });
   inFullSwing(rig, bulk);
@@ -120,7 +122,7 @@ test('bulk is not starved of receive buffers by a crowd of light flows', () => {
   const rig = new TcpRig({ port: { bufferSize: 1600 } });
   const [bulk] = bulkFlows(rig, 1);
   const crowd = Array.from({ length: 20 }, (_, i) => openFromGuest(rig, { sport: 1 + i }));
-  bulk.socket.write(Buffer.alloc(MIB));
+  bulk.socket.write(Buffer.alloc(MUCH));
   rig.turn();
   rig.port.freeBuffers = 0;
   rig.settle();
