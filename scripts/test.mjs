@@ -31,14 +31,17 @@ function heading(title) {
 }
 
 /**
- * Runs a program of node_modules; a failure is noted under `title`.
+ * Runs a program of node_modules, its output shown when it ends; a failure is noted under `title`.
  * @param {string} title
  * @param {string} program
  * @param {string[]} args
  */
 async function step(title, program, args) {
+  const { status, output } = await run(process.execPath, [join(ROOT, 'node_modules', program), ...args], {
+    quiet: true,
+  });
   heading(title);
-  const { status } = await run(process.execPath, [join(ROOT, 'node_modules', program), ...args]);
+  process.stdout.write(output);
   if (status !== 0) failures.push(title);
 }
 
@@ -88,9 +91,11 @@ async function main() {
   const available = await setUp({ guests: withGuests });
   skips.push(...available.notes);
   if (!flags.unit) {
-    await step('eslint', 'eslint/bin/eslint.js', ['.']);
-    await step('prettier', 'prettier/bin/prettier.cjs', ['--check', '--log-level', 'warn', '.']);
-    await step('types', 'typescript/bin/tsc', ['-p', 'tsconfig.test.json', '--noEmit']);
+    await Promise.all([
+      step('eslint', 'eslint/bin/eslint.js', ['.']),
+      step('prettier', 'prettier/bin/prettier.cjs', ['--check', '--log-level', 'warn', '.']),
+      step('types', 'typescript/bin/tsc', ['-p', 'tsconfig.test.json', '--noEmit']),
+    ]);
   }
   await jest('unit');
   if (!flags.unit) await jest('conformance');
