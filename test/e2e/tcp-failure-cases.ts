@@ -88,8 +88,9 @@ export const closedInGuest: readonly TcpCase[] = inBothFamilies(
     expect(await client.next('fail')).toMatchObject({ step: 'recv', error: 'ECONNRESET' });
     await client.process.exited;
     // And it was the guest: another port of it is open.
+    // Emptied first: the other family's says "listening" as well.
     await guest.sh(
-      `tcp-peer accept ${String(GUEST_PORT)} 1 echo >/tmp/open & until grep -q listening /tmp/open; do :; done`,
+      `: >/tmp/open; tcp-peer accept ${String(GUEST_PORT)} 1 echo >/tmp/open & until grep -q listening /tmp/open; do :; done`,
     );
     const open = TcpPeer.start(bench.world, 'host', [
       'connect',
