@@ -2,7 +2,7 @@
 import { FAMILIES, type Family } from './network-cases';
 import { CLOSED_PORT, GUEST_PORT, OPEN_PORT, type Stage, type TcpCase } from './tcp-suite';
 import { bringUp } from './network-cases';
-import { guestPeer, guestPeerOk, openFlows, settled } from './tcp-support';
+import { guestListens, guestPeer, guestPeerOk, openFlows, settled } from './tcp-support';
 import { TcpPeer } from '../support/rig/tcp-peer';
 import { command, poll } from '../support/rig/processes';
 
@@ -88,10 +88,7 @@ export const closedInGuest: readonly TcpCase[] = inBothFamilies(
     expect(await client.next('fail')).toMatchObject({ step: 'recv', error: 'ECONNRESET' });
     await client.process.exited;
     // And it was the guest: another port of it is open.
-    // Emptied first: the other family's says "listening" as well.
-    await guest.sh(
-      `: >/tmp/open; tcp-peer accept ${String(GUEST_PORT)} 1 echo >/tmp/open & until grep -q listening /tmp/open; do :; done`,
-    );
+    await guestListens(guest, GUEST_PORT, 1, ['echo'], '/tmp/open');
     const open = TcpPeer.start(bench.world, 'host', [
       'connect',
       loopback,

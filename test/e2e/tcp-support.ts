@@ -37,7 +37,8 @@ export async function guestListens(
   file: string,
 ): Promise<void> {
   const command = `tcp-peer accept ${String(port)} ${String(count)} ${steps.join(' ')}`;
-  await guest.sh(`${command} >${file} 2>&1 & until grep -q listening ${file}; do usleep 20000; done`);
+  // Emptied first: one that was there before said "listening" as well.
+  await guest.sh(`: >${file}; ${command} >${file} 2>&1 & until grep -q listening ${file}; do usleep 20000; done`);
 }
 
 /** Waits until a tcp-peer left behind has printed its last line. */
