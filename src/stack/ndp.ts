@@ -11,7 +11,7 @@ import type { FrameInfo, StackContext } from './context';
 import type { DropCode } from './counters';
 import { dropCode } from './counters';
 import type { Mac } from './link';
-import { macFor } from './link';
+import { learn6, macFor } from './link';
 import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from './output';
 import { MAX_HEADER } from './ports';
 import { Withdrawn } from './withdrawn';
@@ -131,7 +131,13 @@ export class NdpService {
       return DROP_NDP_MALFORMED;
     }
     const a = frame.addr;
-    if (ipv6IsUnspecified(a[0], a[1], a[2], a[3]) || this.#isGuests(t0, t1, t2, t3)) return 0;
+    if (ipv6IsUnspecified(a[0], a[1], a[2], a[3])) {
+      // Duplicate address detection: the guest is about to use it (RFC 4862 §5.4). One that autoconfigures, and then
+      // serves without ever sending first, is found by nothing else.
+      learn6(this.#ctx, t0, t1, t2, t3);
+      return 0;
+    }
+    if (this.#isGuests(t0, t1, t2, t3)) return 0;
     macFor(this.#ctx, t0, t1, t2, t3, this.#mac);
     ndpWriteNa(this.#out, L4, NA_ROUTER | NA_SOLICITED | NA_OVERRIDE, t0, t1, t2, t3);
     ndpWriteLinkLayer(this.#out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, this.#mac.hi, this.#mac.lo);

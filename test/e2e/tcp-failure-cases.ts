@@ -82,7 +82,9 @@ export const peerKilled: readonly TcpCase[] = inBothFamilies(
 
 export const closedInGuest: readonly TcpCase[] = inBothFamilies(
   'a forwarded port whose service is not there: the host peer sees a reset',
-  async ({ bench, guest }, { loopback }) => {
+  async ({ bench, guest }, { loopback, remote }) => {
+    // An address that was brought up without duplicate address detection is known by its first packet.
+    await guestPeer(guest, ['connect', remote, 9, 1]);
     const client = TcpPeer.start(bench.world, 'host', ['connect', loopback, CLOSED_PORT, 1, 'recv']);
     // Tubetti listens, so the connection is made; then the guest refuses.
     expect(await client.next('fail')).toMatchObject({ step: 'recv', error: 'ECONNRESET' });

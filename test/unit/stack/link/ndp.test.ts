@@ -48,6 +48,18 @@ describe('neighbour solicitation', () => {
     expect(rig.drops('ndp_malformed')).toBe(0);
   });
 
+  test('for duplicate address detection tells which address the guest has', () => {
+    const rig = linkRig();
+    const { link } = rig.ctx;
+    rig.exchange(icmpv6('::', 'ff02::1:ff12:3456', ns(GUEST_LL, bytes(''))));
+    expect([text(link.guest6), text(link.guest6LinkLocal)]).toEqual(['2001:db8::10', GUEST_LL]);
+    rig.exchange(icmpv6('::', 'ff02::1:ff00:77', ns('2001:db8::77', bytes(''))));
+    expect([text(link.guest6), text(link.guest6LinkLocal)]).toEqual(['2001:db8::77', GUEST_LL]);
+    // Who asks with a source asks for another's.
+    rig.exchange(icmpv6(GUEST_LL, 'ff02::1:ff00:99', ns('2001:db8::99')));
+    expect(text(link.guest6)).toBe('2001:db8::77');
+  });
+
   test.each<[string, Uint8Array]>([
     ['hop limit not 255', icmpv6(GUEST_LL, ROUTER, ns(ROUTER), { ttl: 254 })],
     ['code not 0', icmpv6(GUEST_LL, ROUTER, bytes('87 01', ns(ROUTER).subarray(2)))],
