@@ -66,10 +66,10 @@ export class Guest {
   }
 
   /** Reboots, the kernel shutting its devices down, and waits for the shell. */
-  async reboot(timeoutMs = 60_000): Promise<void> {
-    await this.restart(() => {
+  reboot(): Promise<void> {
+    return this.restart(() => {
       this.sendOff('reboot -f');
-    }, timeoutMs);
+    });
   }
 
   /** The machine's reset button, if it has one (QEMU): the guest has no say. Waits for the shell. */
@@ -78,10 +78,10 @@ export class Guest {
   }
 
   /** Waits for the shell of the kernel that comes after `begin`. */
-  protected async restart(begin: () => void, timeoutMs: number): Promise<void> {
+  protected async restart(begin: () => void): Promise<void> {
     const mark = this.process.mark();
     begin();
-    await this.ready(timeoutMs, mark);
+    await this.ready(undefined, mark);
     this.busy = Promise.resolve();
   }
 

@@ -41,10 +41,10 @@ export class QemuGuest extends Guest {
     this.qmp = qmp;
   }
 
-  override async reset(timeoutMs = 60_000): Promise<void> {
-    await this.restart(() => {
+  override reset(): Promise<void> {
+    return this.restart(() => {
       this.qmp.execute('system_reset').catch(() => undefined);
-    }, timeoutMs);
+    });
   }
 }
 

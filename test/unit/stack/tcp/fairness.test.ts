@@ -30,7 +30,7 @@ function inFullSwing(rig: TcpRig, flows: readonly Connection[]): void {
 
 describe.each([2, 10, 40])('beside %i bulk flows to the guest', (count) => {
   test('a message of another flow is sent before any of their bytes', () => {
-    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
+    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
     const bulk = bulkFlows(rig, count);
     const small = openFromGuest(rig, { sport: 7 });
     inFullSwing(rig, bulk);
@@ -43,7 +43,7 @@ describe.each([2, 10, 40])('beside %i bulk flows to the guest', (count) => {
   });
 
   test('a turn sends one share of bulk, and the flows take turns', () => {
-    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
+    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
     const bulk = bulkFlows(rig, count);
     inFullSwing(rig, bulk);
     const order: number[] = [];
@@ -63,7 +63,7 @@ describe.each([2, 10, 40])('beside %i bulk flows to the guest', (count) => {
   });
 
   test('without receive buffers, the message goes first when some are posted', () => {
-    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
+    const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
     const bulk = bulkFlows(rig, count);
     const small = openFromGuest(rig, { sport: 7 });
     inFullSwing(rig, bulk);
@@ -77,7 +77,7 @@ describe.each([2, 10, 40])('beside %i bulk flows to the guest', (count) => {
 });
 
 test('new flows begin with a light share each, then wait in turn', () => {
-  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
+  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
   const flows = bulkFlows(rig, 5);
   for (const f of flows) f.socket.write(Buffer.alloc(MUCH));
   rig.turn();
@@ -93,7 +93,7 @@ test('new flows begin with a light share each, then wait in turn', () => {
 });
 
 test('a flow that was bulk and now sends messages is light again', () => {
-  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
+  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
   const [was, ...bulk] = bulkFlows(rig, 3);
   was.socket.write(Buffer.alloc(MUCH));
   rig.settle();
@@ -106,7 +106,7 @@ test('a flow that was bulk and now sends messages is light again', () => {
 });
 
 test('what a light flow sent is published before the bulk is copied', () => {
-  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 64 << 20 } });
+  const rig = new TcpRig({ config: { mtu: 65520 }, port: { memorySize: 32 << 20 } });
   const bulk = bulkFlows(rig, 2);
   const small = openFromGuest(rig, { sport: 7 });
   inFullSwing(rig, bulk);
