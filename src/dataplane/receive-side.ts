@@ -18,7 +18,7 @@
 import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MAX_HEADER } from '../stack/ports';
 import type { HostIo, Rows } from '../stack/ports';
-import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_OUT, ROWS_OUT_COUNT } from '../stack/context';
+import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_FRAME } from '../stack/context';
 import type { NegotiatedFeatures } from './features';
 import type { DirtyMarker } from './dirty-log';
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, netHdrSetNumBuffers, netHdrWrite } from './virtio-net-header';
@@ -166,7 +166,9 @@ export class ReceiveSide {
     let have = 0;
     while (have < need) {
       if (this.chainEnd === MAX_CHAINS || this.segEnd + SEGMENTS_PER_CHAIN > MAX_SEGMENTS) {
-        this.retry = true;
+        // Asked for again when nothing else is reserved, unless that is so now.
+        if (firstChain === 0) this.shrink(have);
+        else this.retry = true;
         return this.unreserve(firstChain);
       }
       const n = queue.pop(this.segs, this.segEnd, SEGMENTS_PER_CHAIN);
@@ -202,9 +204,18 @@ export class ReceiveSide {
     this.frameChains[f] = this.chainEnd - firstChain;
     this.frameHeader[f] = headerLen;
     this.frameRoom[f] = payloadLen;
-    return payloadLen === 0
-      ? 0
-      : this.nameBytes(f, this.features.headerLen + headerLen, payloadLen, row, ROWS_OUT + ROWS_OUT_COUNT);
+    if (payloadLen === 0) return 0;
+    const start = this.features.headerLen + headerLen;
+    const rows = this.nameBytes(f, start, payloadLen, row, row + ROWS_PER_FRAME);
+    if (rows === ROWS_PER_FRAME) {
+      const named = this.bytesNamed(row, rows);
+      if (named < payloadLen) {
+        this.frameEnd--;
+        this.shrink(start + named);
+        return this.unreserve(firstChain);
+      }
+    }
+    return rows;
   }
 
   /** See GuestPort.front. */
@@ -304,7 +315,7 @@ export class ReceiveSide {
     return -1;
   }
 
-  /** Not even all the buffers a frame may have (one, or the whole ring) hold more than `have` bytes. */
+  /** Not even all the buffers a frame may have (one, the whole ring, or ROWS_PER_FRAME pieces) hold more than `have` bytes. */
   private shrink(have: number): void {
     this.maxFrame = have - this.features.headerLen;
     this.retry = true;
@@ -367,6 +378,13 @@ export class ReceiveSide {
       to++;
     }
     return to - row;
+  }
+
+  private bytesNamed(row: number, rows: number): number {
+    const { length } = this.io.rows;
+    let bytes = 0;
+    for (let i = row; i < row + rows; i++) bytes += length[i];
+    return bytes;
   }
 
   /** Completes the checksum whose field holds the pseudo-header sum, over header and payload (RFC 1071). */

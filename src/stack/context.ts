@@ -106,6 +106,8 @@ export const ROWS_TOTAL = ROWS_PORT + ROWS_PORT_COUNT;
 export const MSGS_TOTAL = 256;
 /** IOV_MAX: rows one system call takes. */
 export const ROWS_PER_CALL = 1024;
+/** Rows of one frame to the guest: a system call takes them together with a header's and a row for what is too long. */
+export const ROWS_PER_FRAME = ROWS_PER_CALL - 2;
 
 /** A transport: TCP, UDP or ICMP flows behind one interface, so that stack.ts only dispatches. */
 export interface FlowHandler {

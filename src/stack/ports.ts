@@ -67,7 +67,8 @@ export interface GuestPort {
   readonly gsoUdp6: boolean;
   /**
    * Largest Ethernet frame that `reserve` can ever give: MAX_FRAME with merged receive buffers, else what one of the
-   * guest's buffers holds. It may shrink when a `reserve` fails for that reason (`Stack.onGuestReady` follows).
+   * guest's buffers holds, or what ROWS_PER_FRAME pieces of memory do. It may shrink when a `reserve` fails for that
+   * reason (`Stack.onGuestReady` follows).
    */
   readonly maxFrame: number;
 
@@ -105,7 +106,8 @@ export interface GuestPort {
   /**
    * Reserves receive buffers for one frame of `headerLen` (14 … MAX_HEADER) header bytes and up to `payloadLen`
    * payload bytes (header + payload at most MAX_FRAME), and writes the payload's rows from row index `row` on.
-   * Returns the number of rows written (0 if payloadLen is 0), or -1 if the guest has not posted enough buffers
+   * Returns the number of rows written (0 if payloadLen is 0; ROWS_PER_FRAME at the most), or -1 if the guest has not
+   * posted enough buffers
    * (nothing is taken then; the port asks for a kick and `Stack.onGuestReady` follows).
    */
   reserve(headerLen: number, payloadLen: number, row: number): number;

@@ -5,7 +5,7 @@
  * that one system call fills them in place, as it does a single frame. The first fragment carries the transport header,
  * whose checksum the caller computes over those rows; every fragment but the last carries a multiple of 8 bytes.
  */
-import type { StackContext } from '../context';
+import { ROWS_PER_FRAME, type StackContext } from '../context';
 import { countToGuest } from '../output';
 import { GSO_NONE } from '../ports';
 import { ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from '../wire/ethernet';
@@ -15,7 +15,7 @@ import { IPV6_FRAGMENT, IPV6_FRAGMENT_LEN, IPV6_HEADER_LEN, ipv6FragmentWrite, i
 /** More than any link with a sensible MTU needs for 65 535 bytes, and less than any ring has buffers. */
 const MAX_FRAGMENTS = 200;
 
-/** `reserve`: the guest's MTU is too small for a datagram of that length. */
+/** `reserve`: the guest's MTU, or the pieces its buffers are in, are too small for a datagram of that length. */
 export const FRAGMENT_IMPOSSIBLE = -2;
 
 export class FragmentSender {
@@ -75,6 +75,10 @@ export class FragmentSender {
         return -1;
       }
       rows += n;
+      if (rows > ROWS_PER_FRAME) {
+        port.cancel();
+        return FRAGMENT_IMPOSSIBLE;
+      }
     }
     return rows;
   }

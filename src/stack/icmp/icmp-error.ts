@@ -3,8 +3,9 @@
  * host sockets. The kernel keeps no IP header of what the guest sent, so the quoted packet is rebuilt in the guest's
  * terms from the flow it belongs to: the guest matches errors to its sockets by addresses, ports and identifiers only.
  */
-import { isV4 } from '../address';
+import { isMulticast, isV4 } from '../address';
 import type { StackContext } from '../context';
+import { C_DROPS, dropCode } from '../counters';
 import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../output';
 import { checksumAdd, checksumFinish, pseudoHeaderSum6 } from '../wire/checksum';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
@@ -14,6 +15,7 @@ import {
   ICMP_HEADER_LEN,
   ICMP_PARAMETER_PROBLEM,
   ICMP_TIME_EXCEEDED,
+  ICMPV6_CODE_UNRECOGNIZED_OPTION,
   ICMPV6_DEST_UNREACHABLE,
   ICMPV6_PACKET_TOO_BIG,
   ICMPV6_PARAMETER_PROBLEM,
@@ -21,8 +23,10 @@ import {
   icmpSetChecksum,
   icmpWrite,
 } from '../wire/icmp';
-import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_DF, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
+import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_BROADCAST, IPV4_DF, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
 import { IPV6_HEADER_LEN, ipv6Write } from '../wire/ipv6';
+
+const DROP_ICMP_MALFORMED = dropCode('icmp_malformed');
 
 /** Longest error: IPv4 hosts need take 576 bytes only (RFC 1812 §4.3.2.3), IPv6 ones 1280 (RFC 4443 §2.4 c). */
 const MAX_PACKET4 = 576;
@@ -58,6 +62,24 @@ function restOfHeader(v4: boolean, type: number, code: number, info: number): nu
   return type === ICMP_PARAMETER_PROBLEM ? (info & 0xff) << 24 : 0;
 }
 
+/** A pointer past the end of a packet of `length` bytes: whoever sent that on the network did not mean this packet. */
+function pointsPastIt(v4: boolean, type: number, info: number, length: number): boolean {
+  if (v4) return type === ICMP_PARAMETER_PROBLEM && (info & 0xff) >= length;
+  return type === ICMPV6_PARAMETER_PROBLEM && info >>> 0 >= length;
+}
+
+/**
+ * Nobody answers a packet to a group or to all with an error (RFC 1122 §3.2.2), but an IPv6 router that cannot pass it on
+ * whole, or does not know an option that asks for it (RFC 4443 §2.4 e).
+ */
+function groupHasNone(v4: boolean, type: number, code: number, key: Int32Array, to: number): boolean {
+  if (!isMulticast(key[to], key[to + 1], key[to + 2], key[to + 3]) && !(v4 && key[to + 3] === IPV4_BROADCAST))
+    return false;
+  if (v4) return true;
+  if (type === ICMPV6_PACKET_TOO_BIG) return false;
+  return type !== ICMPV6_PARAMETER_PROBLEM || code !== ICMPV6_CODE_UNRECOGNIZED_OPTION;
+}
+
 export class IcmpErrorSender {
   private readonly ctx: StackContext;
   private readonly frame: DataView;
@@ -88,6 +110,11 @@ export class IcmpErrorSender {
   ): boolean {
     const { frame } = this;
     const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const packetLen = (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN) + quoteLen;
+    if (groupHasNone(v4, type, code, key, k + 4) || pointsPastIt(v4, type, info, packetLen)) {
+      this.ctx.counters[C_DROPS + DROP_ICMP_MALFORMED]++;
+      return false;
+    }
     const quotedLen = Math.min(quoteLen, v4 ? MAX_QUOTE4 : MAX_QUOTE6);
     const icmpLen = ICMP_HEADER_LEN + (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN) + quotedLen;
     const at = this.headers(v4, from, key, k, icmpLen);

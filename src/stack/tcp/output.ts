@@ -188,14 +188,25 @@ function reserveFrames(t: TcpEngine, flow: number, want: number, row: number): n
       ranOut = true;
       break;
     }
+    if (row + rows > rowEnd) {
+      rows = rowEnd - row;
+      room = bytesOfRows(t, row, rows);
+    }
     frameRoom[frames++] = room;
     reservedBytes += room;
     row += rows;
   }
-  reservedRows = Math.min(row, rowEnd) - first;
+  reservedRows = row - first;
   if (frames === 0) t.flags[flow] |= F_SQUEEZED;
   else t.flags[flow] &= ~F_SQUEEZED;
   return frames;
+}
+
+function bytesOfRows(t: TcpEngine, row: number, rows: number): number {
+  const { length } = t.io.rows;
+  let bytes = 0;
+  for (let i = row; i < row + rows; i++) bytes += length[i];
+  return bytes;
 }
 
 /**

@@ -102,6 +102,10 @@ export class DatagramRig {
       const events = this.host.events();
       for (const [key, generation, bits] of events) this.stack.onSocket(key, generation, bits);
       this.stack.onTimer();
+      if (this.port.retry) {
+        this.port.retry = false;
+        this.stack.onGuestReady();
+      }
       if (this.port.reservedCount !== 0) throw new Error('a frame stayed reserved');
       if (events.length === 0 && !this.stack.busy) return turns;
     }

@@ -9,6 +9,7 @@
  * front, more payload than reserved, rows past the table, a GSO frame to a guest without GSO). It poisons what the
  * stack must not use any more: rows after `releaseReceived`, `head` past `headLen`, header room never written.
  */
+import { ROWS_PER_FRAME } from '../../../src/stack/context';
 import type { GuestPort, Rows } from '../../../src/stack/ports';
 import {
   COMMIT_NEEDS_CSUM,
@@ -151,6 +152,8 @@ export class FakeGuestPort implements GuestPort {
   rowSize: number;
   /** True after a `reserve` failed for lack of buffers, until `post`. */
   starved = false;
+  /** `maxFrame` shrank: `Stack.onGuestReady` is due. */
+  retry = false;
   /** Frames committed but not yet published by `flush`. */
   unflushed = 0;
   flushes = 0;
@@ -276,6 +279,11 @@ export class FakeGuestPort implements GuestPort {
     const buffers = this.#buffersFor(headerLen + payloadLen);
     if (buffers > this.freeBuffers) {
       this.starved = true;
+      return -1;
+    }
+    if (payloadLen > ROWS_PER_FRAME * this.rowSize) {
+      this.maxFrame = headerLen + ROWS_PER_FRAME * this.rowSize;
+      this.retry = true;
       return -1;
     }
     if (this.#reserved.length === 0) this.#outNext = this.#inEnd;

@@ -53,6 +53,29 @@ export function join(frames: readonly Uint8Array[]): Uint8Array {
   return out;
 }
 
+/** `frames` with the fragments of each packet, which follow each other, joined. */
+export function joinAll(frames: readonly Uint8Array[]): Uint8Array[] {
+  const out: Uint8Array[] = [];
+  let pieces: Uint8Array[] = [];
+  for (const frame of frames) {
+    const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
+    const type = view.getUint16(12);
+    const fragment4 = type === 0x0800 && (view.getUint16(ETHERNET + 6) & 0x3fff) !== 0;
+    if (!fragment4 && !(type === 0x86dd && frame[ETHERNET + 6] === 44)) {
+      if (pieces.length > 0) throw new Error('the last fragment is missing');
+      out.push(frame);
+      continue;
+    }
+    pieces.push(frame);
+    const more = fragment4 ? (view.getUint16(ETHERNET + 6) & 0x2000) !== 0 : (view.getUint16(ETHERNET + 42) & 1) === 1;
+    if (more) continue;
+    out.push(join(pieces));
+    pieces = [];
+  }
+  if (pieces.length > 0) throw new Error('the last fragment is missing');
+  return out;
+}
+
 /** `frame` as fragments of at most `size` payload bytes (a multiple of 8) each, in order. */
 export function split(frame: Uint8Array, size: number, id = 0x1234): Uint8Array[] {
   const v4 = frame[ETHERNET] >> 4 === 4;

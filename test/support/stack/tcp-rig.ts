@@ -101,8 +101,9 @@ export class TcpRig {
       if (e !== null) this.stack.onSocket(e.key, e.generation, e.events);
     }
     const more = this.port.pending > 0 && this.stack.fromGuest(256);
-    if (this.#posted) {
+    if (this.#posted || this.port.retry) {
       this.#posted = false;
+      this.port.retry = false;
       this.stack.onGuestReady();
     }
     this.stack.onTimer();

@@ -1,4 +1,5 @@
 import * as fc from 'fast-check';
+import { ROWS_PER_FRAME } from '../../../src/stack/context';
 import { C_DROPS, dropCode } from '../../../src/stack/counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4 } from '../../../src/stack/ports';
 import { PortRig } from './port-rig';
@@ -242,6 +243,28 @@ describe('to guest', () => {
       ),
       { numRuns: 300 },
     );
+  });
+
+  it('gives no frame whose pieces are more than one frame may have', () => {
+    const rig = new PortRig({ ringSize: 1024 });
+    rig.post([[66], ...Array.from({ length: 1023 }, () => [40])]);
+    expect(rig.port.reserve(54, 40 * 1023, 2048)).toBe(-1);
+    expect(rig.port.maxFrame).toBe(54 + 40 * ROWS_PER_FRAME);
+    expect(rig.port.rx.retry).toBe(true);
+    const data = bytes(40 * ROWS_PER_FRAME);
+    expect(send(rig, bytes(54), data)).toBe(ROWS_PER_FRAME);
+    rig.port.flush();
+    expect(rig.received()?.subarray(66).equals(data)).toBe(true);
+  });
+
+  it('does not wait for a frame of more buffers than it ever takes', () => {
+    const rig = new PortRig({ ringSize: 8192 });
+    rig.post(Array.from({ length: 8000 }, () => [13]));
+    expect(rig.port.reserve(54, 65_000, 2048)).toBe(-1);
+    expect(rig.port.rx.retry).toBe(true);
+    expect(rig.port.maxFrame).toBe(13 * 4096 - 12);
+    expect(rig.port.reserve(54, 65_000, 2048)).toBe(-1);
+    expect(send(rig, bytes(54), bytes(1000))).toBeGreaterThan(0);
   });
 
   it('takes several reservations, commits in order, gives the rest back', () => {

@@ -15,11 +15,15 @@ const SIZE = 8 << 20;
 const RX_RING = 0;
 const TX_RING = 0x10000;
 const TABLES = 0x20000;
+/** Rings of more than 1024 entries lie behind the buffers. */
+const LARGE_RX_RING = 0x600000;
+const LARGE_TX_RING = 0x700000;
 export const BUFFERS = 0x100000;
 
 function ringLayout(buffer: SharedArrayBuffer, base: number, size: number): SplitRingLayout {
   const place = (offset: number): RingPlace => ({ buffer, offset: base + offset });
-  return { size, desc: place(0), avail: place(0x4000), used: place(0x8000) };
+  const step = Math.max(0x4000, 16 * size);
+  return { size, desc: place(0), avail: place(step), used: place(2 * step) };
 }
 
 export interface RigOptions {
@@ -80,8 +84,9 @@ export class PortRig {
       features,
     );
     const { indirect, eventIdx } = features;
-    const rxLayout = ringLayout(this.buffer, RX_RING, size);
-    const txLayout = ringLayout(this.buffer, TX_RING, size);
+    const large = size > 1024;
+    const rxLayout = ringLayout(this.buffer, large ? LARGE_RX_RING : RX_RING, size);
+    const txLayout = ringLayout(this.buffer, large ? LARGE_TX_RING : TX_RING, size);
     this.rx = new SplitQueueDriver(rxLayout, { indirect, eventIdx });
     this.tx = new SplitQueueDriver(
       txLayout,

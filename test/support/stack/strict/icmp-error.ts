@@ -32,7 +32,8 @@ export function strictIcmpError(d: Dissected): boolean {
   const dst = v4 ? quoted.subarray(16, 20) : quoted.subarray(24, 40);
   const protocol = quoted[v4 ? 9 : 6];
   demand(same(src, d.dst), 'quotes a packet of somebody else');
-  demand(dst[0] !== 0xff && !(v4 && dst[0] >= 224), 'about a packet to a group');
+  const mayBeToGroup = !v4 && (type === 2 || (type === 4 && code === 2));
+  demand(mayBeToGroup || (dst[0] !== 0xff && !(v4 && dst[0] >= 224)), 'about a packet to a group');
   demand(!isError(protocol, quoted[header]), 'about an error');
   const total = v4 ? q.getUint16(2) : 40 + q.getUint16(4);
   if (v4) {

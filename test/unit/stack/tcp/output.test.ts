@@ -251,6 +251,27 @@ describe('receive buffers', () => {
   });
 });
 
+describe('receive buffers in many pieces', () => {
+  test.each([
+    [1, true],
+    [3, true],
+    [3, false],
+    [100, false],
+  ])('of %i bytes: all arrives (SO_PEEK_OFF %s)', (rowSize, tcpPeekOff) => {
+    const rig = new TcpRig({ config: { tcpPeekOff }, port: { rowSize, gsoTcp4: true } });
+    const c = openFromGuest(rig, { ws: 10 });
+    const data = pattern(200_000);
+    rig.act(() => c.socket.write(data));
+    let got = Buffer.alloc(0);
+    for (let sent = rig.sent(); sent.length > 0; sent = rig.sent()) {
+      got = Buffer.concat([got, bytes(sent)]);
+      c.acknowledge(total(sent));
+    }
+    expect(got.equals(data)).toBe(true);
+    expect(rig.counter(C_TCP_RETRANSMITS)).toBe(0);
+  });
+});
+
 describe('bytes in flight', () => {
   test.each([true, false])('are skipped, not sent twice (SO_PEEK_OFF %s)', (tcpPeekOff) => {
     const rig = new TcpRig({ config: { tcpPeekOff } });

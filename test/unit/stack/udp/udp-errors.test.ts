@@ -1,5 +1,6 @@
 /** ICMP errors about the guest's datagrams. */
 import { KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../../../../src/stack/context';
+import { C_DROPS, dropCode } from '../../../../src/stack/counters';
 import { EPOLLERR } from '../../../../src/stack/ports';
 import { ip } from '../../../support/stack/addresses';
 import { addressText, ascii, DatagramRig } from '../../../support/stack/datagram-rig';
@@ -10,6 +11,7 @@ const GUEST = '192.0.2.10';
 const REMOTE = '203.0.113.5';
 const REMOTE6 = '2001:db8:5::5';
 const EHOSTUNREACH = 113;
+const EPROTO = 71;
 const EMSGSIZE = 90;
 
 interface Seen {
@@ -146,6 +148,57 @@ test('ICMPv6: unreachable and packet too big', () => {
     { from: '2001:db8:9::1', to: '2001:db8::10', type: 2, code: 0, rest: 1280, quoted },
   ]);
 });
+
+test.each([
+  [GUEST, REMOTE, 2, 12, 20 + 8],
+  ['2001:db8::10', REMOTE6, 3, 4, 40 + 8],
+])(
+  'parameter problem of %s: the pointer is within the packet, or the error is dropped',
+  (guest, remote, origin, type, end) => {
+    const rig = new DatagramRig();
+    rig.guest(datagram(guest, 5000, remote, 7000, ascii('')));
+    const [socket] = [...rig.host.sockets.values()];
+    const dest = { address: remote, port: 7000 };
+    const base: FakeError = { errno: EPROTO, origin, type, code: 0, offender: remote, dest };
+    rig.host.fail(socket, { ...base, info: end - 1 });
+    rig.host.fail(socket, { ...base, info: end });
+    rig.host.fail(socket, { ...base, info: -1 });
+    rig.pump();
+    const rest = origin === 2 ? (end - 1) * 2 ** 24 : end - 1;
+    expect(rig.port.sent().map(error)).toMatchObject([{ type, rest }]);
+    expect(rig.counter(C_DROPS + dropCode('icmp_malformed'))).toBe(2);
+  },
+);
+
+test.each([
+  [GUEST, '239.1.2.3', 2, 3, 0, 0],
+  [GUEST, '239.1.2.3', 2, 12, 0, 0],
+  [GUEST, '255.255.255.255', 2, 11, 0, 0],
+  ['2001:db8::10', 'ff05::99', 3, 1, 0, 0],
+  ['2001:db8::10', 'ff05::99', 3, 4, 0, 0],
+  ['2001:db8::10', 'ff05::99', 3, 2, 0, 1],
+  ['2001:db8::10', 'ff05::99', 3, 4, 2, 1],
+])(
+  'about what %s sent to all of %s, from origin %i, type %i, code %i: %i errors',
+  (guest, group, origin, type, code, n) => {
+    const rig = new DatagramRig();
+    rig.guest(datagram(guest, 5000, group, 7000, ascii('all')));
+    const [socket] = [...rig.host.sockets.values()];
+    const offender = origin === 2 ? REMOTE : REMOTE6;
+    rig.host.fail(socket, {
+      errno: EPROTO,
+      origin,
+      type,
+      code,
+      info: 40,
+      offender,
+      dest: { address: group, port: 7000 },
+    });
+    rig.pump();
+    expect(rig.port.sent()).toHaveLength(n);
+    expect(rig.counter(C_DROPS + dropCode('icmp_malformed'))).toBe(1 - n);
+  },
+);
 
 test('long payloads are quoted in part: 576 and 1280 bytes', () => {
   const rig = new DatagramRig();
