@@ -53,7 +53,10 @@ let instances = 0;
 /** The network's options: its back-end is called n0. */
 function netdev(options: QemuOptions): string[] {
   const { socketPath, listen } = options;
-  if (options.userNetwork !== undefined) return ['-netdev', 'user,id=n0'];
+  if (options.userNetwork !== undefined) {
+    // libslirp's own prefix is site-local: not of global scope, and nothing that a guest should still use (RFC 3879).
+    return ['-netdev', 'user,id=n0,ipv6-prefix=fd00:6e65:7400::,ipv6-prefixlen=64'];
+  }
   if (options.fd !== undefined) return ['-netdev', 'socket,id=n0,fd=3'];
   if (options.stream === true) {
     const server = listen === true ? 'on' : 'off';
