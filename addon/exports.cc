@@ -13,24 +13,42 @@ namespace tubetti {
 
 namespace {
 
-template <typename Array>
-void Column(Napi::Object to, const char* name, Napi::ArrayBuffer memory, size_t offset, size_t length) {
-  to.Set(name, Array::New(to.Env(), length, memory, offset));
+// Nothing here may throw by way of node-addon-api, which aborts the process when it cannot: a worker may be ended while
+// it loads the addon. What fails then is left out; no JavaScript will run that could miss it.
+void Put(napi_env env, napi_value to, const char* name, napi_value value) {
+  if (value != nullptr) napi_set_named_property(env, to, name, value);
 }
 
-#define TUBETTI_INTS(to, name, field) \
-  Column<Napi::Int32Array>(to, name, memory, offsetof(Tables, field), sizeof(Tables::field) / sizeof(int32_t))
-#define TUBETTI_DOUBLES(to, name, field) \
-  Column<Napi::Float64Array>(to, name, memory, offsetof(Tables, field), sizeof(Tables::field) / sizeof(double))
+napi_value Integer(napi_env env, int32_t value) {
+  napi_value result = nullptr;
+  napi_create_int32(env, value, &result);
+  return result;
+}
 
-void ExportTables(Napi::Object exports, Napi::ArrayBuffer memory) {
-  Napi::Object rows = Napi::Object::New(exports.Env());
+template <napi_typedarray_type Type>
+void Column(napi_env env, napi_value to, const char* name, napi_value memory, size_t offset, size_t length) {
+  napi_value array = nullptr;
+  if (napi_create_typedarray(env, Type, length, memory, offset, &array) == napi_ok) Put(env, to, name, array);
+}
+
+#define TUBETTI_INTS(to, name, field)                                             \
+  Column<napi_int32_array>(env, to, name, memory, offsetof(Tables, field), \
+                           sizeof(Tables::field) / sizeof(int32_t))
+#define TUBETTI_DOUBLES(to, name, field)                                           \
+  Column<napi_float64_array>(env, to, name, memory, offsetof(Tables, field), \
+                             sizeof(Tables::field) / sizeof(double))
+
+void ExportTables(napi_env env, napi_value exports, napi_value memory) {
+  napi_value rows = nullptr;
+  if (napi_create_object(env, &rows) != napi_ok) return;
   TUBETTI_INTS(rows, "region", row_region);
   TUBETTI_DOUBLES(rows, "offset", row_offset);
   TUBETTI_INTS(rows, "length", row_length);
-  rows.Set("capacity", kRows);
-  exports.Set("rows", rows);
-  exports.Set("addrs", Napi::DataView::New(exports.Env(), memory, offsetof(Tables, addrs), sizeof(Tables::addrs)));
+  Put(env, rows, "capacity", Integer(env, kRows));
+  Put(env, exports, "rows", rows);
+  napi_value addrs = nullptr;
+  napi_create_dataview(env, sizeof(Tables::addrs), memory, offsetof(Tables, addrs), &addrs);
+  Put(env, exports, "addrs", addrs);
   TUBETTI_INTS(exports, "msgRow", msg_row);
   TUBETTI_INTS(exports, "msgRows", msg_rows);
   TUBETTI_INTS(exports, "msgLen", msg_len);
@@ -46,14 +64,37 @@ void ExportTables(Napi::Object exports, Napi::ArrayBuffer memory) {
 }
 
 // `new DataView(buffer)`: Node-API makes DataViews of ArrayBuffers only, not of shared ones.
-bool ExportScratch(Thread& thread, Napi::Object exports) {
+bool ExportScratch(Thread& thread, napi_value exports) {
+  const napi_env env = thread.env;
   thread.scratch_region = AllocateRegion(kScratchSize);
   if (thread.scratch_region < 0) return false;
   const napi_value buffer = MakeSharedArrayBuffer(RegionStore(thread.scratch_region));
-  const Napi::Function view = exports.Env().Global().Get("DataView").As<Napi::Function>();
-  exports.Set("scratch", view.New({buffer}));
-  exports.Set("scratchRegion", thread.scratch_region);
-  return !exports.Env().IsExceptionPending();
+  napi_value global = nullptr;
+  napi_value constructor = nullptr;
+  napi_value view = nullptr;
+  if (napi_get_global(env, &global) != napi_ok ||
+      napi_get_named_property(env, global, "DataView", &constructor) != napi_ok ||
+      napi_new_instance(env, constructor, 1, &buffer, &view) != napi_ok) {
+    return false;
+  }
+  Put(env, exports, "scratch", view);
+  Put(env, exports, "scratchRegion", Integer(env, thread.scratch_region));
+  return true;
+}
+
+bool Fill(Thread& thread, napi_value exports) {
+  const napi_env env = thread.env;
+  napi_value memory = nullptr;
+  void* data = nullptr;
+  napi_ref held = nullptr;  // for the environment's life, whatever becomes of the exports
+  if (napi_create_arraybuffer(env, sizeof(Tables), &data, &memory) != napi_ok ||
+      napi_create_reference(env, memory, 1, &held) != napi_ok) {
+    return false;
+  }
+  thread.tables = static_cast<Tables*>(data);
+  ExportTables(env, exports, memory);
+  Put(env, exports, "abi", Integer(env, NODE_MODULE_VERSION));
+  return MakePollSet(thread) && ExportScratch(thread, exports);
 }
 
 }  // namespace
@@ -61,17 +102,9 @@ bool ExportScratch(Thread& thread, Napi::Object exports) {
 Thread* MakeThread(Napi::Env env, Napi::Object exports) {
   Thread* thread = new Thread(env);
   env.SetInstanceData(thread);  // deleted when the environment ends
-  Napi::ArrayBuffer memory = Napi::ArrayBuffer::New(env, sizeof(Tables));
-  thread->tables = static_cast<Tables*>(memory.Data());
-  Napi::Persistent(memory).SuppressDestruct();  // held for the environment's life, whatever becomes of the exports
-  ExportTables(exports, memory);
-  exports.Set("abi", NODE_MODULE_VERSION);
-  if (!MakePollSet(*thread) || !ExportScratch(*thread, exports)) {
-    if (!env.IsExceptionPending())
-      Napi::Error::New(env, "no memory for the addon's tables").ThrowAsJavaScriptException();
-    return nullptr;
-  }
-  return thread;
+  if (Fill(*thread, exports)) return thread;
+  napi_throw_error(env, nullptr, "no memory for the addon's tables");
+  return nullptr;
 }
 
 napi_value RegionBuffer(napi_env env, napi_callback_info info) {
@@ -90,7 +123,7 @@ napi_value RegionBuffer(napi_env env, napi_callback_info info) {
 void ExportRaw(Thread& thread, Napi::Object exports, const char* name, napi_callback call) {
   napi_value function = nullptr;
   if (napi_create_function(exports.Env(), name, NAPI_AUTO_LENGTH, call, &thread, &function) == napi_ok) {
-    exports.Set(name, function);
+    Put(exports.Env(), exports, name, function);
   }
 }
 
