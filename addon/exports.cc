@@ -19,22 +19,17 @@ void Put(napi_env env, napi_value to, const char* name, napi_value value) {
   if (value != nullptr) napi_set_named_property(env, to, name, value);
 }
 
-napi_value Integer(napi_env env, int32_t value) {
-  napi_value result = nullptr;
-  napi_create_int32(env, value, &result);
-  return result;
-}
-
 template <napi_typedarray_type Type>
 void Column(napi_env env, napi_value to, const char* name, napi_value memory, size_t offset, size_t length) {
   napi_value array = nullptr;
-  if (napi_create_typedarray(env, Type, length, memory, offset, &array) == napi_ok) Put(env, to, name, array);
+  napi_create_typedarray(env, Type, length, memory, offset, &array);
+  Put(env, to, name, array);
 }
 
-#define TUBETTI_INTS(to, name, field)                                             \
+#define TUBETTI_INTS(to, name, field)                                      \
   Column<napi_int32_array>(env, to, name, memory, offsetof(Tables, field), \
                            sizeof(Tables::field) / sizeof(int32_t))
-#define TUBETTI_DOUBLES(to, name, field)                                           \
+#define TUBETTI_DOUBLES(to, name, field)                                     \
   Column<napi_float64_array>(env, to, name, memory, offsetof(Tables, field), \
                              sizeof(Tables::field) / sizeof(double))
 
@@ -44,7 +39,7 @@ void ExportTables(napi_env env, napi_value exports, napi_value memory) {
   TUBETTI_INTS(rows, "region", row_region);
   TUBETTI_DOUBLES(rows, "offset", row_offset);
   TUBETTI_INTS(rows, "length", row_length);
-  Put(env, rows, "capacity", Integer(env, kRows));
+  Put(env, rows, "capacity", To(env, kRows));
   Put(env, exports, "rows", rows);
   napi_value addrs = nullptr;
   napi_create_dataview(env, sizeof(Tables::addrs), memory, offsetof(Tables, addrs), &addrs);
@@ -78,7 +73,7 @@ bool ExportScratch(Thread& thread, napi_value exports) {
     return false;
   }
   Put(env, exports, "scratch", view);
-  Put(env, exports, "scratchRegion", Integer(env, thread.scratch_region));
+  Put(env, exports, "scratchRegion", To(env, thread.scratch_region));
   return true;
 }
 
@@ -93,7 +88,7 @@ bool Fill(Thread& thread, napi_value exports) {
   }
   thread.tables = static_cast<Tables*>(data);
   ExportTables(env, exports, memory);
-  Put(env, exports, "abi", Integer(env, NODE_MODULE_VERSION));
+  Put(env, exports, "abi", To(env, NODE_MODULE_VERSION));
   return MakePollSet(thread) && ExportScratch(thread, exports);
 }
 
@@ -122,9 +117,8 @@ napi_value RegionBuffer(napi_env env, napi_callback_info info) {
 
 void ExportRaw(Thread& thread, Napi::Object exports, const char* name, napi_callback call) {
   napi_value function = nullptr;
-  if (napi_create_function(exports.Env(), name, NAPI_AUTO_LENGTH, call, &thread, &function) == napi_ok) {
-    Put(exports.Env(), exports, name, function);
-  }
+  napi_create_function(exports.Env(), name, NAPI_AUTO_LENGTH, call, &thread, &function);
+  Put(exports.Env(), exports, name, function);
 }
 
 }  // namespace tubetti

@@ -19,6 +19,7 @@ import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MAX_HEADER } from '../stack/ports';
 import type { HostIo, Rows } from '../stack/ports';
 import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_FRAME } from '../stack/context';
+import { rowBytes } from '../stack/row-span';
 import type { NegotiatedFeatures } from './features';
 import type { DirtyMarker } from './dirty-log';
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, netHdrSetNumBuffers, netHdrWrite } from './virtio-net-header';
@@ -208,7 +209,7 @@ export class ReceiveSide {
     const start = this.features.headerLen + headerLen;
     const rows = this.nameBytes(f, start, payloadLen, row, row + ROWS_PER_FRAME);
     if (rows === ROWS_PER_FRAME) {
-      const named = this.bytesNamed(row, rows);
+      const named = rowBytes(this.io.rows, row, rows);
       if (named < payloadLen) {
         this.frameEnd--;
         this.shrink(start + named);
@@ -315,7 +316,7 @@ export class ReceiveSide {
     return -1;
   }
 
-  /** Not even all the buffers a frame may have (one, the whole ring, or ROWS_PER_FRAME pieces) hold more than `have` bytes. */
+  /** Not even all that a frame may have (one buffer, the ring, MAX_CHAINS, ROWS_PER_FRAME) holds more than `have` bytes. */
   private shrink(have: number): void {
     this.maxFrame = have - this.features.headerLen;
     this.retry = true;
@@ -378,13 +379,6 @@ export class ReceiveSide {
       to++;
     }
     return to - row;
-  }
-
-  private bytesNamed(row: number, rows: number): number {
-    const { length } = this.io.rows;
-    let bytes = 0;
-    for (let i = row; i < row + rows; i++) bytes += length[i];
-    return bytes;
   }
 
   /** Completes the checksum whose field holds the pseudo-header sum, over header and payload (RFC 1071). */

@@ -1,5 +1,6 @@
 /** Addresses as four int32 words, and the words of `HostIo.addrs` slots. No allocation. */
 import { ADDR_SLOT_SIZE, AF_INET, AF_INET6 } from './ports';
+import { IPV4_BROADCAST } from './wire/ipv4';
 
 /** Third word of a v4-mapped address. */
 export const V4_MAPPED = 0xffff;
@@ -67,6 +68,11 @@ export function isUnspecified(w0: number, w1: number, w2: number, w3: number): b
 /** 224/4 or ff00::/8. */
 export function isMulticast(w0: number, w1: number, w2: number, w3: number): boolean {
   return isV4(w0, w1, w2) ? w3 >>> 28 === 14 : w0 >>> 24 === 0xff;
+}
+
+/** Multicast, or IPv4's limited broadcast. */
+export function isGroup(v4: boolean, w0: number, w1: number, w2: number, w3: number): boolean {
+  return isMulticast(w0, w1, w2, w3) || (v4 && w3 === IPV4_BROADCAST);
 }
 
 /** fe80::/10. IPv4 has no scoped sockets, so 169.254/16 is not meant. */

@@ -107,8 +107,8 @@ export interface GuestPort {
    * Reserves receive buffers for one frame of `headerLen` (14 … MAX_HEADER) header bytes and up to `payloadLen`
    * payload bytes (header + payload at most MAX_FRAME), and writes the payload's rows from row index `row` on.
    * Returns the number of rows written (0 if payloadLen is 0; ROWS_PER_FRAME at the most), or -1 if the guest has not
-   * posted enough buffers
-   * (nothing is taken then; the port asks for a kick and `Stack.onGuestReady` follows).
+   * posted enough buffers, or `maxFrame` turned out to be less (nothing is taken then; `Stack.onGuestReady` follows, at
+   * the guest's kick or at once).
    */
   reserve(headerLen: number, payloadLen: number, row: number): number;
   /** Points `out`/`outOff` at the header room of the oldest reserved frame. `reserve` must have succeeded. */

@@ -1,5 +1,12 @@
-/** Narrowing rows to a part of what they name: how a handler gets from a frame's rows to its payload. */
+/** What rows name, and narrowing them to a part of it: how a handler gets from a frame's rows to its payload. */
 import type { Rows } from './ports';
+
+/** How many bytes rows `row … row + count - 1` name. */
+export function rowBytes(rows: Rows, row: number, count: number): number {
+  let bytes = 0;
+  for (let i = row; i < row + count; i++) bytes += rows.length[i];
+  return bytes;
+}
 
 /** Result of `narrow`, reused. At least one row, which may be empty. */
 export class RowSpan {

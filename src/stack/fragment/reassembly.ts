@@ -13,7 +13,7 @@
  * (RFC 5722 §3, RFC 8200 §4.5; in IPv4 too, as there is no honest reason for it). What is no fragment at all is refused,
  * and the guest told so (errors.ts).
  */
-import { isMulticast } from '../address';
+import { isGroup } from '../address';
 import type { FrameInfo, StackContext } from '../context';
 import { ROWS_MISC, SCRATCH_FRAGMENT, SCRATCH_FRAGMENT_SLOT, SCRATCH_FRAGMENT_SLOTS } from '../context';
 import { C_DROPS, dropCode, type DropCode } from '../counters';
@@ -31,7 +31,7 @@ import {
   ICMPV6_ECHO_REQUEST,
   ICMPV6_TIME_EXCEEDED,
 } from '../wire/icmp';
-import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_BROADCAST, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
+import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
 import { IPV6_FRAGMENT_LEN, IPV6_HEADER_LEN, ipv6ChainComplete, ipv6Write } from '../wire/ipv6';
 import { FragmentErrors } from './errors';
 
@@ -332,7 +332,7 @@ export class Reassembly {
     const payload = base + ETHERNET_HEADER_LEN + (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN);
     const protocol = this.protocol[slot];
     if (this.firstLen[slot] < 8) return;
-    if (isMulticast(a[k + 4], a[k + 5], a[k + 6], a[k + 7]) || (v4 && a[k + 7] === IPV4_BROADCAST)) return;
+    if (isGroup(v4, a[k + 4], a[k + 5], a[k + 6], a[k + 7])) return;
     const type = scratch.getUint8(payload);
     if (protocol === IP_PROTO_ICMP && type !== ICMP_ECHO_REQUEST) return;
     if (protocol === IP_PROTO_ICMPV6 && type !== ICMPV6_ECHO_REQUEST) return;

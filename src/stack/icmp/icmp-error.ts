@@ -3,7 +3,7 @@
  * host sockets. The kernel keeps no IP header of what the guest sent, so the quoted packet is rebuilt in the guest's
  * terms from the flow it belongs to: the guest matches errors to its sockets by addresses, ports and identifiers only.
  */
-import { isMulticast, isV4 } from '../address';
+import { isGroup, isV4 } from '../address';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../output';
@@ -23,7 +23,7 @@ import {
   icmpSetChecksum,
   icmpWrite,
 } from '../wire/icmp';
-import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_BROADCAST, IPV4_DF, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
+import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_DF, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
 import { IPV6_HEADER_LEN, ipv6Write } from '../wire/ipv6';
 
 const DROP_ICMP_MALFORMED = dropCode('icmp_malformed');
@@ -73,8 +73,7 @@ function pointsPastIt(v4: boolean, type: number, info: number, length: number): 
  * whole, or does not know an option that asks for it (RFC 4443 §2.4 e).
  */
 function groupHasNone(v4: boolean, type: number, code: number, key: Int32Array, to: number): boolean {
-  if (!isMulticast(key[to], key[to + 1], key[to + 2], key[to + 3]) && !(v4 && key[to + 3] === IPV4_BROADCAST))
-    return false;
+  if (!isGroup(v4, key[to], key[to + 1], key[to + 2], key[to + 3])) return false;
   if (v4) return true;
   if (type === ICMPV6_PACKET_TOO_BIG) return false;
   return type !== ICMPV6_PARAMETER_PROBLEM || code !== ICMPV6_CODE_UNRECOGNIZED_OPTION;

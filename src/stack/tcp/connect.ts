@@ -1,5 +1,5 @@
 /** New flows: from the guest's SYN, and from connections accepted on the host. */
-import { addrSlotPort, addrSlotWord, addrSlotWrite, addressWords, familyOf, isMulticast } from '../address';
+import { addrSlotPort, addrSlotWord, addrSlotWrite, addressWords, familyOf, isGroup } from '../address';
 import { ADDR_SLOT_TCP, KEY_KIND_SHIFT, KEY_TCP_LISTENER } from '../context';
 import type { FrameInfo } from '../context';
 import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
@@ -8,7 +8,6 @@ import { natToGuest, natToHost } from '../nat';
 import { AF_INET6, EPOLLET, EPOLLIN, SOCK_TCP } from '../ports';
 import { EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, SOL_SOCKET, SO_OOBINLINE } from '../socket-options';
 import { halfSipHash } from '../siphash';
-import { IPV4_BROADCAST } from '../wire/ipv4';
 import { tcpOptionMss, tcpOptionWindowScale } from '../wire/tcp';
 import {
   DEFAULT_MSS4,
@@ -157,7 +156,7 @@ export function learnSyn(t: TcpEngine, flow: number, head: DataView, off: number
 export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, seq: number, window: number): void {
   const a = frame.addr;
   const nat = t.natResult;
-  if (isMulticast(a[4], a[5], a[6], a[7]) || (frame.version === 4 && a[7] === IPV4_BROADCAST)) {
+  if (isGroup(frame.version === 4, a[4], a[5], a[6], a[7])) {
     countDrop(t, DROP_DESTINATION_INVALID);
     return;
   }

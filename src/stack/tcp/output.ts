@@ -5,6 +5,7 @@
 import { SCRATCH_TCP, SCRATCH_TCP_SIZE, ROWS_OUT, ROWS_PER_CALL } from '../context';
 import { C_TCP_RETRANSMITS } from '../counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, MSG_PEEK } from '../ports';
+import { rowBytes } from '../row-span';
 import { EAGAIN, EINTR, SOL_SOCKET, SO_PEEK_OFF } from '../socket-options';
 import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp';
 import {
@@ -190,7 +191,7 @@ function reserveFrames(t: TcpEngine, flow: number, want: number, row: number): n
     }
     if (row + rows > rowEnd) {
       rows = rowEnd - row;
-      room = bytesOfRows(t, row, rows);
+      room = rowBytes(t.io.rows, row, rows);
     }
     frameRoom[frames++] = room;
     reservedBytes += room;
@@ -200,13 +201,6 @@ function reserveFrames(t: TcpEngine, flow: number, want: number, row: number): n
   if (frames === 0) t.flags[flow] |= F_SQUEEZED;
   else t.flags[flow] &= ~F_SQUEEZED;
   return frames;
-}
-
-function bytesOfRows(t: TcpEngine, row: number, rows: number): number {
-  const { length } = t.io.rows;
-  let bytes = 0;
-  for (let i = row; i < row + rows; i++) bytes += length[i];
-  return bytes;
 }
 
 /**

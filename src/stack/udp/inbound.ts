@@ -21,7 +21,7 @@
  * looked at with MSG_PEEK, buffers for exactly that are reserved, and the payload is received straight into them.
  */
 import { isV4 } from '../address';
-import { ROWS_MISC, ROWS_OUT, ROWS_OUT_COUNT, SCRATCH_UDP } from '../context';
+import { ROWS_MISC, ROWS_OUT, ROWS_OUT_COUNT, ROWS_PER_CALL, SCRATCH_UDP } from '../context';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode, type DropCode } from '../counters';
 import { SlotQueue } from '../flow-table';
@@ -54,8 +54,8 @@ const SMALL = 1536;
 /** Room in SCRATCH_UDP for one datagram of a batch. */
 const SCRATCH_STEP = 1 << 16;
 
-/** The last row at which one more frame may begin: a frame needs at most 1024 with buffers of 64 bytes. */
-const ROWS_LIMIT = ROWS_OUT + ROWS_OUT_COUNT - 1026;
+/** The last row at which one more frame may begin: it and a row for what is too long need no more than one call takes. */
+const ROWS_LIMIT = ROWS_OUT + ROWS_OUT_COUNT - ROWS_PER_CALL - 2;
 
 /** How soon a datagram that the guest's idle ring cannot hold is tried again, and then given up. */
 const STUCK_MS = 50;
