@@ -162,9 +162,10 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     this.#options.native.close(this.#listenFd);
     this.#listenFd = -1;
     const { source } = this.#options;
-    if (!('listen' in source) || identifyFile(source.listen) !== this.#listenFile) return;
+    if (!('listen' in source)) return;
+    // Its directory may be closed to the user who serves, or gone.
     try {
-      unlinkSync(source.listen);
+      if (identifyFile(source.listen) === this.#listenFile) unlinkSync(source.listen);
     } catch (error) {
       this.#options.log('debug', `socket file stays: ${String(error)}`);
     }
@@ -299,7 +300,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   }
 }
 
-/** Says which file is at `path`; empty if none is. */
+/** Says which file is at `path`; empty if none is. @throws Error where the path cannot be followed. */
 function identifyFile(path: string): string {
   const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   return stat === undefined ? '' : `${stat.dev.toString()}:${stat.ino.toString()}`;

@@ -1,6 +1,8 @@
 /** The life of the service: who is served, who is turned away, how it begins and ends. */
-import { existsSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
@@ -62,6 +64,20 @@ describe('listening', () => {
     renameSync(other, rig.path);
     await rig.server.stop();
     expect(existsSync(rig.path)).toBe(true);
+  });
+
+  test('a directory that cannot be looked into any more does not keep the service from ending', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'tubetti-'));
+    const rig = makeRig({ source: { listen: join(directory, 's') } });
+    rig.server.start();
+    rmSync(directory, { recursive: true });
+    // What an unprivileged user sees of a closed directory is EACCES; this fails for root as well.
+    writeFileSync(directory, '');
+    let ended = 0;
+    rig.server.on('end', () => ended++);
+    await rig.server.stop();
+    expect(ended).toBe(1);
+    rmSync(directory);
   });
 
   test('a path that is taken is an error with a code', () => {
