@@ -4,10 +4,12 @@ export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
 export const SO_ERROR = 4;
 export const SO_BROADCAST = 6;
+export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
 export const SO_KEEPALIVE = 9;
 export const SO_OOBINLINE = 10;
 export const SO_PEEK_OFF = 42;
+export const SO_BUF_LOCK = 72;
 
 export const IPPROTO_IP = 0;
 export const IP_TOS = 1;

@@ -74,6 +74,7 @@ import { FlowTable, SlotQueue } from '../flow-table';
 import type { NatTables } from '../nat';
 import { NatResult } from '../nat';
 import type { Clock, GuestPort, HostIo } from '../ports';
+import { SEND_BUFFER_GOAL } from './send-buffer';
 import { TimerWheel } from '../timers';
 
 // ---- states (column `state`)
@@ -228,6 +229,8 @@ export class TcpEngine {
   /** No receive buffers: everybody queues up until `onGuestReady`. */
   starved: boolean;
   starvedAt: number;
+  /** Send buffers smaller than this may be made larger (send-buffer.ts), bytes. */
+  sendBufferGoal: number;
 
   // ---- payload of one flow gathered in this batch: rows gatherRow … gatherEnd - 1, after the flow's rcvNxt
   gatherFlow: number;
@@ -314,6 +317,7 @@ export class TcpEngine {
     this.lingering = new SlotQueue(n);
     this.starved = false;
     this.starvedAt = 0;
+    this.sendBufferGoal = SEND_BUFFER_GOAL;
     this.gatherFlow = -1;
     this.gatherRow = 0;
     this.gatherEnd = 0;

@@ -16,13 +16,14 @@
  * Reopening. The kernel announces room (EPOLLOUT, at a third free) only if it knows that someone waits: because a
  * send fell short, or because the socket was polled while full. So when the window told gets smaller than a useful
  * step, the socket's watch is renewed, which polls it: no edge can be lost, as a socket with room by then reports so
- * at once. Polling also tells the kernel that the sender is limited by the buffer, which makes it grow. Because a third
+ * at once. Polling also tells the kernel that the sender is limited by the buffer, which makes it grow; see also send-buffer.ts. Because a third
  * of the buffer may be less than a useful step, a timer looks again from time to time until the window is open.
  */
 import { EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MEMINFO_SNDBUF, MEMINFO_WMEM_QUEUED } from '../ports';
 import { KEY_KIND_SHIFT, KEY_TCP } from '../context';
 import { F_ACK_DUE, F_GUEST_FIN, F_HOST_ERROR, F_OUT_ARMED, F_V6, TIMER_WINDOW, setTimer, timerIsSet } from './flow';
 import type { TcpEngine } from './flow';
+import { grownSendBuffer } from './send-buffer';
 
 /** Urgent data (Linux): reads stop at its mark. */
 export const EPOLLPRI = 0x002;
@@ -62,8 +63,8 @@ function look(t: TcpEngine, flow: number, arm: boolean): boolean {
   let step = mss;
   let writable = true;
   if (io.memInfo(fd) >= 0) {
-    const size = io.memInfoOut[MEMINFO_SNDBUF];
     const queued = io.memInfoOut[MEMINFO_WMEM_QUEUED];
+    const size = grownSendBuffer(t, flow, io.memInfoOut[MEMINFO_SNDBUF], queued);
     const free = size - queued;
     let share = 0.875;
     // Worth a second system call only once the queue says something about the traffic.

@@ -41,7 +41,10 @@ export const EINPROGRESS = 115;
 
 const SOL_SOCKET = 1;
 const SO_ERROR = 4;
+const SO_SNDBUF = 7;
 const SO_PEEK_OFF = 42;
+const SO_BUF_LOCK = 72;
+const ENOPROTOOPT = 92;
 
 export class FakeHostIo implements HostIo {
   readonly rows: Rows;
@@ -69,6 +72,8 @@ export class FakeHostIo implements HostIo {
   onConnect: ((s: FakeSocket) => void) | null = null;
   /** Initial send buffer of sockets. */
   sndbuf = 262144;
+  /** net.core.wmem_max; null: a kernel without SO_BUF_LOCK. */
+  wmemMax: number | null = null;
   /** Descriptors that may be open at a time. */
   maxOpen = 1000;
   /** System calls made, by name. */
@@ -236,6 +241,14 @@ export class FakeHostIo implements HostIo {
     if (r < 0) return r;
     s.options.set(`${String(level)}.${String(name)}`, value);
     if (level === SOL_SOCKET && name === SO_PEEK_OFF) s.peekOff = value;
+    if (level === SOL_SOCKET && name === SO_BUF_LOCK) {
+      if (this.wmemMax === null) return -ENOPROTOOPT;
+      s.sndbufLocked = value !== 0;
+    }
+    if (level === SOL_SOCKET && name === SO_SNDBUF) {
+      s.sndbuf = 2 * Math.min(value, this.wmemMax ?? 0);
+      s.sndbufLocked = true;
+    }
     return 0;
   }
 

@@ -50,6 +50,8 @@ export class FakeSocket {
   /** Bytes the stack sent and the peer has not read. */
   readonly sent = new ByteQueue();
   sndbuf = 262144;
+  /** SO_SNDBUF was set, which ends the kernel's own tuning until SO_BUF_LOCK takes that back. */
+  sndbufLocked = false;
   /** Memory taken by a queued byte (buffer heads). */
   overhead = 1;
   noSpace = false;

@@ -59,6 +59,7 @@ export function runTransfer(o: NetsimOptions): NetsimResult {
   const buffers = pick(1_000_000, 1_000_000, 4 + below(40));
   const bufferSize = pick(1526, 4096, 70_000);
   const sndbuf = pick(2000 + below(4000), 16384, 87040, 262144);
+  const wmemMax = pick(null, 8192, 212_992);
   const overhead = pick(1, 1, 1.3, 2.5);
   const toHost = pattern(size(), below(1000));
   const toGuest = pattern(size(), below(1000));
@@ -78,6 +79,7 @@ export function runTransfer(o: NetsimOptions): NetsimResult {
     buffers,
     bufferSize,
     sndbuf,
+    wmemMax,
     overhead,
     toHost: toHost.length,
     toGuest: toGuest.length,
@@ -92,6 +94,7 @@ export function runTransfer(o: NetsimOptions): NetsimResult {
     ...(fromHost ? { forward: [{ port: 8080, targetPort: 80 }] } : {}),
   });
   rig.host.sndbuf = sndbuf;
+  rig.host.wmemMax = wmemMax;
   const model = new ModelTcp({ isn: random.u32(), mss, ws, receiveBuffer, data: toHost, probeWithData: chance(0.5) });
   const ends = v6
     ? { src: '2001:db8::10', dst: '2001:db8:1::7', sport: 40000, dport: 443 }

@@ -58,6 +58,9 @@ const IPV6_RECVHOPLIMIT = 51;
 const IPV6_RECVTCLASS = 66;
 const SOL_SOCKET = 1;
 const SO_ERROR = 4;
+const SO_SNDBUF = 7;
+const SO_BUF_LOCK = 72;
+const SOCK_SNDBUF_LOCK = 1;
 const SO_RCVBUF = 8;
 
 const memory = region(1 << 20);
@@ -182,6 +185,16 @@ describe('TCP', () => {
     setRows(0, [memory.id, 0, 1 << 20]);
     while (native.send(client, 0, 1, 0) >= 0);
     expect(native.outq(client)).toBeGreaterThan(0);
+  });
+
+  test('a send buffer that was set and unlocked is tuned by the kernel again', () => {
+    const [client] = tcpPair();
+    expect(native.setsockopt(client, SOL_SOCKET, SO_SNDBUF, 20_000)).toBe(0);
+    expect(native.memInfo(client)).toBe(0);
+    expect(native.memInfoOut[MEMINFO_SNDBUF]).toBe(40_000);
+    expect(native.getsockopt(client, SOL_SOCKET, SO_BUF_LOCK)).toBe(SOCK_SNDBUF_LOCK);
+    expect(native.setsockopt(client, SOL_SOCKET, SO_BUF_LOCK, 0)).toBe(0);
+    expect(native.getsockopt(client, SOL_SOCKET, SO_BUF_LOCK)).toBe(0);
   });
 
   test('abort is a reset, refusal an error', () => {
