@@ -6,6 +6,7 @@
  * message is always one line.
  */
 import * as fs from 'node:fs';
+import { LineWriter } from './stderr';
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace';
 
@@ -74,6 +75,7 @@ function stamp(): string {
 
 /** Information is printed bare (it is the start-up summary); what is wrong says who speaks; debug lines carry the time. */
 export function stderrSink(speaker = 'tubetti'): LogSink {
+  const writer = new LineWriter();
   return (level, message) => {
     const text =
       level === 'info'
@@ -83,7 +85,7 @@ export function stderrSink(speaker = 'tubetti'): LogSink {
           : level === 'warn'
             ? `${speaker}: warning: ${message}`
             : `${stamp()}: ${message}`;
-    fs.writeSync(2, text + '\n');
+    writer.line(text);
   };
 }
 

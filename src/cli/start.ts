@@ -159,6 +159,19 @@ export interface StartHooks {
   readonly ready: () => void;
 }
 
+/** Takes the steps, last first, all of them also where one fails. @throws what failed first. */
+async function giveBack(steps: readonly (() => unknown)[]): Promise<void> {
+  let failure: Error | null = null;
+  for (const step of [...steps].reverse()) {
+    try {
+      await step();
+    } catch (error) {
+      failure ??= error instanceof Error ? error : new Error(String(error));
+    }
+  }
+  if (failure !== null) throw failure;
+}
+
 /** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
 export async function start(options: Options, native: Native, log: Log, hooks: StartHooks): Promise<number> {
   const endpoint = endpointOf(options, native);
@@ -257,6 +270,6 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     hooks.ready();
     return await ending.reached;
   } finally {
-    for (const step of undo.reverse()) await step();
+    await giveBack(undo);
   }
 }

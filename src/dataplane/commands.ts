@@ -22,8 +22,8 @@ export interface WorkerSetup {
   readonly counters: SharedArrayBuffer;
   /** File that takes a record for every frame; -1: none. */
   readonly captureFd: number;
-  /** A line in the log for every frame. */
-  readonly trace: boolean;
+  /** A line in the log for every frame: `traced[0]` counts those that are there (TraceQueue). Null: none. */
+  readonly traced: Int32Array | null;
   /** How long to look for work before sleeping, at most, in µs. With virtqueues only. */
   readonly pollUs: number;
   /** eventfd that the control plane signals after it has posted a command. */

@@ -83,6 +83,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
   private worker: Worker | null = null;
   /** The one that does not run yet. */
   private booted: Booted | null = null;
+  private traced: Int32Array | null = null;
   private setup: DataPlaneSetup | null = null;
   private seq = 0;
   private readonly pending = new Map<number, Pending>();
@@ -281,13 +282,14 @@ export class DataPlane implements VhostDevice, StreamDevice {
     const booted = this.booted ?? this.boot();
     this.booted = booted;
     const { config, listeners, counters, captureFd, trace, pollUs } = this.setup;
+    this.traced = trace === true ? new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)) : null;
     const setup: WorkerSetup = {
       link: this.options.link ?? 'vhost-user',
       config,
       listeners,
       counters,
       captureFd: captureFd ?? -1,
-      trace: trace ?? false,
+      traced: this.traced,
       pollUs: pollUs ?? 0,
       wakeFd: this.wakeFd,
     };
@@ -352,6 +354,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
         return;
       case 'trace':
         for (const line of message.lines) this.options.log('trace', line);
+        if (this.traced !== null) Atomics.add(this.traced, 0, message.lines.length);
         return;
       case 'log':
         this.options.log(message.level, message.message);

@@ -17,7 +17,7 @@ import { EventLoop, LoopClock } from './event-loop';
 import { RingControl } from './ring-control';
 import { StreamControl } from './stream-control';
 import { StreamLoop } from './stream-loop';
-import { TracingPort } from './tracing-port';
+import { TraceQueue, TracingPort } from './tracing-port';
 
 /** Random numbers by the pool: one system call a thousand. node:crypto would cost this thread a tenth of its memory. */
 class PooledRandom implements Random {
@@ -65,9 +65,12 @@ function decorated(
       post({ kind: 'log', level: 'warn', message: `the capture ends here: ${getSystemErrorName(-errno)}` });
     });
   }
-  if (setup.trace) {
-    link = new TracingPort(link, (lines) => {
+  if (setup.traced !== null) {
+    const queue = new TraceQueue(setup.traced, (lines) => {
       post({ kind: 'trace', lines });
+    });
+    link = new TracingPort(link, (lines) => {
+      queue.say(lines);
     });
   }
   return link;

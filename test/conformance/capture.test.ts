@@ -2,6 +2,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
 import { loadNative } from '../../src/native';
+import { BROADCAST_MAC } from '../support/guest/bytes';
+import { ETHER_ARP, arp, ethernet } from '../support/guest/packets';
 import { closeGuests, configure, datagrams, echo, pings, startGuest, stopGuest } from '../support/guest-service';
 import { REMOTE_ADDRESS_4, REMOTE_ADDRESS_6, whyNoNamespaces } from '../support/rig/host-world';
 import { scratchDirectory } from '../support/rig/paths';
@@ -69,6 +71,30 @@ describeWith('a capture', whyNoNamespaces() ?? whyNoTshark(), () => {
     expect(Number(time)).toBeGreaterThan(before);
     expect(Number(time)).toBeLessThan(Date.now() / 1000 + 1);
     expect(target).toBe([...first.subarray(38, 42)].join('.'));
+  });
+
+  test('beside it, lines for frames: as many as come, while the log follows', async () => {
+    bench = await setUpBench(['--stream', '--trace']);
+    const client = await StreamClient.connect(bench.socketPath);
+    const senderMac = Uint8Array.of(2, 0, 0, 0, 0, 1);
+    const ask = (third: number, fourth: number): void => {
+      const question = arp({
+        op: 1,
+        senderMac,
+        senderIp: Uint8Array.of(192, 0, 2, 2),
+        targetMac: new Uint8Array(6),
+        targetIp: Uint8Array.of(10, 0, third, fourth),
+      });
+      client.send(ethernet(BROADCAST_MAC, senderMac, ETHER_ARP, question));
+    };
+    for (let batch = 0; batch < 60; batch++) {
+      for (let n = 0; n < 200; n++) ask(batch, n);
+      // Read, or the service would stop reading as well.
+      await client.receive((frame) => frame.readUInt16BE(12) === ETHER_ARP && frame[31] === 199);
+      await bench.service.process.waitForLine(new RegExp(`arp who has 10\\.0\\.${batch}\\.199,`), 10_000);
+    }
+    expect(bench.service.process.lines.filter((line) => line.includes('left out'))).toEqual([]);
+    await client.destroy();
   });
 
   test('that cannot be opened, or written, is said once, and the guest has its network', async () => {

@@ -1,0 +1,95 @@
+/** The manual page, tubetti(1), made from the option table like the usage text. The build writes it to dist/. */
+import { GROUPS, type Group, OPTIONS, type OptionSpec } from './option-table';
+
+/** `text` as roff shows it letter by letter: its escapes and its control characters at the start of a line undone. */
+function plain(text: string): string {
+  return text
+    .replace(/\\/g, '\\e')
+    .replace(/-/g, '\\-')
+    .replace(/^([.'])/gm, '\\&$1');
+}
+
+function bold(text: string): string {
+  return `\\fB${plain(text)}\\fR`;
+}
+
+function italic(text: string): string {
+  return `\\fI${plain(text)}\\fR`;
+}
+
+function tagged(tag: string, text: string): string {
+  return `.TP\n${tag}\n${plain(text)}`;
+}
+
+function optionEntry(option: OptionSpec): string {
+  const names = [option.short === '' ? [] : [`-${option.short}`], option.long.map((name) => `--${name}`)].flat();
+  const argument = option.arg === '' ? '' : ` ${italic(option.arg)}`;
+  return tagged(names.map(bold).join(', ') + argument, option.help);
+}
+
+function groupSection(group: Group): string {
+  const entries = OPTIONS.filter((option) => option.group === group).map(optionEntry);
+  return [`.SS ${plain(GROUPS[group])}`, ...entries].join('\n');
+}
+
+const PORT_SPECIFICATIONS: readonly (readonly [string, string])[] = [
+  ['22', 'Port 22 of the host is port 22 of the guest.'],
+  ['2222:22', "Port 2222 is the guest's port 22."],
+  ['8000-8010:9000-9010', 'A range.'],
+  ['all,~1-1023', 'All ports that are free, without 1 to 1023 and the ephemeral ones.'],
+  ['127.0.0.1/8080:80', 'Only where the host is reached as 127.0.0.1.'],
+  ['%eth0/8080', 'Only on this interface.'],
+  ['none', 'Nothing; the default.'],
+];
+
+/** The whole page in the man macros of roff, groff_man(7). `version`: e.g. "0.1.0". */
+export function manPage(version: string): string {
+  const groups = (Object.keys(GROUPS) as Group[]).map(groupSection);
+  return `.\\" Made from the option table by the build. Do not edit.
+.TH TUBETTI 1 "" "tubetti ${plain(version)}" "User Commands"
+.SH NAME
+tubetti \\- network of a virtual machine without privileges, as a vhost\\-user back\\-end
+.SH SYNOPSIS
+.B tubetti
+[\\fIOPTION\\fR]...
+.SH DESCRIPTION
+Serves the vhost\\-user socket of a guest's virtio\\-net card and turns its frames into ordinary sockets of the host: TCP,
+UDP and ping, IPv4 and IPv6.
+It answers ARP, DHCP, NDP and DHCPv6 itself, and needs neither privileges nor a bridge.
+.PP
+The options are those of
+.BR passt (1).
+Called by a name with "passt" in it (a symbolic link), its defaults are passt's as well: the background, and QEMU's
+stream protocol.
+.SH OPTIONS
+${groups.join('\n')}
+.SH PORT SPECIFICATIONS
+[\\fIADDR\\fR][%\\fIIFNAME\\fR]/\\fIPORTS\\fR or \\fIPORTS\\fR, where \\fIPORTS\\fR is a list with commas:
+${PORT_SPECIFICATIONS.map(([spec, text]) => tagged(bold(spec), text)).join('\n')}
+.SH OPTIONS FROM OTHER PLACES
+By their long names; what stands further down this list counts more.
+${tagged(`${bold('--config')} ${italic('FILE')}`, 'mtu: 1500 in YAML, { "mtu": 1500 } in JSON; switches are true or false.')}
+${tagged(bold('environment'), 'TUBETTI_MTU=1500, TUBETTI_NO_DHCP=1, TUBETTI_TCP_PORTS="22,80 127.0.0.1/443".')}
+${tagged(bold('command line'), 'As above.')}
+.SH EXIT STATUS
+${tagged(bold('0'), 'The service ended as asked, or is ready, where it went to the background.')}
+${tagged(bold('1'), 'It could not start or go on; one line on standard error says why.')}
+.SH EXAMPLES
+.nf
+tubetti \\-\\-socket /tmp/vm.sock \\-t 2222:22
+.fi
+.PP
+prints what the guest will get, and the lines to paste for QEMU and libvirt, for example:
+.PP
+.nf
+qemu\\-system\\-x86_64 \\-accel kvm \\-cpu max \\-drive file=disk.qcow2,if=virtio \\e
+  \\-m 1G \\-object memory\\-backend\\-memfd,id=mem,size=1G,share=on \\-numa node,memdev=mem \\e
+  \\-chardev socket,id=net0,path=/tmp/vm.sock,reconnect=1 \\e
+  \\-netdev vhost\\-user,id=net0,chardev=net0 \\-device virtio\\-net\\-pci,netdev=net0
+.fi
+.SH SEE ALSO
+.BR passt (1),
+.BR qemu\\-system\\-x86_64 (1),
+.BR virsh (1)
+`;
+}
