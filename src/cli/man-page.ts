@@ -1,9 +1,10 @@
 /** The manual page, tubetti(1), made from the option table like the usage text. The build writes it to dist/. */
 import { GROUPS, type Group, OPTIONS, type OptionSpec } from './option-table';
 
-/** `text` as roff shows it letter by letter: its escapes and its control characters at the start of a line undone. */
+/** `text` as roff shows it letter by letter: no escapes, no control character at the start of a line, all ASCII. */
 function plain(text: string): string {
   return text
+    .replace(/…/g, '...')
     .replace(/\\/g, '\\e')
     .replace(/-/g, '\\-')
     .replace(/^([.'])/gm, '\\&$1');

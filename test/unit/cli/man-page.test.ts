@@ -19,7 +19,11 @@ test('has every option by all its names, with its argument and its line of help'
     const at = lines.findIndex(
       (line) => shown(line) === `${names.join(', ')}${option.arg === '' ? '' : ` ${option.arg}`}`,
     );
-    expect([option.long[0], lines[at - 1], shown(lines[at + 1] ?? '')]).toEqual([option.long[0], '.TP', option.help]);
+    expect([option.long[0], lines[at - 1], shown(lines[at + 1] ?? '')]).toEqual([
+      option.long[0],
+      '.TP',
+      option.help.replace(/…/g, '...'),
+    ]);
   }
 });
 
@@ -30,6 +34,10 @@ test('only macros start with a control character, and a minus is one that can be
     // "-" alone is a hyphen to roff.
     if (!line.startsWith('.\\"')) expect(line).not.toMatch(/(^|[^\\])-/);
   }
+});
+
+test('is ASCII, which roff reads whatever the locale', () => {
+  expect(page).toMatch(/^[\x20-\x7e\n]*$/);
 });
 
 test('names the version', () => {
