@@ -6,6 +6,7 @@
  * PATIENCE_MS is waited for that once; until it reads again, lines are dropped, and then it is told how many.
  */
 import { writeSync } from 'node:fs';
+import { pause } from './pause';
 
 const STDERR = 2;
 const PATIENCE_MS = 1000;
@@ -16,10 +17,9 @@ export type Write = (bytes: Uint8Array, offset: number) => number;
 
 export class LineWriter {
   private readonly write: Write;
-  private readonly sleeper = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-  private stuck = false;
   /** The last line was cut short. */
   private torn = false;
+  /** Lines lost since one was taken whole: meanwhile nobody is waited for. */
   private dropped = 0;
 
   constructor(write: Write = (bytes, offset) => writeSync(STDERR, bytes, offset)) {
@@ -38,21 +38,19 @@ export class LineWriter {
   private put(text: string): boolean {
     const bytes = Buffer.from(text);
     let done = 0;
-    let waited = 0;
+    let patience = this.dropped === 0 ? PATIENCE_MS : 0;
     while (done < bytes.length) {
       try {
         done += this.write(bytes, done);
-        this.stuck = false;
-        waited = 0;
+        patience = PATIENCE_MS;
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
-        if (this.stuck || waited >= PATIENCE_MS) {
-          this.stuck = true;
+        if (patience <= 0) {
           if (done > 0) this.torn = true;
           return false;
         }
-        Atomics.wait(this.sleeper, 0, 0, STEP_MS);
-        waited += STEP_MS;
+        pause(STEP_MS);
+        patience -= STEP_MS;
       }
     }
     this.torn = false;

@@ -1,5 +1,7 @@
 /** The manual page, tubetti(1), made from the option table like the usage text. The build writes it to dist/. */
 import { GROUPS, type Group, OPTIONS, type OptionSpec } from './option-table';
+import { qemuLines } from './summary';
+import { OPTION_SOURCES, SPEC_EXAMPLES } from './usage';
 
 /** `text` as roff shows it letter by letter: no escapes, no control character at the start of a line, all ASCII. */
 function plain(text: string): string {
@@ -19,7 +21,11 @@ function italic(text: string): string {
 }
 
 function tagged(tag: string, text: string): string {
-  return `.TP\n${tag}\n${plain(text)}`;
+  return `.TP\n${tag}\n${plain(text)}`.trimEnd();
+}
+
+function entries(rows: readonly (readonly [string, string])[]): string {
+  return rows.map(([name, text]) => tagged(bold(name), text)).join('\n');
 }
 
 function optionEntry(option: OptionSpec): string {
@@ -29,19 +35,15 @@ function optionEntry(option: OptionSpec): string {
 }
 
 function groupSection(group: Group): string {
-  const entries = OPTIONS.filter((option) => option.group === group).map(optionEntry);
-  return [`.SS ${plain(GROUPS[group])}`, ...entries].join('\n');
+  const members = OPTIONS.filter((option) => option.group === group);
+  return [`.SS ${plain(GROUPS[group])}`, ...members.map(optionEntry)].join('\n');
 }
 
-const PORT_SPECIFICATIONS: readonly (readonly [string, string])[] = [
-  ['22', 'Port 22 of the host is port 22 of the guest.'],
-  ['2222:22', "Port 2222 is the guest's port 22."],
-  ['8000-8010:9000-9010', 'A range.'],
-  ['all,~1-1023', 'All ports that are free, without 1 to 1023 and the ephemeral ones.'],
-  ['127.0.0.1/8080:80', 'Only where the host is reached as 127.0.0.1.'],
-  ['%eth0/8080', 'Only on this interface.'],
-  ['none', 'Nothing; the default.'],
-];
+/** What the service prints for its socket, with the rest of a command line. */
+const QEMU = [
+  'qemu-system-x86_64 -accel kvm -cpu max -drive file=disk.qcow2,if=virtio \\',
+  ...qemuLines({ kind: 'listen', path: '/tmp/vm.sock' }, false),
+].join('\n  ');
 
 /** The whole page in the man macros of roff, groff_man(7). `version`: e.g. "0.1.0". */
 export function manPage(version: string): string {
@@ -66,12 +68,10 @@ stream protocol.
 ${groups.join('\n')}
 .SH PORT SPECIFICATIONS
 [\\fIADDR\\fR][%\\fIIFNAME\\fR]/\\fIPORTS\\fR or \\fIPORTS\\fR, where \\fIPORTS\\fR is a list with commas:
-${PORT_SPECIFICATIONS.map(([spec, text]) => tagged(bold(spec), text)).join('\n')}
+${entries(SPEC_EXAMPLES)}
 .SH OPTIONS FROM OTHER PLACES
 By their long names; what stands further down this list counts more.
-${tagged(`${bold('--config')} ${italic('FILE')}`, 'mtu: 1500 in YAML, { "mtu": 1500 } in JSON; switches are true or false.')}
-${tagged(bold('environment'), 'TUBETTI_MTU=1500, TUBETTI_NO_DHCP=1, TUBETTI_TCP_PORTS="22,80 127.0.0.1/443".')}
-${tagged(bold('command line'), 'As above.')}
+${entries(OPTION_SOURCES)}
 .SH EXIT STATUS
 ${tagged(bold('0'), 'The service ended as asked, or is ready, where it went to the background.')}
 ${tagged(bold('1'), 'It could not start or go on; one line on standard error says why.')}
@@ -83,10 +83,7 @@ tubetti \\-\\-socket /tmp/vm.sock \\-t 2222:22
 prints what the guest will get, and the lines to paste for QEMU and libvirt, for example:
 .PP
 .nf
-qemu\\-system\\-x86_64 \\-accel kvm \\-cpu max \\-drive file=disk.qcow2,if=virtio \\e
-  \\-m 1G \\-object memory\\-backend\\-memfd,id=mem,size=1G,share=on \\-numa node,memdev=mem \\e
-  \\-chardev socket,id=net0,path=/tmp/vm.sock,reconnect=1 \\e
-  \\-netdev vhost\\-user,id=net0,chardev=net0 \\-device virtio\\-net\\-pci,netdev=net0
+${plain(QEMU)}
 .fi
 .SH SEE ALSO
 .BR passt (1),

@@ -35,18 +35,32 @@ function groupText(group: Group): string[] {
   return lines;
 }
 
+/** Port specifications and what they mean. */
+export const SPEC_EXAMPLES: readonly (readonly [string, string])[] = [
+  ['22', 'port 22 of the host is port 22 of the guest'],
+  ['2222:22', "port 2222 is the guest's port 22"],
+  ['8000-8010:9000-9010', 'a range'],
+  ['all,~1-1023', 'all ports that are free, without 1 to 1023 and the ephemeral ones'],
+  ['127.0.0.1/8080:80', 'only where the host is reached as 127.0.0.1'],
+  ['none', 'nothing (the default)'],
+];
+
+/** Where options come from, and how they look there; what stands further down counts more. */
+export const OPTION_SOURCES: readonly (readonly [string, string])[] = [
+  ['--config FILE', '"mtu: 1500" in YAML, { "mtu": 1500 } in JSON; switches are true or false'],
+  ['environment', 'TUBETTI_MTU=1500, TUBETTI_NO_DHCP=1, TUBETTI_TCP_PORTS="22,80 127.0.0.1/443"'],
+  ['command line', ''],
+];
+
+function columns(rows: readonly (readonly [string, string])[], indent: number): string {
+  return rows.map(([name, text]) => `${' '.repeat(indent)}${name.padEnd(21)}${text}`.trimEnd()).join('\n');
+}
+
 const SPEC_HELP = `  SPEC is [ADDR][%IFNAME]/PORTS or PORTS, and PORTS a list with commas:
-    22                   port 22 of the host is port 22 of the guest
-    2222:22              port 2222 is the guest's port 22
-    8000-8010:9000-9010  a range
-    all,~1-1023          all ports that are free, without 1 to 1023 and the ephemeral ones
-    127.0.0.1/8080:80    only where the host is reached as 127.0.0.1
-    none                 nothing (the default)`;
+${columns(SPEC_EXAMPLES, 4)}`;
 
 const CONFIG_HELP = `Options from other places, by their long names; what stands further down this list counts more:
-  --config FILE        "mtu: 1500" in YAML, { "mtu": 1500 } in JSON; switches are true or false
-  environment          TUBETTI_MTU=1500, TUBETTI_NO_DHCP=1, TUBETTI_TCP_PORTS="22,80 127.0.0.1/443"
-  command line
+${columns(OPTION_SOURCES, 2)}
 
 Called by a name with "passt" in it (a symbolic link), the defaults are passt's: the background, and
 QEMU's stream protocol.`;

@@ -3,6 +3,7 @@
  * setsockopt alone succeeds on kernels that then ignore it: so it is tried, on a connection over loopback.
  */
 import { EAGAIN, EINPROGRESS } from '../errors';
+import { pause } from '../pause';
 import { AF_INET, AF_INET6, type HostIo, MSG_PEEK, SOCK_TCP } from '../stack/ports';
 import { ADDR_SLOT_TCP, ROWS_MISC, SCRATCH_MISC } from '../stack/context';
 import { addrSlotWrite, V4_MAPPED } from '../stack/address';
@@ -13,10 +14,9 @@ const TRIES = 200;
 
 /** A call that may have to wait for loopback's softirq: retried for up to TRIES ms while it says -EAGAIN. */
 function patiently(call: () => number): number {
-  const sleeper = new Int32Array(new SharedArrayBuffer(4));
   let result = call();
   for (let i = 0; i < TRIES && result === -EAGAIN; i++) {
-    Atomics.wait(sleeper, 0, 0, 1);
+    pause(1);
     result = call();
   }
   return result;

@@ -1,12 +1,12 @@
 /** The life of the service: who is served, who is turned away, how it begins and ends. */
-import { existsSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
 import type { VhostServerOptions } from '../../src/vhost/server';
+import { scratchDirectory } from '../support/rig/paths';
 import { LeakCheck } from '../support/vhost/leaks';
 import { MockFrontEnd } from '../support/vhost/mock-front-end';
 import { Rig, replay } from '../support/vhost/rig';
@@ -67,7 +67,7 @@ describe('listening', () => {
   });
 
   test('a directory that cannot be looked into any more does not keep the service from ending', async () => {
-    const directory = mkdtempSync(join(tmpdir(), 'tubetti-'));
+    const { path: directory, remove } = scratchDirectory();
     const rig = makeRig({ source: { listen: join(directory, 's') } });
     rig.server.start();
     rmSync(directory, { recursive: true });
@@ -77,7 +77,7 @@ describe('listening', () => {
     rig.server.on('end', () => ended++);
     await rig.server.stop();
     expect(ended).toBe(1);
-    rmSync(directory);
+    remove();
   });
 
   test('a path that is taken is an error with a code', () => {
