@@ -18,7 +18,6 @@ import type { Clock, GuestPort } from '../stack/ports';
 import type { Stack } from '../stack/stack';
 import { RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
-import { HOLD_US } from './transmit-side';
 import { PollWindow } from './poll-window';
 import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
@@ -71,6 +70,8 @@ export class EventLoop {
   private kicksOff: boolean;
   /** When the oldest completion that is held back was seen to be; 0: none. */
   private heldSinceUs: number;
+  /** How much longer they may be, µs; -1: there are none. */
+  private heldForUs: number;
 
   constructor(
     native: Native,
@@ -94,6 +95,7 @@ export class EventLoop {
     this.window = new PollWindow(pollUs);
     this.kicksOff = false;
     this.heldSinceUs = 0;
+    this.heldForUs = -1;
   }
 
   /** Runs until the control plane says stop. */
@@ -128,8 +130,7 @@ export class EventLoop {
     }
     stack.onTimer();
     this.link.flush();
-    if (this.port.tx.held > 0) this.hold();
-    else this.heldSinceUs = 0;
+    this.hold();
     this.rearmReceive();
     if (this.port.rx.fault !== 0 || this.port.tx.fault !== 0) this.control.reportFaults();
   }
@@ -137,20 +138,24 @@ export class EventLoop {
   /** Tells the guest of completed frames that it was not told of yet, if it is time to. */
   private hold(): void {
     const { tx } = this.port;
-    if (!tx.stillHeld()) {
+    if (tx.held === 0 || !tx.stillHeld()) {
       this.heldSinceUs = 0;
+      this.heldForUs = -1;
       return;
     }
     const now = this.native.nowUs();
     if (this.heldSinceUs === 0) this.heldSinceUs = now;
-    if (now - this.heldSinceUs < HOLD_US) return;
+    this.heldForUs = this.heldSinceUs + tx.holdUs - now;
+    if (this.heldForUs > 0) return;
     this.heldSinceUs = 0;
+    this.heldForUs = -1;
     this.port.releaseHeld();
   }
 
   /** How long to wait, µs (-1: for ever), where completions may be held back. */
   private noLaterThanHeld(us: number): number {
-    return this.port.tx.held === 0 || (us >= 0 && us <= HOLD_US) ? us : HOLD_US;
+    const { heldForUs } = this;
+    return heldForUs < 0 || (us >= 0 && us <= heldForUs) ? us : heldForUs;
   }
 
   private timeoutUs(): number {
@@ -171,7 +176,7 @@ export class EventLoop {
     for (let now = began; now - began < span; now = native.nowUs()) {
       const n = native.epollWait(0);
       if (n !== 0 || this.framesWait()) return n;
-      if (this.port.tx.held > 0) this.hold();
+      this.hold();
     }
     if (this.kicksBackOn()) return native.epollWait(0);
     const rest = timeoutUs < 0 ? timeoutUs : timeoutUs - span;

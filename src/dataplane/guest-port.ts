@@ -155,7 +155,9 @@ export class VirtioGuestPort implements GuestPort {
     this.rx.cancel();
   }
   flush(): void {
-    if (this.rx.publish()) this.notify(this.rxCallFd, this.rxCallKind);
+    if (!this.rx.publish()) return;
+    this.notify(this.rxCallFd, this.rxCallKind);
+    this.tx.guestComes();
   }
 
   /** Signals a call descriptor; errors (a full pipe, a closed peer) are the front-end's affair. */

@@ -9,7 +9,8 @@
  *
  * Notifications. Completions of small frames are made visible at once, but the notification is held back for a moment,
  * as network cards do: an acknowledgement or a request is mostly followed by a frame to the guest, and a guest that
- * takes that completes its transmit queue as well (Linux's NAPI) and asks for its next notification further on. What it
+ * takes that completes its transmit queue as well (Linux's NAPI) and asks for its next notification further on. A guest
+ * that was notified of a frame meanwhile is on its way, and gets longer to arrive: an emulated one needs it. What it
  * still wants when the moment is over, it gets. Large frames are never held back: their senders wait for room.
  *
  * A frame that the guest got wrong is counted and completed; a chain that breaks the ring's own rules is a fault:
@@ -55,6 +56,8 @@ const SMALL_FRAME = 256;
 const HELD_FRAMES = 16;
 /** How late, µs: as network cards' interrupt moderation by default. */
 export const HOLD_US = 200;
+/** How late, µs, where the guest has been notified of a frame since: until an emulated guest has mostly looked. */
+export const HOLD_NOTIFIED_US = 2000;
 
 export class TransmitSide {
   readonly head: DataView;
@@ -70,6 +73,8 @@ export class TransmitSide {
   dirty: DirtyMarker | null;
   /** Frames that were completed without the guest having been told. */
   held: number;
+  /** How long they may be held, µs. */
+  holdUs: number;
 
   private readonly memory: GuestMemory;
   private readonly rows: Rows;
@@ -102,6 +107,7 @@ export class TransmitSide {
     this.taken = 0;
     this.takenBytes = 0;
     this.held = 0;
+    this.holdUs = HOLD_US;
     this.row = 0;
     this.frameLen = 0;
   }
@@ -197,11 +203,17 @@ export class TransmitSide {
     if (this.dirty !== null) this.dirty.usedIndex();
     queue.publishQuietly();
     if (small && this.held + taken <= HELD_FRAMES && queue.wantsSignal()) {
+      if (this.held === 0) this.holdUs = HOLD_US;
       this.held += taken;
       return false;
     }
     this.held = 0;
     return queue.takeSignal();
+  }
+
+  /** The guest was notified of frames to it, and will come upon what is held. */
+  guestComes(): void {
+    this.holdUs = HOLD_NOTIFIED_US;
   }
 
   /** Does the guest still want to be told of the frames held? Those it has found by itself are held no longer. */

@@ -150,9 +150,10 @@ export class BareRig {
     if (posted) this.rx.publish();
   }
 
-  /** The guest takes completions and asks to be told of the next, as Linux's NAPI does. */
+  /** The guest takes completions and asks to be told of the next, of frames too, as Linux's NAPI does. */
   look(): void {
     while (this.tx.pollUsed() === 1);
+    this.rx.enableCallbacks();
     this.tx.enableCallbacks();
   }
 

@@ -1,8 +1,10 @@
 /** The notification of small frames' completion: held back for a moment, by the port and by the loop's clock. */
 import { BareRig, VNET_HEADER } from '../../support/dataplane/bare-rig';
 import { DEVICE_FEATURES } from '../../../src/dataplane/features';
-import { HOLD_US } from '../../../src/dataplane/transmit-side';
+import { HOLD_NOTIFIED_US, HOLD_US } from '../../../src/dataplane/transmit-side';
 import { loadNative, type Native } from '../../../src/native';
+import { BROADCAST_MAC } from '../../support/guest/bytes';
+import { ETHER_ARP, arp, ethernet } from '../../support/guest/packets';
 import { PortRig } from './port-rig';
 
 const VNET = Buffer.alloc(12);
@@ -97,6 +99,18 @@ describe('the loop', () => {
     rig.kick();
   };
 
+  /** What is answered at once. */
+  const ask = (): void => {
+    const senderMac = Uint8Array.of(2, 0, 0, 0, 0, 1);
+    const senderIp = Uint8Array.of(192, 0, 2, 10);
+    const targetIp = Uint8Array.of(192, 0, 2, 1);
+    const request = arp({ op: 1, senderMac, senderIp, targetMac: new Uint8Array(6), targetIp });
+    Buffer.from(ethernet(BROADCAST_MAC, senderMac, ETHER_ARP, request)).forEach((byte, i) => {
+      rig.memory.setUint8(rig.txOffset(slot) + VNET_HEADER + i, byte);
+    });
+    send();
+  };
+
   beforeEach(() => {
     slot = 0;
     const real = loadNative();
@@ -136,8 +150,44 @@ describe('the loop', () => {
     expect(told).toBe(1);
     rig.step();
     expect(told).toBe(1);
-    expect(sleeps.slice(1, 3)).toEqual([HOLD_US, HOLD_US]);
+    expect(sleeps.slice(1, 3)).toEqual([HOLD_US, 1]);
     expect(sleeps[3]).toBeGreaterThan(1_000_000);
+  });
+
+  it('waits longer for a guest that was notified of a frame meanwhile, also with other turns in between', () => {
+    ask();
+    rig.step();
+    us += HOLD_NOTIFIED_US - 1;
+    rig.step();
+    expect(told).toBe(0);
+    expect(sleeps.slice(1)).toEqual([HOLD_NOTIFIED_US]);
+    us += 1;
+    rig.step();
+    expect(told).toBe(1);
+    expect(sleeps.slice(2)).toEqual([1]);
+  });
+
+  it('a guest that looked where it was notified is not told', () => {
+    ask();
+    rig.step();
+    rig.look();
+    us += HOLD_NOTIFIED_US;
+    rig.step();
+    rig.step();
+    expect(told).toBe(0);
+    expect(sleeps[2]).toBeGreaterThan(1_000_000);
+  });
+
+  it('a notification of a frame makes only the moment longer that it falls into', () => {
+    ask();
+    rig.step();
+    rig.look();
+    rig.step();
+    send();
+    rig.step();
+    us += HOLD_US;
+    rig.step();
+    expect(told).toBe(1);
   });
 
   it('a moment begins with the frame that is held, not with an earlier one', () => {
