@@ -150,6 +150,8 @@ export function cellKey({ case: name, guest, mtu, family }: Cell): string {
 export const METRICS = {
   gbits: { title: 'Gbit/s', digits: 2, better: 'more', shown: 'always' },
   cpuPerGigabyte: { title: 'CPU s/GB', digits: 3, better: 'less', shown: 'always' },
+  coldCpuPerGigabyte: { title: 'CPU s/GB at first', digits: 3, better: 'less', shown: 'always' },
+  guestCpuPerGigabyte: { title: 'guest CPU s/GB', digits: 2, better: 'less', shown: 'always' },
   packetsPerSecond: { title: 'packets/s', digits: 0, better: 'more', shown: 'always' },
   takenPerSecond: { title: 'frames taken/s', digits: 0, better: 'more', shown: 'always' },
   lossPercent: { title: 'loss %', digits: 2, better: 'less', shown: 'always' },
@@ -158,6 +160,7 @@ export const METRICS = {
   p50: { title: 'p50 µs', digits: 0, better: 'less', shown: 'always' },
   p99: { title: 'p99 µs', digits: 0, better: 'less', shown: 'always' },
   cpuPerTransaction: { title: 'CPU µs each', digits: 1, better: 'less', shown: 'always' },
+  coldCpuPerTransaction: { title: 'CPU µs each at first', digits: 1, better: 'less', shown: 'always' },
   timesIdle: { title: 'of p50 when idle', digits: 1, better: 'less', shown: 'always' },
   unanswered: { title: 'unanswered', digits: 0, better: 'less', shown: 'unless-zero' },
   besideOne: { title: 'of Gbit/s beside 1', digits: 2, better: 'more', shown: 'always' },

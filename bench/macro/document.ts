@@ -42,6 +42,14 @@ const NOTES = [
   ['frames taken/s', 'descriptors that the back-end gave back to testpmd; packets/s are those that arrived'],
   ['a, 65520, IPv4', 'case, MTU told to the guest, address family'],
   ['CPU s/GB, CPU µs each', "the back-end's user and system time per 10⁹ bytes of payload, per transaction"],
+  [
+    '... at first',
+    'in the two seconds of that case that warm the back-end up after a boot, before anything of its kind is measured',
+  ],
+  [
+    'guest CPU s/GB',
+    "user and system time of the guest's processes per 10⁹ bytes; with libslirp the back-end is part of them",
+  ],
   ['interrupts/s', "of the guest's virtio devices, from its /proc/interrupts"],
   ['of p50 when idle', 'median latency, by that with nothing beside it, measured just before'],
   ['of Gbit/s beside 1', 'throughput beside so many idle connections, by that beside one'],

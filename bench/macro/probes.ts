@@ -12,13 +12,36 @@ export function processesOfGroup(group: number): number[] {
     .filter((pid) => statFields(pid)?.[2] === String(group));
 }
 
+/** A process and all that descend from it: those of a User Mode Linux guest make groups of their own. */
+function processesUnder(root: number): number[] {
+  const children = new Map<number, number[]>();
+  for (const name of readdirSync('/proc')) {
+    const parent = /^\d+$/.test(name) ? Number(statFields(Number(name))?.[1]) : NaN;
+    if (!Number.isNaN(parent)) children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
+  }
+  const found = [root];
+  // It grows while it is gone through.
+  for (const pid of found) found.push(...(children.get(pid) ?? []));
+  return found;
+}
+
 /** CPU time of a process group so far, user and system, all threads, in seconds. */
 export function cpuSeconds(group: number): number {
+  // utime and stime, the 14th and 15th field of the line.
+  return sumOfTimes(processesOfGroup(group), 11, 13);
+}
+
+/** The same of a process and its descendants, with those that have ended: programs in a guest may be such. */
+export function cpuSecondsUnder(root: number): number {
+  // cutime and cstime follow.
+  return sumOfTimes(processesUnder(root), 11, 15);
+}
+
+/** Of the fields of {@link statFields} from the `begin`th to the one before the `end`th. */
+function sumOfTimes(pids: readonly number[], begin: number, end: number): number {
   let ticks = 0;
-  for (const pid of processesOfGroup(group)) {
-    const fields = statFields(pid);
-    // utime and stime, the 14th and 15th field of the line.
-    if (fields !== null) ticks += Number(fields[11]) + Number(fields[12]);
+  for (const pid of pids) {
+    for (const field of statFields(pid)?.slice(begin, end) ?? []) ticks += Number(field);
   }
   return ticks / TICKS_PER_SECOND;
 }

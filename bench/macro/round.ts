@@ -117,7 +117,11 @@ class Round {
       const working = run.families.find((family) => families.get(family) === null);
       if (working === undefined) throw new Error([...families.values()].join('\n'));
       const session = new Session(guest, backend, lab, run);
-      await session.warmUp(working);
+      const usable = plan.map(({ case: one, cell: { family } }) => ({ case: one, family }));
+      await session.warmUp(
+        usable.filter(({ family }) => families.get(family) === null),
+        working,
+      );
       for (const [index, each] of plan.entries()) {
         const missing = families.get(each.cell.family) ?? null;
         if (missing !== null) {
