@@ -16,7 +16,7 @@ import { KEY_DATAPLANE, KEY_INDEX_MASK, KEY_KIND_SHIFT } from '../stack/context'
 import { EPOLLERR, EPOLLHUP, EPOLLIN } from '../stack/ports';
 import type { Clock, GuestPort } from '../stack/ports';
 import type { Stack } from '../stack/stack';
-import { RING_TRANSMIT } from './guest-port';
+import { RING_RECEIVE, RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
 import { PollWindow } from './poll-window';
 import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
@@ -33,6 +33,9 @@ const UNREAD_KICKS = 64;
 
 /** How often a ring without kick descriptor is looked at, ms. */
 const POLL_INTERVAL_MS = 1;
+
+/** A guest that has left its receive ring without buffers for so long is notified of what is in it once more, ms. */
+export const REMIND_MS = 10;
 
 export class LoopClock implements Clock {
   nowMs: number;
@@ -72,6 +75,8 @@ export class EventLoop {
   private heldSinceUs: number;
   /** How much longer they may be, µs; -1: there are none. */
   private heldForUs: number;
+  /** When the guest, out of receive buffers, is notified once more, ms; Infinity: it is not. */
+  private remindMs: number;
 
   constructor(
     native: Native,
@@ -96,6 +101,7 @@ export class EventLoop {
     this.kicksOff = false;
     this.heldSinceUs = 0;
     this.heldForUs = -1;
+    this.remindMs = Infinity;
   }
 
   /** Runs until the control plane says stop. */
@@ -124,6 +130,7 @@ export class EventLoop {
     if (this.transmitPending) this.transmit();
     if (this.receiveReady) {
       this.receiveReady = false;
+      this.remindMs = Infinity;
       const { queue } = this.port.rx;
       if (queue !== null) queue.disableNotify();
       stack.onGuestReady();
@@ -160,7 +167,7 @@ export class EventLoop {
 
   private timeoutUs(): number {
     if (this.transmitPending || this.receiveReady || this.stack.busy) return 0;
-    let deadline = this.stack.nextDeadline();
+    let deadline = Math.min(this.stack.nextDeadline(), this.remindMs);
     if (this.control.polling) deadline = Math.min(deadline, this.clock.nowMs + POLL_INTERVAL_MS);
     if (deadline === Infinity) return -1;
     this.clock.update();
@@ -259,11 +266,20 @@ export class EventLoop {
     }
   }
 
-  /** After the turn's frames: if a flow waits for receive buffers, ask for a kick, unless more came meanwhile. */
+  /**
+   * After the turn's frames: if a flow waits for receive buffers, ask for a kick, unless more came meanwhile.
+   *
+   * A notification can get lost in the guest: User Mode Linux misses one that comes while it goes to sleep. With EVENT_IDX
+   * the next would come when it has looked, which it does when a timer of its own expires. So a guest that leaves the ring
+   * empty is reminded; a needless notification does no harm (virtio 1.2 §2.7.7.1).
+   */
   private rearmReceive(): void {
     const { rx } = this.port;
     const queue = rx.queue;
-    if (queue === null) return;
+    if (queue === null) {
+      this.remindMs = Infinity;
+      return;
+    }
     if (rx.retry) {
       rx.retry = false;
       this.receiveReady = true;
@@ -271,6 +287,10 @@ export class EventLoop {
     if (rx.wanted) {
       rx.wanted = false;
       if (queue.enableNotify()) this.receiveReady = true;
+      else if (this.remindMs === Infinity) this.remindMs = this.clock.nowMs + REMIND_MS;
     }
+    if (this.clock.nowMs < this.remindMs) return;
+    this.remindMs = Infinity;
+    this.port.call(RING_RECEIVE);
   }
 }

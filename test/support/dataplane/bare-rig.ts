@@ -15,13 +15,15 @@ import { createLinkState } from '../../../src/stack/link';
 import { Stack } from '../../../src/stack/stack';
 import { TcpHandler } from '../../../src/stack/tcp/tcp';
 import { UdpHandler } from '../../../src/stack/udp';
+import { BROADCAST_MAC } from '../guest/bytes';
+import { ETHER_ARP, arp, ethernet } from '../guest/packets';
 import { FakeRandom } from '../stack/fake-random';
 import { stackConfig } from '../stack/stack-config';
 
 /** Where guest memory begins in the guest's addresses. */
 const GPA = 0x4000_0000;
 const MEMORY = 8 << 20;
-const RING = 256;
+export const RING = 256;
 const RX_BUFFERS = 0x100000;
 const RX_SIZE = 2048;
 const TX_BUFFERS = 0x200000;
@@ -53,7 +55,10 @@ export class BareRig {
   private readonly region: number;
   /** The guest leaves what it sent alone until `look`; else it takes completions after each turn, unasked. */
   dozing = false;
-  private readonly txCall: number;
+  /** Whether the guest takes its frames and posts their buffers anew. */
+  collects = true;
+  /** Call descriptors of the receive and the transmit queue. */
+  readonly calls: readonly [number, number];
   private seq = 0;
 
   /** @param features acked by the guest; of the two TSO bits to the guest at most one buffer's worth is looked at. */
@@ -61,7 +66,7 @@ export class BareRig {
     this.native = native;
     this.wakeFd = native.eventFd(0);
     this.kicks = [native.eventFd(0), native.eventFd(0)];
-    this.txCall = native.eventFd(0);
+    this.calls = [native.eventFd(0), native.eventFd(0)];
     this.region = native.allocRegion(MEMORY);
     const buffer = native.regionBuffer(this.region);
     this.memory = new DataView(buffer);
@@ -136,7 +141,7 @@ export class BareRig {
     if (!this.dozing) while (this.tx.pollUsed() === 1);
     let more = 0;
     let posted = false;
-    while (this.rx.pollUsed() === 1) {
+    while (this.collects && this.rx.pollUsed() === 1) {
       const at = RX_BUFFERS + this.rx.usedToken * RX_SIZE;
       // Buffers after a frame's first have no header.
       if (more > 0) more--;
@@ -157,6 +162,22 @@ export class BareRig {
     this.tx.enableCallbacks();
   }
 
+  /** Puts an ARP request for the gateway's address, which is answered at once, into a slot, and `post`s it. */
+  postArp(slot: number): void {
+    const senderMac = Uint8Array.of(2, 0, 0, 0, 0, 1);
+    const [senderIp, targetIp] = [Uint8Array.of(192, 0, 2, 10), Uint8Array.of(192, 0, 2, 1)];
+    const request = arp({ op: 1, senderMac, senderIp, targetMac: new Uint8Array(6), targetIp });
+    const frame = ethernet(BROADCAST_MAC, senderMac, ETHER_ARP, request);
+    frame.forEach((byte, i) => {
+      this.memory.setUint8(this.txOffset(slot) + VNET_HEADER + i, byte);
+    });
+    this.post(slot, VNET_HEADER + frame.length);
+  }
+
+  stopReceive(): void {
+    this.tell({ kind: 'stopRing', index: 0 });
+  }
+
   stopTransmit(): void {
     this.tell({ kind: 'stopRing', index: 1 });
   }
@@ -169,7 +190,7 @@ export class BareRig {
   close(): void {
     this.tell({ kind: 'stop' });
     this.channel.port1.close();
-    for (const fd of [this.wakeFd, this.txCall, ...this.kicks]) this.native.close(fd);
+    for (const fd of [this.wakeFd, ...this.calls, ...this.kicks]) this.native.close(fd);
     this.native.retireRegion(this.region);
   }
 
@@ -200,7 +221,7 @@ export class BareRig {
         used: place(0x4000),
         base: 0,
         kickFd: this.kicks[index],
-        callFd: index === 1 ? this.txCall : -1,
+        callFd: this.calls[index],
         errFd: -1,
         enabled: true,
         logAddr: -1,
