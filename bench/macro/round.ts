@@ -1,7 +1,7 @@
 /** One back-end through all cells of one MTU in one round: a fresh process, a fresh guest. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseResults, type Guest } from '../../test/support/rig/guest';
-import { command, describeExit, type ManagedProcess } from '../../test/support/rig/processes';
+import { command, describeExit, poll, type ManagedProcess } from '../../test/support/rig/processes';
 import { startTestpmd } from '../../test/support/rig/testpmd';
 import { startBackend } from './backend';
 import { defaultSeconds, type Case, type Cell, type Family, type PacketCase, type Sample, type Values } from './cases';
@@ -20,6 +20,7 @@ const HUNDRED_THOUSAND = 1e5;
 const MEBI = 1024 * 1024;
 /** testpmd sends for a while before anything counts. */
 const PACKETS_WARM_UP_MS = 1500;
+const REPORTS_TIMEOUT_MS = 5000;
 
 /** What a round is told, and where its samples go as they come. */
 export interface RoundContext {
@@ -189,6 +190,8 @@ class Round {
         looks.push({ sent: Number(sent), arrived, cpu: cpuSeconds(backend.pid), at: performance.now() });
       });
       await sleep(((run.seconds ?? defaultSeconds(each)) + 1) * 1000);
+      // Reports are seconds apart, so that only one may have come yet.
+      await poll('two reports of testpmd', () => (looks.length >= 2 ? true : null), REPORTS_TIMEOUT_MS);
       off();
       const [first, last] = [looks[0], looks[looks.length - 1]];
       if (looks.length < 2 || last.sent === first.sent) throw new Error(`${testpmd.tail(20)}\nno frame was taken`);
