@@ -4,20 +4,23 @@ import { readFileSync, readdirSync } from 'node:fs';
 
 const TICKS_PER_SECOND = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
 
-/** The processes of a group: a back-end may be started through a wrapper, or fork. */
-export function processesOfGroup(group: number): number[] {
+function allProcesses(): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) => statFields(pid)?.[2] === String(group));
+    .map(Number);
+}
+
+/** The processes of a group: a back-end may be started through a wrapper, or fork. */
+export function processesOfGroup(group: number): number[] {
+  return allProcesses().filter((pid) => statFields(pid)?.[2] === String(group));
 }
 
 /** A process and all that descend from it: those of a User Mode Linux guest make groups of their own. */
 function processesUnder(root: number): number[] {
   const children = new Map<number, number[]>();
-  for (const name of readdirSync('/proc')) {
-    const parent = /^\d+$/.test(name) ? Number(statFields(Number(name))?.[1]) : NaN;
-    if (!Number.isNaN(parent)) children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
+  for (const pid of allProcesses()) {
+    const parent = Number(statFields(pid)?.[1]);
+    children.set(parent, [...(children.get(parent) ?? []), pid]);
   }
   const found = [root];
   // It grows while it is gone through.

@@ -118,9 +118,9 @@ class Round {
       const working = run.families.find((family) => families.get(family) === null);
       if (working === undefined) throw new Error([...families.values()].join('\n'));
       const session = new Session(guest, backend, lab, run);
-      const usable = plan.map(({ case: one, cell: { family } }) => ({ case: one, family }));
+      const usable = plan.filter(({ cell }) => families.get(cell.family) === null);
       await session.warmUp(
-        usable.filter(({ family }) => families.get(family) === null),
+        usable.map(({ case: one, cell }) => ({ case: one, family: cell.family })),
         working,
       );
       for (const [index, each] of plan.entries()) {

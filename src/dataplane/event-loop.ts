@@ -73,7 +73,7 @@ export class EventLoop {
   private kicksOff: boolean;
   /** When the oldest completion that is held back was seen to be; 0: none. */
   private heldSinceUs: number;
-  /** How much longer they may be, µs; -1: there are none. */
+  /** How much longer it may be, µs; void where there is none. */
   private heldForUs: number;
   /** When the guest, out of receive buffers, is notified once more, ms; Infinity: it is not. */
   private remindMs: number;
@@ -100,7 +100,7 @@ export class EventLoop {
     this.window = new PollWindow(pollUs);
     this.kicksOff = false;
     this.heldSinceUs = 0;
-    this.heldForUs = -1;
+    this.heldForUs = 0;
     this.remindMs = Infinity;
   }
 
@@ -145,24 +145,20 @@ export class EventLoop {
   /** Tells the guest of completed frames that it was not told of yet, if it is time to. */
   private hold(): void {
     const { tx } = this.port;
-    if (tx.held === 0 || !tx.stillHeld()) {
-      this.heldSinceUs = 0;
-      this.heldForUs = -1;
-      return;
+    if (tx.held > 0 && tx.stillHeld()) {
+      const now = this.native.nowUs();
+      if (this.heldSinceUs === 0) this.heldSinceUs = now;
+      this.heldForUs = this.heldSinceUs + tx.holdUs - now;
+      if (this.heldForUs > 0) return;
+      this.port.releaseHeld();
     }
-    const now = this.native.nowUs();
-    if (this.heldSinceUs === 0) this.heldSinceUs = now;
-    this.heldForUs = this.heldSinceUs + tx.holdUs - now;
-    if (this.heldForUs > 0) return;
     this.heldSinceUs = 0;
-    this.heldForUs = -1;
-    this.port.releaseHeld();
   }
 
   /** How long to wait, µs (-1: for ever), where completions may be held back. */
   private noLaterThanHeld(us: number): number {
     const { heldForUs } = this;
-    return heldForUs < 0 || (us >= 0 && us <= heldForUs) ? us : heldForUs;
+    return this.heldSinceUs === 0 || (us >= 0 && us <= heldForUs) ? us : heldForUs;
   }
 
   private timeoutUs(): number {

@@ -1,8 +1,8 @@
 /** The notification of small frames' completion: held back for a moment, by the port and by the loop's clock. */
 import { BareRig, VNET_HEADER } from '../../support/dataplane/bare-rig';
+import { WatchedNative } from '../../support/dataplane/watched-native';
 import { DEVICE_FEATURES } from '../../../src/dataplane/features';
 import { HOLD_NOTIFIED_US, HOLD_US } from '../../../src/dataplane/transmit-side';
-import { loadNative, type Native } from '../../../src/native';
 import { PortRig } from './port-rig';
 
 const VNET = Buffer.alloc(12);
@@ -86,9 +86,7 @@ describe('the port', () => {
 });
 
 describe('the loop', () => {
-  let us = 1_000_000;
-  const sleeps: number[] = [];
-  const notified: number[] = [];
+  let watched: WatchedNative;
   let slot: number;
   let rig: BareRig;
 
@@ -98,7 +96,7 @@ describe('the loop', () => {
   };
 
   /** Notifications of completions. */
-  const told = (): number => notified.filter((fd) => fd === rig.calls[1]).length;
+  const told = (): number => watched.times(rig.calls[1]);
 
   const ask = (): void => {
     rig.postArp(slot++);
@@ -107,27 +105,16 @@ describe('the loop', () => {
 
   beforeEach(() => {
     slot = 0;
-    const real = loadNative();
-    const native = Object.create(real) as Native;
-    native.nowUs = () => us;
-    native.epollWait = (timeoutUs) => {
-      sleeps.push(timeoutUs);
-      return real.epollWait(0);
-    };
-    native.notify = (fd, kind) => {
-      notified.push(fd);
-      return real.notify(fd, kind);
-    };
-    rig = new BareRig(DEVICE_FEATURES, { native });
+    watched = new WatchedNative();
+    rig = new BareRig(DEVICE_FEATURES, { native: watched.native });
     // The first notification ever is unconditional.
     rig.dozing = true;
     send();
     for (let i = 0; i < 8; i++) rig.turn();
-    us += HOLD_US;
+    watched.us += HOLD_US;
     rig.step();
     rig.look();
-    notified.length = 0;
-    sleeps.length = 0;
+    watched.forget();
   });
 
   afterEach(() => rig.close());
@@ -136,40 +123,40 @@ describe('the loop', () => {
     send();
     rig.step();
     expect(told()).toBe(0);
-    us += HOLD_US - 1;
+    watched.us += HOLD_US - 1;
     rig.step();
     expect(told()).toBe(0);
-    us += 1;
+    watched.us += 1;
     rig.step();
     expect(told()).toBe(1);
     rig.step();
     expect(told()).toBe(1);
-    expect(sleeps.slice(1, 3)).toEqual([HOLD_US, 1]);
-    expect(sleeps[3]).toBeGreaterThan(1_000_000);
+    expect(watched.sleeps.slice(1, 3)).toEqual([HOLD_US, 1]);
+    expect(watched.sleeps[3]).toBeGreaterThan(1_000_000);
   });
 
   it('waits longer for a guest that was notified of a frame meanwhile, also with other turns in between', () => {
     ask();
     rig.step();
-    us += HOLD_NOTIFIED_US - 1;
+    watched.us += HOLD_NOTIFIED_US - 1;
     rig.step();
     expect(told()).toBe(0);
-    expect(sleeps.slice(1)).toEqual([HOLD_NOTIFIED_US]);
-    us += 1;
+    expect(watched.sleeps.slice(1)).toEqual([HOLD_NOTIFIED_US]);
+    watched.us += 1;
     rig.step();
     expect(told()).toBe(1);
-    expect(sleeps.slice(2)).toEqual([1]);
+    expect(watched.sleeps.slice(2)).toEqual([1]);
   });
 
   it('a guest that looked where it was notified is not told', () => {
     ask();
     rig.step();
     rig.look();
-    us += HOLD_NOTIFIED_US;
+    watched.us += HOLD_NOTIFIED_US;
     rig.step();
     rig.step();
     expect(told()).toBe(0);
-    expect(sleeps[2]).toBeGreaterThan(1_000_000);
+    expect(watched.sleeps[2]).toBeGreaterThan(1_000_000);
   });
 
   it('a notification of a frame makes only the moment longer that it falls into', () => {
@@ -179,7 +166,7 @@ describe('the loop', () => {
     rig.step();
     send();
     rig.step();
-    us += HOLD_US;
+    watched.us += HOLD_US;
     rig.step();
     expect(told()).toBe(1);
   });
@@ -187,15 +174,15 @@ describe('the loop', () => {
   it('a moment begins with the frame that is held, not with an earlier one', () => {
     send();
     rig.step();
-    us += HOLD_US - 1;
+    watched.us += HOLD_US - 1;
     rig.look();
     rig.step();
     send();
     rig.step();
-    us += HOLD_US - 1;
+    watched.us += HOLD_US - 1;
     rig.step();
     expect(told()).toBe(0);
-    us += 1;
+    watched.us += 1;
     rig.step();
     expect(told()).toBe(1);
   });
