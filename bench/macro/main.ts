@@ -79,19 +79,18 @@ async function measure(options: Options): Promise<Report> {
       rounds = round;
       for (const mtu of run.mtus) {
         if (planFor(run, mtu).length === 0) continue;
-        for (const backend of inTurn(backends, round)) {
-          const load = loadavg()[0].toFixed(1);
-          const where = `round ${String(round)} of ${String(run.rounds)}, MTU ${String(mtu)}`;
-          progress(`${where}, ${backend.name}, load average ${load}`);
-          await runRound(backend, {
-            ...{ run, lab, round, mtu, progress, inTime },
-            add: (sample) => samples.push(sample),
-            tellKernel: (version) => {
-              guestKernel = version;
-            },
-          });
-          save(jsonPath, report());
-        }
+        const load = loadavg()[0].toFixed(1);
+        progress(`round ${String(round)} of ${String(run.rounds)}, MTU ${String(mtu)}, load average ${load}`);
+        await runRound(backends, {
+          ...{ run, lab, round, mtu, progress, inTime },
+          add: (sample) => {
+            samples.push(sample);
+            save(jsonPath, report());
+          },
+          tellKernel: (version) => {
+            guestKernel = version;
+          },
+        });
       }
     }
   } finally {
@@ -106,12 +105,6 @@ function backendsOf({ run, peers }: Options): BackendSpec[] {
   const others = peers.length > 0 ? peers : [{ ...OURS, name: `${OUR_NAME} again` }];
   const isLong = run.cases.some(({ kind }) => kind === 'long-path');
   return [OURS, ...others, ...(isLong && !run.strace ? [{ kind: 'direct', name: DIRECT_NAME } as const] : [])];
-}
-
-/** Every round begins with another back-end, so that none always has the machine as another left it. */
-function inTurn(backends: readonly BackendSpec[], round: number): BackendSpec[] {
-  const first = (round - 1) % backends.length;
-  return [...backends.slice(first), ...backends.slice(0, first)];
 }
 
 /** Whole or not at all: a run may be ended at any moment. */

@@ -2,7 +2,8 @@
 import { METRICS, cellKey, type Cell, type MetricName, type Sample } from './cases';
 import { callUnit } from './measure';
 import { OUR_NAME, type RunOptions } from './options';
-import { lastLine, planFor } from './round';
+import { lastLine } from './contender';
+import { planFor } from './round';
 import { summarize, type Summary } from './statistics';
 
 export interface Conditions {

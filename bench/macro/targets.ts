@@ -13,7 +13,7 @@ import {
 } from './cases';
 import { DIRECT_NAME, OUR_NAME, SLIRP_NAME } from './options';
 import { cellsOf, ratiosOf, text, valuesOf, type Report } from './report';
-import { lastLine } from './round';
+import { lastLine } from './contender';
 import { summarize } from './statistics';
 
 const PASST = 'passt';
