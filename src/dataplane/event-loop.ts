@@ -6,11 +6,13 @@
  * → timers → publish to the guest. Whatever is left over makes the next wait a poll. Because publishing comes last,
  * a turn costs the guest one interrupt a queue at the most.
  *
+ * While bulk goes on, kicks are asked for only now and then (kick-rest.ts).
+ *
  * With `--poll-us` a loop that has run out of work goes on looking for a while before it waits (poll-window.ts says for
  * how long). The guest is asked for kicks only when that was in vain, so that it sends none meanwhile.
  */
 import type { Native } from '../native';
-import { C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../stack/counters';
+import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../stack/counters';
 import type { Counters } from '../stack/counters';
 import { KEY_DATAPLANE, KEY_INDEX_MASK, KEY_KIND_SHIFT } from '../stack/context';
 import { EPOLLERR, EPOLLHUP, EPOLLIN } from '../stack/ports';
@@ -18,6 +20,7 @@ import type { Clock, GuestPort } from '../stack/ports';
 import type { Stack } from '../stack/stack';
 import { RING_RECEIVE, RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
+import { KickRest, REST_CHAINS } from './kick-rest';
 import { PollWindow } from './poll-window';
 import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
@@ -69,6 +72,7 @@ export class EventLoop {
   private transmitPending: boolean;
   private receiveReady: boolean;
   private readonly window: PollWindow;
+  private readonly rest: KickRest;
   /** The guest was told to send no kicks for frames, and has not been asked for them again. */
   private kicksOff: boolean;
   /** When the oldest completion that is held back was seen to be; 0: none. */
@@ -98,6 +102,7 @@ export class EventLoop {
     this.transmitPending = false;
     this.receiveReady = false;
     this.window = new PollWindow(pollUs);
+    this.rest = new KickRest(stack.traffic);
     this.kicksOff = false;
     this.heldSinceUs = 0;
     this.heldForUs = 0;
@@ -117,7 +122,9 @@ export class EventLoop {
     const { native, stack } = this;
     const timeoutUs = this.timeoutUs();
     const n =
-      this.window.maxUs === 0 ? native.epollWait(this.noLaterThanHeld(timeoutUs)) : this.lookThenWait(timeoutUs);
+      this.window.maxUs === 0
+        ? native.epollWait(this.rest.active ? this.noLaterThanRest(timeoutUs) : this.noLaterThanHeld(timeoutUs))
+        : this.lookThenWait(timeoutUs);
     this.clock.update();
     this.counters[C_LOOP_TURNS]++;
     const events = native.epollOut;
@@ -127,6 +134,7 @@ export class EventLoop {
       this.control.takeCommands();
     }
     this.takeKicks();
+    if (this.rest.active && this.rest.left(native.nowUs()) === 0) this.transmitPending = true;
     if (this.transmitPending) this.transmit();
     if (this.receiveReady) {
       this.receiveReady = false;
@@ -138,6 +146,7 @@ export class EventLoop {
     stack.onTimer();
     this.link.flush();
     this.hold();
+    if (this.rest.active && this.rest.look(this.clock.nowMs)) this.endRest();
     this.rearmReceive();
     if (this.port.rx.fault !== 0 || this.port.tx.fault !== 0) this.control.reportFaults();
   }
@@ -159,6 +168,19 @@ export class EventLoop {
   private noLaterThanHeld(us: number): number {
     const { heldForUs } = this;
     return this.heldSinceUs === 0 || (us >= 0 && us <= heldForUs) ? us : heldForUs;
+  }
+
+  /** How long to wait, µs, while the guest's ring rests. Completions that are held back wait for its end, too. */
+  private noLaterThanRest(us: number): number {
+    const left = this.rest.left(this.native.nowUs());
+    return us < 0 ? left : Math.min(us, left);
+  }
+
+  /** Something passed that does not agree with a rest: kicks are asked for at once again. */
+  private endRest(): void {
+    const { tx } = this.port;
+    this.rest.end();
+    if (tx.queue !== null && tx.fault === 0 && tx.queue.enableNotify()) this.transmitPending = true;
   }
 
   private timeoutUs(): number {
@@ -249,17 +271,28 @@ export class EventLoop {
   private transmit(): void {
     const { tx } = this.port;
     const queue = tx.queue;
+    const rested = this.rest.active;
+    this.rest.end();
     if (queue === null || tx.fault !== 0) {
       this.transmitPending = false;
       return;
     }
     queue.disableNotify();
+    const before = this.counters[C_FRAMES_FROM_GUEST];
     if (this.stack.fromGuest(FRAMES_PER_TURN)) return;
-    if (this.window.maxUs === 0) this.transmitPending = queue.enableNotify();
-    else {
+    if (this.window.maxUs > 0) {
       this.transmitPending = false;
       this.kicksOff = true;
+      return;
     }
+    const came = this.counters[C_FRAMES_FROM_GUEST] !== before;
+    if (rested) this.rest.ended(came);
+    if (came && this.rest.begin(this.clock.nowMs, this.native.nowUs())) {
+      this.transmitPending = queue.enableNotify(REST_CHAINS);
+      if (this.transmitPending) this.rest.end();
+      return;
+    }
+    this.transmitPending = queue.enableNotify();
   }
 
   /**

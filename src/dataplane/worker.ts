@@ -10,6 +10,7 @@ import { IcmpHandler } from '../stack/icmp';
 import { createLinkState } from '../stack/link';
 import { Stack } from '../stack/stack';
 import { TcpHandler } from '../stack/tcp/tcp';
+import { Traffic } from '../stack/traffic';
 import { UdpHandler } from '../stack/udp';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
 import { CapturingPort, createCaptureBlock } from './capturing-port';
@@ -96,6 +97,7 @@ function main(): void {
     random: new PooledRandom(native),
     counters,
     link: createLinkState(setup.config),
+    traffic: new Traffic(),
     log: (level, message) => {
       port.postMessage({ kind: 'log', level, message } satisfies WorkerMessage);
     },

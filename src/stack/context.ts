@@ -4,6 +4,7 @@ import type { Counters } from './counters';
 import type { NatTables } from './nat';
 import type { NeighbourTable } from './neighbours';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
+import type { Traffic } from './traffic';
 
 /** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */
 export interface StackContext {
@@ -15,6 +16,7 @@ export interface StackContext {
   readonly random: Random;
   readonly counters: Counters;
   readonly link: LinkState;
+  readonly traffic: Traffic;
   /** Emits a rate-limited log line (5 a second per site); may allocate, so never on a per-packet path that succeeds. */
   log(level: 'debug' | 'info' | 'warn', message: string): void;
 }

@@ -92,6 +92,7 @@ import {
   ipv6TrafficClass,
   ipv6Walk,
 } from './wire/ipv6';
+import type { Traffic } from './traffic';
 import { UDP_HEADER_LEN, udpDstPort } from './wire/udp';
 
 const DROP_FRAME_SHORT = dropCode('frame_short');
@@ -177,6 +178,11 @@ export class Stack {
     return this.#tcp.busy || this.#udp.busy || this.#icmp.busy;
   }
 
+  /** What has passed, for the loop to take note of. */
+  get traffic(): Traffic {
+    return this.#ctx.traffic;
+  }
+
   /** Once, on the thread that runs the stack, when descriptors can be watched. */
   start(): void {
     this.#tcp.start?.();
@@ -218,6 +224,7 @@ export class Stack {
     frame.rowCount = port.rowCount;
     this.#class = CLASS_OTHER;
     const drop = this.#ethernet(frame);
+    if (this.#class !== CLASS_TCP) this.#ctx.traffic.light = true;
     if (drop !== 0) counters[C_DROPS + drop]++;
     counters[C_BYTES_FROM_GUEST_TCP + this.#class] += length;
     counters[C_FRAMES_FROM_GUEST]++;
@@ -405,6 +412,7 @@ export class Stack {
   onSocket(key: number, generation: number, events: number): void {
     const kind = key >>> KEY_KIND_SHIFT;
     const index = key & KEY_INDEX_MASK;
+    if (kind !== KEY_TCP) this.#ctx.traffic.light = true;
     switch (kind) {
       case KEY_TCP:
       case KEY_TCP_LISTENER:

@@ -109,6 +109,8 @@ function open(t: TcpEngine, flow: number, state: number, fd: number, v6: boolean
   t.rto[flow] = RTO_INITIAL_MS;
   t.pseudo[flow] = pseudoSum(t.table.keys, flow * KEY_WORDS, v6);
   t.guestAt[flow] = now;
+  t.payloadAt[flow] = -Infinity;
+  t.bulkAt[flow] = -Infinity;
   t.activeAt[flow] = now;
   setTimer(t, flow, TIMER_IDLE, KEEPALIVE_MS);
   t.ctx.counters[C_FLOWS_TCP]++;

@@ -292,6 +292,9 @@ export class TcpEngine {
   /** Unfolded sum of the pseudo-header's addresses and protocol. */
   readonly pseudo: Int32Array;
   readonly guestAt: Float64Array;
+  /** When payload came from the guest, and when much of it at once (pace.ts). */
+  readonly payloadAt: Float64Array;
+  readonly bulkAt: Float64Array;
   readonly activeAt: Float64Array;
 
   constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
@@ -366,6 +369,8 @@ export class TcpEngine {
     this.rttAt = new Float64Array(n);
     this.pseudo = new Int32Array(n);
     this.guestAt = new Float64Array(n);
+    this.payloadAt = new Float64Array(n);
+    this.bulkAt = new Float64Array(n);
     this.activeAt = new Float64Array(n);
   }
 }

@@ -62,6 +62,7 @@ import {
 } from './flow';
 import type { TcpEngine } from './flow';
 import { followMarks } from './marks';
+import { noteFromGuest } from './pace';
 import { answerReset, pseudoSum } from './send';
 import { publishLight } from './service';
 
@@ -164,6 +165,7 @@ function parse(t: TcpEngine, frame: FrameInfo): number {
   windowRaw = tcpWindow(head, off);
   payloadLen = frame.l4Len - tcpLen;
   trimmed = false;
+  if ((flags & (TCP_SYN | TCP_FIN | TCP_RST)) !== 0) t.ctx.traffic.light = true;
   if (!port.csumPartial && !checksumIsRight(t, frame, tcpLen)) return DROP_TCP_CHECKSUM;
   return 0;
 }
@@ -445,7 +447,11 @@ export function flushGathered(t: TcpEngine): void {
   let n = -EINTR;
   while (n === -EINTR) n = t.io.send(t.fd[flow], t.gatherRow, count, 0);
   t.activeAt[flow] = t.clock.nowMs;
-  if (n > 0) t.rcvNxt[flow] = (t.rcvNxt[flow] + n) | 0;
+  noteFromGuest(t, flow, bytes);
+  if (n > 0) {
+    t.rcvNxt[flow] = (t.rcvNxt[flow] + n) | 0;
+    t.ctx.traffic.bytes += n;
+  }
   touch(t, flow);
   if (n === bytes) {
     oweAck(t, flow, t.gatherSegments === 1 && bytes <= ACK_DELAY_BYTES);

@@ -32,6 +32,7 @@ import {
   timerIsSet,
 } from './flow';
 import type { TcpEngine } from './flow';
+import { noteWindowUsedUp } from './pace';
 import { l4Offset, sendFin, writeSegment } from './send';
 import { refreshWindow, windowField } from './window';
 
@@ -67,6 +68,7 @@ export function output(t: TcpEngine, flow: number, budget: number): number {
     if (!mayRead(t, flow)) return OUT_IDLE;
     const room = usableWindow(t, flow);
     if (room <= 0) {
+      noteWindowUsedUp(t, flow);
       persist(t, flow);
       return OUT_IDLE;
     }
@@ -228,6 +230,7 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
   if (((t.sndNxt[flow] - t.sndMax[flow]) | 0) < 0) t.ctx.counters[C_TCP_RETRANSMITS]++;
   advanceTo(t, flow, (t.sndNxt[flow] + n) | 0);
   t.sentNow += n;
+  t.ctx.traffic.bytes += n;
   const now = t.clock.nowMs;
   t.activeAt[flow] = now;
   // A prompt answer to what the guest sent.

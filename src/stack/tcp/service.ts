@@ -18,7 +18,17 @@ import {
 import type { TcpEngine } from './flow';
 import type { SlotQueue } from '../flow-table';
 import { release, resetBoth } from './close';
-import { BULK_SHARE, LIGHT_SHARE, OUT_BUDGET, OUT_STARVED, discardAcked, output, retransmitFirst } from './output';
+import {
+  BULK_SHARE,
+  LIGHT_SHARE,
+  OUT_BUDGET,
+  OUT_IDLE,
+  OUT_STARVED,
+  discardAcked,
+  output,
+  retransmitFirst,
+} from './output';
+import { noteAllSent } from './pace';
 import { sendAck, sendProbe, sendReset, sendSyn } from './send';
 
 /** More flows than this waiting are a crowd: the last of them would be served late. */
@@ -87,6 +97,7 @@ function payOpen(t: TcpEngine, flow: number): void {
   const result = output(t, flow, (t.flags[flow] & F_BULK) !== 0 ? BULK_SHARE : LIGHT_SHARE);
   if (t.sentNow >= BULK_BYTES) t.flags[flow] |= F_BULK;
   else if (t.sentNow > 0) t.flags[flow] &= ~F_BULK;
+  if (t.sentNow > 0 && result === OUT_IDLE) noteAllSent(t, flow);
   if (result === OUT_STARVED) {
     wait(t, flow);
     return;

@@ -278,14 +278,17 @@ export class SplitQueueDevice {
    * before it could see the request. Returns true if chains were added since the last `refresh`, or if the index is
    * broken: then do not sleep but go on popping. Chains already known before (after `rewind`) do not count: a caller
    * that waits for more of them may sleep.
+   *
+   * With `chains` the driver is asked for a kick when it has added so many (at least 1, at most 32767), and the return
+   * value is about as many. Without EVENT_IDX there is no asking for more than one: the driver stays told to give none.
    */
-  enableNotify(): boolean {
+  enableNotify(chains = 1): boolean {
     // Known chains are not asked for: avail_event = lastAvail would, after a rewind, name an index the driver has
     // passed already, and no kick would ever come (virtio 1.2 §2.7.10.1 compares with the index it moves from).
     const known = this.availIdx;
-    if (this.eventIdx) Atomics.store(this.availEvent, 0, known);
-    else Atomics.store(this.usedHeader, USED_FLAGS, 0);
-    return this.refresh() < 0 || this.availIdx !== known;
+    if (this.eventIdx) Atomics.store(this.availEvent, 0, (known + chains - 1) & 0xffff);
+    else if (chains === 1) Atomics.store(this.usedHeader, USED_FLAGS, 0);
+    return this.refresh() < 0 || ((this.availIdx - known) & 0xffff) >= chains;
   }
 
   /**

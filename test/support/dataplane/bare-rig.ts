@@ -13,6 +13,7 @@ import { COUNTERS, C_FRAMES_FROM_GUEST, C_FRAMES_TO_GUEST } from '../../../src/s
 import { IcmpHandler } from '../../../src/stack/icmp';
 import { createLinkState } from '../../../src/stack/link';
 import { Stack } from '../../../src/stack/stack';
+import { Traffic } from '../../../src/stack/traffic';
 import { TcpHandler } from '../../../src/stack/tcp/tcp';
 import { UdpHandler } from '../../../src/stack/udp';
 import { BROADCAST_MAC } from '../guest/bytes';
@@ -59,6 +60,8 @@ export class BareRig {
   collects = true;
   /** Call descriptors of the receive and the transmit queue. */
   readonly calls: readonly [number, number];
+  /** What the stack says of what has passed: tests add to it. */
+  readonly traffic = new Traffic();
   private seq = 0;
 
   /** @param features acked by the guest; of the two TSO bits to the guest at most one buffer's worth is looked at. */
@@ -78,6 +81,7 @@ export class BareRig {
       port: control.port,
       io: native,
       clock,
+      traffic: this.traffic,
       random: new FakeRandom(1),
       counters: this.counters,
       link: createLinkState(config),

@@ -6,6 +6,7 @@ import type { DropName } from '../../../src/stack/counters';
 import { IcmpHandler } from '../../../src/stack/icmp';
 import { createLinkState } from '../../../src/stack/link';
 import { Stack } from '../../../src/stack/stack';
+import { Traffic } from '../../../src/stack/traffic';
 import { UdpHandler } from '../../../src/stack/udp';
 import { text } from './addresses';
 import { addressWords } from '../../../src/stack/address';
@@ -62,6 +63,7 @@ export class DatagramRig {
       clock: this.clock,
       random: new FakeRandom(),
       counters: new Float64Array(COUNTERS),
+      traffic: new Traffic(),
       link: createLinkState(config),
       log: (level, message) => void this.logged.push(`${level}: ${message}`),
     };

@@ -9,6 +9,7 @@ import type { DropName } from '../../../src/stack/counters';
 import { createLinkState } from '../../../src/stack/link';
 import type { HostIo } from '../../../src/stack/ports';
 import { Stack } from '../../../src/stack/stack';
+import { Traffic } from '../../../src/stack/traffic';
 import { ip } from './addresses';
 import { FakeClock } from './fake-clock';
 import { FakeGuestPort } from './fake-guest-port';
@@ -286,6 +287,7 @@ export function linkRig(
     port,
     io,
     clock,
+    traffic: new Traffic(),
     random,
     counters,
     link: createLinkState(config),

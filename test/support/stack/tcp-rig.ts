@@ -9,6 +9,7 @@ import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
 import { createLinkState } from '../../../src/stack/link';
 import { Stack } from '../../../src/stack/stack';
+import { Traffic } from '../../../src/stack/traffic';
 import { TcpHandler } from '../../../src/stack/tcp/tcp';
 import { ip } from './addresses';
 import { FakeClock } from './fake-clock';
@@ -73,6 +74,7 @@ export class TcpRig {
       clock: this.clock,
       random: this.random,
       counters: new Float64Array(COUNTERS),
+      traffic: new Traffic(),
       link: createLinkState(config),
       log: (level, message) => this.logs.push(`${level} ${message}`),
     };

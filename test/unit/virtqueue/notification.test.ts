@@ -177,4 +177,27 @@ describe('enableNotify and disableNotify', () => {
     expect(dev.enableNotify()).toBe(true);
     expect(dev.pending).toBe(4);
   });
+
+  it('asks for a kick after several chains, unless as many came meanwhile', () => {
+    const [ring, dev] = started(ALL, 65534, 2);
+    expect(dev.pop(rows, 0, 16)).toBe(0);
+    expect(dev.pop(rows, 0, 16)).toBe(0);
+    expect(dev.enableNotify(4)).toBe(false);
+    expect(ring.availEvent).toBe(3); // 65536 is known; of 0, 1, 2 and 3 the last is announced
+    ring.offer(2, 2);
+    expect(dev.enableNotify(4)).toBe(false);
+    ring.offer(3, 3);
+    ring.offer(4, 0);
+    ring.offer(5, 1);
+    expect(dev.enableNotify(4)).toBe(false); // three since the last look
+    ring.offer(6, 2);
+    expect(dev.enableNotify(1)).toBe(true);
+  });
+
+  it('without EVENT_IDX there is no asking for several', () => {
+    const [ring, dev] = started(PLAIN, 0, 1);
+    dev.disableNotify();
+    expect(dev.enableNotify(4)).toBe(false);
+    expect(ring.usedFlags).toBe(1);
+  });
 });

@@ -5,6 +5,7 @@ import type { FlowHandler, FrameInfo, StackContext } from '../../../../src/stack
 import type { GuestPort, HostIo } from '../../../../src/stack/ports';
 import { GSO_NONE, MAX_HEAD } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';
+import { Traffic } from '../../../../src/stack/traffic';
 import { ip } from '../../../support/stack/addresses';
 import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeRandom } from '../../../support/stack/fake-random';
@@ -99,6 +100,7 @@ test.each<[string, Uint8Array, 'flow' | 'sent' | 'none']>([
     port,
     io: {} as HostIo,
     clock: new FakeClock(),
+    traffic: new Traffic(),
     random: new FakeRandom(),
     counters: new Float64Array(COUNTERS),
     link: createLinkState(config),

@@ -9,6 +9,7 @@ import { createLinkState } from '../../../../src/stack/link';
 import { EPOLLIN, EPOLLOUT, MAX_HEAD, MEMINFO_SNDBUF, MEMINFO_WMEM_QUEUED } from '../../../../src/stack/ports';
 import type { GuestPort, HostIo } from '../../../../src/stack/ports';
 import { TcpHandler } from '../../../../src/stack/tcp/tcp';
+import { Traffic } from '../../../../src/stack/traffic';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { stackConfig } from '../../../support/stack/stack-config';
 
@@ -128,6 +129,7 @@ test('half a million segments each way cause no garbage', async () => {
     random: new FakeRandom(1),
     counters: new Float64Array(COUNTERS),
     link: createLinkState(config),
+    traffic: new Traffic(),
     log: () => undefined,
   };
   const tcp = new TcpHandler(ctx, []);

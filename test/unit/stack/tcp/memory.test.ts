@@ -4,6 +4,7 @@ import { COUNTERS } from '../../../../src/stack/counters';
 import { createLinkState } from '../../../../src/stack/link';
 import { ST_OPEN } from '../../../../src/stack/tcp/flow';
 import { TcpHandler } from '../../../../src/stack/tcp/tcp';
+import { Traffic } from '../../../../src/stack/traffic';
 import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeGuestPort, FakeMemory } from '../../../support/stack/fake-guest-port';
 import { FakeHostIo } from '../../../support/stack/fake-host-io';
@@ -35,6 +36,7 @@ function handler(maxTcpFlows: number): TcpHandler {
     random: new FakeRandom(1),
     counters: new Float64Array(COUNTERS),
     link: createLinkState(config),
+    traffic: new Traffic(),
     log: () => undefined,
   };
   return new TcpHandler(ctx, []);

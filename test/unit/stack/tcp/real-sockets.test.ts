@@ -13,6 +13,7 @@ import { COUNTERS, C_TCP_RETRANSMITS } from '../../../../src/stack/counters';
 import { createLinkState } from '../../../../src/stack/link';
 import { TcpHandler } from '../../../../src/stack/tcp/tcp';
 import { Stack } from '../../../../src/stack/stack';
+import { Traffic } from '../../../../src/stack/traffic';
 import { FakeGuestPort, FakeMemory } from '../../../support/stack/fake-guest-port';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { ModelTcp } from '../../../support/stack/model-tcp';
@@ -70,6 +71,7 @@ class RealRig {
       clock: this.clock,
       random: new FakeRandom(Date.now()),
       counters: this.counters,
+      traffic: new Traffic(),
       link: createLinkState(config),
       log: () => undefined,
     };

@@ -11,6 +11,7 @@ import {
   type HostIo,
 } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';
+import { Traffic } from '../../../../src/stack/traffic';
 import { UdpHandler } from '../../../../src/stack/udp';
 import { ascii } from '../../../support/stack/datagram-rig';
 import { FakeClock } from '../../../support/stack/fake-clock';
@@ -170,6 +171,7 @@ test.each([
       port,
       io: io as unknown as HostIo,
       clock,
+      traffic: new Traffic(),
       random: new FakeRandom(),
       counters,
       link,

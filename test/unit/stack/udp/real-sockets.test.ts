@@ -13,6 +13,7 @@ import { IcmpHandler } from '../../../../src/stack/icmp';
 import { createLinkState } from '../../../../src/stack/link';
 import { AF_INET, AF_INET6, EPOLLIN, SOCK_UDP } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';
+import { Traffic } from '../../../../src/stack/traffic';
 import { UdpHandler } from '../../../../src/stack/udp';
 import { words } from '../../../support/stack/addresses';
 import { addressText, ascii, latin1 } from '../../../support/stack/datagram-rig';
@@ -64,6 +65,7 @@ class RealRig {
       port: this.port,
       io: native,
       clock: new FakeClock(),
+      traffic: new Traffic(),
       random: new FakeRandom(),
       counters: this.counters,
       link: createLinkState(config),
