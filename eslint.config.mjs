@@ -16,7 +16,7 @@ import tseslint from 'typescript-eslint';
 /** Files on the path of every packet: their function bodies must not allocate, throw or await. */
 export const hotFiles = [
   'src/virtqueue/src/{guest-memory,split-device}.ts',
-  'src/dataplane/{guest-port,receive-side,transmit-side,event-loop,poll-window}.ts',
+  'src/dataplane/{guest-port,receive-side,transmit-side,event-loop,poll-window,kick-rest}.ts',
   'src/dataplane/{stream-port,stream-input,stream-output,stream-loop,port-decorator,capturing-port}.ts',
   'src/stack/{stack,output,nat,neighbours,flow-table,siphash,timers,arp,icmp,udp}.ts',
   'src/stack/wire/{ethernet,arp,ipv4,ipv6,icmp,udp,tcp,checksum}.ts',

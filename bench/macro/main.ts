@@ -1,4 +1,4 @@
-/** The bench beside peers: rounds, back-ends in turn, a table in the end. Started by scripts/bench.mjs. */
+/** The bench beside peers: rounds of back-ends side by side, a table in the end. Started by scripts/bench.mjs. */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release, type } from 'node:os';
 import { join } from 'node:path';

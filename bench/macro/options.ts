@@ -56,9 +56,9 @@ export class UsageError extends Error {}
 
 export const HELP = `Usage: npm run bench -- [OPTION]...
 
-Boots a guest on Tubetti and on each peer in turn, round by round, in namespaces made for it, and prints a table of
-medians, their ranges, and the ratios of ours to theirs. Without --peer a second Tubetti is the peer: its ratios are the
-noise of this machine.
+Boots a guest on Tubetti and on each peer, measures each case with one right after the other, round by round, in
+namespaces made for it, and prints a table of medians, their ranges, and the ratios of ours to theirs. Without --peer a
+second Tubetti is the peer: its ratios are the noise of this machine.
 
   --peer NAME=COMMAND   another vhost-user back-end with passt's options, repeatable. It is run as
                         COMMAND --vhost-user --foreground --mtu N --socket PATH; words are separated by spaces
@@ -68,7 +68,7 @@ noise of this machine.
                         (default uml)
   --uml PATH            a User Mode Linux kernel. The distributions' own needs the protocol feature BACKEND_REQ of a
                         back-end, which passt does not offer
-  --rounds N            rounds; each runs every back-end once, in turning order (default 5)
+  --rounds N            rounds; each boots every back-end's guest anew (default 5)
   --seconds N           how long each case runs (default 2, long paths 6)
   --cases A,B           names or patterns (default: all that suit the guest, but for long-*):
 ${caseList()}
@@ -77,7 +77,7 @@ ${caseList()}
   --streams N,N         of the bulk cases only those with so many connections
   --strace              counts the back-end's system calls (strace -f -c) instead; it is slow meanwhile
   --minutes N           begins nothing after so long; what is left is listed as not measured
-  --json PATH           where the samples go after each boot (default .cache/bench/last.json)
+  --json PATH           where the samples go as they come (default .cache/bench/last.json)
   --write PATH          also writes the page (docs/performance.md)
   --from PATH           measures nothing: prints (and writes) what an earlier run's JSON holds; repeatable: the page
                         then has a section for each

@@ -99,7 +99,7 @@ export function conditionLines({ conditions, options }: Report): string[] {
     `${conditions.date}; ${conditions.machine}; load average at the start of the rounds: ${loads.map((load) => load.toFixed(1)).join(', ')}`,
     `guest: ${conditions.guest}; ${place}`,
     `back-ends, each with at most ${conditions.descriptors} descriptors: ${backends.map(({ name, version }) => `${name} (${version})`).join(', ')}`,
-    `${String(rounds)} ${rounds === 1 ? 'round' : 'rounds'}${rounds < options.rounds ? ` of ${String(options.rounds)}` : ''}, ${seconds === null ? '2' : String(seconds)} s a case${seconds === null ? ' (long paths 6 s)' : ''}, back-ends in turn; medians (least–most); ratios are of the same round`,
+    `${String(rounds)} ${rounds === 1 ? 'round' : 'rounds'}${rounds < options.rounds ? ` of ${String(options.rounds)}` : ''}, ${seconds === null ? '2' : String(seconds)} s a case${seconds === null ? ' (long paths 6 s)' : ''} with each back-end, one right after the other; medians (least–most); ratios are of the same round`,
     ...(options.strace
       ? ['back-ends traced by strace: slower than they are, and so with batches larger than usual']
       : []),
