@@ -76,7 +76,8 @@ export class Contender {
 
   /** Boots and warms up, so that this does not come between two measurements. What goes wrong is told with the first. */
   async prepare(): Promise<void> {
-    if (this.spec.kind === 'direct' || !this.plan.some((each) => needsGuest(each.case))) return;
+    const wanted = this.spec.kind !== 'direct' && this.plan.some((each) => needsGuest(each.case));
+    if (!wanted || !this.context.inTime()) return;
     await this.withGuest().catch((error: unknown) => {
       this.context.progress(`${this.spec.name}: no guest: ${lastLine(message(error))}`);
     });
