@@ -95,8 +95,7 @@ export class Contender {
       this.context.progress(`${this.spec.name}, ${title(each.cell)}: ${describe(values)}`);
       this.context.add({ ...this.sampleOf(each), values, ...(calls === undefined ? {} : { calls }) });
     } catch (error) {
-      const backend = this.booted?.backend ?? null;
-      this.fail(each, backend !== null && backend.exitStatus !== null ? ended(backend) : message(error));
+      this.fail(each, reasonOf(error, this.booted?.backend ?? null));
       if (this.booted !== null && !(await isAlive(this.booted))) await this.close();
     }
     await sleep(SETTLE_MS);
@@ -139,26 +138,26 @@ export class Contender {
   /** @throws Error when guest or back-end do not start. */
   private async boot(): Promise<Booted> {
     const { run, lab, mtu } = this.context;
-    const backend = this.spec.kind === 'vhost-user' ? await startBackend(this.spec, lab, mtu) : null;
+    const started = this.spec.kind === 'vhost-user' ? await startBackend(this.spec, lab, mtu) : null;
+    const backend = started?.process ?? null;
     let guest: Guest | null = null;
     try {
-      guest = await bootGuest(run, lab, backend?.socketPath ?? null);
+      guest = await bootGuest(run, lab, started?.socketPath ?? null);
       this.context.tellKernel((await guest.sh('uname -r')).trim());
       const missing = await bringUp(guest, run.families);
       const working = run.families.find((family) => missing.get(family) === null);
       if (working === undefined) throw new Error([...missing.values()].join('\n'));
-      const session = new Session(guest, backend?.process ?? null, lab, run);
+      const session = new Session(guest, backend, lab, run);
       const usable = this.plan.filter(({ cell }) => missing.get(cell.family) === null);
       await session.warmUp(
         usable.map(({ case: one, cell }) => ({ case: one, family: cell.family })),
         working,
       );
-      return { guest, backend: backend?.process ?? null, session, missing };
+      return { guest, backend, session, missing };
     } catch (error) {
-      const process = backend?.process ?? null;
-      const why = process !== null && process.exitStatus !== null ? ended(process) : message(error);
+      const why = reasonOf(error, backend);
       await guest?.powerOff();
-      await process?.stop();
+      await backend?.stop();
       throw new Error(why, { cause: error });
     }
   }
@@ -260,8 +259,11 @@ function describe(values: Values): string {
   return `${(values.perSecond ?? 0).toFixed(0)} transactions/s`;
 }
 
-function ended(backend: ManagedProcess): string {
-  return `${backend.tail()}\nthe back-end ended (${describeExit(backend.exitStatus)})`;
+/** That the back-end has ended says more than what failed for it. */
+function reasonOf(error: unknown, backend: ManagedProcess | null): string {
+  const status = backend?.exitStatus ?? null;
+  if (backend === null || status === null) return message(error);
+  return `${backend.tail()}\nthe back-end ended (${describeExit(status)})`;
 }
 
 function message(error: unknown): string {

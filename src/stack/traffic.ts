@@ -3,8 +3,8 @@ export class Traffic {
   /** TCP payload, both ways. */
   bytes: number;
   /**
-   * Something that somebody may be waiting for: anything but TCP, the begin or end of a connection, a small segment from
-   * the guest, all that a host socket had for the guest, or a guest's window that is used up.
+   * Something that somebody may be waiting for: anything but TCP, the begin or end of a connection, a message from
+   * the guest, the answer to what it sent, or a narrow window of the guest that is used up (tcp/pace.ts).
    */
   light: boolean;
 

@@ -447,11 +447,8 @@ export function flushGathered(t: TcpEngine): void {
   let n = -EINTR;
   while (n === -EINTR) n = t.io.send(t.fd[flow], t.gatherRow, count, 0);
   t.activeAt[flow] = t.clock.nowMs;
-  noteFromGuest(t, flow, bytes);
-  if (n > 0) {
-    t.rcvNxt[flow] = (t.rcvNxt[flow] + n) | 0;
-    t.ctx.traffic.bytes += n;
-  }
+  noteFromGuest(t, flow, bytes, n);
+  if (n > 0) t.rcvNxt[flow] = (t.rcvNxt[flow] + n) | 0;
   touch(t, flow);
   if (n === bytes) {
     oweAck(t, flow, t.gatherSegments === 1 && bytes <= ACK_DELAY_BYTES);

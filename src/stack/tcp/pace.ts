@@ -10,8 +10,9 @@ const MEMORY_MS = 10;
 /** A guest that had so large a window has enough to read while its acknowledgements wait, bytes. */
 const WIDE_WINDOW = 512 * 1024;
 
-/** Payload came from the guest. */
-export function noteFromGuest(t: TcpEngine, flow: number, bytes: number): void {
+/** Payload came from the guest, of which the socket took so much (or `taken` is an error). */
+export function noteFromGuest(t: TcpEngine, flow: number, bytes: number, taken: number): void {
+  if (taken > 0) t.ctx.traffic.bytes += taken;
   const now = t.clock.nowMs;
   t.payloadAt[flow] = now;
   if (bytes >= BULK_BATCH) t.bulkAt[flow] = now;

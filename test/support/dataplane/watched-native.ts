@@ -1,5 +1,7 @@
 /** The addon with a clock that stands still, and no sleeps: for tests of what the loop does when. */
+import { DEVICE_FEATURES } from '../../../src/dataplane/features';
 import { loadNative, type Native } from '../../../src/native';
+import { BareRig } from './bare-rig';
 
 export class WatchedNative {
   readonly native: Native;
@@ -34,4 +36,12 @@ export class WatchedNative {
     this.sleeps.length = 0;
     this.notified.length = 0;
   }
+}
+
+/** A loop on it that has come to rest: the start is over, and the guest has looked at all it was told of. */
+export function restingRig(watched: WatchedNative): BareRig {
+  const rig = new BareRig(DEVICE_FEATURES, { native: watched.native });
+  for (let i = 0; i < 8; i++) rig.turn();
+  rig.look();
+  return rig;
 }

@@ -1,7 +1,6 @@
 /** A guest whose receive ring has run out of buffers, and which does not look, is notified once more. */
-import { BareRig, RING } from '../../support/dataplane/bare-rig';
-import { WatchedNative } from '../../support/dataplane/watched-native';
-import { DEVICE_FEATURES } from '../../../src/dataplane/features';
+import { type BareRig, RING } from '../../support/dataplane/bare-rig';
+import { WatchedNative, restingRig } from '../../support/dataplane/watched-native';
 import { REMIND_MS } from '../../../src/dataplane/event-loop';
 import { C_FRAMES_TO_GUEST } from '../../../src/stack/counters';
 
@@ -14,9 +13,7 @@ let slot: number;
 beforeEach(() => {
   slot = 0;
   watched = new WatchedNative();
-  rig = new BareRig(DEVICE_FEATURES, { native: watched.native });
-  for (let i = 0; i < 8; i++) rig.turn();
-  rig.look();
+  rig = restingRig(watched);
   watched.forget();
 });
 

@@ -1,8 +1,7 @@
 /** While bulk goes on, the guest's ring is looked at after a moment instead of at each kick. */
-import { BareRig, VNET_HEADER } from '../../support/dataplane/bare-rig';
-import { WatchedNative } from '../../support/dataplane/watched-native';
+import { type BareRig, VNET_HEADER } from '../../support/dataplane/bare-rig';
+import { WatchedNative, restingRig } from '../../support/dataplane/watched-native';
 import { ETHER_IPV4, PROTO_TCP, ethernet, ipHeader } from '../../support/guest/packets';
-import { DEVICE_FEATURES } from '../../../src/dataplane/features';
 import { LIGHT_MS, REST_CHAINS, REST_US, VAIN_RESTS, VAIN_SKIPS } from '../../../src/dataplane/kick-rest';
 import { C_FRAMES_FROM_GUEST } from '../../../src/stack/counters';
 
@@ -15,9 +14,7 @@ let slot: number;
 beforeEach(() => {
   slot = 0;
   watched = new WatchedNative();
-  rig = new BareRig(DEVICE_FEATURES, { native: watched.native });
-  for (let i = 0; i < 8; i++) rig.turn();
-  rig.look();
+  rig = restingRig(watched);
 });
 
 afterEach(() => rig.close());
