@@ -18,10 +18,11 @@ import { KEY_DATAPLANE, KEY_INDEX_MASK, KEY_KIND_SHIFT } from '../stack/context'
 import { EPOLLERR, EPOLLHUP, EPOLLIN } from '../stack/ports';
 import type { Clock, GuestPort } from '../stack/ports';
 import type { Stack } from '../stack/stack';
-import { RING_RECEIVE, RING_TRANSMIT } from './guest-port';
+import { RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
 import { KickRest, REST_CHAINS } from './kick-rest';
 import { PollWindow } from './poll-window';
+import { Reminder } from './reminder';
 import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
 
@@ -36,9 +37,6 @@ const UNREAD_KICKS = 64;
 
 /** How often a ring without kick descriptor is looked at, ms. */
 const POLL_INTERVAL_MS = 1;
-
-/** A guest that has left its receive ring without buffers for so long is notified of what is in it once more, ms. */
-export const REMIND_MS = 10;
 
 export class LoopClock implements Clock {
   nowMs: number;
@@ -79,8 +77,7 @@ export class EventLoop {
   private heldSinceUs: number;
   /** How much longer it may be, µs; void where there is none. */
   private heldForUs: number;
-  /** When the guest, out of receive buffers, is notified once more, ms; Infinity: it is not. */
-  private remindMs: number;
+  private readonly reminder: Reminder;
 
   constructor(
     native: Native,
@@ -106,7 +103,7 @@ export class EventLoop {
     this.kicksOff = false;
     this.heldSinceUs = 0;
     this.heldForUs = 0;
-    this.remindMs = Infinity;
+    this.reminder = new Reminder(control.port);
   }
 
   /** Runs until the control plane says stop. */
@@ -138,7 +135,7 @@ export class EventLoop {
     if (this.transmitPending) this.transmit();
     if (this.receiveReady) {
       this.receiveReady = false;
-      this.remindMs = Infinity;
+      this.reminder.refilled();
       const { queue } = this.port.rx;
       if (queue !== null) queue.disableNotify();
       stack.onGuestReady();
@@ -151,15 +148,22 @@ export class EventLoop {
     if (this.port.rx.fault !== 0 || this.port.tx.fault !== 0) this.control.reportFaults();
   }
 
-  /** Tells the guest of completed frames that it was not told of yet, if it is time to. */
+  /**
+   * Tells the guest of completed frames that it was not told of yet, if it is time to: after a message at once. The guest
+   * wakes up while the answer is on its way, rather than when that is there.
+   */
   private hold(): void {
-    const { tx } = this.port;
+    const { port } = this;
+    const { tx } = port;
+    const { traffic } = this.stack;
+    const wake = traffic.message && !port.told;
+    traffic.message = false;
     if (tx.held > 0 && tx.stillHeld()) {
       const now = this.native.nowUs();
       if (this.heldSinceUs === 0) this.heldSinceUs = now;
-      this.heldForUs = this.heldSinceUs + tx.holdUs - now;
+      this.heldForUs = wake ? 0 : this.heldSinceUs + tx.holdUs - now;
       if (this.heldForUs > 0) return;
-      this.port.releaseHeld();
+      port.releaseHeld();
     }
     this.heldSinceUs = 0;
   }
@@ -185,7 +189,7 @@ export class EventLoop {
 
   private timeoutUs(): number {
     if (this.transmitPending || this.receiveReady || this.stack.busy) return 0;
-    let deadline = Math.min(this.stack.nextDeadline(), this.remindMs);
+    let deadline = Math.min(this.stack.nextDeadline(), this.reminder.dueMs);
     if (this.control.polling) deadline = Math.min(deadline, this.clock.nowMs + POLL_INTERVAL_MS);
     if (deadline === Infinity) return -1;
     this.clock.update();
@@ -295,31 +299,21 @@ export class EventLoop {
     this.transmitPending = queue.enableNotify();
   }
 
-  /**
-   * After the turn's frames: if a flow waits for receive buffers, ask for a kick, unless more came meanwhile.
-   *
-   * A notification can get lost in the guest: User Mode Linux misses one that comes while it goes to sleep. With EVENT_IDX
-   * the next would come when it has looked, which it does when a timer of its own expires. So a guest that leaves the ring
-   * empty is reminded; a needless notification does no harm (virtio 1.2 §2.7.7.1).
-   */
+  /** After the turn's frames: if a flow waits for receive buffers, ask for a kick, unless more came meanwhile. */
   private rearmReceive(): void {
     const { rx } = this.port;
     const queue = rx.queue;
-    if (queue === null) {
-      this.remindMs = Infinity;
-      return;
+    if (queue !== null) {
+      if (rx.retry) {
+        rx.retry = false;
+        this.receiveReady = true;
+      }
+      if (rx.wanted) {
+        rx.wanted = false;
+        if (queue.enableNotify()) this.receiveReady = true;
+        else this.reminder.starved(this.clock.nowMs);
+      }
     }
-    if (rx.retry) {
-      rx.retry = false;
-      this.receiveReady = true;
-    }
-    if (rx.wanted) {
-      rx.wanted = false;
-      if (queue.enableNotify()) this.receiveReady = true;
-      else if (this.remindMs === Infinity) this.remindMs = this.clock.nowMs + REMIND_MS;
-    }
-    if (this.clock.nowMs < this.remindMs) return;
-    this.remindMs = Infinity;
-    this.port.call(RING_RECEIVE);
+    this.reminder.look(this.clock.nowMs);
   }
 }

@@ -26,6 +26,8 @@ export class VirtioGuestPort implements GuestPort {
   private rxCallKind: number;
   private txCallFd: number;
   private txCallKind: number;
+  /** The guest was notified of what is in its rings, since this was last set to false. */
+  told: boolean;
   gsoTcp4: boolean;
   gsoTcp6: boolean;
   gsoUdp4: boolean;
@@ -48,6 +50,7 @@ export class VirtioGuestPort implements GuestPort {
     this.rxCallKind = 0;
     this.txCallFd = -1;
     this.txCallKind = 0;
+    this.told = false;
     this.gsoTcp4 = features.guestTso4;
     this.gsoTcp6 = features.guestTso6;
     this.gsoUdp4 = features.guestUso4;
@@ -163,6 +166,7 @@ export class VirtioGuestPort implements GuestPort {
   /** Signals a call descriptor; errors (a full pipe, a closed peer) are the front-end's affair. */
   private notify(fd: number, kind: number): void {
     if (fd < 0) return;
+    this.told = true;
     this.counters[C_CALLS_TO_GUEST]++;
     this.native.notify(fd, kind);
   }

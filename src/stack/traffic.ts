@@ -7,9 +7,12 @@ export class Traffic {
    * the guest, the answer to what it sent, or a narrow window of the guest that is used up (tcp/pace.ts).
    */
   light: boolean;
+  /** A message from the guest went out over TCP: an answer may be on its way soon. */
+  message: boolean;
 
   constructor() {
     this.bytes = 0;
     this.light = false;
+    this.message = false;
   }
 }

@@ -12,11 +12,16 @@ const WIDE_WINDOW = 512 * 1024;
 
 /** Payload came from the guest, of which the socket took so much (or `taken` is an error). */
 export function noteFromGuest(t: TcpEngine, flow: number, bytes: number, taken: number): void {
-  if (taken > 0) t.ctx.traffic.bytes += taken;
+  const { traffic } = t.ctx;
+  if (taken > 0) traffic.bytes += taken;
   const now = t.clock.nowMs;
   t.payloadAt[flow] = now;
-  if (bytes >= BULK_BATCH) t.bulkAt[flow] = now;
-  else if (bytes < MESSAGE && now - t.bulkAt[flow] > MEMORY_MS) t.ctx.traffic.light = true;
+  if (bytes >= BULK_BATCH) {
+    t.bulkAt[flow] = now;
+  } else if (bytes < MESSAGE && now - t.bulkAt[flow] > MEMORY_MS) {
+    traffic.light = true;
+    traffic.message = true;
+  }
 }
 
 /** All that the host had went to the guest: if it answers what the guest sent, the guest may be about to go on. */

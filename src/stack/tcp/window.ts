@@ -8,7 +8,7 @@
  * without any event to reopen it.
  *
  * Looking costs a system call or two, so it is done again only when half of the room seen last is used up, or when what
- * is left is less than two segments: in bulk once for many acknowledgements, in an exchange of messages hardly ever.
+ * is left is less than two segments (one, as long as a quarter is not used up): in bulk once for many acknowledgements, in an exchange of messages hardly ever.
  *
  * The right edge never moves left (RFC 9293 §3.8.6), and moves right only by a useful step: a segment, or half of the
  * buffer if that is less (§3.8.6.2.2, silly windows).
@@ -48,7 +48,9 @@ export function socketKey(flow: number): number {
 export function refreshWindow(t: TcpEngine, flow: number): boolean {
   const left = (t.rcvAdv[flow] - t.rcvNxt[flow]) | 0;
   const mss = (t.flags[flow] & F_V6) !== 0 ? t.mss6 : t.mss4;
-  if (left >= 2 * mss && left >= t.room[flow] / 2) return false;
+  const seen = t.room[flow];
+  const enough = left >= seen * 0.75 ? mss : 2 * mss;
+  if (left >= enough && left >= seen / 2) return false;
   return look(t, flow, true);
 }
 

@@ -106,6 +106,8 @@ export class SplitQueueDevice {
   /** used.idx when the driver was last considered for a notification; unknown while `signalledValid` is false. */
   private signalledIdx: number;
   private signalledValid: boolean;
+  /** used_event when the driver was notified last; -1: it was not. */
+  private eventWhenTold: number;
 
   // Walk state: fields rather than locals because `addSegments` shares them with `pop`.
   private row: number;
@@ -143,6 +145,7 @@ export class SplitQueueDevice {
     this.out = 0;
     this.signalledIdx = this.usedIdx;
     this.signalledValid = false;
+    this.eventWhenTold = -1;
     this.row = 0;
     this.rowEnd = 0;
     this.sawWritable = false;
@@ -265,7 +268,16 @@ export class SplitQueueDevice {
     const wanted = this.wantsSignal();
     this.signalledIdx = this.publishedIdx;
     this.signalledValid = true;
+    if (wanted && this.eventIdx) this.eventWhenTold = Atomics.load(this.avail, AVAIL_RING + this.size);
     return wanted;
+  }
+
+  /**
+   * Whether the driver gave no sign of the last notification it was to get: with EVENT_IDX one that has looked asks for
+   * its next further on. Without EVENT_IDX there is no telling: false.
+   */
+  get unheeded(): boolean {
+    return this.eventIdx && Atomics.load(this.avail, AVAIL_RING + this.size) === this.eventWhenTold;
   }
 
   /** Makes the next notification unconditional: an earlier one may have been lost (the call descriptor changed). */

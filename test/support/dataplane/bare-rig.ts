@@ -161,9 +161,18 @@ export class BareRig {
 
   /** The guest takes completions and asks to be told of the next, of frames too, as Linux's NAPI does. */
   look(): void {
+    this.lookAtCompletions();
+    this.lookAtFrames();
+  }
+
+  lookAtCompletions(): void {
     while (this.tx.pollUsed() === 1);
-    this.rx.enableCallbacks();
     this.tx.enableCallbacks();
+  }
+
+  /** It has collected its frames before. */
+  lookAtFrames(): void {
+    this.rx.enableCallbacks();
   }
 
   /** Puts an ARP request for the gateway's address, which is answered at once, into a slot, and `post`s it. */

@@ -1,10 +1,8 @@
-/** A guest whose receive ring has run out of buffers, and which does not look, is notified once more. */
-import { type BareRig, RING } from '../../support/dataplane/bare-rig';
+/** A guest that does not look at its rings, or whose receive ring has run out of buffers, is notified once more. */
+import { type BareRig, RING, VNET_HEADER } from '../../support/dataplane/bare-rig';
 import { WatchedNative, restingRig } from '../../support/dataplane/watched-native';
-import { REMIND_MS } from '../../../src/dataplane/event-loop';
+import { STARVED_MS, UNHEEDED_MS } from '../../../src/dataplane/reminder';
 import { C_FRAMES_TO_GUEST } from '../../../src/stack/counters';
-
-const LATER_US = REMIND_MS * 1000;
 
 let rig: BareRig;
 let watched: WatchedNative;
@@ -14,6 +12,11 @@ beforeEach(() => {
   slot = 0;
   watched = new WatchedNative();
   rig = restingRig(watched);
+  // The first notification of completions is unconditional.
+  ask(1);
+  later(10);
+  rig.look();
+  rig.step();
   watched.forget();
 });
 
@@ -24,6 +27,11 @@ function ofFrames(): number {
   return watched.times(rig.calls[0]);
 }
 
+/** And of the transmit queue. */
+function ofCompletions(): number {
+  return watched.times(rig.calls[1]);
+}
+
 function ask(times: number): void {
   for (let i = 0; i < times; i++) {
     rig.postArp(slot++ % RING);
@@ -32,56 +40,107 @@ function ask(times: number): void {
   }
 }
 
-/** The guest leaves its frames alone until the ring is full and one more waits. */
-function starve(): void {
-  const before = rig.counters[C_FRAMES_TO_GUEST];
-  rig.collects = false;
-  ask(RING + 1);
-  expect(rig.counters[C_FRAMES_TO_GUEST] - before).toBe(RING);
-  // With EVENT_IDX it was told of the first.
-  expect(ofFrames()).toBe(1);
-  watched.forget();
-  watched.us += 10_000; // completions that are held back
-  rig.look();
+function later(ms: number): void {
+  watched.us += ms * 1000;
+  rig.step();
 }
 
-it('not before its time, then once', () => {
-  rig.collects = false;
-  ask(RING);
-  watched.us += LATER_US;
-  rig.step();
-  expect(ofFrames()).toBe(1);
+describe('a guest that gives no sign', () => {
+  it('of frames: not before its time, then once', () => {
+    ask(1);
+    rig.lookAtCompletions();
+    expect(ofFrames()).toBe(1);
+    later(UNHEEDED_MS - 1);
+    expect(ofFrames()).toBe(1);
+    watched.sleeps.length = 0;
+    later(1);
+    expect(watched.sleeps[0]).toBeLessThanOrEqual(1000);
+    expect(ofFrames()).toBe(2);
+    for (let i = 0; i < 3; i++) later(UNHEEDED_MS);
+    expect(ofFrames()).toBe(2);
+  });
+
+  it('of completions', () => {
+    rig.dozing = true;
+    rig.post(slot, VNET_HEADER + 1514);
+    rig.kick();
+    rig.step();
+    expect(ofCompletions()).toBe(1);
+    later(UNHEEDED_MS - 1);
+    expect(ofCompletions()).toBe(1);
+    later(1);
+    expect(ofCompletions()).toBe(2);
+    expect(ofFrames()).toBe(0);
+  });
+
+  it('with each notification the time begins anew', () => {
+    ask(1);
+    rig.lookAtFrames();
+    watched.us += 1000;
+    ask(1);
+    rig.lookAtCompletions();
+    expect(ofFrames()).toBe(2);
+    later(UNHEEDED_MS - 1);
+    expect(ofFrames()).toBe(2);
+    later(1);
+    expect(ofFrames()).toBe(3);
+  });
+});
+
+it('a guest that has looked is left alone, and the loop sleeps', () => {
   ask(1);
-  watched.us += LATER_US - 1000;
+  rig.look();
   rig.step();
-  expect(ofFrames()).toBe(1);
-  watched.us += 1000;
   watched.sleeps.length = 0;
-  rig.step();
-  expect(watched.sleeps[0]).toBeLessThanOrEqual(1000);
-  expect(ofFrames()).toBe(2);
-  watched.us += LATER_US;
-  rig.step();
-  rig.step();
-  expect(ofFrames()).toBe(2);
+  later(UNHEEDED_MS);
+  expect(watched.sleeps[0]).toBeGreaterThan(1_000_000);
+  expect(ofFrames()).toBe(1);
 });
 
-it('not where buffers came meanwhile', () => {
-  starve();
-  rig.collects = true;
-  rig.turn();
-  rig.step();
-  watched.us += LATER_US;
-  rig.step();
-  expect(ofFrames()).toBe(0);
-});
+describe('a guest without receive buffers', () => {
+  /** It leaves its frames alone until the ring is full and one more waits: half of the time is over then. */
+  function starve(): void {
+    const before = rig.counters[C_FRAMES_TO_GUEST];
+    rig.collects = false;
+    ask(RING + 1);
+    expect(rig.counters[C_FRAMES_TO_GUEST] - before).toBe(RING);
+    // With EVENT_IDX it was told of the first.
+    expect(ofFrames()).toBe(1);
+    later(STARVED_MS / 2);
+    expect(ofFrames()).toBe(2); // as it gave no sign
+    rig.look();
+    watched.forget();
+  }
 
-it('not for a ring that was stopped', () => {
-  starve();
-  rig.stopReceive();
-  watched.forget();
-  watched.us += LATER_US;
-  rig.step();
-  rig.step();
-  expect(ofFrames()).toBe(0);
+  it('not before its time, then once', () => {
+    starve();
+    later(STARVED_MS / 2 - 1);
+    expect(ofFrames()).toBe(0);
+    watched.sleeps.length = 0;
+    later(1);
+    expect(watched.sleeps[0]).toBeLessThanOrEqual(1000);
+    expect(ofFrames()).toBe(1);
+    for (let i = 0; i < 3; i++) later(STARVED_MS);
+    expect(ofFrames()).toBe(1);
+  });
+
+  it('not where buffers came meanwhile', () => {
+    starve();
+    rig.collects = true;
+    rig.turn();
+    rig.lookAtFrames();
+    rig.step();
+    watched.forget();
+    later(STARVED_MS);
+    expect(ofFrames()).toBe(0);
+  });
+
+  it('not for a ring that was stopped', () => {
+    starve();
+    rig.stopReceive();
+    watched.forget();
+    later(STARVED_MS);
+    rig.step();
+    expect(ofFrames()).toBe(0);
+  });
 });

@@ -129,23 +129,27 @@ describe('the loop', () => {
     watched.us += 1;
     rig.step();
     expect(told()).toBe(1);
+    rig.look();
+    rig.step();
     rig.step();
     expect(told()).toBe(1);
     expect(watched.sleeps.slice(1, 3)).toEqual([HOLD_US, 1]);
-    expect(watched.sleeps[3]).toBeGreaterThan(1_000_000);
+    expect(watched.sleeps[4]).toBeGreaterThan(1_000_000);
   });
 
   it('waits longer for a guest that was notified of a frame meanwhile, also with other turns in between', () => {
     ask();
     rig.step();
+    rig.lookAtFrames();
+    rig.step();
+    watched.forget();
     watched.us += HOLD_NOTIFIED_US - 1;
     rig.step();
     expect(told()).toBe(0);
-    expect(watched.sleeps.slice(1)).toEqual([HOLD_NOTIFIED_US]);
     watched.us += 1;
     rig.step();
     expect(told()).toBe(1);
-    expect(watched.sleeps.slice(2)).toEqual([1]);
+    expect(watched.sleeps).toEqual([HOLD_NOTIFIED_US, 1]);
   });
 
   it('a guest that looked where it was notified is not told', () => {
@@ -185,6 +189,25 @@ describe('the loop', () => {
     watched.us += 1;
     rig.step();
     expect(told()).toBe(1);
+  });
+
+  it('after a message the guest is told at once, once', () => {
+    rig.traffic.message = true;
+    send();
+    rig.step();
+    expect(told()).toBe(1);
+    rig.look();
+    send();
+    rig.step();
+    expect(told()).toBe(1);
+  });
+
+  it('not where it was notified of a frame in the same turn', () => {
+    rig.traffic.message = true;
+    ask();
+    rig.step();
+    expect(watched.times(rig.calls[0])).toBe(1);
+    expect(told()).toBe(0);
   });
 
   it('a ring that is stopped has told all', () => {

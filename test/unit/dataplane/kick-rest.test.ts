@@ -86,6 +86,8 @@ it('bulk that has ended costs one look more, then kicks are asked for again', ()
   sendBulk();
   watched.us += REST_US;
   expect(taken(() => rig.step())).toBe(0);
+  rig.look();
+  rig.step();
   watched.forget();
   rig.step();
   expectLongSleep();

@@ -71,6 +71,32 @@ describe.each([0, 65533])('publishing without a word, from index %i', (base) => 
   });
 });
 
+describe.each([0, 65533])('a notification unheeded, from index %i', (base) => {
+  it('until the driver asks for its next', () => {
+    const [ring, dev] = started(ALL, base, 6);
+    expect(dev.unheeded).toBe(false);
+    ring.usedEvent = base;
+    dev.pushUsed(0, 0);
+    expect(dev.publish()).toBe(true);
+    expect(dev.unheeded).toBe(true);
+    dev.pushUsed(1, 0);
+    expect(dev.publish()).toBe(false);
+    expect(dev.unheeded).toBe(true);
+    ring.usedEvent = base + 2;
+    expect(dev.unheeded).toBe(false);
+    dev.pushUsed(2, 0);
+    expect(dev.publish()).toBe(true);
+    expect(dev.unheeded).toBe(true);
+  });
+
+  it('cannot be told without EVENT_IDX', () => {
+    const [, dev] = started(PLAIN, base, 1);
+    dev.pushUsed(0, 0);
+    expect(dev.publish()).toBe(true);
+    expect(dev.unheeded).toBe(false);
+  });
+});
+
 describe.each([0, 65533])('publish with EVENT_IDX from index %i', (base) => {
   it('the first notification is unconditional, then used_event decides', () => {
     const [ring, dev] = started(ALL, base, 6);

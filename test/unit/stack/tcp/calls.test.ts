@@ -92,6 +92,22 @@ test('exchanges on one connection: three calls and one frame each', () => {
   expect(rig.sent()).toHaveLength(100);
 });
 
+test.each([
+  [1500, 1460],
+  [65520, 65480],
+])('an exchange of messages at MTU %d: send, read, discard, and no look at the send buffer', (mtu, mss) => {
+  const rig = new TcpRig({ config: { mtu } });
+  rig.host.sndbuf = 87_040; // Linux's first
+  const c = openFromGuest(rig, { mss, delayedAcks: true });
+  exchange(rig, c);
+  for (let i = 0; i < 4; i++) {
+    const before = new Map(rig.host.calls);
+    exchange(rig, c);
+    rig.host.calls.delete('checksum');
+    expect(calls(rig, before)).toEqual({ send: 1, recv: 1, discard: 1 });
+  }
+});
+
 test('a mebibyte from the guest: one send a batch, two looks at the send buffer', () => {
   const rig = new TcpRig({ config: { mtu: 65520 } });
   rig.host.sndbuf = 4 * MIB;

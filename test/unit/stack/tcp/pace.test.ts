@@ -52,6 +52,20 @@ test('a message from the guest is light, the rest of bulk is not', () => {
   expect(look().light).toBe(true);
 });
 
+test('only a message from the guest is one that an answer may follow soon', () => {
+  const { traffic } = rig.ctx;
+  const messages = (act: () => void): boolean => {
+    traffic.message = false;
+    act();
+    return traffic.message;
+  };
+  expect(messages(() => c.send('request'))).toBe(true);
+  expect(messages(() => rig.act(() => c.socket.write('answer')))).toBe(false);
+  expect(messages(() => c.acknowledge(6))).toBe(false);
+  expect(messages(() => c.send(pattern(20_000)))).toBe(false);
+  expect(messages(() => c.send('rest'))).toBe(false);
+});
+
 test('acknowledgements are not', () => {
   rig.act(() => c.socket.write(pattern(1000)));
   look();

@@ -1,0 +1,64 @@
+/**
+ * A notification can get lost in the guest: User Mode Linux misses one that comes while it goes to sleep. With EVENT_IDX
+ * the next would come when it has looked, which it does when a timer of its own expires, some milliseconds later. So a
+ * guest that does not look, or that leaves its receive ring empty, is notified once more; a needless notification does
+ * no harm (virtio 1.2 §2.7.7.1).
+ */
+import { RING_RECEIVE, RING_TRANSMIT } from './guest-port';
+import type { VirtioGuestPort } from './guest-port';
+
+/** A guest that has given no sign of a notification for so long gets another, ms. */
+export const UNHEEDED_MS = 2;
+/** A guest that has left its receive ring without buffers for so long is notified of what is in it once more, ms. */
+export const STARVED_MS = 10;
+
+export class Reminder {
+  private readonly port: VirtioGuestPort;
+  /** ms of the loop's clock; Infinity: not. */
+  private unheededMs: number;
+  private starvedMs: number;
+
+  constructor(port: VirtioGuestPort) {
+    this.port = port;
+    this.unheededMs = Infinity;
+    this.starvedMs = Infinity;
+  }
+
+  /** When to look next, ms. */
+  get dueMs(): number {
+    return Math.min(this.unheededMs, this.starvedMs);
+  }
+
+  /** A flow waits for receive buffers, of which there are none. */
+  starved(nowMs: number): void {
+    if (this.starvedMs === Infinity) this.starvedMs = nowMs + STARVED_MS;
+  }
+
+  /** The guest gave receive buffers. */
+  refilled(): void {
+    this.starvedMs = Infinity;
+  }
+
+  /** After a turn: notifies the guest once more, if it is time to. */
+  look(nowMs: number): void {
+    const { port } = this;
+    if (port.told) this.unheededMs = nowMs + UNHEEDED_MS;
+    else if (this.unheededMs !== Infinity) this.lookForSigns(nowMs);
+    if (port.rx.queue === null) this.starvedMs = Infinity;
+    if (nowMs >= this.starvedMs) {
+      this.starvedMs = Infinity;
+      port.call(RING_RECEIVE);
+    }
+    port.told = false; // one reminder is not followed by another
+  }
+
+  private lookForSigns(nowMs: number): void {
+    const { port } = this;
+    const ofFrames = port.rx.queue?.unheeded === true;
+    const ofCompletions = port.tx.queue?.unheeded === true;
+    const due = nowMs >= this.unheededMs;
+    if (due || (!ofFrames && !ofCompletions)) this.unheededMs = Infinity;
+    if (due && ofFrames) port.call(RING_RECEIVE);
+    if (due && ofCompletions) port.call(RING_TRANSMIT);
+  }
+}
