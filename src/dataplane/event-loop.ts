@@ -145,6 +145,7 @@ export class EventLoop {
     this.hold();
     if (this.rest.active && this.rest.look(this.clock.nowMs)) this.endRest();
     this.rearmReceive();
+    this.reminder.look(this.clock.nowMs);
     if (this.port.rx.fault !== 0 || this.port.tx.fault !== 0) this.control.reportFaults();
   }
 
@@ -303,17 +304,15 @@ export class EventLoop {
   private rearmReceive(): void {
     const { rx } = this.port;
     const queue = rx.queue;
-    if (queue !== null) {
-      if (rx.retry) {
-        rx.retry = false;
-        this.receiveReady = true;
-      }
-      if (rx.wanted) {
-        rx.wanted = false;
-        if (queue.enableNotify()) this.receiveReady = true;
-        else this.reminder.starved(this.clock.nowMs);
-      }
+    if (queue === null) return;
+    if (rx.retry) {
+      rx.retry = false;
+      this.receiveReady = true;
     }
-    this.reminder.look(this.clock.nowMs);
+    if (rx.wanted) {
+      rx.wanted = false;
+      if (queue.enableNotify()) this.receiveReady = true;
+      else this.reminder.starved(this.clock.nowMs);
+    }
   }
 }

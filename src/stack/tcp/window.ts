@@ -8,7 +8,8 @@
  * without any event to reopen it.
  *
  * Looking costs a system call or two, so it is done again only when half of the room seen last is used up, or when what
- * is left is less than two segments (one, as long as a quarter is not used up): in bulk once for many acknowledgements, in an exchange of messages hardly ever.
+ * is left is less than two segments (one, as long as a quarter is not used up): in bulk once for many acknowledgements,
+ * in an exchange of messages hardly ever.
  *
  * The right edge never moves left (RFC 9293 §3.8.6), and moves right only by a useful step: a segment, or half of the
  * buffer if that is less (§3.8.6.2.2, silly windows).
@@ -16,8 +17,9 @@
  * Reopening. The kernel announces room (EPOLLOUT, at a third free) only if it knows that someone waits: because a
  * send fell short, or because the socket was polled while full. So when the window told gets smaller than a useful
  * step, the socket's watch is renewed, which polls it: no edge can be lost, as a socket with room by then reports so
- * at once. Polling also tells the kernel that the sender is limited by the buffer, which makes it grow; see also send-buffer.ts. Because a third
- * of the buffer may be less than a useful step, a timer looks again from time to time until the window is open.
+ * at once. Polling also tells the kernel that the sender is limited by the buffer, which makes it grow; see also
+ * send-buffer.ts. Because a third of the buffer may be less than a useful step, a timer looks again from time to time
+ * until the window is open.
  */
 import { EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MEMINFO_SNDBUF, MEMINFO_WMEM_QUEUED } from '../ports';
 import { KEY_KIND_SHIFT, KEY_TCP } from '../context';

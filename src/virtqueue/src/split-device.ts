@@ -258,7 +258,7 @@ export class SplitQueueDevice {
     if (!this.signalledValid) return true;
     if (this.publishedIdx === this.signalledIdx) return false;
     if (this.eventIdx) {
-      return needEvent(Atomics.load(this.avail, AVAIL_RING + this.size), this.publishedIdx, this.signalledIdx);
+      return needEvent(this.usedEvent(), this.publishedIdx, this.signalledIdx);
     }
     return (Atomics.load(this.avail, AVAIL_FLAGS) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
   }
@@ -268,7 +268,7 @@ export class SplitQueueDevice {
     const wanted = this.wantsSignal();
     this.signalledIdx = this.publishedIdx;
     this.signalledValid = true;
-    if (wanted && this.eventIdx) this.eventWhenTold = Atomics.load(this.avail, AVAIL_RING + this.size);
+    if (wanted && this.eventIdx) this.eventWhenTold = this.usedEvent();
     return wanted;
   }
 
@@ -277,7 +277,7 @@ export class SplitQueueDevice {
    * its next further on. Without EVENT_IDX there is no telling: false.
    */
   get unheeded(): boolean {
-    return this.eventIdx && Atomics.load(this.avail, AVAIL_RING + this.size) === this.eventWhenTold;
+    return this.eventIdx && this.usedEvent() === this.eventWhenTold;
   }
 
   /** Makes the next notification unconditional: an earlier one may have been lost (the call descriptor changed). */
@@ -309,6 +309,11 @@ export class SplitQueueDevice {
    */
   disableNotify(): void {
     if (!this.eventIdx) Atomics.store(this.usedHeader, USED_FLAGS, VIRTQ_USED_F_NO_NOTIFY);
+  }
+
+  /** The used index at which the driver wants its next notification (virtio 1.2 §2.7.10); only with EVENT_IDX. */
+  private usedEvent(): number {
+    return Atomics.load(this.avail, AVAIL_RING + this.size);
   }
 
   /** Walks the chain that starts at descriptor `head`. Returns 0 or a fault. */

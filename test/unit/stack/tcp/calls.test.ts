@@ -79,9 +79,13 @@ describe('a connection for one exchange', () => {
   });
 });
 
-test('exchanges on one connection: three calls and one frame each', () => {
-  const rig = new TcpRig();
-  const c = openFromGuest(rig, { delayedAcks: true });
+test.each([
+  [1500, 1460],
+  [65520, 65480],
+])('exchanges on one connection at MTU %d: three calls and one frame each', (mtu, mss) => {
+  const rig = new TcpRig({ config: { mtu } });
+  rig.host.sndbuf = 87_040; // Linux's first
+  const c = openFromGuest(rig, { mss, delayedAcks: true });
   exchange(rig, c);
   const before = new Map(rig.host.calls);
   rig.sent();
@@ -90,22 +94,6 @@ test('exchanges on one connection: three calls and one frame each', () => {
   before.delete('checksum');
   expect(calls(rig, before)).toEqual({ send: 100, recv: 100, discard: 100 });
   expect(rig.sent()).toHaveLength(100);
-});
-
-test.each([
-  [1500, 1460],
-  [65520, 65480],
-])('an exchange of messages at MTU %d: send, read, discard, and no look at the send buffer', (mtu, mss) => {
-  const rig = new TcpRig({ config: { mtu } });
-  rig.host.sndbuf = 87_040; // Linux's first
-  const c = openFromGuest(rig, { mss, delayedAcks: true });
-  exchange(rig, c);
-  for (let i = 0; i < 4; i++) {
-    const before = new Map(rig.host.calls);
-    exchange(rig, c);
-    rig.host.calls.delete('checksum');
-    expect(calls(rig, before)).toEqual({ send: 1, recv: 1, discard: 1 });
-  }
 });
 
 test('a mebibyte from the guest: one send a batch, two looks at the send buffer', () => {
