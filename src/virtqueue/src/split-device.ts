@@ -292,7 +292,8 @@ export class SplitQueueDevice {
    * that waits for more of them may sleep.
    *
    * With `chains` the driver is asked for a kick when it has added so many (at least 1, at most 32767), and the return
-   * value is about as many. Without EVENT_IDX there is no asking for more than one: the driver stays told to give none.
+   * value is about as many. Fewer that came meanwhile stay unknown, so that a later call without `chains` tells of them.
+   * Without EVENT_IDX there is no asking for more than one: the driver stays told to give none.
    */
   enableNotify(chains = 1): boolean {
     // Known chains are not asked for: avail_event = lastAvail would, after a rewind, name an index the driver has
@@ -300,7 +301,9 @@ export class SplitQueueDevice {
     const known = this.availIdx;
     if (this.eventIdx) Atomics.store(this.availEvent, 0, (known + chains - 1) & 0xffff);
     else if (chains === 1) Atomics.store(this.usedHeader, USED_FLAGS, 0);
-    return this.refresh() < 0 || ((this.availIdx - known) & 0xffff) >= chains;
+    if (this.refresh() < 0 || ((this.availIdx - known) & 0xffff) >= chains) return true;
+    this.availIdx = known;
+    return false;
   }
 
   /**

@@ -3,7 +3,7 @@
  * for counting what the hot path leaves behind. Nothing here allocates once it is set up.
  */
 import { MessageChannel } from 'node:worker_threads';
-import { SplitQueueDriver, type SplitRingLayout } from 'virtio-ring-ts';
+import { SplitQueueDriver, type SplitQueueDevice, type SplitRingLayout } from 'virtio-ring-ts';
 import type { Command } from '../../../src/dataplane/commands';
 import { EventLoop, LoopClock } from '../../../src/dataplane/event-loop';
 import { RingControl } from '../../../src/dataplane/ring-control';
@@ -50,6 +50,7 @@ export class BareRig {
   private readonly rx: SplitQueueDriver;
   private readonly tx: SplitQueueDriver;
   private readonly loop: EventLoop;
+  private readonly control: RingControl;
   private readonly kicks: readonly [number, number];
   private readonly channel = new MessageChannel();
   private readonly wakeFd: number;
@@ -93,6 +94,7 @@ export class BareRig {
       icmp: new IcmpHandler(context),
     });
     control.serve(stack);
+    this.control = control;
     this.loop = new EventLoop(native, clock, control, stack, this.counters, control.port, pollUs);
     const layout = (base: number): SplitRingLayout => ({
       size: RING,
@@ -112,6 +114,13 @@ export class BareRig {
     this.tell({ kind: 'features', features });
     this.tell({ kind: 'memory', regions: [{ region: this.region, buffer, gpa: GPA, size: MEMORY }] });
     for (const index of [0, 1]) this.startRing(index);
+  }
+
+  /** The device's end of the guest's transmit queue. */
+  get transmitQueue(): SplitQueueDevice {
+    const { queue } = this.control.port.tx;
+    if (queue === null) throw new Error('the transmit queue is stopped');
+    return queue;
   }
 
   /** Where the buffer of a slot (0 … 255) of the transmit queue is in `memory`. */

@@ -110,6 +110,33 @@ it('what somebody may wait for ends a rest, and lets none begin for a while', ()
   expect(taken(() => expect(send()).toBe(false))).toBe(0);
 });
 
+it.each([
+  ['when the moment is over', () => (watched.us += REST_US)],
+  ['when somebody may wait for it', () => (rig.traffic.light = true)],
+])('a frame that came while the rest began is taken, %s', (_when, pass) => {
+  const queue = rig.transmitQueue;
+  const enableNotify = queue.enableNotify.bind(queue);
+  let late = true;
+  // The guest sends it, without a kick, after its ring was found empty and before it is asked for kicks again.
+  queue.enableNotify = (chains) => {
+    if (chains === REST_CHAINS && late) {
+      late = false;
+      post();
+      expect(rig.kick()).toBe(false);
+    }
+    return enableNotify(chains);
+  };
+  expect(taken(() => sendBulk())).toBe(1);
+  expect(late).toBe(false);
+  expect(
+    taken(() => {
+      pass();
+      rig.step();
+      rig.step();
+    }),
+  ).toBe(1);
+});
+
 it('a guest that sends one large frame after another, each when the last was answered, is left alone', () => {
   for (let i = 0; i < VAIN_RESTS; i++) {
     expect(sendBulk()).toBe(true);

@@ -210,14 +210,19 @@ describe('enableNotify and disableNotify', () => {
     expect(dev.pop(rows, 0, 16)).toBe(0);
     expect(dev.enableNotify(4)).toBe(false);
     expect(ring.availEvent).toBe(3); // 65536 is known; of 0, 1, 2 and 3 the last is announced
-    ring.offer(2, 2);
+    for (let i = 0; i < 3; i++) ring.offer(65536 + i, 2 + i);
     expect(dev.enableNotify(4)).toBe(false);
-    ring.offer(3, 3);
-    ring.offer(4, 0);
-    ring.offer(5, 1);
-    expect(dev.enableNotify(4)).toBe(false); // three since the last look
-    ring.offer(6, 2);
-    expect(dev.enableNotify(1)).toBe(true);
+    ring.offer(3, 5);
+    expect(dev.enableNotify(4)).toBe(true);
+  });
+
+  it.each([ALL, PLAIN])('tells of chains that were too few for several when asked for one', (features) => {
+    const [ring, dev] = started(features, 0, 1);
+    expect(dev.pop(rows, 0, 16)).toBe(0);
+    ring.offer(1, 1); // while the device was about to ask
+    expect(dev.enableNotify(4)).toBe(false);
+    expect(dev.enableNotify()).toBe(true);
+    expect(dev.pop(rows, 0, 16)).toBe(1);
   });
 
   it('without EVENT_IDX there is no asking for several', () => {
