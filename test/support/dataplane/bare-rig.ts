@@ -17,7 +17,7 @@ import { Traffic } from '../../../src/stack/traffic';
 import { TcpHandler } from '../../../src/stack/tcp/tcp';
 import { UdpHandler } from '../../../src/stack/udp';
 import { BROADCAST_MAC } from '../guest/bytes';
-import { ETHER_ARP, arp, ethernet } from '../guest/packets';
+import { ETHER_ARP, ETHER_IPV4, PROTO_TCP, arp, ethernet, ipHeader } from '../guest/packets';
 import { FakeRandom } from '../stack/fake-random';
 import { stackConfig } from '../stack/stack-config';
 
@@ -116,11 +116,14 @@ export class BareRig {
     for (const index of [0, 1]) this.startRing(index);
   }
 
-  /** The device's end of the guest's transmit queue. */
+  /** The device's end of the guest's transmit queue, which must not be stopped. */
   get transmitQueue(): SplitQueueDevice {
-    const { queue } = this.control.port.tx;
-    if (queue === null) throw new Error('the transmit queue is stopped');
-    return queue;
+    return running(this.control.port.tx.queue);
+  }
+
+  /** The device's end of the guest's receive queue, which must not be stopped. */
+  get receiveQueue(): SplitQueueDevice {
+    return running(this.control.port.rx.queue);
   }
 
   /** Where the buffer of a slot (0 … 255) of the transmit queue is in `memory`. */
@@ -144,17 +147,27 @@ export class BareRig {
 
   /** One turn of the loop, which cannot wait for ever: the receive ring's kick is always pending. */
   turn(): void {
-    this.native.signal(this.kicks[0]);
+    this.wake();
     this.step();
+  }
+
+  /** An event for the loop that brings nothing: a kick of the receive ring. */
+  wake(): void {
+    this.native.signal(this.kicks[0]);
   }
 
   /** One turn of the loop as it comes. */
   step(): void {
     this.loop.turn();
     if (!this.dozing) while (this.tx.pollUsed() === 1);
+    if (this.collects) this.collect();
+  }
+
+  /** The guest takes its frames and posts their buffers anew. Returns how many buffers. */
+  collect(): number {
     let more = 0;
-    let posted = false;
-    while (this.collects && this.rx.pollUsed() === 1) {
+    let count = 0;
+    for (; this.rx.pollUsed() === 1; count++) {
       const at = RX_BUFFERS + this.rx.usedToken * RX_SIZE;
       // Buffers after a frame's first have no header.
       if (more > 0) more--;
@@ -163,9 +176,9 @@ export class BareRig {
         this.onFrame(at, this.rx.usedLen);
       }
       this.postReceive(this.rx.usedToken);
-      posted = true;
     }
-    if (posted) this.rx.publish();
+    if (count > 0) this.rx.publish();
+    return count;
   }
 
   /** The guest takes completions and asks to be told of the next, of frames too, as Linux's NAPI does. */
@@ -174,9 +187,12 @@ export class BareRig {
     this.lookAtFrames();
   }
 
-  lookAtCompletions(): void {
-    while (this.tx.pollUsed() === 1);
+  /** Returns how many there were. */
+  lookAtCompletions(): number {
+    let count = 0;
+    while (this.tx.pollUsed() === 1) count++;
     this.tx.enableCallbacks();
+    return count;
   }
 
   /** It has collected its frames before. */
@@ -190,6 +206,18 @@ export class BareRig {
     const [senderIp, targetIp] = [Uint8Array.of(192, 0, 2, 10), Uint8Array.of(192, 0, 2, 1)];
     const request = arp({ op: 1, senderMac, senderIp, targetMac: new Uint8Array(6), targetIp });
     const frame = ethernet(BROADCAST_MAC, senderMac, ETHER_ARP, request);
+    this.postFrame(slot, frame);
+  }
+
+  /** Puts a TCP segment to nobody, which is dropped without an answer, into a slot, and `post`s it. */
+  postStray(slot: number): void {
+    const [src, dst] = [Uint8Array.of(192, 0, 2, 10), Uint8Array.of(198, 51, 100, 7)];
+    const packet = Uint8Array.from([...ipHeader(src, dst, PROTO_TCP, 20), ...new Uint8Array(20)]);
+    const [dstMac, srcMac] = [Uint8Array.of(2, 0, 0, 0, 0, 2), Uint8Array.of(2, 0, 0, 0, 0, 1)];
+    this.postFrame(slot, ethernet(dstMac, srcMac, ETHER_IPV4, packet));
+  }
+
+  private postFrame(slot: number, frame: Uint8Array): void {
     frame.forEach((byte, i) => {
       this.memory.setUint8(this.txOffset(slot) + VNET_HEADER + i, byte);
     });
@@ -250,4 +278,9 @@ export class BareRig {
       },
     });
   }
+}
+
+function running(queue: SplitQueueDevice | null): SplitQueueDevice {
+  if (queue === null) throw new Error('the queue is stopped');
+  return queue;
 }

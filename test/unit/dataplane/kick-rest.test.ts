@@ -1,7 +1,6 @@
 /** While bulk goes on, the guest's ring is looked at after a moment instead of at each kick. */
-import { type BareRig, VNET_HEADER } from '../../support/dataplane/bare-rig';
+import type { BareRig } from '../../support/dataplane/bare-rig';
 import { WatchedNative, restingRig } from '../../support/dataplane/watched-native';
-import { ETHER_IPV4, PROTO_TCP, ethernet, ipHeader } from '../../support/guest/packets';
 import { LIGHT_MS, REST_CHAINS, REST_US, VAIN_RESTS, VAIN_SKIPS } from '../../../src/dataplane/kick-rest';
 import { C_FRAMES_FROM_GUEST } from '../../../src/stack/counters';
 
@@ -19,18 +18,9 @@ beforeEach(() => {
 
 afterEach(() => rig.close());
 
-/** A TCP segment to nobody, which is dropped without an answer: it is neither bulk nor light. */
+/** The next slot gets a frame that is neither bulk nor light. */
 function post(): void {
-  const src = Uint8Array.of(192, 0, 2, 10);
-  const dst = Uint8Array.of(198, 51, 100, 7);
-  const packet = [...ipHeader(src, dst, PROTO_TCP, 20), ...new Uint8Array(20)];
-  const mac = Uint8Array.of(2, 0, 0, 0, 0, 1);
-  const frame = ethernet(Uint8Array.of(2, 0, 0, 0, 0, 2), mac, ETHER_IPV4, Uint8Array.from(packet));
-  const at = slot++ % 256;
-  frame.forEach((byte, i) => {
-    rig.memory.setUint8(rig.txOffset(at) + VNET_HEADER + i, byte);
-  });
-  rig.post(at, VNET_HEADER + frame.length);
+  rig.postStray(slot++ % 256);
 }
 
 /** The guest sends a frame, with a kick if one was asked for, and a turn follows. Returns whether it was. */

@@ -1,0 +1,214 @@
+/**
+ * Whatever a guest does between any two looks of the loop at shared memory, no frame stays in its queue and no
+ * notification is left out: a guest that does what the specification says, and nothing more, never waits for ever.
+ */
+import fc from 'fast-check';
+import type { SplitQueueDevice } from 'virtio-ring-ts';
+import { BareRig, RING } from '../../support/dataplane/bare-rig';
+import { WatchedNative } from '../../support/dataplane/watched-native';
+import { DEVICE_FEATURES } from '../../../src/dataplane/features';
+import { LIGHT_MS } from '../../../src/dataplane/kick-rest';
+import { Reminder } from '../../../src/dataplane/reminder';
+import type { VirtioGuestPort } from '../../../src/dataplane/guest-port';
+import { C_FRAMES_FROM_GUEST } from '../../../src/stack/counters';
+
+/** What happens at one of the points where the other side may do something, and how often. */
+const WEIGHTS = {
+  nothing: 30,
+  event: 4,
+  stray: 6,
+  arp: 1,
+  pair: 1,
+  bulk: 6,
+  light: 1,
+  message: 1,
+  interrupt: 3,
+  moment: 1,
+  while: 1,
+};
+type Action = keyof typeof WEIGHTS;
+
+/** Between any two of these the guest may act. */
+const LOOKS = ['enableNotify', 'disableNotify', 'refresh', 'publishQuietly', 'takeSignal', 'wantsSignal'] as const;
+
+/** A wait longer than that is for a timer of the stack, which would hide that something was forgotten, µs. */
+const LONG_US = 10_000;
+
+class Race {
+  readonly rig: BareRig;
+  private readonly watched = new WatchedNative();
+  private readonly plan: readonly Action[];
+  private at = 0;
+  private posted = 0;
+  /** The loop sleeps, and there is nothing that could wake it. */
+  private asleep = false;
+  /** A point within an action is none, nor one before the start. */
+  private acting = true;
+
+  constructor(plan: readonly Action[], pollUs: number) {
+    this.plan = plan;
+    const { native } = this.watched;
+    const { nowUs, epollWait } = native;
+    // Time passes, so that a loop that polls comes to an end.
+    native.nowUs = () => (this.watched.us += 3) && nowUs();
+    this.rig = new BareRig(DEVICE_FEATURES, { native, pollUs });
+    for (let i = 0; i < 8; i++) this.rig.turn();
+    this.rig.look();
+    this.rig.dozing = true;
+    this.rig.collects = false;
+    this.watched.forget();
+    native.epollWait = (us) => this.wait(us, epollWait);
+    for (const queue of [this.rig.transmitQueue, this.rig.receiveQueue]) this.watch(queue);
+    this.acting = false;
+  }
+
+  /** All that was planned, then as long as the loop has something to do. */
+  run(): void {
+    for (let turns = 0; !this.asleep; turns++) {
+      if (turns > 2000) throw new Error('the loop does not come to rest');
+      this.rig.step();
+    }
+  }
+
+  /** Frames that the guest sent and nobody took. */
+  get left(): number {
+    return this.posted - this.rig.counters[C_FRAMES_FROM_GUEST];
+  }
+
+  /** What is in the guest's rings without it having been told. */
+  get untold(): number {
+    return this.rig.lookAtCompletions() + this.rig.collect();
+  }
+
+  /** The loop waits: the guest goes on, until what it does wakes the loop, or the time is over. */
+  private wait(us: number, look: (us: number) => number): number {
+    const { watched } = this;
+    const until = us < 0 ? Infinity : watched.us + us;
+    for (;;) {
+      this.act();
+      const n = look(0);
+      if (n > 0 || watched.us >= until) return n;
+      if (this.at < this.plan.length) {
+        watched.us += 10;
+      } else if (us < 0 || us > LONG_US) {
+        this.interrupt();
+        this.asleep = true;
+        return 0;
+      } else {
+        watched.us = until;
+      }
+    }
+  }
+
+  private watch(queue: SplitQueueDevice): void {
+    for (const name of LOOKS) {
+      const look = (queue[name] as (...args: number[]) => number | boolean).bind(queue);
+      Object.assign(queue, {
+        [name]: (...args: number[]) => {
+          this.act();
+          const result = look(...args);
+          this.act();
+          return result;
+        },
+      });
+    }
+  }
+
+  private act(): void {
+    if (this.acting || this.at >= this.plan.length) return;
+    this.acting = true;
+    this.perform(this.plan[this.at++]);
+    this.acting = false;
+  }
+
+  private perform(action: Action): void {
+    const { rig, watched } = this;
+    switch (action) {
+      case 'nothing':
+        break;
+      case 'event':
+        rig.wake();
+        break;
+      case 'stray':
+        this.send((slot) => {
+          rig.postStray(slot);
+        });
+        break;
+      case 'arp':
+        this.send((slot) => {
+          rig.postArp(slot);
+        });
+        break;
+      case 'pair':
+        this.perform('stray');
+        this.perform('arp');
+        break;
+      case 'bulk':
+        rig.traffic.bytes += 64 * 1024;
+        break;
+      case 'light':
+        rig.traffic.light = true;
+        break;
+      case 'message':
+        rig.traffic.message = true;
+        break;
+      case 'interrupt':
+        this.interrupt();
+        break;
+      case 'moment':
+        watched.us += 100;
+        break;
+      case 'while':
+        // Until something light is forgotten.
+        watched.us += (LIGHT_MS + 1) * 1000;
+        break;
+    }
+  }
+
+  private send(post: (slot: number) => void): void {
+    // No slot is used twice, and the receive ring never runs dry.
+    if (this.posted === RING) return;
+    post(this.posted++);
+    this.rig.kick();
+  }
+
+  /** If the guest was notified, what Linux's NAPI does: takes all there is, asks for more, and looks again. */
+  private interrupt(): void {
+    const { rig, watched } = this;
+    if (rig.calls.every((fd) => watched.times(fd) === 0)) return;
+    watched.forget();
+    while (rig.lookAtCompletions() + rig.collect() > 0) rig.lookAtFrames();
+    rig.lookAtFrames();
+  }
+}
+
+beforeEach(() => {
+  // It would make good for a notification that was left out.
+  jest.spyOn(Reminder.prototype, 'look').mockImplementation(function (this: Reminder) {
+    (this as unknown as { port: VirtioGuestPort }).port.told = false;
+  });
+});
+
+afterEach(() => {
+  jest.restoreAllMocks();
+});
+
+const action = fc.oneof(
+  ...Object.entries(WEIGHTS).map(([name, weight]) => ({ weight, arbitrary: fc.constant(name as Action) })),
+);
+const plan = fc.array(action, { minLength: 100, maxLength: 1000 });
+
+it.each([0, 50])('no frame is left behind and no notification left out, with --poll-us %i', (pollUs) => {
+  fc.assert(
+    fc.property(plan, (actions) => {
+      const race = new Race(actions, pollUs);
+      try {
+        race.run();
+        expect([race.left, race.untold]).toEqual([0, 0]);
+      } finally {
+        race.rig.close();
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
