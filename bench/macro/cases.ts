@@ -101,7 +101,7 @@ export const CASES: readonly Case[] = [
   { kind: 'request-response', name: 'rr', protocol: 'tcp', bytes: 1, guests: ALL_LINUX },
   { kind: 'request-response', name: 'rr-loaded', protocol: 'tcp', bytes: 1, loaded: true, guests: UML },
   { kind: 'connect-request-close', name: 'crr', guests: ALL_LINUX },
-  { kind: 'request-response', name: 'udp-rr', protocol: 'udp', bytes: 1, guests: UML },
+  { kind: 'request-response', name: 'udp-rr', protocol: 'udp', bytes: 1, guests: ALL_LINUX },
   ...LONG_LOSSES.flatMap((loss) =>
     LONG_DELAYS_MS.flatMap((delayMs) => DIRECTIONS.map((direction) => longPath(direction, delayMs, loss))),
   ),

@@ -6,6 +6,7 @@ import { MessageChannel } from 'node:worker_threads';
 import { SplitQueueDriver, type SplitQueueDevice, type SplitRingLayout } from 'virtio-ring-ts';
 import type { Command } from '../../../src/dataplane/commands';
 import { EventLoop, LoopClock } from '../../../src/dataplane/event-loop';
+import { negotiated } from '../../../src/dataplane/features';
 import { RingControl } from '../../../src/dataplane/ring-control';
 import { loadNative, type Native } from '../../../src/native';
 import type { StackContext } from '../../../src/stack/context';
@@ -102,7 +103,7 @@ export class BareRig {
       avail: { buffer, offset: base + 0x2000 },
       used: { buffer, offset: base + 0x4000 },
     });
-    const ringFeatures = { indirect: true, eventIdx: true };
+    const ringFeatures = { indirect: true, eventIdx: negotiated(features).eventIdx };
     this.rx = new SplitQueueDriver(layout(0), ringFeatures);
     this.tx = new SplitQueueDriver(layout(0x10000), ringFeatures);
     for (let i = 0; i < RING; i++) this.postReceive(i);
@@ -179,6 +180,12 @@ export class BareRig {
     }
     if (count > 0) this.rx.publish();
     return count;
+  }
+
+  /** The guest asks for no notifications, until it looks. */
+  mask(): void {
+    this.tx.disableCallbacks();
+    this.rx.disableCallbacks();
   }
 
   /** The guest takes completions and asks to be told of the next, of frames too, as Linux's NAPI does. */

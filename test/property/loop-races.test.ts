@@ -4,13 +4,13 @@
  */
 import fc from 'fast-check';
 import type { SplitQueueDevice } from 'virtio-ring-ts';
-import { BareRig, RING } from '../../support/dataplane/bare-rig';
-import { WatchedNative } from '../../support/dataplane/watched-native';
-import { DEVICE_FEATURES } from '../../../src/dataplane/features';
-import { LIGHT_MS } from '../../../src/dataplane/kick-rest';
-import { Reminder } from '../../../src/dataplane/reminder';
-import type { VirtioGuestPort } from '../../../src/dataplane/guest-port';
-import { C_FRAMES_FROM_GUEST } from '../../../src/stack/counters';
+import { BareRig, RING } from '../support/dataplane/bare-rig';
+import { WatchedNative } from '../support/dataplane/watched-native';
+import { DEVICE_FEATURES, VIRTIO_RING_F_EVENT_IDX } from '../../src/dataplane/features';
+import { LIGHT_MS } from '../../src/dataplane/kick-rest';
+import { Reminder } from '../../src/dataplane/reminder';
+import type { VirtioGuestPort } from '../../src/dataplane/guest-port';
+import { C_FRAMES_FROM_GUEST } from '../../src/stack/counters';
 
 /** What happens at one of the points where the other side may do something, and how often. */
 const WEIGHTS = {
@@ -45,19 +45,23 @@ class Race {
   /** A point within an action is none, nor one before the start. */
   private acting = true;
 
-  constructor(plan: readonly Action[], pollUs: number) {
+  constructor(plan: readonly Action[], features: bigint, pollUs: number) {
     this.plan = plan;
     const { native } = this.watched;
-    const { nowUs, epollWait } = native;
+    const { nowUs, epollWait, notify } = native;
     // Time passes, so that a loop that polls comes to an end.
     native.nowUs = () => (this.watched.us += 3) && nowUs();
-    this.rig = new BareRig(DEVICE_FEATURES, { native, pollUs });
+    this.rig = new BareRig(features, { native, pollUs });
     for (let i = 0; i < 8; i++) this.rig.turn();
     this.rig.look();
     this.rig.dozing = true;
     this.rig.collects = false;
     this.watched.forget();
     native.epollWait = (us) => this.wait(us, epollWait);
+    native.notify = (fd, kind) => {
+      this.rig.mask(); // as an interrupt's handler does
+      return notify(fd, kind);
+    };
     for (const queue of [this.rig.transmitQueue, this.rig.receiveQueue]) this.watch(queue);
     this.acting = false;
   }
@@ -198,10 +202,17 @@ const action = fc.oneof(
 );
 const plan = fc.array(action, { minLength: 100, maxLength: 1000 });
 
-it.each([0, 50])('no frame is left behind and no notification left out, with --poll-us %i', (pollUs) => {
+const PLAIN = DEVICE_FEATURES & ~(1n << BigInt(VIRTIO_RING_F_EVENT_IDX));
+
+it.each([
+  ['EVENT_IDX', DEVICE_FEATURES, 0],
+  ['EVENT_IDX and --poll-us', DEVICE_FEATURES, 50],
+  ['flags', PLAIN, 0],
+  ['flags and --poll-us', PLAIN, 50],
+] as const)('no frame is left behind and no notification left out, with %s', (_with, features, pollUs) => {
   fc.assert(
     fc.property(plan, (actions) => {
-      const race = new Race(actions, pollUs);
+      const race = new Race(actions, features, pollUs);
       try {
         race.run();
         expect([race.left, race.untold]).toEqual([0, 0]);
