@@ -145,7 +145,7 @@ export class EventLoop {
     this.hold();
     if (this.rest.active && this.rest.look(this.clock.nowMs)) this.endRest();
     this.rearmReceive();
-    this.reminder.look(this.clock.nowMs);
+    this.reminder.look(this.clock);
     if (this.port.rx.fault !== 0 || this.port.tx.fault !== 0) this.control.reportFaults();
   }
 
@@ -192,9 +192,16 @@ export class EventLoop {
     if (this.transmitPending || this.receiveReady || this.stack.busy) return 0;
     let deadline = Math.min(this.stack.nextDeadline(), this.reminder.dueMs);
     if (this.control.polling) deadline = Math.min(deadline, this.clock.nowMs + POLL_INTERVAL_MS);
-    if (deadline === Infinity) return -1;
+    if (deadline === Infinity) return this.noLaterThanReminder(-1);
     this.clock.update();
-    return deadline <= this.clock.nowMs ? 0 : (deadline - this.clock.nowMs) * 1000;
+    return deadline <= this.clock.nowMs ? 0 : this.noLaterThanReminder((deadline - this.clock.nowMs) * 1000);
+  }
+
+  /** How long to wait, µs (-1: for ever), where the guest may have missed a notification. */
+  private noLaterThanReminder(us: number): number {
+    if (!this.reminder.waits) return us;
+    const left = this.reminder.left(this.native.nowUs());
+    return us < 0 ? left : Math.min(us, left);
   }
 
   /** As `epollWait`, but looks before it sleeps. */
@@ -208,6 +215,8 @@ export class EventLoop {
       if (n !== 0 || this.framesWait()) return n;
       this.hold();
     }
+    // A timer comes before the end of the look, which goes on after it.
+    if (span < window.us) return native.epollWait(0);
     if (this.kicksBackOn()) return native.epollWait(0);
     const rest = timeoutUs < 0 ? timeoutUs : timeoutUs - span;
     const n = native.epollWait(this.noLaterThanHeld(rest));

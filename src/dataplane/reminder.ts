@@ -4,29 +4,41 @@
  * guest that does not look, or that leaves its receive ring empty, is notified once more; a needless notification does
  * no harm (virtio 1.2 §2.7.7.1).
  */
+import type { Clock } from '../stack/ports';
 import { RING_RECEIVE, RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
 
-/** A guest that has given no sign of a notification for so long gets another, ms. */
-export const UNHEEDED_MS = 2;
+/** A guest that has given no sign of a notification for so long gets another, µs. */
+export const UNHEEDED_US = 1000;
 /** A guest that has left its receive ring without buffers for so long is notified of what is in it once more, ms. */
 export const STARVED_MS = 10;
 
 export class Reminder {
   private readonly port: VirtioGuestPort;
+  /** µs; Infinity: not. */
+  private unheededUs: number;
   /** ms of the loop's clock; Infinity: not. */
-  private unheededMs: number;
   private starvedMs: number;
 
   constructor(port: VirtioGuestPort) {
     this.port = port;
-    this.unheededMs = Infinity;
+    this.unheededUs = Infinity;
     this.starvedMs = Infinity;
   }
 
-  /** When to look next, ms. */
+  /** When to look next for a receive ring that is left empty, ms. */
   get dueMs(): number {
-    return Math.min(this.unheededMs, this.starvedMs);
+    return this.starvedMs;
+  }
+
+  /** Whether the guest has yet to give a sign of a notification. */
+  get waits(): boolean {
+    return this.unheededUs !== Infinity;
+  }
+
+  /** For how long it may still, µs; not unless it has to. */
+  left(nowUs: number): number {
+    return Math.max(0, this.unheededUs - nowUs);
   }
 
   /** A flow waits for receive buffers, of which there are none. */
@@ -40,24 +52,24 @@ export class Reminder {
   }
 
   /** After a turn: notifies the guest once more, if it is time to. */
-  look(nowMs: number): void {
+  look(clock: Clock): void {
     const { port } = this;
-    if (port.told) this.unheededMs = nowMs + UNHEEDED_MS;
-    else if (this.unheededMs !== Infinity) this.lookForSigns(nowMs);
+    if (port.told) this.unheededUs = clock.nowUs() + UNHEEDED_US;
+    else if (this.waits) this.lookForSigns(clock.nowUs());
     if (port.rx.queue === null) this.starvedMs = Infinity;
-    if (nowMs >= this.starvedMs) {
+    if (clock.nowMs >= this.starvedMs) {
       this.starvedMs = Infinity;
       port.call(RING_RECEIVE);
     }
     port.told = false; // one reminder is not followed by another
   }
 
-  private lookForSigns(nowMs: number): void {
+  private lookForSigns(nowUs: number): void {
     const { port } = this;
     const ofFrames = port.rx.queue?.unheeded === true;
     const ofCompletions = port.tx.queue?.unheeded === true;
-    const due = nowMs >= this.unheededMs;
-    if (due || (!ofFrames && !ofCompletions)) this.unheededMs = Infinity;
+    const due = nowUs >= this.unheededUs;
+    if (due || (!ofFrames && !ofCompletions)) this.unheededUs = Infinity;
     if (due && ofFrames) port.call(RING_RECEIVE);
     if (due && ofCompletions) port.call(RING_TRANSMIT);
   }

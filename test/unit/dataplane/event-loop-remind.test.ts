@@ -1,7 +1,7 @@
 /** A guest that does not look at its rings, or whose receive ring has run out of buffers, is notified once more. */
 import { type BareRig, RING, VNET_HEADER } from '../../support/dataplane/bare-rig';
 import { WatchedNative, restingRig } from '../../support/dataplane/watched-native';
-import { STARVED_MS, UNHEEDED_MS } from '../../../src/dataplane/reminder';
+import { STARVED_MS, UNHEEDED_US } from '../../../src/dataplane/reminder';
 import { C_FRAMES_TO_GUEST } from '../../../src/stack/counters';
 
 let rig: BareRig;
@@ -41,7 +41,11 @@ function ask(times: number): void {
 }
 
 function later(ms: number): void {
-  watched.us += ms * 1000;
+  laterUs(ms * 1000);
+}
+
+function laterUs(us: number): void {
+  watched.us += us;
   rig.step();
 }
 
@@ -50,13 +54,13 @@ describe('a guest that gives no sign', () => {
     ask(1);
     rig.lookAtCompletions();
     expect(ofFrames()).toBe(1);
-    later(UNHEEDED_MS - 1);
+    laterUs(UNHEEDED_US - 1);
     expect(ofFrames()).toBe(1);
     watched.sleeps.length = 0;
-    later(1);
-    expect(watched.sleeps[0]).toBeLessThanOrEqual(1000);
+    laterUs(1);
+    expect(watched.sleeps[0]).toBe(0);
     expect(ofFrames()).toBe(2);
-    for (let i = 0; i < 3; i++) later(UNHEEDED_MS);
+    for (let i = 0; i < 3; i++) laterUs(UNHEEDED_US);
     expect(ofFrames()).toBe(2);
   });
 
@@ -66,9 +70,9 @@ describe('a guest that gives no sign', () => {
     rig.kick();
     rig.step();
     expect(ofCompletions()).toBe(1);
-    later(UNHEEDED_MS - 1);
+    laterUs(UNHEEDED_US - 1);
     expect(ofCompletions()).toBe(1);
-    later(1);
+    laterUs(1);
     expect(ofCompletions()).toBe(2);
     expect(ofFrames()).toBe(0);
   });
@@ -76,13 +80,13 @@ describe('a guest that gives no sign', () => {
   it('with each notification the time begins anew', () => {
     ask(1);
     rig.lookAtFrames();
-    watched.us += 1000;
+    watched.us += UNHEEDED_US - 1;
     ask(1);
     rig.lookAtCompletions();
     expect(ofFrames()).toBe(2);
-    later(UNHEEDED_MS - 1);
+    laterUs(UNHEEDED_US - 1);
     expect(ofFrames()).toBe(2);
-    later(1);
+    laterUs(1);
     expect(ofFrames()).toBe(3);
   });
 });
@@ -92,7 +96,7 @@ it('a guest that has looked is left alone, and the loop sleeps', () => {
   rig.look();
   rig.step();
   watched.sleeps.length = 0;
-  later(UNHEEDED_MS);
+  laterUs(UNHEEDED_US);
   expect(watched.sleeps[0]).toBeGreaterThan(1_000_000);
   expect(ofFrames()).toBe(1);
 });
