@@ -1,7 +1,7 @@
 /** docs/performance.md: the page made of one or more runs, the targets, and what is remarked about the missed ones. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { METRICS, type GuestName } from './cases';
+import { METRICS, type Case, type GuestName } from './cases';
 import { conditionLines, failures, markdownTable, table, type Report } from './report';
 import { judge, type Verdict } from './targets';
 
@@ -21,6 +21,9 @@ const GUEST_TITLES: Readonly<Record<GuestName, string>> = {
   qemu: 'Linux in QEMU, emulated',
   testpmd: 'DPDK testpmd: packets per second',
 };
+
+/** Runs of nothing else are a chapter of their own. */
+const TRANSACTIONS: readonly Case['kind'][] = ['request-response', 'connect-request-close'];
 
 const NOTES = [
   ['bulk-down, bulk-up', 'one connection, host to guest and guest to host; with -8 eight of them'],
@@ -124,7 +127,8 @@ function targetSection(verdicts: readonly Verdict[], remarks: readonly Remark[])
     '## Targets',
     '',
     `${score(verdicts)}. Every cell is listed. A ratio is the median of the rounds, and so is a value, unless it says`,
-    '"in any round". The last column numbers the remarks below the table.',
+    '"in any round". Of runs that have the same cell the first below counts. The last column numbers the remarks below',
+    'the table.',
     '',
     markdownTable(['target', 'cell', 'bound', 'measured', 'state', 'remark'], rows, 6).trimEnd(),
     '',
@@ -156,6 +160,7 @@ function title({ options }: Report): string {
   if (options.strace) return `System calls (${options.guest})`;
   if (options.cases.every(({ kind }) => kind === 'long-path')) return 'Long paths';
   if (options.cases.every(({ kind }) => kind === 'start')) return 'Start and memory';
+  if (options.cases.every(({ kind }) => TRANSACTIONS.includes(kind))) return `Transactions (${options.guest})`;
   return GUEST_TITLES[options.guest];
 }
 
