@@ -38,6 +38,11 @@ const UNREAD_KICKS = 64;
 /** How often a ring without kick descriptor is looked at, ms. */
 const POLL_INTERVAL_MS = 1;
 
+/** The shorter of two waits, µs, of which the first may be for ever (-1). */
+function sooner(us: number, left: number): number {
+  return us < 0 ? left : Math.min(us, left);
+}
+
 export class LoopClock implements Clock {
   nowMs: number;
   private readonly native: Native;
@@ -171,14 +176,12 @@ export class EventLoop {
 
   /** How long to wait, µs (-1: for ever), where completions may be held back. */
   private noLaterThanHeld(us: number): number {
-    const { heldForUs } = this;
-    return this.heldSinceUs === 0 || (us >= 0 && us <= heldForUs) ? us : heldForUs;
+    return this.heldSinceUs === 0 ? us : sooner(us, this.heldForUs);
   }
 
   /** How long to wait, µs, while the guest's ring rests. Completions that are held back wait for its end, too. */
   private noLaterThanRest(us: number): number {
-    const left = this.rest.left(this.native.nowUs());
-    return us < 0 ? left : Math.min(us, left);
+    return sooner(us, this.rest.left(this.native.nowUs()));
   }
 
   /** Something passed that does not agree with a rest: kicks are asked for at once again. */
@@ -199,9 +202,7 @@ export class EventLoop {
 
   /** How long to wait, µs (-1: for ever), where the guest may have missed a notification. */
   private noLaterThanReminder(us: number): number {
-    if (!this.reminder.waits) return us;
-    const left = this.reminder.left(this.native.nowUs());
-    return us < 0 ? left : Math.min(us, left);
+    return this.reminder.waits ? sooner(us, this.reminder.left(this.native.nowUs())) : us;
   }
 
   /** As `epollWait`, but looks before it sleeps. */

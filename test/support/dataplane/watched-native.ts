@@ -39,8 +39,8 @@ export class WatchedNative {
 }
 
 /** A loop on it that has come to rest: the start is over, and the guest has looked at all it was told of. */
-export function restingRig(watched: WatchedNative): BareRig {
-  const rig = new BareRig(DEVICE_FEATURES, { native: watched.native });
+export function restingRig(watched: WatchedNative, features = DEVICE_FEATURES, pollUs = 0): BareRig {
+  const rig = new BareRig(features, { native: watched.native, pollUs });
   for (let i = 0; i < 8; i++) rig.turn();
   rig.look();
   return rig;
