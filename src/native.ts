@@ -170,15 +170,23 @@ function mismatch(native: Native & Built): string | null {
   return same ? null : 'of another version of Tubetti';
 }
 
+let loaded: Native | null = null;
+
 /**
  * Loads the addon. Throws one clear Error if it was not built, or was built for another Node or version.
  *
  * The same object is returned to every caller of a thread: its scratch tables and its epoll set are the thread's.
+ *
+ * It inherits what the addon exports. An object that got so many properties from C++ is a hash table to V8, and each
+ * access of the data plane a call that looks it up; a prototype is laid out for its heirs, and compiled code has what it
+ * holds at hand.
  */
 export function loadNative(): Native {
+  if (loaded !== null) return loaded;
   if (!existsSync(ADDON_PATH)) throw new Error(`the native addon is not built: ${HOW_TO_BUILD}`);
   const native = createRequire(__filename)(ADDON_PATH) as Native & Built;
   const reason = mismatch(native);
   if (reason !== null) throw new Error(`the native addon is ${reason}: ${HOW_TO_BUILD}`);
-  return native;
+  loaded = Object.create(native) as Native;
+  return loaded;
 }

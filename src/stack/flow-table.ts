@@ -31,6 +31,8 @@ export class FlowTable {
   private readonly nextFree: Int32Array;
   private freeHead: number;
   private readonly buckets: Int32Array; // slot + 1; 0: empty
+  /** Found last and still in the index, or -1: frames come in trains, whose key need not be hashed again. */
+  private found: number;
   private readonly mask: number;
   private readonly k0: number;
   private readonly k1: number;
@@ -47,6 +49,7 @@ export class FlowTable {
     this.hashes = new Int32Array(capacity);
     this.nextFree = new Int32Array(capacity);
     this.buckets = new Int32Array(size);
+    this.found = -1;
     this.mask = size - 1;
     this.k0 = k0 | 0;
     this.k1 = k1 | 0;
@@ -73,17 +76,25 @@ export class FlowTable {
 
   /** Slot that stands under `probe`, or -1. */
   lookup(): number {
-    const { probe, keys, hashes, buckets, mask } = this;
+    const { found, probe, hashes, buckets, mask } = this;
+    if (found >= 0 && this.holdsProbe(found)) return found;
     const hash = halfSipHash(probe, 0, KEY_WORDS, this.k0, this.k1);
     for (let b = hash & mask; ; b = (b + 1) & mask) {
       const slot = buckets[b] - 1;
       if (slot < 0) return -1;
-      if (hashes[slot] !== hash) continue;
-      const k = slot * KEY_WORDS;
-      let i = 0;
-      while (i < KEY_WORDS && keys[k + i] === probe[i]) i++;
-      if (i === KEY_WORDS) return slot;
+      if (hashes[slot] !== hash || !this.holdsProbe(slot)) continue;
+      this.found = slot;
+      return slot;
     }
+  }
+
+  private holdsProbe(slot: number): boolean {
+    const { probe, keys } = this;
+    const k = slot * KEY_WORDS;
+    // The ports first: flows of one guest differ there.
+    let i = KEY_WORDS - 1;
+    while (i >= 0 && keys[k + i] === probe[i]) i--;
+    return i < 0;
   }
 
   /** Puts `slot` under the key in `probe`, which must not be taken. */
@@ -101,6 +112,7 @@ export class FlowTable {
   /** Takes an inserted slot out of the index. */
   remove(slot: number): void {
     const { buckets, hashes, mask } = this;
+    if (slot === this.found) this.found = -1;
     let hole = hashes[slot] & mask;
     while (buckets[hole] !== slot + 1) {
       if (buckets[hole] === 0) return; // was not inserted

@@ -12,6 +12,8 @@ const HOOK = join(REPO_ROOT, 'scripts/lib/ts-hook.cjs');
 const V8_FLAGS = ['--allow-natives-syntax', '--trace-deopt', '--trace-gc'];
 
 interface Moved {
+  /** Objects that V8 keeps as hash tables. */
+  readonly dictionaries: readonly string[];
   readonly frames: number;
   readonly datagrams: number;
   readonly up: number;
@@ -62,6 +64,7 @@ it.each([
     expect(moved.foreign).toBe(0);
     expect(moved.retransmits).toBe(0);
     expect(collections).toEqual([]);
+    expect(moved.dictionaries).toEqual([]);
     // Usually none. A case that comes once in a million frames may still teach V8 something, but not the same thing twice.
     expect(deoptimised.filter((each, i) => deoptimised.indexOf(each) !== i)).toEqual([]);
     expect(deoptimised.length).toBeLessThanOrEqual(5);

@@ -9,6 +9,7 @@
  * standard error: one line of JSON, what was moved.
  */
 import { runInThisContext } from 'node:vm';
+import { MessageChannel, MessagePort } from 'node:worker_threads';
 import { offeredFeatures } from '../../../src/dataplane/features';
 import type { Native } from '../../../src/native';
 import { addrSlotPort, addrSlotWrite } from '../../../src/stack/address';
@@ -238,6 +239,31 @@ function mark(): void {
   })()`);
 }
 
+/**
+ * Objects reachable from `root`, prototypes included, that V8 keeps as hash tables: each access to one is a lookup that
+ * compiled code has to call. Named by the path to them; what private names (`#name`) hold is not found.
+ */
+function dictionaries(root: object): string[] {
+  const isFast = runInThisContext('(object) => %HasFastProperties(object)') as (object: object) => boolean;
+  const found: string[] = [];
+  const seen = new Set<object>([Object.prototype, Function.prototype]);
+  const queue: (readonly [string, object])[] = [['', root]];
+  for (const [path, object] of queue) {
+    // Node's own: it is asked for messages between turns only.
+    if (seen.has(object) || object instanceof MessagePort || object instanceof MessageChannel) continue;
+    seen.add(object);
+    if (!isFast(object)) found.push(path);
+    const parts = ArrayBuffer.isView(object) ? [] : Object.entries(Object.getOwnPropertyDescriptors(object));
+    for (const [name, { value }] of parts) {
+      const part: unknown = value;
+      if (typeof part === 'object' && part !== null) queue.push([`${path}.${name}`, part]);
+    }
+    const prototype = Object.getPrototypeOf(object) as object | null;
+    if (prototype !== null) queue.push([`${path}.prototype`, prototype]);
+  }
+  return found;
+}
+
 function main(): void {
   const [frames, words] = process.argv.slice(2);
   const traffic = new Traffic(offeredFeatures(words));
@@ -257,6 +283,7 @@ function main(): void {
   const steadyMs = pass(Number(frames));
   mark();
   const moved = {
+    dictionaries: dictionaries(rig),
     frames: rig.frames() - before,
     datagrams: traffic.datagrams - datagrams,
     up: traffic.up - up,

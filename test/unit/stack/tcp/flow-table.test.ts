@@ -40,6 +40,8 @@ test('against a map, full and with much coming and going', () => {
         if (slot !== undefined) {
           expect(t.lookup()).toBe(slot);
           t.remove(slot);
+          // The key found last is no more found once it is gone.
+          expect(t.lookup()).toBe(-1);
           t.free(slot);
           model.delete(n);
         } else {
