@@ -47,7 +47,7 @@ const NOTES = [
   ['CPU s/GB, CPU µs each', "the back-end's user and system time per 10⁹ bytes of payload, per transaction"],
   [
     '... at first',
-    'in the two seconds of that case that warm the back-end up after a boot, before anything of its kind is measured',
+    'in the first two seconds of that case after a boot, before anything is measured; with QEMU the back-end is warmed up by as much twice more',
   ],
   [
     'guest CPU s/GB',
