@@ -249,12 +249,10 @@ function dictionaries(root: object): string[] {
   const seen = new Set<object>([Object.prototype, Function.prototype]);
   const queue: (readonly [string, object])[] = [['', root]];
   for (const [path, object] of queue) {
-    // Node's own: it is asked for messages between turns only.
-    if (seen.has(object) || object instanceof MessagePort || object instanceof MessageChannel) continue;
+    if (seen.has(object) || isBuiltIn(object)) continue;
     seen.add(object);
     if (!isFast(object)) found.push(path);
-    const parts = ArrayBuffer.isView(object) ? [] : Object.entries(Object.getOwnPropertyDescriptors(object));
-    for (const [name, { value }] of parts) {
+    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(object))) {
       const part: unknown = value;
       if (typeof part === 'object' && part !== null) queue.push([`${path}.${name}`, part]);
     }
@@ -262,6 +260,12 @@ function dictionaries(root: object): string[] {
     if (prototype !== null) queue.push([`${path}.prototype`, prototype]);
   }
   return found;
+}
+
+/** Memory has no names to look up, and Node's messages are asked for between turns only. */
+function isBuiltIn(object: object): boolean {
+  if (ArrayBuffer.isView(object)) return true;
+  return [ArrayBuffer, SharedArrayBuffer, MessagePort, MessageChannel].some((kind) => object instanceof kind);
 }
 
 function main(): void {
