@@ -1,7 +1,7 @@
 /** docs/performance.md: the page made of one or more runs, the targets, and what is remarked about the missed ones. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { METRICS, type Case, type GuestName } from './cases';
+import { METRICS, type GuestName } from './cases';
 import { conditionLines, failures, markdownTable, table, type Report } from './report';
 import { judge, type Verdict } from './targets';
 
@@ -21,9 +21,6 @@ const GUEST_TITLES: Readonly<Record<GuestName, string>> = {
   qemu: 'Linux in QEMU, emulated',
   testpmd: 'DPDK testpmd: packets per second',
 };
-
-/** Runs of nothing else are a chapter of their own. */
-const TRANSACTIONS: readonly Case['kind'][] = ['request-response', 'connect-request-close'];
 
 const NOTES = [
   ['bulk-down, bulk-up', 'one connection, host to guest and guest to host; with -8 eight of them'],
@@ -160,7 +157,6 @@ function title({ options }: Report): string {
   if (options.strace) return `System calls (${options.guest})`;
   if (options.cases.every(({ kind }) => kind === 'long-path')) return 'Long paths';
   if (options.cases.every(({ kind }) => kind === 'start')) return 'Start and memory';
-  if (options.cases.every(({ kind }) => TRANSACTIONS.includes(kind))) return `Transactions (${options.guest})`;
   return GUEST_TITLES[options.guest];
 }
 

@@ -51,7 +51,7 @@ it.each([
   ['large segments to the guest', FRAMES, 'all'],
   ['segments of the MTU to the guest', 400_000, 'csum,guest_csum,mrg_rxbuf,indirect_desc,event_idx'],
 ])(
-  '%s, %d frames: no collection, and no function is compiled over and over',
+  '%s, %d frames: no collection, no hash table, and no function is compiled over and over',
   (_title, frames, features) => {
     const { moved, deoptimised, collections } = run(features, frames);
     console.info(

@@ -6,7 +6,7 @@
  *
  * FEATURES as TUBETTI_FEATURES has them. Where the steady state begins and ends, a function called `steadyStateMarker`
  * is deoptimised on purpose: V8's lines and ours would not come in order on one pipe, but V8's do among themselves. On
- * standard error: one line of JSON, what was moved.
+ * standard error: one line of JSON, what was moved and which objects V8 keeps as hash tables.
  */
 import { runInThisContext } from 'node:vm';
 import { MessageChannel, MessagePort } from 'node:worker_threads';
@@ -246,7 +246,7 @@ function mark(): void {
 function dictionaries(root: object): string[] {
   const isFast = runInThisContext('(object) => %HasFastProperties(object)') as (object: object) => boolean;
   const found: string[] = [];
-  const seen = new Set<object>([Object.prototype, Function.prototype]);
+  const seen = new Set<object>([Object.prototype]);
   const queue: (readonly [string, object])[] = [['', root]];
   for (const [path, object] of queue) {
     if (seen.has(object) || isBuiltIn(object)) continue;
