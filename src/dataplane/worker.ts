@@ -8,6 +8,7 @@ import type { Counters } from '../stack/counters';
 import type { GuestPort, Random } from '../stack/ports';
 import { IcmpHandler } from '../stack/icmp';
 import { createLinkState } from '../stack/link';
+import { SiteLog } from '../stack/site-log';
 import { Stack } from '../stack/stack';
 import { TcpHandler } from '../stack/tcp/tcp';
 import { Traffic } from '../stack/traffic';
@@ -98,9 +99,9 @@ function main(): void {
     counters,
     link: createLinkState(setup.config),
     traffic: new Traffic(),
-    log: (level, message) => {
+    log: new SiteLog(clock, (level, message) => {
       port.postMessage({ kind: 'log', level, message } satisfies WorkerMessage);
-    },
+    }),
   };
   const stack = new Stack(context, {
     tcp: new TcpHandler(context, setup.listeners),

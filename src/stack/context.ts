@@ -4,6 +4,7 @@ import type { Counters } from './counters';
 import type { NatTables } from './nat';
 import type { NeighbourTable } from './neighbours';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
+import type { SiteLog } from './site-log';
 import type { Traffic } from './traffic';
 
 /** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */
@@ -17,8 +18,8 @@ export interface StackContext {
   readonly counters: Counters;
   readonly link: LinkState;
   readonly traffic: Traffic;
-  /** Emits a rate-limited log line (5 a second per site); may allocate, so never on a per-packet path that succeeds. */
-  log(level: 'debug' | 'info' | 'warn', message: string): void;
+  /** Lines for the log, a few a second at each site. On the path of a frame: `take` first, then build the line. */
+  readonly log: SiteLog;
 }
 
 /** What has been learnt about the guest's end of the link (passt-compatible "observed" addresses). */

@@ -33,6 +33,7 @@ import { makeWords, refusedText } from './icmp/setup';
 import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
 import { CLASS_ICMP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from './output';
 import { AF_INET, EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from './ports';
+import { SITE_PING_REFUSED } from './site-log';
 import { RowSpan } from './row-span';
 import {
   EACCES,
@@ -326,7 +327,7 @@ export class IcmpHandler implements FlowHandler {
   private hint(error: number): void {
     if (this.hinted) return;
     this.hinted = true;
-    this.ctx.log('warn', refusedText(error));
+    this.ctx.log.line(SITE_PING_REFUSED, 'warn', refusedText(error));
   }
 
   /** Hop limit, traffic class and "don't fragment" as the request has them; what is set already costs nothing. */

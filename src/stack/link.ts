@@ -4,6 +4,7 @@ import type { StackConfig } from './config';
 import type { LinkState, StackContext } from './context';
 import { natTables } from './nat';
 import { NeighbourTable } from './neighbours';
+import { SITE_GUEST_MAC } from './site-log';
 import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText } from './wire/ethernet';
 
 /** The state before any frame was seen: broadcast MAC, and the assigned addresses taken as the guest's. */
@@ -61,7 +62,8 @@ export function learnMac(ctx: StackContext, hi: number, lo: number): void {
   if (macIsGroup(hi) || (hi === 0 && lo === 0) || (hi === link.ourMacHi && lo === link.ourMacLo)) return;
   link.guestMacHi = hi;
   link.guestMacLo = lo;
-  ctx.log('info', `guest's Ethernet address is ${macText(hi, lo)}`);
+  if (ctx.log.take(SITE_GUEST_MAC))
+    ctx.log.say(SITE_GUEST_MAC, 'info', `guest's Ethernet address is ${macText(hi, lo)}`);
 }
 
 /** Takes the source of a valid IPv4 frame (neither zero, loopback nor multicast) as the guest's address. */

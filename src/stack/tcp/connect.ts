@@ -7,6 +7,7 @@ import { KEY_WORDS } from '../flow-table';
 import { natToGuest, natToHost } from '../nat';
 import { AF_INET6, EPOLLET, EPOLLIN, SOCK_TCP } from '../ports';
 import { EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, SOL_SOCKET, SO_OOBINLINE } from '../socket-options';
+import { SITE_TCP_OUTBOUND_ADDR, SITE_TCP_OUTBOUND_IF } from '../site-log';
 import { halfSipHash } from '../siphash';
 import { tcpOptionMss, tcpOptionWindowScale } from '../wire/tcp';
 import {
@@ -201,14 +202,14 @@ function startConnect(t: TcpEngine, fd: number, family: number, port: number): b
   const ip = family === AF_INET6 ? t.ctx.config.ip6 : t.ctx.config.ip4;
   if (!to.local && ip !== null) {
     if (ip.outboundIf !== null && io.bindToDevice(fd, ip.outboundIf) < 0) {
-      t.ctx.log('warn', 'TCP: cannot bind to the outbound interface');
+      t.ctx.log.line(SITE_TCP_OUTBOUND_IF, 'warn', 'TCP: cannot bind to the outbound interface');
       return false;
     }
     if (ip.outboundAddr !== null) {
       addressWords(ip.outboundAddr, outbound, 0);
       addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, 0, 0, outbound[0], outbound[1], outbound[2], outbound[3]);
       if (io.bind(fd, ADDR_SLOT_TCP) < 0) {
-        t.ctx.log('warn', 'TCP: cannot bind to the outbound address');
+        t.ctx.log.line(SITE_TCP_OUTBOUND_ADDR, 'warn', 'TCP: cannot bind to the outbound address');
         return false;
       }
     }

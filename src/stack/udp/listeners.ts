@@ -4,6 +4,7 @@ import type { ForwardListener } from '../config';
 import { ADDR_SLOT_UDP, KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../context';
 import type { StackContext } from '../context';
 import type { HostIo } from '../ports';
+import { SITE_UDP_LISTENER } from '../site-log';
 import { EPOLLET, EPOLLIN } from '../ports';
 import {
   IP_PKTINFO,
@@ -48,7 +49,7 @@ export const openUdpListeners = (
     if (forward.protocol !== 'udp') continue;
     const opened = makeListener(ctx.io, forward, listeners.length);
     if (opened !== null) listeners.push(opened);
-    else ctx.log('warn', `UDP port ${String(forward.port)}: the socket cannot be used`);
+    else ctx.log.line(SITE_UDP_LISTENER, 'warn', `UDP port ${String(forward.port)}: the socket cannot be used`);
   }
 };
 

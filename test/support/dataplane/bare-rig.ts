@@ -21,6 +21,7 @@ import { BROADCAST_MAC } from '../guest/bytes';
 import { ETHER_ARP, ETHER_IPV4, PROTO_TCP, arp, ethernet, ipHeader } from '../guest/packets';
 import { FakeRandom } from '../stack/fake-random';
 import { stackConfig } from '../stack/stack-config';
+import { SiteLog } from '../../../src/stack/site-log';
 
 /** Where guest memory begins in the guest's addresses. */
 const GPA = 0x4000_0000;
@@ -87,7 +88,7 @@ export class BareRig {
       random: new FakeRandom(1),
       counters: this.counters,
       link: createLinkState(config),
-      log: () => undefined,
+      log: new SiteLog(clock, () => undefined),
     };
     const stack = new Stack(context, {
       tcp: new TcpHandler(context, []),

@@ -18,6 +18,7 @@ import type { FakeSocket } from './fake-host-io-udp';
 import { FakeRandom } from './fake-random';
 import { dissect, RecordingHandler } from './link-rig';
 import { stackConfig } from './stack-config';
+import { SiteLog } from '../../../src/stack/site-log';
 
 export interface DatagramRigOptions {
   readonly config?: Partial<StackConfig>;
@@ -65,7 +66,7 @@ export class DatagramRig {
       counters: new Float64Array(COUNTERS),
       traffic: new Traffic(),
       link: createLinkState(config),
-      log: (level, message) => void this.logged.push(`${level}: ${message}`),
+      log: new SiteLog(this.clock, (level, message) => void this.logged.push(`${level}: ${message}`)),
     };
     this.ctx.link.guestMacHi = 0x5254;
     this.ctx.link.guestMacLo = 0x00123456;

@@ -16,6 +16,7 @@ import { FakeGuestPort } from './fake-guest-port';
 import type { FakeGuestPortOptions } from './fake-guest-port';
 import { FakeRandom } from './fake-random';
 import { stackConfig } from './stack-config';
+import { SiteLog } from '../../../src/stack/site-log';
 
 export const GUEST_MAC = '52 54 00 12 34 56';
 export const OUR_MAC = '9a 55 9a 55 9a 55';
@@ -291,7 +292,7 @@ export function linkRig(
     random,
     counters,
     link: createLinkState(config),
-    log: (level, message) => void logged.push(`${level}: ${message}`),
+    log: new SiteLog(clock, (level, message) => void logged.push(`${level}: ${message}`)),
   };
   const tcp = new RecordingHandler();
   const udp = new RecordingHandler();

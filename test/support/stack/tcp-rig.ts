@@ -21,6 +21,7 @@ import { FakeRandom } from './fake-random';
 import { stackConfig } from './stack-config';
 import { guestFrame, parseFrame } from './tcp-segment';
 import type { GuestSegment, Segment } from './tcp-segment';
+import { SiteLog } from '../../../src/stack/site-log';
 
 export { flagText, guestFrame, parseFrame } from './tcp-segment';
 export type { GuestSegment, Segment } from './tcp-segment';
@@ -76,7 +77,7 @@ export class TcpRig {
       counters: new Float64Array(COUNTERS),
       traffic: new Traffic(),
       link: createLinkState(config),
-      log: (level, message) => this.logs.push(`${level} ${message}`),
+      log: new SiteLog(this.clock, (level, message) => this.logs.push(`${level} ${message}`)),
     };
     const forwards = (o.forward ?? []).map((f): ForwardListener => {
       const s = this.host.listener();

@@ -11,6 +11,7 @@ import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { GUEST_MAC, bytes, datagram, ethernet, icmpv6, packet } from '../../../support/stack/link-rig';
 import { stackConfig } from '../../../support/stack/stack-config';
+import { SiteLog } from '../../../../src/stack/site-log';
 
 /** Serves the same frame again and again, and swallows what is sent; itself free of allocation. */
 class LoopPort implements GuestPort {
@@ -104,7 +105,7 @@ test.each<[string, Uint8Array, 'flow' | 'sent' | 'none']>([
     random: new FakeRandom(),
     counters: new Float64Array(COUNTERS),
     link: createLinkState(config),
-    log: () => {},
+    log: new SiteLog(new FakeClock(), () => undefined),
   };
   const flow = new CountingHandler();
   const stack = new Stack(ctx, { tcp: flow, udp: flow, icmp: flow });

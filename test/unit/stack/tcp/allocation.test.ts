@@ -12,6 +12,7 @@ import { TcpHandler } from '../../../../src/stack/tcp/tcp';
 import { Traffic } from '../../../../src/stack/traffic';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { stackConfig } from '../../../support/stack/stack-config';
+import { SiteLog } from '../../../../src/stack/site-log';
 
 const PAYLOAD = 1000;
 
@@ -130,7 +131,7 @@ test('half a million segments each way cause no garbage', async () => {
     counters: new Float64Array(COUNTERS),
     link: createLinkState(config),
     traffic: new Traffic(),
-    log: () => undefined,
+    log: new SiteLog(clock, () => undefined),
   };
   const tcp = new TcpHandler(ctx, []);
   const addr = Int32Array.from([0, 0, 0xffff, 0x0a000002, 0, 0, 0xffff, 0x0a000001]);

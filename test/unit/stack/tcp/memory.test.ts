@@ -11,6 +11,7 @@ import { FakeHostIo } from '../../../support/stack/fake-host-io';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { stackConfig } from '../../../support/stack/stack-config';
 import { TcpRig, openFromGuest } from '../../../support/stack/tcp-rig';
+import { SiteLog } from '../../../../src/stack/site-log';
 
 /** passt's flow table. */
 const MOST = 131_072;
@@ -37,7 +38,7 @@ function handler(maxTcpFlows: number): TcpHandler {
     counters: new Float64Array(COUNTERS),
     link: createLinkState(config),
     traffic: new Traffic(),
-    log: () => undefined,
+    log: new SiteLog(new FakeClock(), () => undefined),
   };
   return new TcpHandler(ctx, []);
 }

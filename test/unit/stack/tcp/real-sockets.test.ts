@@ -21,6 +21,7 @@ import type { ModelOptions } from '../../../support/stack/model-tcp';
 import { stackConfig } from '../../../support/stack/stack-config';
 import { guestFrame, idleHandler, parseFrame, pattern } from '../../../support/stack/tcp-rig';
 import type { GuestSegment } from '../../../support/stack/tcp-rig';
+import { SiteLog } from '../../../../src/stack/site-log';
 
 /** Regions the addon knows, so that system calls can read and write them. */
 class NativeMemory extends FakeMemory {
@@ -73,7 +74,7 @@ class RealRig {
       counters: this.counters,
       traffic: new Traffic(),
       link: createLinkState(config),
-      log: () => undefined,
+      log: new SiteLog(this.clock, () => undefined),
     };
     this.tcp = new TcpHandler(ctx, o.listener === undefined ? [] : [o.listener]);
     this.stack = new Stack(ctx, { tcp: this.tcp, udp: idleHandler(), icmp: idleHandler() });

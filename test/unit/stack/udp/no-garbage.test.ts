@@ -18,6 +18,7 @@ import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { datagram } from '../../../support/stack/link-rig';
 import { stackConfig } from '../../../support/stack/stack-config';
+import { SiteLog } from '../../../../src/stack/site-log';
 
 const FRAME = datagram('192.0.2.10', 5000, '203.0.113.5', 7000, ascii('x'.repeat(100)));
 const BATCH = 32;
@@ -175,7 +176,7 @@ test.each([
       random: new FakeRandom(),
       counters,
       link,
-      log: () => undefined,
+      log: new SiteLog(clock, () => undefined),
     };
     const udp = new UdpHandler(ctx, []);
     // The others stay idle; a recording handler would write down every turn.

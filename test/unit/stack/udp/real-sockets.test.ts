@@ -33,6 +33,7 @@ import {
 } from '../../../support/stack/link-rig';
 import { NativeMemory } from '../../../support/stack/native-memory';
 import { stackConfig } from '../../../support/stack/stack-config';
+import { SiteLog } from '../../../../src/stack/site-log';
 
 const built = existsSync(join(__dirname, '../../../../build/Release/tubetti.node'));
 const withAddon = built ? describe : describe.skip;
@@ -69,7 +70,7 @@ class RealRig {
       random: new FakeRandom(),
       counters: this.counters,
       link: createLinkState(config),
-      log: () => undefined,
+      log: new SiteLog(new FakeClock(), () => undefined),
     };
     const udp = new UdpHandler(ctx, listeners);
     this.stack = new Stack(ctx, { tcp: new RecordingHandler(), udp, icmp: new IcmpHandler(ctx) });
