@@ -15,8 +15,8 @@
  *     |<-->|                          <- rewind                                    <- refresh
  *     publishedIdx … usedIdx: pushed, not yet visible to the driver
  *
- * Invariants: pending and the number of chains out (popped, not pushed) never exceed N. `rewind` undoes pops, newest
- * first. Used elements may be pushed in any order of heads; they become visible together, by `publish`.
+ * Invariant: pending and the number of chains out (popped, not pushed) together never exceed N. `rewind` undoes pops,
+ * newest first. Used elements may be pushed in any order of heads; they become visible together, by `publish`.
  *
  * Ordering (virtio 1.2 §2.7.13, §2.7.7): indices go through Atomics, which are sequentially consistent; ring entries and
  * descriptors are plain accesses between them. `publish` stores used.idx, then loads used_event; `enableNotify` stores
@@ -168,12 +168,14 @@ export class SplitQueueDevice {
 
   /**
    * Reads avail.idx, once. Returns how many chains may now be popped (0 … N), or FAULT_AVAIL_INDEX if the driver claims
-   * more than the ring holds.
+   * more than the ring holds: a descriptor is the driver's own again only when its chain was given back used, so those
+   * out count as well. (A driver that lied here had `pending` exceed N after a `rewind`, and could overflow the tables
+   * of a caller who believes in N.)
    */
   refresh(): number {
     const idx = Atomics.load(this.avail, AVAIL_IDX);
     const pending = (idx - this.lastAvail) & 0xffff;
-    if (pending > this.size) return FAULT_AVAIL_INDEX;
+    if (pending + this.out > this.size) return FAULT_AVAIL_INDEX;
     this.availIdx = idx;
     return pending;
   }
@@ -193,8 +195,6 @@ export class SplitQueueDevice {
       const n = this.refresh();
       if (n <= 0) return n;
     }
-    // An honest driver cannot have more than N chains out; a hostile one must not make the caller's tables overflow.
-    if (this.out >= this.size) return FAULT_AVAIL_INDEX;
     const head = this.avail[AVAIL_RING + (this.lastAvail & (this.size - 1))];
     if (head >= this.size) return FAULT_HEAD;
     this.row = row;

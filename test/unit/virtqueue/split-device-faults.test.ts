@@ -63,6 +63,18 @@ describe('SplitQueueDevice: faults', () => {
     expect(dev.pop(rows, 0, 64)).toBe(FAULT_AVAIL_INDEX);
   });
 
+  it('N chains more while one is out: taken back, it would be one too many', () => {
+    for (let i = 0; i < 8; i++) ring.desc(i, BigInt(LOW), 16, 0, 0);
+    ring.availIdx = 1;
+    expect(dev.pop(rows, 0, 64)).toBe(1);
+    ring.availIdx = 9;
+    expect(dev.refresh()).toBe(FAULT_AVAIL_INDEX);
+    dev.rewind(1);
+    expect(dev.pending).toBe(1);
+    ring.availIdx = 8;
+    expect(dev.refresh()).toBe(8);
+  });
+
   it('more than N chains out at the same time', () => {
     ring.desc(0, LOW, 1);
     ring.availIdx = 8;
