@@ -22,14 +22,16 @@ static_assert(sizeof(Slot) == kAddrSlotSize);
 static_assert(offsetof(Slot, port) == 2 && offsetof(Slot, scope) == 4 && offsetof(Slot, address) == 8);
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the TypeScript side writes little-endian tables");
 
+size_t Offset(int32_t slot) { return static_cast<size_t>(slot) * kAddrSlotSize; }
+
 Slot Get(const Thread& thread, int32_t slot) {
   Slot result;
-  memcpy(&result, thread.tables->addrs + slot * kAddrSlotSize, sizeof(result));
+  memcpy(&result, thread.tables->addrs + Offset(slot), sizeof(result));
   return result;
 }
 
 void Put(Thread& thread, int32_t slot, const Slot& value) {
-  memcpy(thread.tables->addrs + slot * kAddrSlotSize, &value, sizeof(value));
+  memcpy(thread.tables->addrs + Offset(slot), &value, sizeof(value));
 }
 
 }  // namespace

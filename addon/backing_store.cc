@@ -20,7 +20,7 @@ napi_value MakeSharedArrayBuffer(const std::shared_ptr<void>& store) {
   // A napi_value is a v8::Local by another name (js_native_api_v8.h).
   static_assert(sizeof(napi_value) == sizeof(buffer));
   napi_value result = nullptr;
-  memcpy(&result, &buffer, sizeof(result));
+  memcpy(&result, &buffer, sizeof(result));  // NOLINT(bugprone-sizeof-expression): the handle itself is copied
   return result;
 }
 

@@ -41,7 +41,7 @@ int32_t Rung(ssize_t result) { return result < 0 && result != -EAGAIN ? static_c
 bool IsEventFd(int32_t fd) {
   char path[32];
   char target[32];
-  snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+  static_cast<void>(snprintf(path, sizeof(path), "/proc/self/fd/%d", fd));
   const ssize_t length = readlink(path, target, sizeof(target));
   constexpr char kName[] = "anon_inode:[eventfd]";
   return length == sizeof(kName) - 1 && memcmp(target, kName, sizeof(kName) - 1) == 0;

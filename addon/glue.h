@@ -81,6 +81,12 @@ inline napi_value To(napi_env env, double value) {
 template <auto F>
 struct Glue;
 
+template <typename... A, size_t... I>
+bool FromAll([[maybe_unused]] napi_env env, [[maybe_unused]] const napi_value* argv,
+             [[maybe_unused]] std::tuple<A...>& out, std::index_sequence<I...>) {
+  return (From(env, argv[I], std::get<I>(out)) && ...);
+}
+
 template <typename R, typename... A, R (*F)(Thread&, A...)>
 struct Glue<F> {
   static napi_value Call(napi_env env, napi_callback_info info) {
@@ -90,11 +96,7 @@ struct Glue<F> {
     void* data = nullptr;
     if (napi_get_cb_info(env, info, &argc, argv, nullptr, &data) != napi_ok) return nullptr;
     std::tuple<A...> args{};
-    const bool good = [&]<size_t... I>(std::index_sequence<I...>) {
-      return (From(env, argv[I], std::get<I>(args)) && ...);
-    }
-    (std::index_sequence_for<A...>());
-    if (!good) {
+    if (!FromAll(env, argv, args, std::index_sequence_for<A...>())) {
       napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "wrong argument type in a call of the native addon");
       return nullptr;
     }

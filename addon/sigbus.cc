@@ -4,6 +4,7 @@
 // Everything here runs in a signal handler: no lock, no allocation, only mmap and atomics.
 #include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <mutex>
@@ -51,8 +52,7 @@ void Handle(int signal, siginfo_t* info, void* context) {
     g_previous.sa_handler(signal);
   } else {
     // Blocked while we are here: the default action is taken on return.
-    sigaction(signal, &g_previous, nullptr);
-    raise(signal);
+    if (sigaction(signal, &g_previous, nullptr) != 0 || raise(signal) != 0) _exit(128 + signal);
   }
   errno = saved;
 }

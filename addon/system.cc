@@ -33,7 +33,8 @@ namespace {
 double ClockUs(clockid_t clock) {
   timespec now;
   clock_gettime(clock, &now);
-  return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec / 1000);
+  const int64_t us = int64_t{now.tv_sec} * 1000000 + now.tv_nsec / 1000;
+  return static_cast<double>(us);
 }
 
 }  // namespace

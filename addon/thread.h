@@ -16,6 +16,7 @@ namespace tubetti {
 class PollSet;
 
 struct Thread {
+  // cppcheck-suppress uninitMemberVar ; the arrays are written before each call that reads them
   explicit Thread(napi_env e) : env(e) {}
   ~Thread();
   Thread(const Thread&) = delete;

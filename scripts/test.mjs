@@ -10,7 +10,7 @@
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
-import { ROOT, run } from './lib/run.mjs';
+import { ROOT, run, which } from './lib/run.mjs';
 import { SetupError, setUp } from './lib/setup.mjs';
 
 const { values: flags } = parseArgs({
@@ -88,7 +88,7 @@ function readResult(file) {
 
 async function main() {
   heading('set-up');
-  const available = await setUp({ guests: withGuests });
+  const available = await setUp({ guests: withGuests, checks: !flags.unit });
   skips.push(...available.notes);
   if (!flags.unit) {
     await Promise.all([
@@ -96,6 +96,9 @@ async function main() {
       step('prettier', 'prettier/bin/prettier.cjs', ['--check', '--log-level', 'warn', '.']),
       step('types', 'typescript/bin/tsc', ['-p', 'tsconfig.test.json', '--noEmit']),
     ]);
+    if (which('clang-tidy') !== null && which('cppcheck') !== null) {
+      await step('clang-tidy, cppcheck', '../scripts/lint-addon.mjs', []);
+    }
   }
   await jest('unit');
   if (!flags.unit) await jest('conformance');

@@ -17,12 +17,14 @@ export const KERNEL_DIRECTORY = join(ROOT, '.cache', 'kernel');
 
 /**
  * What is needed, how its presence is seen, and which package has it (Debian and Ubuntu agree on these names).
- * @type {readonly { command: string, package: string, for: 'build' | 'uml' | 'qemu' | 'guests' | 'testpmd' }[]}
+ * @type {readonly { command: string, package: string, for: 'build' | 'checks' | 'uml' | 'qemu' | 'guests' | 'testpmd' }[]}
  */
 const REQUIREMENTS = [
   { command: 'cmake', package: 'cmake', for: 'build' },
   { command: 'make', package: 'make', for: 'build' },
   { command: 'g++', package: 'g++', for: 'build' },
+  { command: 'clang-tidy', package: 'clang-tidy', for: 'checks' },
+  { command: 'cppcheck', package: 'cppcheck', for: 'checks' },
   { command: 'ip', package: 'iproute2', for: 'guests' },
   { command: 'nsenter', package: 'util-linux', for: 'guests' },
   { command: 'busybox', package: 'busybox-static', for: 'guests' },
@@ -53,15 +55,16 @@ export class SetupError extends Error {}
  */
 
 /**
- * @param {{ guests: boolean, log?: (line: string) => void }} options `guests`: also what booting guests needs
+ * @param {{ guests: boolean, checks?: boolean, log?: (line: string) => void }} options `guests`: also what booting
+ *   guests needs; `checks`: also what checks the addon's sources
  * @returns {Promise<SetupResult>}
  * @throws {SetupError} when the project cannot be built here
  */
-export async function setUp({ guests, log = (line) => console.log(`set-up: ${line}`) }) {
+export async function setUp({ guests, checks = false, log = (line) => console.log(`set-up: ${line}`) }) {
   checkNode();
   /** @type {string[]} */
   const notes = [];
-  await installPackages(guests, log, notes);
+  await installPackages({ guests, checks }, log, notes);
   await installModules(log);
   await build(log);
   const canBoot = guests && which('ip') !== null && which('nsenter') !== null && which('busybox') !== null;
@@ -84,14 +87,17 @@ function checkNode() {
 // ---- Debian packages -------------------------------------------------------------------------------------------------
 
 /**
- * @param {boolean} guests
+ * @param {{ guests: boolean, checks: boolean }} needs
  * @param {(line: string) => void} log
  * @param {string[]} notes
  */
-async function installPackages(guests, log, notes) {
+async function installPackages({ guests, checks }, log, notes) {
   const isMissing = (/** @type {{ command: string }} */ each) => which(each.command) === null;
   const x86 = arch() === 'x64';
-  const wanted = REQUIREMENTS.filter((each) => each.for === 'build' || (guests && x86));
+  const wanted = REQUIREMENTS.filter((each) => {
+    if (each.for === 'build') return true;
+    return each.for === 'checks' ? checks : guests && x86;
+  });
   if (guests && !x86) notes.push(`the guests' packages are for x86-64; on ${arch()} no real guest is booted`);
   let missing = wanted.filter(isMissing);
   if (guests && x86 && !hasStaticBusybox()) {
