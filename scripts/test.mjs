@@ -77,6 +77,31 @@ async function jest(project, args = []) {
   }
 }
 
+const COVERAGE_DIRECTORY = join(ROOT, '.cache', 'coverage');
+const COVERAGE_ARGS = [
+  '--coverage',
+  '--coverageProvider=v8',
+  '--coverageReporters=json-summary',
+  `--coverageDirectory=${COVERAGE_DIRECTORY}`,
+  '--collectCoverageFrom=src/**/*.ts',
+];
+
+/**
+ * The coverage ratchet: what the unit tests cover of src/ may not fall below test/coverage.json (per cent), and whoever
+ * raises it raises the numbers there.
+ */
+function checkCoverage() {
+  const floor = readResult(join(ROOT, 'test', 'coverage.json'));
+  const total = readResult(join(COVERAGE_DIRECTORY, 'coverage-summary.json'))?.total;
+  if (total === undefined) return; // jest failed, which is said already
+  for (const [kind, least] of Object.entries(floor)) {
+    const { pct } = total[kind];
+    console.log(`coverage of ${kind} by unit tests: ${pct} % (at least ${least})`);
+    if (pct < least) failures.push(`coverage of ${kind} fell from ${least} % to ${pct} %`);
+    else if (pct >= least + 1) console.log(`  test/coverage.json may be raised to ${Math.floor(pct * 2) / 2}`);
+  }
+}
+
 /** @param {string} file */
 function readResult(file) {
   try {
@@ -100,7 +125,8 @@ async function main() {
       await step('clang-tidy, cppcheck', '../scripts/lint-addon.mjs', []);
     }
   }
-  await jest('unit');
+  await jest('unit', COVERAGE_ARGS);
+  checkCoverage();
   if (!flags.unit) await jest('conformance');
   // One guest at a time: two would fight for the processor.
   if (withGuests) await jest('e2e', ['--runInBand']);
