@@ -25,6 +25,7 @@ const REQUIREMENTS = [
   { command: 'g++', package: 'g++', for: 'build' },
   { command: 'clang-tidy', package: 'clang-tidy', for: 'checks' },
   { command: 'cppcheck', package: 'cppcheck', for: 'checks' },
+  { command: 'clang++', package: 'clang', for: 'checks' },
   { command: 'ip', package: 'iproute2', for: 'guests' },
   { command: 'nsenter', package: 'util-linux', for: 'guests' },
   { command: 'busybox', package: 'busybox-static', for: 'guests' },
