@@ -68,11 +68,12 @@ void FillRow(FuzzedDataProvider& input, World& world, int32_t row) {
   const uint8_t how = input.ConsumeIntegral<uint8_t>();
   const bool near = (how & 1) != 0;
   tables.row_region[row] = (how & 2) != 0 ? input.ConsumeIntegral<int32_t>() : known.number;
-  const int64_t length = static_cast<int64_t>(known.length);
-  tables.row_offset[row] = near ? static_cast<double>(length + input.ConsumeIntegralInRange<int32_t>(-4100, 8))
-                                : input.ConsumeFloatingPoint<double>();
-  tables.row_length[row] =
-      (how & 4) != 0 ? input.ConsumeIntegral<int32_t>() : input.ConsumeIntegralInRange<int32_t>(-1, 5000);
+  const int32_t before_end = input.ConsumeIntegralInRange<int32_t>(-8, 4100);
+  tables.row_offset[row] =
+      near ? static_cast<double>(known.length) - before_end : input.ConsumeFloatingPoint<double>();
+  // Mostly up to the region's end, a few bytes less or more.
+  const int32_t to_end = before_end + input.ConsumeIntegralInRange<int32_t>(-3, 3);
+  tables.row_length[row] = (how & 4) != 0 ? input.ConsumeIntegral<int32_t>() : to_end;
 }
 
 // The bytes a row names if it is good, else false. Written the slow way, as an oracle.
