@@ -9,6 +9,8 @@ const PAGE_SHIFT = 12;
 const USED_IDX = 2;
 const USED_RING = 4;
 const USED_ELEM_LEN = 8;
+/** Bytes of the log in one view: V8 has no typed array of 2^32 elements, and a log may be longer. */
+const CHUNK = 2 ** 30;
 
 export interface DirtyMarker {
   /** The first `bytes` bytes of what `count` rows from `row` name were written. */
@@ -23,11 +25,16 @@ export class DirtyLogMarker implements DirtyMarker {
   usedGpa: number;
   /** Data writes are logged (VHOST_F_LOG_ALL). */
   logData: boolean;
-  private readonly bits: Uint8Array;
+  /** The log in order, CHUNK bytes each. */
+  private readonly chunks: readonly Uint8Array[];
+  private readonly bytes: number;
   private readonly gpaOf: Map<number, number>;
 
   constructor(log: DirtyLog, memory: readonly DeviceMemoryRegion[], usedGpa: number, logData: boolean) {
-    this.bits = new Uint8Array(log.buffer);
+    this.bytes = log.buffer.byteLength;
+    this.chunks = Array.from({ length: Math.ceil(this.bytes / CHUNK) }, (_, i) => {
+      return new Uint8Array(log.buffer, i * CHUNK, Math.min(CHUNK, this.bytes - i * CHUNK));
+    });
     this.gpaOf = new Map(memory.map((m) => [m.region, m.gpa]));
     this.usedGpa = usedGpa;
     this.logData = logData;
@@ -57,7 +64,7 @@ export class DirtyLogMarker implements DirtyMarker {
     for (let page = Math.floor(gpa / 2 ** PAGE_SHIFT); page <= last; page++) {
       const byte = Math.floor(page / 8);
       // Beyond the log: the front-end gave too short a log; nothing sensible to set (vhost-user.rst asks for no more).
-      if (byte < this.bits.length) Atomics.or(this.bits, byte, 1 << (page & 7));
+      if (byte < this.bytes) Atomics.or(this.chunks[Math.floor(byte / CHUNK)], byte % CHUNK, 1 << (page % 8));
     }
   }
 }
