@@ -24,4 +24,7 @@ napi_value MakeSharedArrayBuffer(const std::shared_ptr<void>& store) {
   return result;
 }
 
+// Repeats until nothing more goes; each round ends by sweeping the array buffers of the one before.
+void CollectGarbage() { v8::Isolate::GetCurrent()->LowMemoryNotification(); }
+
 }  // namespace tubetti

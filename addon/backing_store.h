@@ -15,4 +15,7 @@ std::shared_ptr<void> MakeBackingStore(void* data, size_t length, void (*release
 // A new SharedArrayBuffer over the store, in the current isolate.
 napi_value MakeSharedArrayBuffer(const std::shared_ptr<void>& store);
 
+// Collects the current isolate's garbage at once and thoroughly, so that what it had of backing stores is let go of.
+void CollectGarbage();
+
 }  // namespace tubetti

@@ -15,10 +15,14 @@ int32_t RetireRegionCall(Thread&, int32_t region);
 double RegionLength(Thread&, int32_t region);
 double RegionFaults(Thread&, int32_t region);
 int32_t RegionCount(Thread&);
+int32_t Relieve(Thread&, int32_t regions, double bytes);
 int32_t MemfdCreate(Thread&, std::string name, double size, int32_t seals);
 int32_t GetSeals(Thread&, int32_t fd);
 double FileSize(Thread&, int32_t fd);
 int32_t Ftruncate(Thread&, int32_t fd, double size);
+
+// sigbus.cc
+int32_t FaultEvent(Thread&);
 
 // unix_socket.cc
 int32_t UnixListen(Thread&, std::string path, int32_t backlog);

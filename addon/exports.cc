@@ -6,6 +6,7 @@
 #include <new>
 
 #include "backing_store.h"
+#include "calls.h"
 #include "memory.h"
 #include "watch.h"
 
@@ -89,6 +90,8 @@ bool Fill(Thread& thread, napi_value exports) {
   thread.tables = static_cast<Tables*>(data);
   ExportTables(env, exports, memory);
   Put(env, exports, "abi", To(env, NODE_MODULE_VERSION));
+  // Made before anybody counts descriptors; what failed is tried again by whoever asks for it.
+  FaultEvent(thread);
   return MakePollSet(thread) && ExportScratch(thread, exports);
 }
 

@@ -15,6 +15,9 @@ inline constexpr int32_t kAddrSlotSize = 32;
 inline constexpr double kScratchSize = (1 << 21) + (1 << 20) + (1 << 17) + 64 * 66560;  // SCRATCH_SIZE
 inline constexpr int32_t kEvents = 256;      // events an epollWait returns at the most
 inline constexpr int32_t kRegions = 4096;    // slots of the region table
+// Numbers of regions: the slot in the low 12 bits, above it how often the slot was taken (mod 16). GuestMemory takes
+// numbers of 16 bits.
+inline constexpr int32_t kRegionNumbers = 16 * kRegions;
 inline constexpr size_t kControlSize = 256;  // control data of one message
 inline constexpr int32_t kFdsPerMessage = 64;
 

@@ -180,6 +180,11 @@ void StoreMessage(Thread& thread, int32_t index, mmsghdr& done) {
   }
 }
 
+// The result of a call on messages from `first` on: an error is the first one's.
+int32_t DoneMessage(const Thread& thread, int32_t first, int32_t result) {
+  return Done(thread, thread.tables->msg_row[first], thread.tables->msg_rows[first], result);
+}
+
 bool SlotOrNone(int32_t slot) { return slot < 0 || IsSlot(slot); }
 
 }  // namespace
@@ -205,7 +210,7 @@ int32_t RecvMany(Thread& thread, int32_t fd, int32_t first, int32_t count, int32
   const int done =
       Retry([&] { return ::recvmmsg(fd, thread.messages, static_cast<unsigned>(ready), flags | kAlways, nullptr); });
   for (int32_t i = 0; i < done; i++) StoreMessage(thread, first + i, thread.messages[i]);
-  return done;
+  return DoneMessage(thread, first, done);
 }
 
 int32_t SendMany(Thread& thread, int32_t fd, int32_t first, int32_t count) {
@@ -225,7 +230,7 @@ int32_t SendMany(Thread& thread, int32_t fd, int32_t first, int32_t count) {
   for (int32_t i = 0; i < done; i++) {
     thread.tables->msg_len[first + i] = static_cast<int32_t>(thread.messages[i].msg_len);
   }
-  return done;
+  return DoneMessage(thread, first, done);
 }
 
 }  // namespace tubetti

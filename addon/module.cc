@@ -16,6 +16,8 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<RetireRegionCall>(t, e, "retireRegion");
   Export<RegionFaults>(t, e, "regionFaults");
   Export<RegionCount>(t, e, "regionCount");
+  Export<Relieve>(t, e, "relieve");
+  Export<FaultEvent>(t, e, "faultEvent");
   Export<MemfdCreate>(t, e, "memfdCreate");
   Export<GetSeals>(t, e, "getSeals");
   Export<FileSize>(t, e, "fileSize");

@@ -22,4 +22,12 @@ inline int32_t Gather(const Thread& thread, int32_t row, int32_t count, iovec* o
   return 0;
 }
 
+// The result of a system call on rows that Gather took. They are inside live regions, so that EFAULT means that pages
+// are not there any more: the kernel says so where a thread of ours would get SIGBUS.
+inline int32_t Done(const Thread& thread, int32_t row, int32_t count, int32_t result) {
+  if (result != -EFAULT) return result;
+  for (int32_t i = 0; i < count; i++) NoteLost(thread.tables->row_region[row + i]);
+  return result;
+}
+
 }  // namespace tubetti

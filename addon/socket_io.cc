@@ -35,7 +35,8 @@ int32_t Recv(Thread& thread, int32_t fd, int32_t row, int32_t row_count, int32_t
   msghdr message = {};
   message.msg_iov = thread.iov;
   message.msg_iovlen = static_cast<size_t>(row_count);
-  return static_cast<int32_t>(Retry([&] { return ::recvmsg(fd, &message, flags | kAlways); }));
+  const ssize_t got = Retry([&] { return ::recvmsg(fd, &message, flags | kAlways); });
+  return Done(thread, row, row_count, static_cast<int32_t>(got));
 }
 
 int32_t Discard(Thread&, int32_t fd, int32_t bytes) {
@@ -49,7 +50,8 @@ int32_t Send(Thread& thread, int32_t fd, int32_t row, int32_t row_count, int32_t
   msghdr message = {};
   message.msg_iov = thread.iov;
   message.msg_iovlen = static_cast<size_t>(row_count);
-  return static_cast<int32_t>(Retry([&] { return ::sendmsg(fd, &message, flags | kAlways); }));
+  const ssize_t sent = Retry([&] { return ::sendmsg(fd, &message, flags | kAlways); });
+  return Done(thread, row, row_count, static_cast<int32_t>(sent));
 }
 
 int32_t RecvError(Thread& thread, int32_t fd, int32_t offender, int32_t dest, int32_t row, int32_t row_count) {
@@ -64,7 +66,7 @@ int32_t RecvError(Thread& thread, int32_t fd, int32_t offender, int32_t dest, in
   message.msg_control = thread.control[0];
   message.msg_controllen = kControlSize;
   const ssize_t got = Retry([&] { return ::recvmsg(fd, &message, MSG_ERRQUEUE | kAlways); });
-  if (got < 0) return got == -EAGAIN ? 0 : static_cast<int32_t>(got);
+  if (got < 0) return got == -EAGAIN ? 0 : Done(thread, row, row_count, static_cast<int32_t>(got));
 
   memset(thread.tables->sock_err, 0, sizeof(thread.tables->sock_err));
   thread.tables->sock_err[5] = static_cast<int32_t>(got);

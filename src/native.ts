@@ -28,8 +28,8 @@ export interface Native extends HostIo {
   // ---- memory.cc ----------------------------------------------------------------------------------------------
   /**
    * Maps `length` bytes at file offset `offset` (need not be page-aligned) of `fd`, shared, read-write, NORESERVE.
-   * Checks that the file is that long. Returns the region's number or -errno (-EINVAL: range; -ENFILE: table full).
-   * The descriptor may be closed afterwards. Any thread.
+   * Checks that the file is that long. Returns the region's number (1 … 65535) or -errno (-EINVAL: range; -ENFILE: table
+   * full; -ENOMEM: no addresses or no mappings left). The descriptor may be closed afterwards. Any thread.
    */
   mapRegion(fd: number, offset: number, length: number): number;
   /** Maps `length` bytes of private zeroed memory as a region (scratch). */
@@ -37,7 +37,7 @@ export interface Native extends HostIo {
   /**
    * The region's memory. One SharedArrayBuffer per call over one backing store per region: shared by postMessage
    * between threads; the mapping goes when the last one is collected and the region was retired. Throws RangeError
-   * for an unknown region.
+   * for an unknown region. A view of all of it is a DataView: a typed array of V8's may have less than 2^32 elements.
    */
   regionBuffer(region: number): SharedArrayBuffer;
   regionLength(region: number): number;
@@ -46,8 +46,19 @@ export interface Native extends HostIo {
    * zeros. Rows naming it fail with -EFAULT from now on.
    */
   retireRegion(region: number): number;
-  /** Number of SIGBUS faults answered with a zero page in this region so far (front-end truncated its file). */
+  /**
+   * This thread has let go of `regions` regions of `bytes` bytes: no view of them can be reached any more. If much waits
+   * for a collection, which alone frees mappings and slots, this thread's garbage is collected at once (some 15 ms), and
+   * the result is 1; else 0. To be called by each thread that had views.
+   */
+  relieve(regions: number, bytes: number): number;
+  /**
+   * Number of faults in this region so far, because the front-end truncated its file: SIGBUS that was answered with zero
+   * pages, and system calls that failed with -EFAULT.
+   */
   regionFaults(region: number): number;
+  /** The process's eventfd (or -errno) that becomes readable with each fault of any region. Never to be closed. */
+  faultEvent(): number;
   /** Regions now in the table (tests: leaks). */
   regionCount(): number;
   memfdCreate(name: string, size: number, seals: number): number;

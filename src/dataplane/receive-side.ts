@@ -145,6 +145,7 @@ export class ReceiveSide {
   stop(): void {
     this.cancel();
     this.queue = null;
+    this.out = this.header.view; // no view of memory that goes
     this.wanted = false;
     this.retry = false;
   }

@@ -149,8 +149,7 @@ export class RingControl {
         this.applyLog();
         return 0;
       case 'log':
-        this.log = command.log;
-        this.applyLog();
+        this.setLog(command.log);
         return 0;
       case 'config':
         this.stack?.reconfigure(command.config);
@@ -180,11 +179,36 @@ export class RingControl {
   }
 
   private setMemory(regions: readonly DeviceMemoryRegion[]): void {
+    // What this turn did is named in terms of the old map.
+    this.publishAll();
+    const gone = this.sizesWithout(regions);
     this.regions = regions;
     this.memory.clear();
     for (const r of regions) this.memory.add(r.region, r.buffer, r.gpa, r.size);
     // Ring structures keep the places the session gave them: it stops rings whose memory went away.
     this.applyLog();
+    // Nothing of this thread refers to them any more; the control plane retires them when it has our answer.
+    this.native.relieve(
+      gone.length,
+      gone.reduce((sum, size) => sum + size, 0),
+    );
+  }
+
+  /** Sizes of the regions that are not in `next`. A function of its own, so that no old buffer is left on the stack. */
+  private sizesWithout(next: readonly DeviceMemoryRegion[]): readonly number[] {
+    const kept = new Set(next.map((r) => r.region));
+    return this.regions.filter((r) => !kept.has(r.region)).map((r) => r.size);
+  }
+
+  private setLog(log: DirtyLog | null): void {
+    const bytes = this.logBytes();
+    this.log = log;
+    this.applyLog();
+    if (bytes > 0) this.native.relieve(1, bytes);
+  }
+
+  private logBytes(): number {
+    return this.log?.buffer.byteLength ?? 0;
   }
 
   private place(place: DevicePlace): RingPlace {

@@ -11,10 +11,11 @@ import type { VhostDevice } from './device';
 import { ProtocolError } from './errors';
 import type { LogFunction } from './log';
 import type { MemoryPlan } from './memory-table';
-import { MemoryTable } from './memory-table';
+import { MemoryTable, UsedRegions } from './memory-table';
 import type { LogBase } from './messages';
 import { decodeMemTable, decodeSingleRegion, netConfigSpace, validateFds } from './messages';
 import {
+  MAX_DIRTY_LOG,
   MAX_MTU,
   MIN_MTU,
   VHOST_F_LOG_ALL,
@@ -55,6 +56,7 @@ export class Backend {
   readonly #native: Native;
   readonly #device: VhostDevice;
   readonly #log: LogFunction;
+  readonly #used: UsedRegions;
   readonly #memory: MemoryTable;
   #features = 0n;
   #protocolFeatures = 0n;
@@ -65,7 +67,8 @@ export class Backend {
     this.#native = options.native;
     this.#device = options.device;
     this.#log = options.log;
-    this.#memory = new MemoryTable(options.native);
+    this.#used = new UsedRegions(options.native);
+    this.#memory = new MemoryTable(options.native, this.#used);
     this.rings = new Rings(options.native, options.device, this.#memory, options.log);
     // Without a configuration space from us a guest must not look for an MTU there: user-mode Linux 6.1 reads what was on
     // its stack and breaks. QEMU shows its own, whether the bit is offered or not (x-mtu-bypass-backend), and tells us.
@@ -125,27 +128,31 @@ export class Backend {
   async setMemTable(payload: DataView, fds: ReceivedFds): Promise<void> {
     const entries = decodeMemTable(payload);
     validateFds('SET_MEM_TABLE', fds.count, entries.length);
+    this.#used.relieve();
     await this.#changeMemory(this.#memory.planReplace(entries, fds));
   }
 
   /** ADD_MEM_REG. */
   async addMemReg(payload: DataView, fds: ReceivedFds): Promise<void> {
+    this.#used.relieve();
     await this.#changeMemory(this.#memory.planAdd(decodeSingleRegion(payload), fds));
   }
 
   /** REM_MEM_REG. Older front-ends send a descriptor, which says nothing. */
   async remMemReg(payload: DataView, fds: ReceivedFds): Promise<void> {
     if (fds.count > 1) validateFds('REM_MEM_REG', fds.count, 0);
+    this.#used.relieve();
     await this.#changeMemory(this.#memory.planRemove(decodeSingleRegion(payload)));
   }
 
-  /** SET_LOG_BASE: maps the dirty log, again whenever it grows. */
+  /** SET_LOG_BASE: maps the dirty log, again whenever it grows, as far as an address can reach into it. */
   async setLogBase(base: LogBase, fds: ReceivedFds): Promise<void> {
     const native = this.#native;
     if (native.fdKind(fds.peek(0)) !== FD_MEMORY) {
       throw new ProtocolError('VU_ERR_FD_KIND', 'dirty log without a file that can be mapped');
     }
-    const region = native.mapRegion(fds.peek(0), base.offset, base.size);
+    this.#used.relieve();
+    const region = native.mapRegion(fds.peek(0), base.offset, Math.min(base.size, MAX_DIRTY_LOG));
     if (region < 0) {
       throw new ProtocolError('VU_ERR_LOG', `dirty log cannot be mapped (${getSystemErrorName(region)})`);
     }
@@ -154,7 +161,7 @@ export class Backend {
     try {
       await this.#device.setLog({ region, buffer: native.regionBuffer(region) });
     } finally {
-      if (old >= 0) native.retireRegion(old);
+      if (old >= 0) this.#used.retire(old);
     }
   }
 
@@ -205,6 +212,7 @@ export class Backend {
     this.rings.closeAll();
     this.#closeRequestFd();
     this.#memory.clear();
+    this.#used.relieve();
   }
 
   /** Rings that move with the map stop before and start again after; the others never notice. */
@@ -230,7 +238,7 @@ export class Backend {
     try {
       await this.#device.setLog(null);
     } finally {
-      this.#native.retireRegion(region);
+      this.#used.retire(region);
     }
   }
 

@@ -20,7 +20,7 @@ import type { DeviceMemoryRegion, DevicePlace } from './device';
 import { ProtocolError } from './errors';
 import type { MemoryRegion } from './messages';
 import { regionsOverlap, validateMemoryRegion } from './messages';
-import { MAX_MEM_SLOTS } from './protocol';
+import { MAX_GUEST_MEMORY, MAX_MEM_SLOTS } from './protocol';
 
 /** A region that is mapped here. The device and inode of its file say whether it is the same memory. */
 export interface MappedRegion extends DeviceMemoryRegion {
@@ -45,12 +45,41 @@ export class MemoryPlan {
   }
 }
 
-export class MemoryTable {
+/**
+ * Regions that were given back: the front-end's memory goes at once, but addresses and the region's number only with the
+ * garbage of both threads. The data plane looks after its own (ring-control.ts); this is the control plane's.
+ */
+export class UsedRegions {
   readonly #native: Native;
-  #regions: readonly MappedRegion[] = [];
+  #count = 0;
+  #bytes = 0;
 
   constructor(native: Native) {
     this.#native = native;
+  }
+
+  retire(region: number): void {
+    this.#count++;
+    this.#bytes += this.#native.regionLength(region);
+    this.#native.retireRegion(region);
+  }
+
+  /** Before more is mapped, and in the end; when nothing refers to the regions that were retired. */
+  relieve(): void {
+    this.#native.relieve(this.#count, this.#bytes);
+    this.#count = 0;
+    this.#bytes = 0;
+  }
+}
+
+export class MemoryTable {
+  readonly #native: Native;
+  readonly #used: UsedRegions;
+  #regions: readonly MappedRegion[] = [];
+
+  constructor(native: Native, used: UsedRegions) {
+    this.#native = native;
+    this.#used = used;
   }
 
   get regions(): readonly MappedRegion[] {
@@ -63,6 +92,7 @@ export class MemoryTable {
       validateMemoryRegion(entry);
       for (const earlier of entries.slice(0, i)) this.#checkOverlap(entry, earlier);
     });
+    this.#checkTotal(entries);
     const regions: MappedRegion[] = [];
     try {
       entries.forEach((entry, i) => {
@@ -84,6 +114,7 @@ export class MemoryTable {
     if (this.#regions.length >= MAX_MEM_SLOTS) {
       throw new ProtocolError('VU_ERR_MEMORY_MAP', `more than ${MAX_MEM_SLOTS} memory regions`);
     }
+    this.#checkTotal([entry, ...this.#regions.map((r) => r.entry)]);
     return new MemoryPlan(this.#regions, [...this.#regions, this.#map(entry, fds.peek(0))]);
   }
 
@@ -131,6 +162,15 @@ export class MemoryTable {
       if (offset >= 0n && offset + BigInt(length) <= entry.size) return { region, offset: Number(offset) };
     }
     return null;
+  }
+
+  #checkTotal(entries: readonly MemoryRegion[]): void {
+    const total = entries.reduce((sum, { size }) => sum + size, 0n);
+    if (total <= MAX_GUEST_MEMORY) return;
+    throw new ProtocolError(
+      'VU_ERR_MEMORY_MAP',
+      `${total.toString()} bytes of guest memory, limit ${MAX_GUEST_MEMORY.toString()}`,
+    );
   }
 
   #checkOverlap(a: MemoryRegion, b: MemoryRegion): void {
@@ -182,6 +222,6 @@ export class MemoryTable {
   }
 
   #retire(regions: readonly MappedRegion[]): void {
-    for (const { region } of regions) this.#native.retireRegion(region);
+    for (const { region } of regions) this.#used.retire(region);
   }
 }

@@ -95,6 +95,16 @@ export const MEM_TABLE_REGIONS = 8;
 export const MAX_MEM_SLOTS = 509;
 /** Guest memory comes in whole pages. */
 export const GUEST_PAGE_SIZE = 4096;
+/**
+ * Bytes of guest memory at a time: 32 TiB. While a memory table replaces another both are mapped, and a process has 128 TiB
+ * of addresses (Linux on x86-64 without 5-level paging).
+ */
+export const MAX_GUEST_MEMORY = 2n ** 45n;
+/**
+ * Longest part of a dirty log that is mapped, in bytes: one bit for each page below 2^53, where guest-physical addresses
+ * end here. How long a log must be is not to be said by the memory table: QEMU lets the log grow before the table.
+ */
+export const MAX_DIRTY_LOG = 2 ** 53 / GUEST_PAGE_SIZE / 8;
 
 // ---- configuration space --------------------------------------------------------------------------------------
 export const VHOST_USER_MAX_CONFIG_SIZE = 256;

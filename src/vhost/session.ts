@@ -28,8 +28,11 @@ import { VHOST_USER_PROTOCOL_F_REPLY_ACK } from './protocol';
 import type { Reply, Request } from './requests';
 import { REQUESTS } from './requests';
 
-/** How often lost memory is looked for when the front-end says nothing, in ms. */
+/** How often lost memory is looked for when the front-end says nothing and no fault was reported, in ms. */
 const MEMORY_CHECK_MS = 1000;
+
+/** EPOLLIN, of `Native.pollStart`. */
+const POLL_IN = 1;
 
 /** Refusals logged in a session: a front-end must not be able to fill the log. */
 const LOGGED_REFUSALS = 10;
@@ -57,6 +60,7 @@ export class Session {
   #ending = false;
   #refusals = 0;
   #memoryCheck: NodeJS.Timeout | null = null;
+  #faultWatch = -1;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -78,7 +82,7 @@ export class Session {
   }
 
   start(): void {
-    const { device } = this.#options;
+    const { device, native } = this.#options;
     device.onRingFault = (index, reason) => {
       this.#backend.rings.fault(index, reason);
       this.#checkMemory();
@@ -88,6 +92,14 @@ export class Session {
       this.#checkMemory();
     }, MEMORY_CHECK_MS);
     this.#memoryCheck.unref();
+    // A fault of any thread wakes this one at once.
+    const event = native.faultEvent();
+    if (event >= 0) {
+      this.#faultWatch = native.pollStart(event, POLL_IN, () => {
+        native.drain(event);
+        this.#checkMemory();
+      });
+    }
     this.#connection.start();
   }
 
@@ -180,6 +192,8 @@ export class Session {
 
   async #tearDown(end: SessionEnd): Promise<void> {
     if (this.#memoryCheck !== null) clearInterval(this.#memoryCheck);
+    if (this.#faultWatch >= 0) this.#options.native.pollStop(this.#faultWatch);
+    this.#faultWatch = -1;
     // Also lets a request that fails inside its own handler come to its end.
     await this.#atWork;
     await this.#backend.release((error) => {

@@ -1,4 +1,5 @@
 /** Memory that changes while rings run, the dirty log, and memory that is taken away. */
+import { readFileSync } from 'node:fs';
 import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
@@ -172,6 +173,38 @@ test('the log grows: the new one is in force before the answer, then the old one
   expect(rig.device.dirtyLog).toBeNull();
 });
 
+test('a log longer than any address calls for is mapped as far as one can reach', async () => {
+  const size = 2 ** 45;
+  const fd = frontEnd.memfd(size);
+  expect(await frontEnd.askU64(p.VHOST_USER_SET_LOG_BASE, logBase(BigInt(size), 0n), { fds: [fd] })).toBe(0n);
+  expect(rig.device.dirtyLog?.buffer.byteLength).toBe(2 ** 38);
+  // And one that is not there is not mapped at all.
+  frontEnd.send(p.VHOST_USER_SET_LOG_BASE, logBase(BigInt(size), 4096n), { fds: [frontEnd.memfd(4096)] });
+  expect(await rig.sessionEnd()).toMatchObject({ reason: 'protocol', error: { code: 'VU_ERR_LOG' } });
+});
+
+test('more memory than a process can address is refused, in one region or in several, and nothing stays mapped', async () => {
+  const regions = native.regionCount();
+  const mappings = (): number => readFileSync('/proc/self/maps', 'utf8').split('huge').length;
+  const half = 2n ** 44n;
+  const file = native.memfdCreate('huge', Number(4n * half), 0);
+  const region = (i: bigint, size: bigint): RegionFields => ({
+    gpa: 2n ** 46n + i * half,
+    size,
+    uva: 2n ** 60n + i * half,
+    offset: 0n,
+  });
+  expect(await addRegion(region(0n, 3n * half), file)).toBe(1n);
+  expect(await addRegion(region(0n, half), file)).toBe(0n);
+  expect(await addRegion(region(1n, half), file)).toBe(1n); // with the guest's own memory too much
+  expect(await setMemTable([t.QEMU_LAYOUT, region(0n, half), region(1n, half)], [fds.memory, file, file])).toBe(1n);
+  expect(native.regionCount()).toBe(regions + 1);
+  expect(await removeRegion(region(0n, half))).toBe(0n);
+  expect(mappings()).toBe(1);
+  native.close(file);
+  expect(await addRegion(DIMM, frontEnd.memfd(Number(MiB)))).toBe(0n);
+});
+
 test('memory that is taken away by its file ends the session with a line', async () => {
   const bytes = new Uint8Array(rig.device.memory[0].buffer);
   native.ftruncate(fds.memory, 0);
@@ -184,11 +217,14 @@ test('memory that is taken away by its file ends the session with a line', async
   await frontEnd.closed();
 });
 
-test('memory that is taken away is noticed also when the front-end says nothing', async () => {
+test('memory that is taken away is noticed at once also when the front-end says nothing', async () => {
   const bytes = new Uint8Array(rig.device.memory[0].buffer);
   native.ftruncate(fds.memory, 0);
+  const began = Date.now();
   expect(bytes[0x5000]).toBe(0);
-  expect(await rig.sessionEnd()).toMatchObject({ reason: 'protocol', error: { code: 'VU_ERR_MEMORY_LOST' } });
+  const end = await rig.sessionEnd();
+  expect(Date.now() - began).toBeLessThan(500); // the next look by the clock may be a second away
+  expect(end).toMatchObject({ reason: 'protocol', error: { code: 'VU_ERR_MEMORY_LOST' } });
 });
 
 test('so is a dirty log that is taken away', async () => {

@@ -1,4 +1,8 @@
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { F_SEAL_GROW, F_SEAL_SHRINK } from '../../../src/native';
@@ -141,6 +145,53 @@ describe('retireRegion', () => {
     expect(status).toBe(0);
   });
 
+  test('seven thousand regions under views: collected when some hundred wait, not when V8 looks', () => {
+    const { out } = child(
+      `const fd = native.memfdCreate('t', 1 << 20, 0);
+       const numbers = new Set();
+       let most = 0;
+       let collections = 0;
+       const once = () => {
+         const id = native.mapRegion(fd, 0, 1 << 20);
+         if (id < 0) throw new Error('refused with ' + id);
+         numbers.add(id);
+         new DataView(native.regionBuffer(id)).getUint8(0);
+         native.retireRegion(id);
+       };
+       for (let i = 0; i < 7000; i++) {
+         once();
+         collections += native.relieve(1, 1 << 20);
+         most = Math.max(most, native.regionCount());
+       }
+       console.log(most <= 260, collections > 20 && collections < 60, numbers.size);
+       // Addresses count as well: 256 GiB.
+       const large = native.memfdCreate('t', 2 ** 38, 0);
+       const before = native.regionCount();
+       (() => { const id = native.mapRegion(large, 0, 2 ** 38); native.regionBuffer(id); native.retireRegion(id); })();
+       console.log(native.relieve(1, 2 ** 38), native.relieve(0, 0), native.regionCount() <= before);`,
+    );
+    expect(out).toBe('true true 7000\n1 0 true\n');
+  });
+
+  test('a number that was retired names nothing, whatever took its slot', () => {
+    const { out } = child(
+      `const stale = native.allocRegion(4096);
+       native.retireRegion(stale);
+       native.rows.region[0] = stale;
+       native.rows.length[0] = 1;
+       let same = 0;
+       let named = 0;
+       for (let i = 0; i < 8 * 4095; i++) {
+         const id = native.allocRegion(4096);
+         if (id % 4096 === stale % 4096) same++;
+         if (native.checksum(0, 1, 0) >= 0 || native.regionLength(stale) >= 0 || native.retireRegion(stale) >= 0) named++;
+         native.retireRegion(id);
+       }
+       console.log(same > 5, named);`,
+    );
+    expect(out).toBe('true 0\n');
+  });
+
   test('ten thousand regions come and go; a full table says ENFILE', () => {
     const { out } = child(
       `const seen = new Set();
@@ -214,10 +265,10 @@ describe('a truncated file', () => {
        view[9000] = 3;
        console.log(view[9000], native.regionFaults(id), native.retireRegion(id), view[0], native.regionFaults(id));`,
     );
-    expect({ status, signal, out }).toEqual({ status: 0, signal: null, out: '5 5 0 0 2\n3 2 0 0 2\n' });
+    expect({ status, signal, out }).toEqual({ status: 0, signal: null, out: '5 5 0 0 2\n3 2 0 0 -22\n' });
   });
 
-  test('a system call on it fails with -EFAULT instead', () => {
+  test('a system call on it fails with -EFAULT instead, which is counted as well', () => {
     const { out } = child(
       `${map}
        native.ftruncate(fd, 0);
@@ -225,9 +276,100 @@ describe('a truncated file', () => {
        native.rows.length[0] = 100;
        const pair = new Int32Array(2);
        native.unixPair(pair);
-       console.log(native.send(pair[0], 0, 1, 0), native.regionFaults(id));`,
+       console.log(native.send(pair[0], 0, 1, 0), native.regionFaults(id), native.recv(pair[0], 0, 1, 0));
+       native.rows.region[1] = native.scratchRegion;
+       native.rows.length[1] = 10;
+       native.send(pair[1], 1, 1, 0);
+       native.msgRows[0] = 1;
+       for (const column of ['msgPeer', 'msgLocal', 'msgTtl', 'msgTos']) native[column][0] = -1;
+       console.log(native.recvMany(pair[0], 0, 1, 0), native.regionFaults(id), native.drain(native.faultEvent()));
+       console.log(native.sendMany(pair[0], 0, 1), native.regionFaults(id), native.drain(native.faultEvent()));`,
     );
-    expect(out).toBe('-14 0\n');
+    expect(out).toBe('-14 1 -11\n-14 2 2\n-14 3 1\n');
+  });
+
+  const MAPPINGS = `const { readFileSync } = require('node:fs');
+     const mappings = () => readFileSync('/proc/self/maps', 'utf8').split('\\n').length;`;
+
+  test('in many pages of many regions: after some the region goes as a whole, and all are told', () => {
+    const { status, signal, out } = child(
+      `${MAPPINGS}
+       const pages = 1000;
+       const size = pages * 4096;
+       const fd = native.memfdCreate('t', size, 0);
+       const ids = Array.from({ length: 60 }, () => native.mapRegion(fd, 0, size));
+       const views = ids.map((id) => new Uint8Array(native.regionBuffer(id)));
+       const before = mappings();
+       native.ftruncate(fd, 0);
+       let sum = 0;
+       let most = 0;
+       for (let at = 0; at < size; at += 8192) {
+         for (const view of views) sum += view[at];
+         if (at < 160 * 4096) most = Math.max(most, mappings() - before);
+       }
+       const faults = ids.map((id) => native.regionFaults(id));
+       console.log(sum, Math.max(...faults), Math.min(...faults), native.drain(native.faultEvent()) > 0);
+       console.log(most > 100 && most < 1100 ? true : most);
+       for (const id of ids) native.retireRegion(id);
+       console.log(mappings() < before + 10);
+       const again = native.memfdCreate('t', size, 0);
+       const id = native.mapRegion(again, 0, size);
+       native.ftruncate(again, 0);
+       console.log(new Uint8Array(native.regionBuffer(id))[4096 * 7], native.regionFaults(id));`,
+    );
+    expect({ status, signal, out }).toEqual({ status: 0, signal: null, out: '0 10 9 true\ntrue\ntrue\n0 1\n' });
+  });
+
+  test('in two threads at the same time', () => {
+    const { status, signal, out } = child(
+      `const { Worker, isMainThread } = require('node:worker_threads');
+       const size = 4000 * 4096;
+       const fds = Array.from({ length: 8 }, () => native.memfdCreate('t', size, 0));
+       const ids = fds.map((fd) => native.mapRegion(fd, 0, size));
+       const buffers = ids.map((id) => native.regionBuffer(id));
+       const gate = new Int32Array(new SharedArrayBuffer(4));
+       const touch = \`for (const buffer of buffers) { const view = new Uint8Array(buffer); for (let at = 0; at < view.length; at += 4096) view[at] += 1; }\`;
+       const worker = new Worker(
+         \`const { buffers, gate } = require('node:worker_threads').workerData; Atomics.add(gate, 0, 1); while (Atomics.load(gate, 0) < 2); \${touch}\`,
+         { eval: true, workerData: { buffers, gate } },
+       );
+       for (const fd of fds) native.ftruncate(fd, 0);
+       while (Atomics.load(gate, 0) < 1);
+       Atomics.add(gate, 0, 1);
+       eval(touch);
+       worker.on('exit', (code) => console.log(code, ids.every((id) => native.regionFaults(id) > 32 && native.regionFaults(id) < 40)));`,
+    );
+    expect({ status, signal, out }).toEqual({ status: 0, signal: null, out: '0 true\n' });
+  });
+
+  test('where the process has used all of its mappings', () => {
+    const dir = mkdtempSync(join(tmpdir(), 'tubetti-mappings-'));
+    try {
+      const library = join(dir, 'fill.so');
+      execFileSync('c++', ['-shared', '-fPIC', '-Wl,-z,nodelete', '-o', library, join(__dirname, 'fill-mappings.cc')]);
+      const { signal, out } = child(
+        `const MIB = 2 ** 20;
+         const fd = native.memfdCreate('t', 3 * MIB, 0);
+         const other = native.memfdCreate('t', MIB, 0);
+         // Mapped downwards: the kernel joins these to one mapping, which has to be split where one of them is replaced.
+         const ids = [2, 1, 0].map((i) => native.mapRegion(fd, i * MIB, MIB));
+         const views = [1, 0, 2].map((i) => new Uint8Array(native.regionBuffer(ids[i])));
+         try { process.dlopen({ exports: {} }, ${JSON.stringify(library)}); } catch {} // it is no addon
+         let sum = 0;
+         const touch = () => { for (const view of views) for (let at = 4096; at < MIB; at += 8192) sum += view[at]; };
+         touch();
+         native.ftruncate(fd, 0);
+         process.kill(process.pid, 'SIGUSR2');
+         const refused = native.mapRegion(other, 0, 1);
+         touch();
+         process.kill(process.pid, 'SIGUSR2');
+         console.log(sum, ids.map((id) => native.regionFaults(id)).join(), refused);
+         console.log(native.mapRegion(other, 0, MIB) > 0);`,
+      );
+      expect({ signal, out }).toEqual({ signal: null, out: '0 1,1,1 -12\ntrue\n' });
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
   });
 
   test('SIGBUS elsewhere stays fatal', () => {
