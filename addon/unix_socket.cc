@@ -157,11 +157,11 @@ int32_t RecvFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, 
 
 int32_t SendFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, Ints fds, int32_t fd_count) {
   uint8_t* data = buf.Range(offset, length);
-  if (data == nullptr || fd_count < 0 || fd_count > kFdsPerMessage) return -EINVAL;
+  if (data == nullptr || fd_count < 0 || fd_count > kFdsInFlight) return -EINVAL;
   if (static_cast<size_t>(fd_count) > fds.length) return -EINVAL;
   if (length == 0) return fd_count == 0 ? 0 : -EINVAL;  // a stream carries descriptors with bytes only
   iovec iov = {data, static_cast<size_t>(length)};
-  alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(int) * kFdsPerMessage)] = {};
+  alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(int) * kFdsInFlight)] = {};
   msghdr message = {};
   message.msg_iov = &iov;
   message.msg_iovlen = 1;

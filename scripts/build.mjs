@@ -1,7 +1,7 @@
 /**
  * Compiles the TypeScript of this package and of its workspace into dist/, module by module, then bundles the program
  * into dist/tubetti.js and its thread into dist/data-plane.js, each with V8's code of it beside it: they start in a
- * fraction of the time that 150 modules take. The manual page is made of the compiled option table.
+ * fraction of the time that 150 modules take. The prober, which is no part of the service, goes into dist/probe.js. The manual page is made of the compiled option table.
  * Also npm's `prepare`: in a packed package, where dist/ came with it and TypeScript is not installed, it does nothing.
  */
 import { spawnSync } from 'node:child_process';
@@ -26,7 +26,7 @@ function findCompiler() {
 
 /** Makes the bundles; without esbuild there are none, and bin/tubetti.js takes the modules instead. */
 async function bundle() {
-  for (const file of ['tubetti.js', 'data-plane.js', 'worker.js']) {
+  for (const file of ['tubetti.js', 'data-plane.js', 'probe.js', 'worker.js']) {
     for (const suffix of ['', '.map', '.cache']) rmSync(join(dist, file + suffix), { force: true });
   }
   let esbuild;
@@ -39,7 +39,11 @@ async function bundle() {
   }
   await esbuild.build({
     absWorkingDir: root,
-    entryPoints: { tubetti: 'src/cli/main.ts', 'data-plane': 'src/dataplane/worker.ts' },
+    entryPoints: {
+      tubetti: 'src/cli/main.ts',
+      'data-plane': 'src/dataplane/worker.ts',
+      probe: 'src/probe/main.ts',
+    },
     outdir: 'dist',
     alias: { 'virtio-ring-ts': './src/virtqueue/src/index.ts' },
     // Loaded with --metrics or --config only, from their own packages.

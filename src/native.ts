@@ -87,7 +87,7 @@ export interface Native extends HostIo {
    * (MSG_CTRUNC) all are closed and -EMSGSIZE is returned. 0 = end of stream. -EAGAIN when empty.
    */
   recvFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array): number;
-  /** sendmsg with `fdCount` descriptors taken from fds[0…]. */
+  /** sendmsg with `fdCount` descriptors (<= 253, SCM_MAX_FD) taken from fds[0…]. */
   sendFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array, fdCount: number): number;
   /** SO_PEERCRED uid of a unix socket, or -errno. */
   peerUid(fd: number): number;

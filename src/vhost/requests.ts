@@ -3,9 +3,9 @@
  * belongs to, whether it has a reply of its own, and what it does. A handler returns the reply, or null where the
  * specification knows none (an acknowledgement may then be owed; session.ts sends it).
  *
- * Not in the table, and so refused: what belongs to features that are not offered. MQ: one queue pair for now.
- * STATUS, INFLIGHT_SHMFD, PAGEFAULT, INBAND_NOTIFICATIONS, CROSS_ENDIAN, IOTLB, DEVICE_STATE, CRYPTO_SESSION,
- * SHARED_OBJECT, SHMEM.
+ * Not in the table, and so refused: what belongs to features that are not offered: STATUS, INFLIGHT_SHMFD, PAGEFAULT,
+ * INBAND_NOTIFICATIONS, CROSS_ENDIAN, IOTLB, DEVICE_STATE, CRYPTO_SESSION, SHARED_OBJECT, SHMEM. Of MQ, which is not
+ * offered either (one queue pair for now), the question is answered.
  */
 import type { Backend } from './backend';
 import type { Message } from './connection';
@@ -99,6 +99,9 @@ async function getVringBase(backend: Backend, { request, payload }: Message): Pr
 
 const ANY = -1;
 
+/** As long as there is no multi-queue. */
+const QUEUE_PAIRS = 1n;
+
 /** Request id → what to do. */
 export const REQUESTS: ReadonlyMap<number, Request> = new Map<number, Request>([
   // ---- negotiation
@@ -117,6 +120,9 @@ export const REQUESTS: ReadonlyMap<number, Request> = new Map<number, Request>([
       b.setProtocolFeatures(decodeU64(m.payload));
     }),
   ],
+  // Belongs to VHOST_USER_PROTOCOL_F_MQ, which is not offered. Some front-ends ask all the same, and the answer is known:
+  // queue pairs.
+  [p.VHOST_USER_GET_QUEUE_NUM, answered('GET_QUEUE_NUM', 0, 0, ANY, (_, m) => encodeU64Reply(m.request, QUEUE_PAIRS))],
   [p.VHOST_USER_SET_OWNER, acked('SET_OWNER', 0, 0, ANY, NOTHING)],
   [p.VHOST_USER_RESET_OWNER, acked('RESET_OWNER', 0, 0, ANY, (b) => b.resetOwner())],
   [
