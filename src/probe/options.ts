@@ -57,7 +57,7 @@ function timeoutOf(text: string): number {
 export function parseProbeLine(argv: readonly string[]): ProbeOptions {
   let action = 'run' as ProbeOptions['action'];
   let socket = '';
-  let spawn: string | null = null;
+  let spawn = null as string | null;
   let json = false;
   let timeoutMs = DEFAULT_TIMEOUT_MS;
   const only: string[] = [];

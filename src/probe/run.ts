@@ -63,11 +63,10 @@ export class Runner {
     this.#target.start();
     let [status, reason] = await this.#judge(check, notes);
     const after = await this.#aftermath(notes);
-    if (after !== '' && (status === 'pass' || check.severity !== 'robustness')) {
-      // The check's own failure says more, unless the back-end is gone for good.
-      reason = status === 'fail' ? `${reason}; ${after}` : after;
+    if (after !== '') {
+      reason = status === 'fail' ? `${after}; ${reason}` : after;
       status = 'fail';
-    } else if (after !== '') reason = `${reason}; ${after}`;
+    }
     return result(status, reason);
   }
 
@@ -106,15 +105,15 @@ export class Runner {
   async #aftermath(notes: string[]): Promise<string> {
     const target = this.#target;
     await target.settle(DEATH_MS);
-    if (target.ended !== null) return this.#afterEnd(notes);
+    if (target.howEnded() !== null) return this.#afterEnd(notes);
     try {
       await serveNext(target, this.#timeoutMs * RECOVERY_FACTOR);
       await target.settle(1);
-      return target.ended === null ? '' : this.#afterEnd(notes);
+      return target.howEnded() === null ? '' : this.#afterEnd(notes);
     } catch (error) {
       // A command that ends with its front-end may have done so only now.
       await target.settle(DEATH_MS);
-      if (target.ended !== null) return this.#afterEnd(notes);
+      if (target.howEnded() !== null) return this.#afterEnd(notes);
       const reason = `the next front-end is not served: ${reasonOf(error)}`;
       if (target.spawned) await target.stop();
       else if (!(await this.#serves())) this.#gone = 'the back-end is gone';
@@ -124,7 +123,8 @@ export class Runner {
 
   /** An end by a signal is a crash; any other may be how a program for one front-end closes its connection. */
   #afterEnd(notes: string[]): string {
-    const { ended, lastWords } = this.#target;
+    const { lastWords } = this.#target;
+    const ended = this.#target.howEnded();
     if (ended === null) return '';
     if (ended.signal !== null)
       return `back-end died: signal ${ended.signal}${lastWords === '' ? '' : ` (${lastWords})`}`;

@@ -13,8 +13,9 @@ import { Session, type SessionOptions } from './session';
 
 const { EAGAIN, ECONNREFUSED, ENOENT } = constants.errno;
 
-/** Kept of what the command writes, to show where it died: characters. */
+/** Kept of what the command writes, and shown where it died: characters. */
 const KEPT_OUTPUT = 2000;
+const SHOWN_OUTPUT = 120;
 
 /** How the command ended. */
 export interface Ended {
@@ -54,13 +55,13 @@ export class Target {
   }
 
   /** How the command ended by itself since it was started last; null: it runs (or there is none). */
-  get ended(): Ended | null {
+  howEnded(): Ended | null {
     return this.#ended;
   }
 
-  /** The end of what the command wrote. */
+  /** The last line that the command wrote, or its beginning. */
   get lastWords(): string {
-    return this.#output.trim().split('\n').slice(-3).join(' | ');
+    return (this.#output.trim().split('\n').at(-1) ?? '').slice(0, SHOWN_OUTPUT);
   }
 
   /** Starts the command, if there is one and it does not run. */
@@ -93,7 +94,7 @@ export class Target {
    */
   async open(options: SessionOptions = {}, waitMs = this.#timeoutMs): Promise<Session> {
     const end = performance.now() + waitMs;
-    let reason = '';
+    let reason: string;
     for (;;) {
       if (this.#ended !== null) throw new Failure(`the back-end ended${describeEnd(this.#ended)}: ${this.lastWords}`);
       const fd = this.#native.unixConnect(this.path);
@@ -122,7 +123,7 @@ export class Target {
   async stop(): Promise<void> {
     const child = this.#child;
     this.#child = null;
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    if (child?.exitCode !== null || child.signalCode !== null) return;
     const exit = new Promise<void>((resolve) =>
       child.once('exit', () => {
         resolve();

@@ -139,7 +139,7 @@ const running: Check[] = [
     await frameFrom(session, 0x2000n);
     await outcomeNote(probe, session);
   }),
-  check('memory.replaced-1000', TABLE, 'robustness', '1000 tables in one session', async (probe) => {
+  check('memory.replaced-1000', TABLE, 'MUST', '1000 tables in one session', async (probe) => {
     const session = await arrive(probe, 'negotiated');
     const fd = file(session);
     for (let i = 0; i < 1000; i++) {
@@ -246,7 +246,7 @@ const slots: Check[] = [
   ),
   check('slots.again', ADD, 'SHOULD', 'the very same region twice (QEMU 7.2, a queue pair each)', async (probe) => {
     const session = await slotted(probe);
-      const fd = file(session);
+    const fd = file(session);
     for (let i = 0; i < 2; i++) {
       await session.must(vu.VHOST_USER_ADD_MEM_REG, singleRegion(extra), { fds: [fd] });
     }
