@@ -127,8 +127,13 @@ export default defineConfig(
     'metrics know the counters.',
   ),
   boundary(
+    ['src/probe/**/*.ts'],
+    '^(\\.\\./)+(config|metrics|dataplane|front-end|stack|stream|vhost)/|^(\\.\\./)+cli/(?!getopt$)|^virtio-ring-ts',
+    'The prober judges the service: it shares nothing with it but the addon.',
+  ),
+  boundary(
     ['src/*.ts'],
-    '^\\./(cli|config|metrics|dataplane|vhost)/|^virtio-ring-ts',
+    '^\\./(cli|config|metrics|dataplane|probe|vhost)/|^virtio-ring-ts',
     'Files at the top are leaves that every folder may import.',
   ),
 

@@ -45,6 +45,25 @@ const QEMU = [
   ...qemuLines({ kind: 'listen', path: '/tmp/vm.sock' }, false),
 ].join('\n  ');
 
+/** The sub-command, whose own options and checks are in src/probe (`tubetti probe --help`, `--list`). */
+const PROBE = `.B tubetti probe
+\\-\\-socket \\fIPATH\\fR is a front\\-end that checks a vhost\\-user network back\\-end, this one or any other, against the
+vhost\\-user and virtio specifications: it says all that is legal, illegal and out of order, and prints what passed, failed
+or was skipped by paragraph.
+It connects to that socket only, again for each check.
+With
+.B \\-\\-spawn
+\\fICOMMAND\\fR it starts the back\\-end for each check, {} being the socket, and tells a crash from a closed connection.
+.B \\-\\-only
+\\fIPATTERN\\fR chooses checks,
+.B \\-\\-list
+lists them,
+.B \\-\\-json
+prints for programs,
+.B \\-\\-timeout
+\\fIMS\\fR is the longest wait for an answer.
+It exits with 0 if nothing that must be so failed, 1 if something did, 2 if it could not check.`;
+
 /** The whole page in the man macros of roff, groff_man(7). `version`: e.g. "0.1.0". */
 export function manPage(version: string): string {
   const groups = (Object.keys(GROUPS) as Group[]).map(groupSection);
@@ -55,6 +74,9 @@ tubetti \\- network of a virtual machine without privileges, as a vhost\\-user b
 .SH SYNOPSIS
 .B tubetti
 [\\fIOPTION\\fR]...
+.br
+.B tubetti probe
+\\-\\-socket \\fIPATH\\fR [\\fIOPTION\\fR]...
 .SH DESCRIPTION
 Serves the vhost\\-user socket of a guest's virtio\\-net card and turns its frames into ordinary sockets of the host: TCP,
 UDP and ping, IPv4 and IPv6.
@@ -72,6 +94,8 @@ ${entries(SPEC_EXAMPLES)}
 .SH OPTIONS FROM OTHER PLACES
 By their long names; what stands further down this list counts more.
 ${entries(OPTION_SOURCES)}
+.SH CHECKING A BACK\\-END
+${PROBE}
 .SH EXIT STATUS
 ${tagged(bold('0'), 'The service ended as asked, or is ready, where it went to the background.')}
 ${tagged(bold('1'), 'It could not start or go on; one line on standard error says why.')}

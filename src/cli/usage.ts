@@ -71,6 +71,7 @@ export function usage(): string {
     return group === 'ports' ? `${text}\n\n${SPEC_HELP}` : text;
   });
   return `Usage: tubetti [OPTION]...
+       tubetti probe --socket PATH   (checks a vhost-user back-end: tubetti probe --help)
 
 Gives a virtual machine its network without privileges: serves the vhost-user socket of its
 virtio-net card and turns its frames into ordinary sockets of the host. The options are those of

@@ -3,7 +3,7 @@
  * it has to find. Needs a build.
  */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadNative, type Native } from '../../src/native';
@@ -179,6 +179,8 @@ test('lists, helps, and refuses what it cannot use in one line', () => {
     expect(list.stdout).toContain(`  ${id} `);
     expect(list.stdout).toContain(`${spec}\n`);
   }
+  // node scripts/probe-list.mjs writes it there.
+  expect(readFileSync(join(__dirname, '..', '..', 'docs', 'probe.md'), 'utf8')).toContain(list.stdout);
   const only = runOnce(['probe', '--list', '--only', 'ring.*']).stdout;
   expect(only).toContain('ring.indirect');
   expect(only).not.toContain('memory.');

@@ -48,6 +48,14 @@ test('GET_VRING_BASE is answered when the device has stopped the ring, not befor
   expect((await reply).getUint32(4, true)).toBe(300);
 });
 
+test('GET_QUEUE_NUM is answered though MQ is not offered: one pair', async () => {
+  expect(await frontEnd.askU64(p.VHOST_USER_GET_QUEUE_NUM)).toBe(1n);
+  expect(await frontEnd.askU64(p.VHOST_USER_GET_QUEUE_NUM, undefined, { needReply: true })).toBe(1n);
+  await frontEnd.ask(p.VHOST_USER_GET_FEATURES);
+  expect(rig.device.running.size).toBe(2);
+  expect(rig.complaints).toEqual([]);
+});
+
 test('the kick descriptor stays open until the ring has stopped', async () => {
   const kick = rig.device.running.get(0)?.kickFd ?? -1;
   const release = rig.device.hold('stopRing');

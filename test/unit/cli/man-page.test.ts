@@ -1,5 +1,6 @@
 import { manPage } from '../../../src/cli/man-page';
 import { OPTIONS } from '../../../src/cli/option-table';
+import { PROBE_OPTIONS } from '../../../src/probe/options';
 
 const page = manPage('1.2.3-rc.4');
 const lines = page.split('\n');
@@ -28,7 +29,7 @@ test('has every option by all its names, with its argument and its line of help'
 });
 
 test('only macros start with a control character, and a minus is one that can be copied', () => {
-  const macros = /^\.(TH|SH|SS|TP|PP|B|BR|nf|fi|\\")( |$)/;
+  const macros = /^\.(TH|SH|SS|TP|PP|B|BR|br|nf|fi|\\")( |$)/;
   for (const line of lines) {
     if (/^[.']/.test(line)) expect(line).toMatch(macros);
     // "-" alone is a hyphen to roff.
@@ -38,6 +39,13 @@ test('only macros start with a control character, and a minus is one that can be
 
 test('is ASCII, which roff reads whatever the locale', () => {
   expect(page).toMatch(/^[\x20-\x7e\n]*$/);
+});
+
+test('has the prober with each of its options', () => {
+  const text = shown(lines.slice(lines.indexOf('.SH CHECKING A BACK\\-END')).join('\n'));
+  for (const { long } of PROBE_OPTIONS.filter(({ long: [name] }) => name !== 'help')) {
+    expect(text).toContain(`--${long[0]}`);
+  }
 });
 
 test('names the version', () => {

@@ -122,11 +122,19 @@ describe('descriptors', () => {
     const [a, b] = pair();
     const event = ok(native.eventFd(0));
     expect(native.sendFds(a, bytes, 0, 7, new Int32Array(64).fill(event), 64)).toBe(7);
-    expect(native.sendFds(a, bytes, 0, 7, new Int32Array(65).fill(event), 65)).toBe(-E.INVAL);
     const fds = new Int32Array(65);
     expect(native.recvFds(b, Buffer.alloc(7), 0, 7, fds)).toBe(7);
     expect(fds[0]).toBe(64);
     for (const fd of fds.subarray(1)) expect(native.close(fd)).toBe(0);
+    for (const fd of [a, b, event]) native.close(fd);
+  });
+
+  test('all that the kernel sends at once (253), of which a receiver keeps none if it is more than it takes', () => {
+    const [a, b] = pair();
+    const event = ok(native.eventFd(0));
+    expect(native.sendFds(a, bytes, 0, 7, new Int32Array(254).fill(event), 254)).toBe(-E.INVAL);
+    expect(native.sendFds(a, bytes, 0, 7, new Int32Array(253).fill(event), 253)).toBe(7);
+    expect(native.recvFds(b, Buffer.alloc(7), 0, 7, new Int32Array(65))).toBe(-E.MSGSIZE);
     for (const fd of [a, b, event]) native.close(fd);
   });
 
