@@ -47,6 +47,17 @@ napi_value PollStart(napi_env env, napi_callback_info info);
 int32_t PollChange(Thread&, int32_t handle, int32_t events);
 int32_t PollStop(Thread&, int32_t handle);
 
+// watchdog.cc
+int32_t WatchdogStart(Thread&);
+int32_t WatchdogRead(Thread&, Ints out);
+int32_t WatchdogEnter(Thread&, int32_t id);
+int32_t WatchdogMain(Thread&, double limit_ms, int32_t status);
+int32_t Condemn(Thread&, int32_t id);
+int32_t Strays(Thread&);
+int32_t EndOnSignals(Thread&, double limit_ms);
+int32_t EndWithin(Thread&, double limit_ms);
+int32_t ExitNow(Thread&, int32_t status);
+
 // epoll.cc
 int32_t EpollInit(Thread&);
 int32_t EpollWait(Thread&, double timeout_us);

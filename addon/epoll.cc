@@ -58,8 +58,11 @@ int32_t EpollInit(Thread& thread) {
 int32_t EpollWait(Thread& thread, double timeout_us) {
   if (thread.epoll_fd < 0) return -EBADF;
   epoll_event events[kEvents];
+  if (timeout_us != 0) AtRest(thread.watched);
   const int n = Wait(thread.epoll_fd, events, std::isnan(timeout_us) ? 0 : timeout_us);
-  if (n < 0) return errno == EINTR ? 0 : -errno;
+  const int error = errno;
+  AtWork(thread.watched);
+  if (n < 0) return error == EINTR ? 0 : -error;
   int32_t* out = thread.tables->epoll_out;
   for (int i = 0; i < n; i++) {
     *out++ = static_cast<int32_t>(static_cast<uint32_t>(events[i].data.u64));

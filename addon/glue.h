@@ -101,7 +101,14 @@ struct Glue<F> {
       return nullptr;
     }
     Thread& thread = *static_cast<Thread*>(data);
-    return To(env, std::apply([&](A&... arg) { return F(thread, std::move(arg)...); }, args));
+    const R result = std::apply([&](A&... arg) { return F(thread, std::move(arg)...); }, args);
+    // A data plane that hung in this call and was replaced: its rings are another's. Termination waits for the next
+    // place where V8 looks for it; an exception leaves the code at hand at once.
+    if (thread.watched != nullptr && thread.watched->condemned.load(std::memory_order_acquire)) {
+      napi_throw_error(env, "ERR_TUBETTI_REPLACED", "this data plane was replaced");
+      return nullptr;
+    }
+    return To(env, result);
   }
 };
 

@@ -39,6 +39,15 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   ExportRaw(t, e, "pollStart", PollStart);
   Export<PollChange>(t, e, "pollChange");
   Export<PollStop>(t, e, "pollStop");
+  Export<WatchdogStart>(t, e, "watchdogStart");
+  Export<WatchdogRead>(t, e, "watchdogRead");
+  Export<WatchdogEnter>(t, e, "watchdogEnter");
+  Export<WatchdogMain>(t, e, "watchdogMain");
+  Export<Condemn>(t, e, "condemn");
+  Export<Strays>(t, e, "strays");
+  Export<EndOnSignals>(t, e, "endOnSignals");
+  Export<EndWithin>(t, e, "endWithin");
+  Export<ExitNow>(t, e, "exitNow");
   Export<OpenPorts>(t, e, "openPorts");
   Export<NetlinkOpen>(t, e, "netlinkOpen");
   Export<IfIndex>(t, e, "ifIndex");

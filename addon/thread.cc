@@ -12,6 +12,7 @@ Thread::~Thread() {
   }
   if (epoll_fd >= 0) ::close(epoll_fd);
   if (scratch_region >= 0) RetireRegion(scratch_region);
+  LeaveWatchdog(watched);
 }
 
 }  // namespace tubetti

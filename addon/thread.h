@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tables.h"
+#include "watchdog.h"
 
 namespace tubetti {
 
@@ -26,6 +27,7 @@ struct Thread {
   Tables* tables = nullptr;
   PollSet* polls = nullptr;  // owned by its cleanup hook: outlives this object while libuv closes handles
   int epoll_fd = -1;
+  Watched* watched = nullptr;  // by the watchdog, once watchdogEnter was called
   int32_t scratch_region = -1;
   int32_t let_go = 0;  // regions that the thread has let go of since it collected its garbage (memory.cc)
   // Sockets that a data plane (a thread with an epoll set) opened and has not closed, by descriptor. If the thread dies

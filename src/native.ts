@@ -19,6 +19,10 @@ export const FD_SOCKET = 2;
 export const FD_PIPE = 3;
 export const FD_MEMORY = 4; // regular file or memfd (also hugetlbfs, tmpfs)
 
+/** What the watchdog says of a data plane: it waits in a system call; it does not come round any more. */
+export const WATCHDOG_STALLED = 1;
+export const WATCHDOG_HUNG = 2;
+
 /** F_SEAL_* bits (Linux). */
 export const F_SEAL_SEAL = 1;
 export const F_SEAL_SHRINK = 2;
@@ -113,6 +117,29 @@ export interface Native extends HostIo {
   pollChange(handle: number, events: number): number;
   /** Must come before the descriptor is closed. */
   pollStop(handle: number): number;
+
+  // ---- watchdog.cc: see there for what it watches and why -------------------------------------------------------
+  /** Starts the watchdog's thread, once a process. Returns a descriptor that is readable when `watchdogRead` has news. */
+  watchdogStart(): number;
+  /** Pairs of a data plane's id and what is wrong with it: WATCHDOG_STALLED, WATCHDOG_HUNG. Returns how many pairs. */
+  watchdogRead(out: Int32Array): number;
+  /** Has this thread watched as data plane `id` (> 0), from now on until it ends. */
+  watchdogEnter(id: number): number;
+  /** Has this thread's libuv loop watched: the process ends with `status` if it hangs for `limitMs` while work waits. */
+  watchdogMain(limitMs: number, status: number): number;
+  /** Data plane `id` is given up: JavaScript of its thread does not go on behind the call it is in. -ESRCH: it is gone. */
+  condemn(id: number): number;
+  /** Condemned threads that have not ended. Node would wait for them at its end: see `exitNow`. */
+  strays(): number;
+  /**
+   * From now on SIGTERM, SIGINT, SIGQUIT and SIGHUP end the process with status 1 if it has not ended `limitMs` later,
+   * whatever it hangs in. What they do besides stays, so it must have been said before.
+   */
+  endOnSignals(limitMs: number): number;
+  /** Ends the process with status 1 in `limitMs`, if it has not ended by then. */
+  endWithin(limitMs: number): number;
+  /** _exit(2): waits for no thread and runs no handler. */
+  exitNow(status: number): number;
 
   // ---- epoll.cc: for the data plane ---------------------------------------------------------------------------
   /** Makes this thread's epoll set, which HostIo.watch/rewatch/unwatch use. Returns its fd. */

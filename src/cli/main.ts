@@ -102,12 +102,11 @@ async function serveAs(argv: readonly string[], options: Options, program: Progr
       stderrSink(program)('error', message);
     });
   }
-  return serve(
-    { ...options, transport: waiting?.transport(options.transport) ?? options.transport },
-    program,
-    native,
-    waiting,
-  );
+  const transport = waiting?.transport(options.transport) ?? options.transport;
+  const status = await serve({ ...options, transport }, program, native, waiting);
+  // Node would wait for threads of data planes that sit in a system call. All there was to give back has been given.
+  if (native.strays() > 0) native.exitNow(status);
+  return status;
 }
 
 /**

@@ -9,6 +9,7 @@ import { probePeekOff } from '../config/peek-off';
 import { readResolvConf } from '../config/resolv-conf';
 import { readSysctls } from '../config/sysctl';
 import { DataPlane } from '../dataplane/data-plane';
+import { startedForDebugger } from '../debugged';
 import { ConfigError, describeErrno, describeErrnoName, ECONNREFUSED, ENOENT, messageOf } from '../errors';
 import type { Log } from '../log';
 import type { ExporterOptions } from '../metrics/exporter';
@@ -87,23 +88,47 @@ function socketError(error: unknown, endpoint: Endpoint): unknown {
   return new ConfigError('CFG_ERR_SOCKET', `${option}: ${message}${hint}`);
 }
 
-/** Settles when the service shall end: a signal (0), a one-off session's end (0), a data plane that cannot live (1). */
+/**
+ * Time for the end, from the signal or the event that asks for it. The watchdog sees to it even where this thread hangs;
+ * END_LOG_MS into it, what it comes to is in the log.
+ */
+const END_MS = 3000;
+const END_LOG_MS = 2500;
+
+/** The control plane may not come round for so long while work waits for it; then the process ends with HUNG_STATUS. */
+const HUNG_MS = 30_000;
+const HUNG_STATUS = 70; // EX_SOFTWARE of sysexits.h
+
+/**
+ * Settles when the service shall end: a signal (0), a one-off session's end (0), a data plane that cannot live (1). The
+ * process then has END_MS to end, whatever hangs.
+ */
 class Ending {
   readonly reached: Promise<number>;
   private resolve: (status: number) => void = () => undefined;
   private readonly signals = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'] as const;
   private stopping = false;
+  private readonly native: Native;
   private readonly log: Log;
 
-  constructor(log: Log) {
+  constructor(native: Native, log: Log) {
+    this.native = native;
     this.log = log;
     this.reached = new Promise((resolve) => {
       this.resolve = resolve;
     });
     for (const signal of this.signals) process.on(signal, this.onSignal);
+    if (native.watchdogStart() >= 0) native.endOnSignals(END_MS);
   }
 
   end(status: number): void {
+    if (!this.stopping) {
+      this.native.endWithin(END_MS);
+      setTimeout(() => {
+        this.log.error(`not everything ended within ${END_LOG_MS / 1000} s: the rest is left to the kernel`);
+        this.native.exitNow(1);
+      }, END_LOG_MS).unref();
+    }
     this.stopping = true;
     this.resolve(status);
   }
@@ -114,7 +139,7 @@ class Ending {
 
   private readonly onSignal = (signal: NodeJS.Signals): void => {
     // The second one is from somebody who does not want to wait.
-    if (this.stopping) process.exit(1);
+    if (this.stopping) this.native.exitNow(1); // process.exit would wait for threads
     this.log.debug(`${signal}: ending`);
     this.end(0);
   };
@@ -176,7 +201,7 @@ async function giveBack(steps: readonly (() => unknown)[]): Promise<void> {
 export async function start(options: Options, native: Native, log: Log, hooks: StartHooks): Promise<number> {
   const endpoint = endpointOf(options, native);
   const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
-  const ending = new Ending(log);
+  const ending = new Ending(native, log);
   /** What has to be given back, in the order it was had. */
   const undo: (() => unknown)[] = [
     () => {
@@ -268,6 +293,8 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       });
     }
     hooks.ready();
+    // From now on there is no long step in this thread.
+    if (!startedForDebugger()) native.watchdogMain(HUNG_MS, HUNG_STATUS);
     return await ending.reached;
   } finally {
     await giveBack(undo);

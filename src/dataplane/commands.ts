@@ -16,6 +16,8 @@ export interface WorkerGate {
 
 /** The first message to a worker. */
 export interface WorkerSetup {
+  /** Number of the worker, by which the watchdog knows it. */
+  readonly id: number;
   readonly link: LinkKind;
   readonly config: StackConfig;
   readonly listeners: readonly ForwardListener[];

@@ -1,25 +1,37 @@
 /**
  * The control plane's handle on the data plane: the worker's life, and `VhostDevice` as commands to it.
  *
- * Theory of operation. Every command has a number; the worker answers in order. State that a new worker would need
- * (features, memory, running rings, log) is mirrored here before a command goes out, so that a worker that dies is
- * replaced by one that gets the same rings: the guest loses its connections, never its link. A worker that keeps
- * dying is given up with an error, which ends the service.
+ * Theory of operation. Every command has a number; the worker answers in order. State that a new worker would need is
+ * mirrored (device-mirror.ts) before a command goes out, so that a worker that dies is replaced by one that gets the same
+ * rings: the guest loses its connections, never its link. What a death costs besides is restart-policy.ts's to say.
  *
- * A thread takes as long to boot as the program itself, so it is launched first and told its set-up later; commands that
- * come before it is ready wait in `pending`.
+ * A worker dies by itself (an exception, no heap left) or is given up: the watchdog (addon/watchdog.cc) saw that it does
+ * not come round, or a command was not answered in time (pending-commands.ts). One that was given up has OLD_GONE_MS to go
+ * before the next one has its rings; a thread in a system call may take longer, and is left behind as a stray. There are
+ * MAX_STRAYS of them at most, then the service ends.
+ *
+ * Every promise of this class settles: by an answer, by a death, by the end. Nothing waits for a worker without a
+ * deadline.
  */
-import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
-import { loadNative } from '../native';
-import type { Native } from '../native';
-import { readableStack } from '../stack-trace';
+import { type Native, loadNative, WATCHDOG_HUNG } from '../native';
+import { startedForDebugger } from '../debugged';
 import type { ForwardListener, StackConfig } from '../stack/config';
+import {
+  C_DATA_PLANE_EXITS,
+  C_DATA_PLANE_HANGS,
+  C_DATA_PLANE_HEAPS,
+  C_FLOWS_ICMP,
+  C_FLOWS_TCP,
+  C_FLOWS_UDP,
+} from '../stack/counters';
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
 import type { StreamDevice, StreamEnd } from '../stream/device';
-import { BASE_FROM_USED_INDEX } from './commands';
-import type { Command, LinkKind, WorkerGate, WorkerMessage, WorkerSetup } from './commands';
+import type { Command, LinkKind, WorkerSetup } from './commands';
+import { DeviceMirror } from './device-mirror';
 import { offeredFeatures } from './features';
+import { PendingCommands } from './pending-commands';
+import { RestartPolicy, SESSION_DEATHS } from './restart-policy';
+import { type WorkerEnd, type WorkerEvent, within, WorkerHandle } from './worker-handle';
 
 /** What a worker is told before it begins. */
 export interface DataPlaneSetup {
@@ -45,69 +57,87 @@ export interface DataPlaneOptions {
   readonly workerFile?: string;
 }
 
-/** More restarts than this within RESTART_WINDOW_MS end the service. */
-const MAX_RESTARTS = 5;
-const RESTART_WINDOW_MS = 10_000;
+/** Time for a worker that was told to stop, and again for one that was terminated. */
+const STOP_MS = 1000;
+/** Time for the thread of a worker that was given up, before another one has its rings. */
+const OLD_GONE_MS = 200;
+/** Time from an open gate to a running loop. */
+const BEGIN_MS = 10_000;
+/** Threads that were given up and have not ended. */
+const MAX_STRAYS = 3;
 
-/** A worker that owes an answer for so long may hang in a notification. */
-const UNBLOCK_MS = 1000;
+const POLL_IN = 1;
+/** Pairs of `Native.watchdogRead`. */
+const NEWS = 16;
 
-const USED_IDX = 2;
+const RESTARTS: Readonly<Record<WorkerEnd, number>> = {
+  exit: C_DATA_PLANE_EXITS,
+  hung: C_DATA_PLANE_HANGS,
+  heap: C_DATA_PLANE_HEAPS,
+};
 
-/** A worker that boots, or waits at its gate. */
-interface Booted {
-  readonly worker: Worker;
-  readonly gate: Int32Array;
-  /** Settles when its loop runs. */
-  readonly ready: Promise<void>;
-}
+const DEATHS: Readonly<Record<WorkerEnd, string>> = {
+  exit: 'data plane failed',
+  hung: 'data plane hangs',
+  heap: 'data plane is out of memory',
+};
 
-interface Pending {
-  readonly command: Command;
-  readonly resolve: (value: number) => void;
-  /** Call descriptor that the command takes from the worker, -1: none. */
-  readonly takesCall: number;
-  readonly alarm: NodeJS.Timeout;
+/** How `begin` is told of its worker. */
+interface Beginning {
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
 }
 
 export class DataPlane implements VhostDevice, StreamDevice {
   readonly features = offeredFeatures(process.env.TUBETTI_FEATURES);
   readonly rings = 2;
   onRingFault: ((index: number, reason: string) => void) | null = null;
+  onFailed: ((error: Error) => void) | null = null;
   onStreamEnded: ((end: StreamEnd) => void) | null = null;
 
   private readonly options: DataPlaneOptions;
   private readonly native: Native;
   private readonly wakeFd: number;
-  /** The one that runs. */
-  private worker: Worker | null = null;
-  /** The one that does not run yet. */
-  private booted: Booted | null = null;
+  private readonly watched = !startedForDebugger();
+  private watchPoll = -1;
+  private readonly news = new Int32Array(2 * NEWS);
+  /** The one that runs, or boots to run; null: there will be none any more, or a front-end's end is being worked out. */
+  private worker: WorkerHandle | null = null;
+  private readonly strays = new Set<WorkerHandle>();
+  private beginning: Beginning | null = null;
+  private beginTimer: NodeJS.Timeout | null = null;
   private traced: Int32Array | null = null;
   private setup: DataPlaneSetup | null = null;
-  private seq = 0;
-  private readonly pending = new Map<number, Pending>();
-  private stopping = false;
-  private readonly deaths: number[] = [];
-  // Mirror of what the worker was told.
-  private acked = 0n;
-  private regions: readonly DeviceMemoryRegion[] = [];
-  private readonly running = new Map<number, DeviceRing>();
-  private dirtyLog: DirtyLog | null = null;
-  private streamFd = -1;
-  private neighbours: Int32Array | null = null;
+  private readonly pending: PendingCommands;
+  private readonly policy = new RestartPolicy();
+  private readonly mirror = new DeviceMirror();
+  /** The front-end's session ended here; what it still says is answered, and done by nobody. */
+  private failed = false;
+  /** No worker is started any more. */
+  private closed = false;
+  private closedWhy = '';
+  private stopped: Promise<void> | null = null;
 
   private constructor(options: DataPlaneOptions) {
     this.options = options;
     this.native = loadNative();
     this.wakeFd = this.native.eventFd(0);
     if (this.wakeFd < 0) throw new Error(`cannot make an eventfd (errno ${String(-this.wakeFd)})`);
+    this.pending = new PendingCommands({
+      waits: () => {
+        this.unblock();
+      },
+      overdue: ({ kind }) => {
+        const { worker } = this;
+        if (worker?.running === true && this.watched) this.giveUp(worker, `no answer to "${kind}"`);
+      },
+    });
   }
 
   /** Boots the worker, which then waits for `begin`. */
   static launch(options: DataPlaneOptions): DataPlane {
     const plane = new DataPlane(options);
-    plane.booted = plane.boot();
+    plane.worker = plane.boot();
     return plane;
   }
 
@@ -118,33 +148,64 @@ export class DataPlane implements VhostDevice, StreamDevice {
     return plane;
   }
 
-  /** Lets the launched worker begin; settles when its loop runs. To be called once. */
-  async begin(setup: DataPlaneSetup): Promise<void> {
+  /** Lets the launched worker begin; settles when its loop runs, rejects if it does not come to that. To be called once. */
+  begin(setup: DataPlaneSetup): Promise<void> {
     this.setup = setup;
-    await this.spawn();
-    for (const [seq, { command }] of this.pending) this.post(seq, command);
+    const { worker } = this;
+    if (worker === null) return Promise.reject(new Error(this.closedWhy));
+    this.startWatch();
+    return new Promise((resolve, reject) => {
+      this.beginning = { resolve, reject };
+      this.open(worker, setup);
+    });
   }
 
-  /** Ends the worker: host sockets of all flows are closed. */
-  async stop(): Promise<void> {
-    this.stopping = true;
+  /**
+   * Ends the worker: host sockets of all flows are closed. Settles when that is done, or when the worker has had its time
+   * for it: then its thread is left to the end of the process (`Native.exitNow`).
+   */
+  stop(): Promise<void> {
+    this.stopped ??= this.end();
+    return this.stopped;
+  }
+
+  private async end(): Promise<void> {
     const { worker } = this;
-    if (worker === null) {
-      this.settle(this.takePending());
-      const gone = this.booted?.worker.terminate();
-      // It may sleep in its loop already, where only a wake-up lets it see that it is to end.
-      this.native.signal(this.wakeFd);
-      await gone;
-      return;
+    this.close('the data plane was stopped');
+    if (worker !== null && !worker.isGone()) {
+      if (worker.running) {
+        worker.post(0, { kind: 'stop' });
+        this.native.signal(this.wakeFd);
+        // In a notification that blocks it would not hear of it.
+        this.unblock();
+        await within(worker.gone, STOP_MS);
+      }
+      if (!worker.isGone()) {
+        worker.condemn();
+        // It may sleep in its loop, where only a wake-up lets it see that it is to end.
+        this.native.signal(this.wakeFd);
+        this.unblock();
+        await within(worker.gone, STOP_MS);
+      }
+      if (!worker.isGone()) {
+        this.options.log('error', 'the data plane does not end: its thread is left behind');
+        return;
+      }
     }
-    const exited = new Promise<void>((resolve) => {
-      worker.once('exit', () => {
-        resolve();
-      });
-    });
-    void this.send({ kind: 'stop' });
-    await exited;
-    this.native.close(this.wakeFd);
+    if (this.strays.size === 0) this.native.close(this.wakeFd);
+  }
+
+  /** No worker is started from now on, and nobody is waited for. */
+  private close(why: string): void {
+    this.closed = true;
+    this.closedWhy = why;
+    this.worker = null;
+    if (this.beginTimer !== null) clearTimeout(this.beginTimer);
+    if (this.watchPoll >= 0) this.native.pollStop(this.watchPoll);
+    this.watchPoll = -1;
+    this.beginning?.reject(new Error(why));
+    this.beginning = null;
+    this.settlePending();
   }
 
   /** The host's network changed. Only after `begin`. */
@@ -156,70 +217,71 @@ export class DataPlane implements VhostDevice, StreamDevice {
 
   /** The host's neighbours, all of them, in the form of the stack's neighbour table. */
   async setNeighbours(entries: Int32Array): Promise<void> {
-    this.neighbours = entries.slice();
+    this.mirror.neighbours = entries.slice();
     await this.send({ kind: 'neighbours', entries });
   }
 
   attach(): void {
-    // Nothing to do: rings and memory say all there is.
+    this.failed = false;
+    this.policy.newSession();
   }
 
   async detach(): Promise<void> {
     await this.setLog(null);
     await this.setMemory([]);
+    // The front-end's session is over: what it negotiated is not what a worker dies of from now on.
+    this.mirror.forgetFrontEnd();
   }
 
   async setFeatures(features: bigint): Promise<void> {
-    this.acked = features;
+    if (!this.failed) this.mirror.features = features;
     await this.send({ kind: 'features', features });
   }
 
   async setMemory(regions: readonly DeviceMemoryRegion[]): Promise<void> {
-    this.regions = regions;
+    if (!this.failed) this.mirror.regions = regions;
     await this.send({ kind: 'memory', regions });
   }
 
   async startRing(ring: DeviceRing): Promise<void> {
-    this.running.set(ring.index, ring);
+    if (!this.failed) this.mirror.rings.set(ring.index, ring);
     await this.send({ kind: 'startRing', ring });
   }
 
   async stopRing(index: number): Promise<number> {
-    const base = this.send({ kind: 'stopRing', index });
-    return base.then((value) => {
-      this.running.delete(index);
-      return value;
-    });
+    const value = await this.send({ kind: 'stopRing', index });
+    this.mirror.rings.delete(index);
+    return value;
   }
 
   async setRingEnabled(index: number, enabled: boolean): Promise<void> {
-    this.change(index, { enabled });
+    this.mirror.changeRing(index, { enabled });
     await this.send({ kind: 'enable', index, enabled });
   }
 
   async setRingCall(index: number, callFd: number): Promise<void> {
-    const takesCall = this.running.get(index)?.callFd ?? -1;
-    this.change(index, { callFd });
+    const takesCall = this.mirror.rings.get(index)?.callFd ?? -1;
+    this.mirror.changeRing(index, { callFd });
     await this.send({ kind: 'call', index, fd: callFd }, takesCall);
   }
 
   async setRingKick(index: number, kickFd: number): Promise<void> {
-    this.change(index, { kickFd });
+    this.mirror.changeRing(index, { kickFd });
     await this.send({ kind: 'kick', index, fd: kickFd });
   }
 
   setRingErr(index: number, errFd: number): Promise<void> {
-    this.change(index, { errFd }); // the session signals it
+    this.mirror.changeRing(index, { errFd }); // the session signals it
     return Promise.resolve();
   }
 
   async setRingLog(index: number, logAddr: number): Promise<void> {
-    this.change(index, { logAddr });
+    this.mirror.changeRing(index, { logAddr });
     await this.send({ kind: 'logRing', index, logAddr });
   }
 
   async setLog(log: DirtyLog | null): Promise<void> {
-    this.dirtyLog = log;
+    if (!this.failed) this.mirror.log = log;
     await this.send({ kind: 'log', log });
   }
 
@@ -228,12 +290,14 @@ export class DataPlane implements VhostDevice, StreamDevice {
   }
 
   async openStream(fd: number): Promise<void> {
-    this.streamFd = fd;
+    this.failed = false;
+    this.policy.newSession();
+    this.mirror.streamFd = fd;
     await this.send({ kind: 'streamOpen', fd });
   }
 
   async closeStream(): Promise<void> {
-    this.streamFd = -1;
+    this.mirror.streamFd = -1;
     await this.send({ kind: 'streamClose' });
   }
 
@@ -241,18 +305,10 @@ export class DataPlane implements VhostDevice, StreamDevice {
     return (await this.send({ kind: 'streamProbe' })) === 1;
   }
 
-  private change(index: number, fields: Partial<DeviceRing>): void {
-    const ring = this.running.get(index);
-    if (ring !== undefined) this.running.set(index, { ...ring, ...fields });
-  }
-
   private send(command: Command, takesCall = -1): Promise<number> {
-    return new Promise((resolve) => {
-      const seq = ++this.seq;
-      const alarm = setInterval(() => {
-        this.unblock();
-      }, UNBLOCK_MS);
-      this.pending.set(seq, { command, resolve, takesCall, alarm });
+    const ofHost = command.kind === 'config' || command.kind === 'neighbours';
+    if (this.closed || (this.failed && !ofHost)) return Promise.resolve(this.valueFor(command));
+    return this.pending.add(command, takesCall, (seq) => {
       this.post(seq, command);
     });
   }
@@ -262,8 +318,8 @@ export class DataPlane implements VhostDevice, StreamDevice {
    * (see Native.notify). Emptied from here, it goes on; and nothing is lost, as the eventfd is rung again.
    */
   private unblock(): void {
-    for (const { callFd } of this.running.values()) this.empty(callFd);
-    for (const { takesCall } of this.pending.values()) this.empty(takesCall);
+    for (const { callFd } of this.mirror.rings.values()) this.empty(callFd);
+    for (const callFd of this.pending.takenCalls()) this.empty(callFd);
   }
 
   private empty(fd: number): void {
@@ -272,18 +328,31 @@ export class DataPlane implements VhostDevice, StreamDevice {
 
   private post(seq: number, command: Command): void {
     // Before the first worker runs the command waits in `pending`; between two workers the mirror covers it as well.
-    if (this.worker === null) return;
-    this.worker.postMessage({ seq, command });
+    if (this.worker?.running !== true) return;
+    this.worker.post(seq, command);
     this.native.signal(this.wakeFd);
   }
 
-  private async spawn(): Promise<void> {
-    if (this.setup === null) throw new Error('the data plane was not told to begin');
-    const booted = this.booted ?? this.boot();
-    this.booted = booted;
-    const { config, listeners, counters, captureFd, trace, pollUs } = this.setup;
+  private boot(): WorkerHandle {
+    return new WorkerHandle(this.native, this.options.workerFile, {
+      message: (worker, message) => {
+        if (worker === this.worker) this.onMessage(message);
+      },
+      ready: (worker) => {
+        if (worker === this.worker) this.onReady();
+      },
+      died: (worker, end, why) => {
+        if (worker === this.worker) this.onDeath(end, why);
+      },
+    });
+  }
+
+  /** Tells a worker that boots what it is to do. */
+  private open(worker: WorkerHandle, setup: DataPlaneSetup): void {
+    const { config, listeners, counters, captureFd, trace, pollUs } = setup;
     this.traced = trace === true ? new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)) : null;
-    const setup: WorkerSetup = {
+    worker.begin({
+      id: worker.id,
       link: this.options.link ?? 'vhost-user',
       config,
       listeners,
@@ -292,60 +361,30 @@ export class DataPlane implements VhostDevice, StreamDevice {
       traced: this.traced,
       pollUs: pollUs ?? 0,
       wakeFd: this.wakeFd,
-    };
-    booted.worker.postMessage(setup);
-    Atomics.store(booted.gate, 0, 1);
-    Atomics.notify(booted.gate, 0);
-    await booted.ready;
+    } satisfies WorkerSetup);
+    this.beginTimer = setTimeout(() => {
+      if (worker === this.worker && this.watched) this.giveUp(worker, 'it does not begin');
+    }, BEGIN_MS);
   }
 
-  private boot(): Booted {
-    const gate = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-    const worker = new Worker(this.options.workerFile ?? join(__dirname, 'worker.js'), {
-      workerData: { gate } satisfies WorkerGate,
-      name: 'tubetti-dataplane',
+  private onReady(): void {
+    if (this.beginTimer !== null) clearTimeout(this.beginTimer);
+    if (this.beginning === null) {
+      this.replay();
+      return;
+    }
+    this.pending.restart((seq, command) => {
+      this.post(seq, command);
     });
-    const ready = new Promise<void>((resolve, reject) => {
-      let running = false;
-      let failure: Error | null = null;
-      worker.on('message', (message: WorkerMessage) => {
-        if (message.kind === 'ready') {
-          running = true;
-          this.booted = null;
-          this.worker = worker;
-          resolve();
-        } else {
-          this.onMessage(message);
-        }
-      });
-      worker.on('error', (error: unknown) => {
-        failure = error instanceof Error ? error : new Error(String(error));
-      });
-      worker.on('exit', () => {
-        if (this.worker === worker) this.worker = null;
-        if (running) {
-          this.onExit(failure);
-          return;
-        }
-        this.booted = null;
-        reject(failure ?? new Error('the data plane ended before it was ready'));
-      });
-    });
-    // Whoever begins hears of it; a launch that is called off has nobody to tell.
-    ready.catch(() => undefined);
-    return { worker, gate, ready };
+    this.beginning.resolve();
+    this.beginning = null;
   }
 
-  private onMessage(message: Exclude<WorkerMessage, { kind: 'ready' }>): void {
+  private onMessage(message: WorkerEvent): void {
     switch (message.kind) {
-      case 'done': {
-        const entry = this.pending.get(message.seq);
-        if (entry === undefined) return;
-        this.pending.delete(message.seq);
-        clearInterval(entry.alarm);
-        entry.resolve(message.value);
+      case 'done':
+        this.pending.answer(message.seq, message.value);
         return;
-      }
       case 'fault':
         this.onRingFault?.(message.index, message.reason);
         return;
@@ -362,73 +401,114 @@ export class DataPlane implements VhostDevice, StreamDevice {
   }
 
   private endStream(end: StreamEnd): void {
-    this.streamFd = -1;
+    this.mirror.streamFd = -1;
     this.onStreamEnded?.(end);
   }
 
-  private onExit(failure: Error | null): void {
-    if (this.stopping) {
-      this.settle(this.takePending());
+  private startWatch(): void {
+    if (!this.watched) return;
+    const fd = this.native.watchdogStart();
+    if (fd < 0) {
+      this.options.log('warn', `no watchdog (errno ${-fd}): a data plane that hangs will not be replaced`);
       return;
     }
-    const why = failure === null ? 'it ended by itself' : readableStack(failure);
-    const now = Date.now();
-    this.deaths.push(now);
-    while (this.deaths.length > 0 && now - this.deaths[0] > RESTART_WINDOW_MS) this.deaths.shift();
-    if (this.deaths.length > MAX_RESTARTS) {
-      this.settle(this.takePending());
-      this.options.onFatal?.(new Error(`the data plane keeps failing: ${why}`));
+    this.watchPoll = this.native.pollStart(fd, POLL_IN, () => {
+      const count = this.native.watchdogRead(this.news);
+      for (let i = 0; i < count; i++) this.onNews(this.news[2 * i], this.news[2 * i + 1]);
+    });
+  }
+
+  private onNews(id: number, stage: number): void {
+    const { worker } = this;
+    if (worker?.id !== id) return;
+    if (stage === WATCHDOG_HUNG) this.giveUp(worker, 'its loop does not come round');
+    else this.unblock();
+  }
+
+  /** A worker that hangs is left to itself, and replaced. */
+  private giveUp(worker: WorkerHandle, why: string): void {
+    worker.condemn();
+    this.native.signal(this.wakeFd); // should it sleep in its loop
+    this.strays.add(worker);
+    void worker.gone.then(() => this.strays.delete(worker));
+    this.onDeath('hung', why, worker.gone);
+  }
+
+  /** @param gone - when the dead worker's thread is gone; undefined: it is. */
+  private onDeath(end: WorkerEnd, why: string, gone?: Promise<void>): void {
+    this.worker = null;
+    if (this.beginTimer !== null) clearTimeout(this.beginTimer);
+    const { setup, beginning } = this;
+    if (setup === null || beginning !== null) {
+      this.close(`${DEATHS[end]} before it was ready: ${why}`);
+      return;
+    }
+    const counters = new Float64Array(setup.counters);
+    counters[RESTARTS[end]]++;
+    // Its flows went with it.
+    for (const gauge of [C_FLOWS_TCP, C_FLOWS_UDP, C_FLOWS_ICMP]) counters[gauge] = 0;
+    const verdict =
+      this.strays.size > MAX_STRAYS ? 'give-up' : this.policy.died(this.mirror.ofFrontEnd, performance.now());
+    if (verdict === 'give-up') {
+      const error = new Error(`the data plane cannot be kept alive: ${DEATHS[end]}: ${why}`);
+      this.close(error.message);
+      this.options.onFatal?.(error);
       return;
     }
     // Where in its stream of bytes the dead worker was, nobody knows: the client must begin a new one.
-    if (this.streamFd >= 0) this.endStream({ reason: 'failed', detail: 'the data plane failed' });
-    this.options.log('error', `data plane failed, starting another (the guest's connections are lost): ${why}`);
-    this.spawn().then(
-      () => {
-        this.replay();
-      },
-      (error: unknown) => {
-        this.options.onFatal?.(error instanceof Error ? error : new Error(String(error)));
-      },
-    );
+    if (this.mirror.streamFd >= 0) this.endStream({ reason: 'failed', detail: 'the data plane failed' });
+    this.options.log('error', `${DEATHS[end]}, starting another (the guest's connections are lost): ${why}`);
+    if (verdict === 'end-session') this.endSession();
+    void this.replace(setup, gone);
+  }
+
+  /** The front-end's state is what workers die of, it seems: it goes, and its session with it. */
+  private endSession(): void {
+    this.settlePending();
+    this.mirror.forgetFrontEnd();
+    this.failed = true;
+    this.onFailed?.(new Error(`the data plane died ${SESSION_DEATHS} times with this front-end's rings`));
+  }
+
+  private async replace(setup: DataPlaneSetup, gone: Promise<void> | undefined): Promise<void> {
+    let worker: WorkerHandle;
+    try {
+      worker = this.boot();
+    } catch (error) {
+      // No thread to be had is as good as one that dies at once.
+      setImmediate(() => {
+        if (!this.closed) this.onDeath('exit', String(error));
+      });
+      return;
+    }
+    this.worker = worker;
+    if (gone !== undefined) await within(gone, OLD_GONE_MS);
+    if (this.worker === worker) this.open(worker, { ...setup, config: this.setup?.config ?? setup.config });
   }
 
   /** Gives a new worker the state of the old one, then settles what the old one left unanswered. */
   private replay(): void {
-    const unanswered = this.takePending();
+    const unanswered = this.pending.takeAll();
     const stopped = new Set<number>();
     for (const { command } of unanswered) if (command.kind === 'stopRing') stopped.add(command.index);
-    if (this.neighbours !== null) void this.send({ kind: 'neighbours', entries: this.neighbours });
-    void this.send({ kind: 'features', features: this.acked });
-    void this.send({ kind: 'memory', regions: this.regions });
-    void this.send({ kind: 'log', log: this.dirtyLog });
-    if (this.streamFd >= 0) void this.send({ kind: 'streamOpen', fd: this.streamFd });
-    for (const ring of this.running.values()) {
-      if (!stopped.has(ring.index))
-        void this.send({ kind: 'startRing', ring: { ...ring, base: BASE_FROM_USED_INDEX } });
+    const commands = this.mirror.commands(stopped);
+    // One that came after the worker's set-up was sent; the last of them is in force.
+    const configs = unanswered.filter(({ command }) => command.kind === 'config');
+    if (configs.length > 0) commands.unshift(configs[configs.length - 1].command);
+    for (const command of commands) {
+      void this.pending.add(command, -1, (seq) => {
+        this.post(seq, command);
+      });
     }
-    this.settle(unanswered);
+    for (const { command, resolve } of unanswered) resolve(this.valueFor(command));
   }
 
-  private takePending(): Pending[] {
-    const entries = [...this.pending.values()];
-    for (const { alarm } of entries) clearInterval(alarm);
-    this.pending.clear();
-    return entries;
+  private settlePending(): void {
+    for (const { command, resolve } of this.pending.takeAll()) resolve(this.valueFor(command));
   }
 
   /** Answers for a worker that is gone: what its commands changed is in the mirror. */
-  private settle(entries: readonly Pending[]): void {
-    for (const { command, resolve } of entries) {
-      resolve(command.kind === 'stopRing' ? this.usedIndex(command.index) : 0);
-    }
-  }
-
-  /** used.idx of a ring from guest memory: how far a worker came that cannot tell any more. */
-  private usedIndex(index: number): number {
-    const ring = this.running.get(index);
-    const region = this.regions.find((r) => r.region === ring?.used.region);
-    if (ring === undefined || region === undefined) return 0;
-    return Atomics.load(new Uint16Array(region.buffer, ring.used.offset + USED_IDX, 1), 0);
+  private valueFor(command: Command): number {
+    return command.kind === 'stopRing' ? this.mirror.usedIndex(command.index) : 0;
   }
 }

@@ -108,6 +108,7 @@ function main(): void {
     udp: new UdpHandler(context, setup.listeners),
     icmp: new IcmpHandler(context),
   });
+  native.watchdogEnter(setup.id);
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
   control.serve(stack);
   if (control instanceof StreamControl) new StreamLoop(native, clock, control, stack, counters, context.port).run();

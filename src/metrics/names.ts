@@ -130,5 +130,16 @@ export const METRICS: readonly MetricSpec[] = [
     'Frames missing in the capture because the file took no more.',
     c.C_CAPTURE_LOST,
   ),
+  {
+    name: 'tubetti_data_plane_restarts_total',
+    kind: 'counter',
+    help: 'Data planes that were replaced, by reason: it failed (exit), did not come round (hung), had no memory left (heap).',
+    labels: ['reason'],
+    series: [
+      { index: c.C_DATA_PLANE_EXITS, values: ['exit'] },
+      { index: c.C_DATA_PLANE_HANGS, values: ['hung'] },
+      { index: c.C_DATA_PLANE_HEAPS, values: ['heap'] },
+    ],
+  },
   single('counter', 'tubetti_loop_turns_total', "Turns of the data plane's event loop.", c.C_LOOP_TURNS),
 ];

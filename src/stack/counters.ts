@@ -1,6 +1,6 @@
 /**
- * Counters of the data plane: one Float64Array in a SharedArrayBuffer, written by the data plane only and read by the
- * control plane at a scrape. An aligned 8-byte store does not tear on the machines we run on; increments stay exact
+ * Counters of the data plane: one Float64Array in a SharedArrayBuffer, written by the data plane and read by the control
+ * plane at a scrape. An aligned 8-byte store does not tear on the machines we run on; increments stay exact
  * to 2^53. The names and help texts for Prometheus are in src/metrics/.
  */
 
@@ -36,6 +36,10 @@ export const C_STREAM_BLOCKED = 49;
 /** Frames written to a capture, and frames it had no room for. */
 export const C_CAPTURED = 50;
 export const C_CAPTURE_LOST = 51;
+/** Data planes that were replaced, by what became of them. Written by the control plane, as are the gauges then. */
+export const C_DATA_PLANE_EXITS = 52;
+export const C_DATA_PLANE_HANGS = 53;
+export const C_DATA_PLANE_HEAPS = 54;
 
 /** First drop counter: drop reason r is counted at C_DROPS + r. */
 export const C_DROPS = 64;

@@ -74,4 +74,9 @@ export interface VhostDevice {
   resetDevice(): Promise<void>;
   /** Called when a ring breaks (the session signals the ring's err descriptor and logs). Set by the session. */
   onRingFault: ((index: number, reason: string) => void) | null;
+  /**
+   * Called when the device cannot serve this front-end: it has let go of its memory and rings, answers what is still said
+   * to it without doing it, and the session has to end. Set by the session.
+   */
+  onFailed: ((error: Error) => void) | null;
 }

@@ -87,6 +87,9 @@ export class Session {
       this.#backend.rings.fault(index, reason);
       this.#checkMemory();
     };
+    device.onFailed = (error) => {
+      this.#end({ reason: 'internal', error });
+    };
     device.attach();
     this.#memoryCheck = setInterval(() => {
       this.#checkMemory();
@@ -200,6 +203,7 @@ export class Session {
       this.#options.log('error', `internal error while a session ends: ${String(error)}`);
     });
     this.#options.device.onRingFault = null;
+    this.#options.device.onFailed = null;
     this.#connection.close();
     this.#resolveDone(end);
   }

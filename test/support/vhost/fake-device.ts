@@ -11,6 +11,7 @@ export class FakeDevice implements VhostDevice {
   readonly features = FAKE_FEATURES;
   readonly rings = 2;
   onRingFault: ((index: number, reason: string) => void) | null = null;
+  onFailed: ((error: Error) => void) | null = null;
 
   /** Calls in order, as `name(argument,…)`. */
   readonly calls: string[] = [];

@@ -1,0 +1,44 @@
+/**
+ * What the death of a worker costs. One that dies while it serves a front-end may have died of what that front-end
+ * said, and the next one is told the same: after SESSION_DEATHS of them the session ends, and the service goes on with
+ * others. Only workers that die without a front-end's state say that the service itself cannot be kept alive.
+ */
+export const SESSION_DEATHS = 3;
+export const SERVICE_DEATHS = 6;
+/** Deaths longer ago do not count. */
+export const WINDOW_MS = 10_000;
+
+/** Another worker with the same state; another one without it, and the session ends; none. */
+export type Verdict = 'replace' | 'end-session' | 'give-up';
+
+class Deaths {
+  private readonly times: number[] = [];
+
+  add(now: number): number {
+    this.times.push(now);
+    while (now - this.times[0] > WINDOW_MS) this.times.shift();
+    return this.times.length;
+  }
+
+  forget(): void {
+    this.times.length = 0;
+  }
+}
+
+export class RestartPolicy {
+  private readonly ofSession = new Deaths();
+  private readonly ofService = new Deaths();
+
+  /** Another front-end: it has nothing to do with the deaths before it. */
+  newSession(): void {
+    this.ofSession.forget();
+  }
+
+  /** A worker died at `now` (ms), with or without a front-end's state. */
+  died(ofFrontEnd: boolean, now: number): Verdict {
+    if (!ofFrontEnd) return this.ofService.add(now) < SERVICE_DEATHS ? 'replace' : 'give-up';
+    if (this.ofSession.add(now) < SESSION_DEATHS) return 'replace';
+    this.ofSession.forget();
+    return 'end-session';
+  }
+}

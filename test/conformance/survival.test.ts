@@ -1,0 +1,232 @@
+/**
+ * What happens when a plane of the service fails: the data plane is replaced under the running guest, the control plane
+ * ends the process. The faults are made by test/fixtures/dataplane/faults.cjs, which is preloaded into the real service.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, mkdirSync, rmSync, writeFileSync, existsSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { loadNative } from '../../src/native';
+import { describeWith, setUpBench, type Bench } from '../e2e/support';
+import type { Guest } from '../support/guest/guest';
+import { closeGuests, echo, expectAlive, startGuest } from '../support/guest-service';
+import { GATEWAY_4, REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/rig/host-world';
+import { poll } from '../support/rig/processes';
+import { connected } from '../support/program';
+
+jest.setTimeout(40_000);
+
+/** From the fault, or from its detection, to an answer on the old rings. The machine may be busy: twice the promise. */
+const BACK_MS = 2000;
+/** What the end may take; the limit is 3 s. */
+const END_MS = 3500;
+
+describeWith('the service survives', whyNoNamespaces(), () => {
+  const native = loadNative();
+  let bench: Bench;
+  let dir: string;
+
+  beforeAll(async () => {
+    dir = mkdtempSync(join(tmpdir(), 'tubetti-faults-'));
+    mkdirSync(join(dir, 'on'));
+    expect(spawnSync('mkfifo', [join(dir, 'fifo')]).status).toBe(0);
+    const preload = join(__dirname, '../fixtures/dataplane/faults.cjs');
+    const env = { TUBETTI_FAULTS: join(dir, 'on'), NODE_OPTIONS: `--require ${preload}` };
+    bench = await setUpBench([], false, env);
+  });
+
+  beforeEach(async () => {
+    if (bench.service.process.exitStatus !== null) await bench.restart();
+  });
+
+  afterEach(() => {
+    closeGuests();
+    rmSync(join(dir, 'on', 'die-on-ring'), { force: true });
+  });
+
+  afterAll(async () => {
+    await bench.destroy();
+    rmSync(dir, { recursive: true });
+  });
+
+  const wake = (guest: Guest): void => void guest.ping(GATEWAY_4, { timeoutMs: 100 }).catch(() => undefined);
+
+  /** Asks for the fault, and has the loop turn until it is there. */
+  async function bringAbout(name: string, guest: Guest): Promise<void> {
+    const file = join(dir, 'on', name);
+    writeFileSync(file, '');
+    await poll(
+      `the fault "${name}"`,
+      () => {
+        if (!existsSync(file)) return true;
+        wake(guest);
+        return null;
+      },
+      5000,
+      5,
+    );
+  }
+
+  async function answered(guest: Guest): Promise<void> {
+    await poll(
+      'an answer',
+      () =>
+        guest.ping(GATEWAY_4, { timeoutMs: 50 }).then(
+          () => true,
+          () => null,
+        ),
+      20_000,
+      1,
+    );
+  }
+
+  const restarts = (reason: string): Promise<number> =>
+    bench.service.metric('tubetti_data_plane_restarts_total', { reason });
+
+  const used = (guest: Guest): number => {
+    const { ram, rings } = guest.frontEnd;
+    return ram.view.getUint16(rings[1].layout.used.offset + 2, true);
+  };
+
+  test.each([
+    ['throw', 'exit', /data plane failed, starting another .*a fault of the test/],
+    ['loop', 'hung', /data plane hangs, starting another .*its loop does not come round/],
+    ['heap', 'heap', /data plane is out of memory, starting another/],
+  ])('a data plane that meets "%s": another one has the same rings', async (name, reason, line) => {
+    const { service, world } = bench;
+    const guest = await startGuest(native, service);
+    await expectAlive(guest, bench);
+    const lost = await guest.tcpConnect(REMOTE_ADDRESS_4, world.remote.ports.echo);
+    const before = { restarts: await restarts(reason), used: used(guest) };
+    const mark = service.process.mark();
+    await bringAbout(name, guest);
+    // Filling a heap takes as long as it takes: there the time runs from its end.
+    if (name === 'heap') await service.process.waitForLine(line, 20_000, mark);
+    const began = performance.now();
+    await answered(guest);
+    const tookMs = performance.now() - began;
+    await service.process.waitForLine(line, 1000, mark);
+    process.stderr.write(`${name}: ${tookMs}\n`);
+    expect(service.process.lines.filter((l) => line.test(l))).toHaveLength(1);
+    expect(await restarts(reason)).toBe(before.restarts + 1);
+    expect(tookMs).toBeLessThan(BACK_MS);
+    expect(used(guest)).toBeGreaterThan(before.used);
+    // Its flow went with the one that died, and is not counted any more.
+    expect(await service.metric('tubetti_flows', { protocol: 'tcp' })).toBe(0);
+    await expect(lost.write(Buffer.from('!')).then(() => lost.flush())).rejects.toMatchObject({ code: 'ECONNRESET' });
+    await echo(guest, bench, REMOTE_ADDRESS_4, 300_000);
+    expect(guest.violations).toEqual([]);
+  });
+
+  test('state that each data plane dies of costs its session, not the service', async () => {
+    const { service } = bench;
+    const mark = service.process.mark();
+    writeFileSync(join(dir, 'on', 'die-on-ring'), '');
+    // Its start may fail, or it may come to its end before it sees the connection close.
+    await startGuest(native, service).catch(() => undefined);
+    await service.process.waitForLine(/front-end connection closed: .*died 3 times/, 5000, mark);
+    expect(service.process.lines.slice(-30).filter((l) => l.includes('a ring of the test'))).toHaveLength(3);
+    rmSync(join(dir, 'on', 'die-on-ring'));
+    await expectAlive(await startGuest(native, service), bench);
+    expect(service.process.exitStatus).toBeNull();
+  });
+
+  test('front-ends that kill it one after the other do not end it', async () => {
+    const { service } = bench;
+    writeFileSync(join(dir, 'on', 'die-on-ring'), '');
+    for (let i = 0; i < 4; i++) {
+      const mark = service.process.mark();
+      await startGuest(native, service).catch(() => undefined);
+      await service.process.waitForLine(/front-end connection closed/, 5000, mark);
+      closeGuests();
+    }
+    rmSync(join(dir, 'on', 'die-on-ring'));
+    await expectAlive(await startGuest(native, service), bench);
+  });
+
+  test('a data plane that does not return from a system call is replaced, and left behind at the end', async () => {
+    const { service } = bench;
+    const guest = await startGuest(native, service);
+    await guest.dhcp();
+    const mark = service.process.mark();
+    await bringAbout('block', guest);
+    await service.process.waitForLine(/data plane hangs/, 20_000, mark);
+    await expectAlive(guest, bench);
+    const began = performance.now();
+    expect(await service.stop()).toEqual({ code: 0, signal: null });
+    expect(performance.now() - began).toBeLessThan(END_MS);
+  });
+
+  test.each(['loop', 'block'])('SIGTERM while the data plane hangs ("%s")', async (name) => {
+    const { service } = bench;
+    const guest = await startGuest(native, service);
+    await guest.dhcp();
+    await bringAbout(name, guest);
+    const began = performance.now();
+    const { code, signal } = await service.stop();
+    expect(performance.now() - began).toBeLessThan(END_MS);
+    expect([code, signal]).not.toEqual([null, 'SIGKILL']);
+  });
+
+  test('SIGTERM while the control plane hangs', async () => {
+    const { service } = bench;
+    await expectAlive(await startGuest(native, service), bench);
+    process.kill(service.process.pid, 'SIGUSR2');
+    const began = performance.now();
+    service.process.kill('SIGTERM');
+    await service.process.waitForLine(/the end took too long|the control plane hangs/, END_MS);
+    const { code } = await service.process.exited;
+    expect([1, 70]).toContain(code);
+    expect(performance.now() - began).toBeLessThan(END_MS);
+  });
+
+  test('a control plane that hangs while somebody waits for it ends the process', async () => {
+    const { service } = bench;
+    await expectAlive(await startGuest(native, service), bench);
+    process.kill(service.process.pid, 'SIGUSR2');
+    const waiting = await connected(bench.socketPath);
+    await service.process.waitForLine(/the control plane hangs/, 10_000);
+    expect(await service.process.exited).toEqual({ code: 70, signal: null });
+    waiting.destroy();
+  });
+
+  test('a process that was stopped does not hang', async () => {
+    const { service } = bench;
+    const guest = await startGuest(native, service);
+    await expectAlive(guest, bench);
+    const before = await restarts('hung');
+    service.process.kill('SIGSTOP');
+    wake(guest);
+    const waiting = await connected(bench.socketPath);
+    await new Promise((resolve) => setTimeout(resolve, 2500)); // time itself is what is tested
+    service.process.kill('SIGCONT');
+    waiting.destroy();
+    await expectAlive(guest, bench);
+    expect(await restarts('hung')).toBe(before);
+    expect(service.process.exitStatus).toBeNull();
+  });
+
+  test('an idle service sleeps: nobody is woken to look at it', async () => {
+    const { service } = bench;
+    await expectAlive(await startGuest(native, service), bench);
+    closeGuests();
+    await poll('the end', async () => ((await service.metric('tubetti_guest_connected')) === 0 ? true : null), 5000);
+    const switches = (): number => {
+      const tid = spawnSync('sh', ['-c', `grep -l watchdog /proc/${service.process.pid}/task/*/comm`], {
+        encoding: 'utf8',
+      }).stdout.trim();
+      const status = readFileSync(tid.replace(/comm$/, 'status'), 'utf8');
+      return Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(status)?.[1]);
+    };
+    // Once it has parked it stays so.
+    await poll(
+      'two seconds without a wake-up',
+      async () => {
+        const before = switches();
+        await new Promise((resolve) => setTimeout(resolve, 2000));
+        return switches() === before ? true : null;
+      },
+      20_000,
+    );
+  });
+});
