@@ -167,16 +167,19 @@ int64_t LookAt(Watched& slot, int64_t elapsed_us) {
     slot.cpu_us = CpuUs(slot.clock);
     slot.used_us = 0;
     slot.blocked_us = 0;
-    slot.stage = kFine;
     return kLookUs;
   }
+  const int64_t blocked_us = slot.blocked_us;
   Charge(Look(slot.tid, slot.clock), elapsed_us, slot.cpu_us, slot.used_us, slot.blocked_us);
   // It came round between the looks: nothing of this counts.
   if (slot.turn.load(std::memory_order_relaxed) != turn) return kLookUs;
-  int32_t stage = slot.blocked_us >= kStalledUs ? kStalled : kFine;
-  if ((slot.used_us >= kLoopUs || slot.blocked_us >= kBlockedUs) && !Traced()) stage = kHung;
-  if (stage > slot.stage) {
-    slot.stage = stage;
+  int32_t stage = kFine;
+  if ((slot.used_us >= kLoopUs || slot.blocked_us >= kBlockedUs) && !Traced()) {
+    stage = kHung;
+  } else if (slot.blocked_us >= kStalledUs && slot.blocked_us > blocked_us) {
+    stage = kStalled;  // said at every look: the front-end may fill what was emptied
+  }
+  if (stage > slot.reported) {
     slot.reported = stage;
     Ring(g_verdict);
   }
@@ -365,7 +368,7 @@ int32_t WatchdogEnter(Thread& thread, int32_t id) {
     if (pthread_getcpuclockid(pthread_self(), &slot.clock) != 0) return -ESRCH;
     slot.turn.store((slot.turn.load() + 1) & ~1U);
     slot.seen = slot.turn.load();
-    slot.stage = slot.reported = kFine;
+    slot.reported = kFine;
     slot.id.store(id);
     thread.watched = &slot;
     AtWork(&slot);

@@ -23,8 +23,7 @@ struct Watched {
   int64_t cpu_us = 0;
   int64_t used_us = 0;     // processor time of this turn since it was first seen
   int64_t blocked_us = 0;  // time asleep in a system call of this turn
-  int32_t stage = 0;
-  int32_t reported = 0;
+  int32_t reported = 0;  // what was said and not yet read
 };
 
 // The watchdog sleeps until somebody works.

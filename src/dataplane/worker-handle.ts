@@ -116,14 +116,19 @@ export class WorkerHandle {
   }
 }
 
+/** What a thread threw comes through a message: an Error in the best case, made in whichever realm. */
+function isErrorLike(failure: unknown): failure is Error {
+  return typeof failure === 'object' && failure !== null && 'message' in failure && typeof failure.message === 'string';
+}
+
 function endOf(failure: unknown): WorkerEnd {
-  const code = failure instanceof Error && 'code' in failure ? failure.code : null;
+  const code = isErrorLike(failure) && 'code' in failure ? failure.code : null;
   return code === 'ERR_WORKER_OUT_OF_MEMORY' ? 'heap' : 'exit';
 }
 
 function reasonOf(failure: unknown): string {
   if (failure === null) return 'it ended by itself';
-  return failure instanceof Error ? readableStack(failure) : `it threw ${typeof failure}`;
+  return isErrorLike(failure) ? readableStack(failure) : `it threw ${typeof failure}`;
 }
 
 /** Settles with `what`, or `ms` later. */

@@ -1,12 +1,17 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { DataPlane } from '../../../src/dataplane/data-plane';
+import { DataPlane, type DataPlaneOptions, type DataPlaneSetup } from '../../../src/dataplane/data-plane';
+import { SESSION_DEATHS } from '../../../src/dataplane/restart-policy';
 import { loadNative } from '../../../src/native';
 import type { DeviceRing } from '../../../src/vhost/device';
-import { COUNTERS } from '../../../src/stack/counters';
+import { C_DATA_PLANE_EXITS, COUNTERS } from '../../../src/stack/counters';
 import { stackConfig } from '../../support/stack/stack-config';
 
 const workerFile = join(__dirname, '../../fixtures/dataplane/fake-worker.js');
+
+/** Kick descriptors at which the worker of test/fixtures does not answer, or loops. */
+const DEAF = 1001;
+const LOOP = 1002;
 
 interface Told {
   readonly kind: string;
@@ -36,13 +41,14 @@ describe('DataPlane', () => {
   let told: Told[];
   let logged: string[];
   let fatal: Error[];
+  let setup: DataPlaneOptions & DataPlaneSetup;
   let plane: DataPlane;
 
   beforeEach(async () => {
     told = [];
     logged = [];
     fatal = [];
-    plane = await DataPlane.start({
+    setup = {
       config: stackConfig(),
       listeners: [],
       counters: new SharedArrayBuffer(8 * COUNTERS),
@@ -52,8 +58,14 @@ describe('DataPlane', () => {
         else logged.push(`${level}: ${message}`);
       },
       onFatal: (error) => fatal.push(error),
-    });
+    };
+    plane = await DataPlane.start(setup);
   });
+
+  afterEach(() => plane.stop());
+
+  /** Data planes replaced, by reason: exit, hung, heap. */
+  const restarts = (): number[] => [...new Float64Array(setup.counters).subarray(C_DATA_PLANE_EXITS).subarray(0, 3)];
 
   it('gives a new worker the rings of one that died, and settles what that one owed', async () => {
     const buffer = new SharedArrayBuffer(65536);
@@ -97,6 +109,95 @@ describe('DataPlane', () => {
     native.close(callFd);
   });
 
+  it('settles every command, whenever it comes: between two workers, after the end', async () => {
+    const died = plane.resetDevice();
+    const settled = Promise.all([
+      died.then(() => plane.setFeatures(1n)),
+      plane.setMemory([]),
+      plane.setConfig(stackConfig({ mtu: 1400 })),
+    ]);
+    await settled;
+    // The host's change came while no worker was there to hear it: the next one does.
+    await plane.setNeighbours(new Int32Array(0));
+    expect(told.filter((t) => t.kind === 'config')).toHaveLength(1);
+    const stopped = plane.stop();
+    const during = plane.setFeatures(3n);
+    await stopped;
+    await during;
+    expect(await plane.stopRing(0)).toBe(0);
+    await expect(plane.begin(setup)).rejects.toThrow('stopped');
+    await plane.stop(); // twice is once
+  });
+
+  it('replaces a worker that does not answer, and answers in its place', async () => {
+    await plane.setFeatures(5n);
+    await plane.setRingKick(1, DEAF);
+    expect(logged).toEqual([expect.stringMatching(/data plane hangs.*no answer to "kick"/)]);
+    expect(restarts()).toEqual([0, 1, 0]);
+    await plane.setRingKick(1, 7);
+    expect(told.slice(-4).map((t) => t.kind)).toEqual(['features', 'memory', 'log', 'kick']);
+    await plane.stop();
+  }, 15_000);
+
+  it('ends, although its worker does not', async () => {
+    const looping = plane.setRingKick(1, LOOP);
+    const began = performance.now();
+    await plane.stop();
+    expect(performance.now() - began).toBeLessThan(2500);
+    await looping;
+  });
+
+  it.each([0, 1, 5, 20, 50, 100])('stops while it begins, %i ms into it', async (ms) => {
+    await plane.stop();
+    const other = DataPlane.launch({ ...setup, onFatal: (error) => fatal.push(error) });
+    const begun = other.begin(setup).then(
+      () => 'begun',
+      () => 'not begun',
+    );
+    const early = other.setFeatures(1n);
+    await new Promise((resolve) => setTimeout(resolve, ms)); // a moment is what is tested
+    await other.stop();
+    expect(['begun', 'not begun']).toContain(await begun);
+    await early;
+    expect(fatal).toEqual([]);
+  });
+
+  it('says why a worker did not begin', async () => {
+    await plane.stop();
+    const broken = { ...setup, workerFile: join(__dirname, '../../fixtures/dataplane/no-such-worker.js') };
+    await expect(DataPlane.start(broken)).rejects.toThrow(/no-such-worker/);
+    expect(fatal).toEqual([]);
+  });
+
+  it('ends the session whose state each worker dies of, and serves the next', async () => {
+    const failures: string[] = [];
+    plane.onFailed = (error) => failures.push(error.message);
+    plane.attach();
+    await plane.setFeatures(5n);
+    await plane.setMemory([{ region: 3, buffer: new SharedArrayBuffer(65536), gpa: 0x1000, size: 65536 }]);
+    for (let i = 0; i < SESSION_DEATHS; i++) {
+      expect(failures).toEqual([]);
+      await plane.resetDevice();
+    }
+    expect(failures).toHaveLength(1);
+    // What the session still says on its way out reaches nobody, or the next worker would die of it.
+    told.length = 0;
+    await plane.setFeatures(9n);
+    await plane.startRing(ring(0, 12288));
+    expect(await plane.stopRing(0)).toBe(0);
+    await plane.detach();
+    plane.attach();
+    await plane.setFeatures(7n);
+    await plane.setRingKick(1, 7); // by now the next worker has all that it is given
+    const kinds = told.map((t) => t.kind);
+    expect(kinds).not.toContain('startRing');
+    expect(told.filter((t) => t.kind === 'features').map((t) => t.features)).toEqual(['7']);
+    expect(told.filter((t) => t.kind === 'memory').flatMap((t) => t.regions ?? [])).toEqual([]);
+    expect(restarts()).toEqual([SESSION_DEATHS, 0, 0]);
+    await plane.stop();
+    expect(fatal).toEqual([]);
+  });
+
   it('gives up on a worker that keeps dying', async () => {
     for (let i = 0; i < 5; i++) await plane.resetDevice();
     const last = plane.resetDevice();
@@ -104,5 +205,6 @@ describe('DataPlane', () => {
     expect(fatal[0].message).toContain('told to die');
     await plane.stop();
     await last; // settled, not left hanging
+    await plane.setFeatures(1n); // what comes after it, too
   });
 });
