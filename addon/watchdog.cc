@@ -49,7 +49,7 @@ constexpr int64_t kLoopUs = 400000;
 constexpr int64_t kStalledUs = 200000;
 constexpr int64_t kBlockedUs = 5000000;
 constexpr int64_t kSecondSignalUs = 200000;
-constexpr size_t kStack = 128 * 1024;
+constexpr size_t kStack = size_t{128} * 1024;
 
 enum Stage : int32_t { kFine = 0, kStalled = 1, kHung = 2 };
 
@@ -116,7 +116,7 @@ Sample Look(pid_t tid, clockid_t clock) {
   sample.cpu_us = CpuUs(clock);
   char path[64];
   char text[256];
-  snprintf(path, sizeof(path), "/proc/self/task/%d/stat", static_cast<int>(tid));
+  (void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", static_cast<int>(tid));
   if (!ReadSmall(path, text, sizeof(text))) return sample;
   const char* state = strrchr(text, ')');  // the name may hold anything
   sample.asleep = state != nullptr && state[1] == ' ' && (state[2] == 'S' || state[2] == 'D');
@@ -127,7 +127,7 @@ bool Traced() {
   char text[4096];
   if (!ReadSmall("/proc/self/status", text, sizeof(text))) return false;
   const char* tracer = strstr(text, "TracerPid:");
-  return tracer != nullptr && atoi(tracer + 10) != 0;
+  return tracer != nullptr && strtol(tracer + 10, nullptr, 10) != 0;
 }
 
 void Say(const char* line) {
@@ -348,15 +348,15 @@ int32_t WatchdogStart(Thread&) {
 int32_t WatchdogRead(Thread&, Ints out) {
   const std::lock_guard<std::mutex> guard(g_lock);
   Empty(g_verdict);
-  int32_t count = 0;
+  size_t at = 0;
   for (Watched& slot : g_slots) {
-    if (slot.reported == kFine || 2 * (static_cast<size_t>(count) + 1) > out.length) continue;
-    out.data[2 * count] = slot.id.load();
-    out.data[2 * count + 1] = slot.reported;
+    if (slot.reported == kFine || at + 2 > out.length) continue;
+    out.data[at] = slot.id.load();
+    out.data[at + 1] = slot.reported;
     slot.reported = kFine;
-    count++;
+    at += 2;
   }
-  return count;
+  return static_cast<int32_t>(at / 2);
 }
 
 int32_t WatchdogEnter(Thread& thread, int32_t id) {
