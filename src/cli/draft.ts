@@ -38,7 +38,8 @@ export interface Draft {
   fd: number | null;
   oneOff: boolean;
   frontEnd: FrontEnd;
-  background: boolean;
+  /** Null: neither -f nor -b was given. */
+  background: boolean | null;
   pid: string | null;
   runAs: string | null;
   pcap: string | null;
@@ -100,7 +101,7 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     fd: null,
     oneOff: false,
     frontEnd: program === 'passt' ? 'stream' : 'vhost-user',
-    background: program === 'passt',
+    background: null,
     pid: null,
     runAs: null,
     pcap: null,

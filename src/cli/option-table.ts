@@ -188,9 +188,16 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('general', 'f', 'foreground', '', 'stay in the foreground (default)', (draft) => {
     draft.background = false;
   }),
-  option('general', 'b', 'background', '', 'go to the background when ready (default if called as passt)', (draft) => {
-    draft.background = true;
-  }),
+  option(
+    'general',
+    'b',
+    'background',
+    '',
+    'go to the background when ready (default if called as passt, or with --fd and --pid)',
+    (draft) => {
+      draft.background = true;
+    },
+  ),
   option('general', 'P', 'pid', 'FILE', 'write the process id into this file', (draft, value, shown) => {
     draft.pid = values.fileValue(shown, value);
   }),

@@ -67,8 +67,16 @@ function transportOf(draft: Draft): Transport {
   return { kind: 'listen', path: draft.socket };
 }
 
+/**
+ * passt goes to the background by default. So does tubetti for a caller that hands over its socket and wants a PID file:
+ * it waits until the program that it started ends (QEMU's `-netdev passt,path=tubetti`).
+ */
+function inBackground(draft: Draft, program: Program): boolean {
+  return draft.background ?? (program === 'passt' || (draft.fd !== null && draft.pid !== null));
+}
+
 /** What concerns several options at once. */
-function finish(draft: Draft): Options {
+function finish(draft: Draft, program: Program): Options {
   if (draft.netmask !== null && draft.v4.prefixLen !== null) {
     throw conflict('--netmask and --address ADDR/LEN: the prefix length is given twice, leave one out');
   }
@@ -91,7 +99,8 @@ function finish(draft: Draft): Options {
   }
   for (const { protocol, spec, origin } of draft.portOptions) draft.ports.add(protocol, spec, origin);
   checkRules(draft.ports.rules, { v4, v6, tcp: draft.tcp, udp: draft.udp });
-  if (draft.statsSeconds !== null && draft.background)
+  const background = inBackground(draft, program);
+  if (draft.statsSeconds !== null && background)
     throw conflict('--stats writes to stderr, which a service in the background has not: add --foreground');
   if (draft.pollUs !== 0 && draft.frontEnd === 'stream')
     throw conflict('--poll-us is for virtqueues, which --stream does without');
@@ -99,7 +108,7 @@ function finish(draft: Draft): Options {
     transport: transportOf(draft),
     oneOff: draft.oneOff,
     frontEnd: draft.frontEnd,
-    background: draft.background,
+    background,
     pid: draft.pid,
     runAs: draft.runAs,
     pcap: draft.pcap,
@@ -182,5 +191,5 @@ export function parseOptions(
   const environment = envSettings(OPTIONS, env, (text) => draft.warnings.push(text));
   const file = configSettings([environment, line]);
   for (const { option, value, shown } of mergeSettings([file, environment, line])) option.apply(draft, value, shown);
-  return { action: 'run', options: finish(draft) };
+  return { action: 'run', options: finish(draft, program) };
 }

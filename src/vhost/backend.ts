@@ -41,6 +41,12 @@ export interface BackendOptions {
    * device's configuration space itself and warns about back-ends that offer one (7.2.0 could crash).
    */
   readonly configMtu: number | null;
+  /**
+   * Offer VHOST_USER_PROTOCOL_F_BACKEND_REQ. Default: yes, for user-mode Linux. Not to a front-end that gave us its socket
+   * as a descriptor: QEMU 11.1 (`-netdev passt`) closes its copy of that descriptor twice, and the second time hits the
+   * channel that it made in between.
+   */
+  readonly backendRequests?: boolean;
 }
 
 function hex(bits: bigint): string {
@@ -80,7 +86,7 @@ export class Backend {
       VHOST_USER_PROTOCOL_F_REPLY_ACK,
       VHOST_USER_PROTOCOL_F_NET_MTU,
       // Never used, but user-mode Linux does not work without it: it takes interrupts from the same channel.
-      VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+      ...(options.backendRequests === false ? [] : [VHOST_USER_PROTOCOL_F_BACKEND_REQ]),
       VHOST_USER_PROTOCOL_F_RESET_DEVICE,
       VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
       ...(options.configMtu === null ? [] : [VHOST_USER_PROTOCOL_F_CONFIG]),

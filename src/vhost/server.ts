@@ -15,6 +15,7 @@ export interface VhostServerOptions extends FrontEndServerOptions {
 export class VhostServer extends FrontEndServer<SessionEnd> {
   constructor(options: VhostServerOptions) {
     const { native, device, log, configMtu } = options;
-    super(options, (fd) => new Session({ native, device, log, configMtu: configMtu ?? null, fd }));
+    const backendRequests = !('fd' in options.source);
+    super(options, (fd) => new Session({ native, device, log, configMtu: configMtu ?? null, backendRequests, fd }));
   }
 }

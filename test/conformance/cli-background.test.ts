@@ -6,11 +6,12 @@ import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, statSync, 
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadNative } from '../../src/native';
+import { FD_SOCKET, loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
 import { call, connected, launchProgram, linkAs, SAME_USER } from '../support/program';
 import { poll } from '../support/rig/processes';
 import { MockFrontEnd } from '../support/vhost/mock-front-end';
+import { EMPTY, u64 } from '../support/vhost/payloads';
 
 jest.setTimeout(30_000);
 
@@ -168,6 +169,38 @@ describe('as QEMU starts passt (-netdev passt)', () => {
     await frontEnd.closed();
     await ended(pid);
     frontEnd.close();
+  });
+
+  test('QEMU 11.1 closes its copy of the descriptor twice, and nothing it made in between is hit', async () => {
+    const ends = new Int32Array(2);
+    expect(native.unixPair(ends)).toBe(0);
+    const line = ['--vhost-user', '--quiet', '--pid', pidFile, '--fd', '3', ...SAME_USER];
+    expect((await call(passt, line, [ends[1]])).status).toBe(0);
+    native.close(ends[1]);
+    const frontEnd = new MockFrontEnd(native, ends[0]);
+    const offered = await frontEnd.askU64(p.VHOST_USER_GET_PROTOCOL_FEATURES);
+    frontEnd.send(p.VHOST_USER_SET_PROTOCOL_FEATURES, u64(offered));
+    // The channel is made if it is offered, and gets the number that is free.
+    const channel = new Int32Array([-1, -1]);
+    if ((offered & (1n << BigInt(p.VHOST_USER_PROTOCOL_F_BACKEND_REQ))) !== 0n) {
+      native.unixPair(channel);
+      frontEnd.send(p.VHOST_USER_SET_BACKEND_REQ_FD, EMPTY, { fds: [channel[1]] });
+    }
+    native.close(ends[1]);
+    for (const end of channel) if (end >= 0) expect(native.fdKind(end)).toBe(FD_SOCKET);
+    expect(await frontEnd.askU64(p.VHOST_USER_GET_PROTOCOL_FEATURES)).toBe(offered);
+    frontEnd.close();
+    await ended(readPid());
+  });
+
+  test('called as tubetti (path=) it goes to the background all the same', async () => {
+    const ends = new Int32Array(2);
+    expect(native.unixPair(ends)).toBe(0);
+    const line = ['--vhost-user', '--quiet', '--pid', pidFile, '--fd', '3', ...SAME_USER];
+    expect(await call(tubetti, line, [ends[1]])).toMatchObject({ status: 0, stderr: '' });
+    native.close(ends[1]);
+    native.close(ends[0]);
+    await ended(readPid());
   });
 
   test('without --vhost-user it speaks frames with their length in front', async () => {
