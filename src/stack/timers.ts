@@ -2,7 +2,10 @@
  * A timer wheel over typed arrays: `capacity` timers known by number, each set or not.
  *
  * Theory of operation. Time is cut into ticks of TICK_MS; tick t belongs to slot t mod SLOTS; each slot is a doubly
- * linked list of timers. Deadlines may lie any distance ahead: a timer whose round has not come is left where it is.
+ * linked list of timers. A timer due more than a round (SLOTS ticks, 33 s) ahead waits in one of the FAR slots, each a
+ * round long, and is moved to its tick's slot when its round begins: thousands of timers hours ahead (idle connections)
+ * cost one visit in that time, not one in each round. What lies beyond the last far slot waits there and is moved on.
+ *
  * Setting and cancelling are O(1). Putting a deadline off, which TCP does at every acknowledgement, is a single store:
  * the timer stays in the slot of the earlier deadline and is moved on when that slot is visited.
  *
@@ -14,6 +17,9 @@ const SLOT_BITS = 12;
 const SLOTS = 1 << SLOT_BITS;
 const MASK = SLOTS - 1;
 const WORDS = SLOTS >> 5;
+/** Rounds ahead that have a slot of their own: 4.6 hours. */
+const FAR_SLOTS = 512;
+const FAR_MASK = FAR_SLOTS - 1;
 
 export class TimerWheel {
   /** Timers set. */
@@ -24,6 +30,7 @@ export class TimerWheel {
   private readonly prev: Int32Array;
   private readonly heads: Int32Array; // timer + 1; 0: empty
   private readonly occupied: Int32Array; // bit per slot
+  private farCount: number; // timers in far slots
   private tick: number; // next tick to be visited
   private resume: number; // timer + 1 to look at next within the slot of `tick`; 0: from the head
   private dirty: boolean; // a timer was linked into the slot of `tick` since its scan began
@@ -34,8 +41,9 @@ export class TimerWheel {
     this.slot = new Int32Array(capacity);
     this.next = new Int32Array(capacity);
     this.prev = new Int32Array(capacity);
-    this.heads = new Int32Array(SLOTS);
+    this.heads = new Int32Array(SLOTS + FAR_SLOTS);
     this.occupied = new Int32Array(WORDS);
+    this.farCount = 0;
     this.tick = Math.floor(nowMs / TICK_MS);
     this.resume = 0;
     this.dirty = false;
@@ -85,8 +93,8 @@ export class TimerWheel {
     }
     // More than a whole turn behind: one visit of each slot finds all.
     if (last - this.tick >= SLOTS) {
-      this.tick = last - SLOTS + 1;
       this.resume = 0;
+      this.moveTo(last - SLOTS + 1);
     }
     while (this.tick <= last) {
       const slot = this.tick & MASK;
@@ -100,8 +108,7 @@ export class TimerWheel {
           this.count--;
           return id;
         }
-        const home = this.tickOf(this.deadline[id]) & MASK;
-        if (home !== slot) {
+        if (this.tickOf(this.deadline[id]) !== this.tick) {
           this.unlink(id);
           this.link(id);
         }
@@ -115,14 +122,47 @@ export class TimerWheel {
       this.dirty = false;
       // The current tick stays open: a timer may be due later within it.
       if (this.tick === last) break;
-      this.tick++;
+      this.moveTo(this.tick + 1);
     }
     return -1;
+  }
+
+  /** Goes on to `tick`; timers of the rounds that begin on the way get slots of their own. */
+  private moveTo(tick: number): void {
+    const from = Math.floor(this.tick / SLOTS);
+    const to = Math.floor(tick / SLOTS);
+    this.tick = tick;
+    if (from === to || this.farCount === 0) return;
+    const rounds = Math.min(to - from, FAR_SLOTS);
+    for (let n = 1; n <= rounds; n++) {
+      const slot = SLOTS + ((to - rounds + n) & FAR_MASK);
+      // A timer that is linked again goes to the head of another slot, or of this one: it is not met twice.
+      for (let id = this.heads[slot] - 1; id >= 0;) {
+        const after = this.next[id] - 1;
+        this.unlink(id);
+        this.link(id);
+        id = after;
+      }
+    }
   }
 
   /** A time in ms not after the earliest deadline; Infinity if no timer is set. */
   nextDeadline(): number {
     if (this.count === 0) return Infinity;
+    const near = this.nextNear();
+    return this.farCount === 0 ? near : Math.min(near, this.nextFar());
+  }
+
+  /** When the first round begins that has timers. */
+  private nextFar(): number {
+    const round = Math.floor(this.tick / SLOTS);
+    for (let n = 1; n <= FAR_SLOTS; n++) {
+      if (this.heads[SLOTS + ((round + n) & FAR_MASK)] !== 0) return (round + n) * SLOTS * TICK_MS;
+    }
+    return Infinity;
+  }
+
+  private nextNear(): number {
     const start = this.tick & MASK;
     let word = start >> 5;
     let bits = this.occupied[word] & (-1 << (start & 31));
@@ -156,15 +196,28 @@ export class TimerWheel {
   }
 
   private link(id: number): void {
-    const slot = this.tickOf(this.deadline[id]) & MASK;
+    const tick = this.tickOf(this.deadline[id]);
+    if (tick - this.tick >= SLOTS) {
+      const round = Math.floor(this.tick / SLOTS);
+      // At least the next round, at most the last that has a slot.
+      const ahead = Math.min(Math.floor(tick / SLOTS) - round, FAR_SLOTS - 1);
+      this.push(id, SLOTS + ((round + ahead) & FAR_MASK));
+      this.farCount++;
+      return;
+    }
+    const slot = tick & MASK;
+    this.push(id, slot);
+    if (slot === (this.tick & MASK)) this.dirty = true;
+    this.occupied[slot >> 5] |= 1 << (slot & 31);
+  }
+
+  private push(id: number, slot: number): void {
     const head = this.heads[slot];
     this.slot[id] = slot + 1;
     this.next[id] = head;
     this.prev[id] = 0;
     if (head !== 0) this.prev[head - 1] = id + 1;
     this.heads[slot] = id + 1;
-    if (slot === (this.tick & MASK)) this.dirty = true;
-    this.occupied[slot >> 5] |= 1 << (slot & 31);
   }
 
   private unlink(id: number): void {
@@ -177,8 +230,9 @@ export class TimerWheel {
       this.next[prev - 1] = next;
     } else {
       this.heads[slot] = next;
-      if (next === 0) this.occupied[slot >> 5] &= ~(1 << (slot & 31));
+      if (next === 0 && slot < SLOTS) this.occupied[slot >> 5] &= ~(1 << (slot & 31));
     }
+    if (slot >= SLOTS) this.farCount--;
     this.slot[id] = 0;
   }
 }

@@ -46,7 +46,7 @@ test('against a naive model', () => {
     fc.record({
       kind: fc.constant('set' as const),
       id: fc.nat(19),
-      in: fc.oneof(fc.nat(50), fc.nat(40_000), fc.nat(8_000_000)),
+      in: fc.oneof(fc.nat(50), fc.nat(40_000), fc.nat(8_000_000), fc.nat(40_000_000)),
     }),
     fc.record({ kind: fc.constant('cancel' as const), id: fc.nat(19) }),
     fc.record({ kind: fc.constant('advance' as const), by: fc.oneof(fc.nat(20), fc.nat(5000), fc.nat(200_000)) }),
@@ -91,4 +91,39 @@ test('against a naive model', () => {
     }),
     { numRuns: 60 },
   );
+});
+
+test('timers hours ahead wake nobody before their time', () => {
+  const w = new TimerWheel(301, 0);
+  for (let id = 0; id < 300; id++) w.set(id, 7_200_000 + 31 * id);
+  const woken: number[] = [];
+  let fired = 0;
+  for (let now = 0; w.count > 0;) {
+    now = Math.max(now, w.nextDeadline());
+    woken.push(now);
+    fired += drain(w, now).length;
+    if (w.nextDeadline() <= now) now++;
+  }
+  expect(fired).toBe(300);
+  // Once when the half minute begins in which they are due, or two of those, and then for each.
+  expect(woken.filter((at) => at < 7_100_000)).toEqual([]);
+  expect(woken.filter((at) => at < 7_200_000).length).toBeLessThanOrEqual(2);
+});
+
+test('a timer put off again and again by days is found when it is due, and brought forward at once', () => {
+  const w = new TimerWheel(2, 0);
+  const day = 86_400_000;
+  w.set(0, 50_000);
+  w.set(0, 3 * day);
+  w.set(1, 4 * day);
+  let now = 0;
+  while (w.nextDeadline() < 3 * day) {
+    now = Math.max(now + TICK_MS, w.nextDeadline());
+    if (now >= 3 * day) break;
+    expect(drain(w, now)).toEqual([]);
+  }
+  expect(drain(w, 3 * day)).toEqual([0]);
+  w.set(1, 3 * day + 10);
+  expect(w.nextDeadline()).toBeLessThanOrEqual(3 * day + 10);
+  expect(drain(w, 3 * day + 10)).toEqual([1]);
 });
