@@ -9,6 +9,7 @@ export interface HostSysctls {
   readonly tcpSynRetries: number;
   readonly tcpSynLinearTimeouts: number;
   readonly tcpRtoMaxMs: number;
+  readonly tcpKeepaliveMs: number;
 }
 
 /** Reads a file under /proc/sys/net; null if it is not there. */
@@ -37,6 +38,7 @@ export function readSysctls(read: SysctlReader = readSysctl): HostSysctls {
     tcpSynRetries: numberOr(read('ipv4/tcp_syn_retries'), 6, 1, 127),
     tcpSynLinearTimeouts: numberOr(read('ipv4/tcp_syn_linear_timeouts'), 4, 0, 127),
     tcpRtoMaxMs: numberOr(read('ipv4/tcp_rto_max_ms'), 120_000, 1000, 120_000),
+    tcpKeepaliveMs: 1000 * numberOr(read('ipv4/tcp_keepalive_time'), 7200, 60, 1_000_000),
   };
 }
 

@@ -96,6 +96,16 @@ export const METRICS: readonly MetricSpec[] = [
     ],
   },
   {
+    name: 'tubetti_tcp_evicted_total',
+    kind: 'counter',
+    help: 'TCP flows ended to make room for another, by how far they were.',
+    labels: ['state'],
+    series: [
+      { index: c.C_TCP_EVICTED_HALF_OPEN, values: ['half_open'] },
+      { index: c.C_TCP_EVICTED_HALF_CLOSED, values: ['half_closed'] },
+    ],
+  },
+  {
     name: 'tubetti_notifications_total',
     kind: 'counter',
     help: 'Virtqueue notifications, by direction: kicks from the guest, interrupts to the guest.',

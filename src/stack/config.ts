@@ -94,6 +94,8 @@ export interface StackConfig {
   readonly tcpSynRetries: number;
   readonly tcpSynLinearTimeouts: number;
   readonly tcpRtoMaxMs: number;
+  /** net.ipv4.tcp_keepalive_time of the host, ms. */
+  readonly tcpKeepaliveMs: number;
   /** True if MSG_PEEK with SO_PEEK_OFF works on TCP for the families in use (probed at start). */
   readonly tcpPeekOff: boolean;
 }

@@ -34,10 +34,30 @@ export interface LinkState {
   /** Observed global and link-local IPv6 addresses, four words each; all zero: none. */
   readonly guest6: Int32Array;
   readonly guest6LinkLocal: Int32Array;
+  /** Families in which the guest was heard with an address of its own: SEEN_* bits. */
+  seen: number;
   /** Ethernet addresses of the host's neighbours. */
   readonly neighbours: NeighbourTable;
   /** Address translation; follows the configuration. */
   readonly nat: NatTables;
+}
+
+export const SEEN_V4 = 1;
+export const SEEN_V6 = 2;
+
+/**
+ * A packet of ours that an ICMP error from the guest's side quotes. Reused; numbers are checked against the message:
+ * [l4Off, l4Off + l4Len) of `head` is there, but may be less than the packet had. What it says need not be true.
+ */
+export interface QuotedPacket {
+  head: DataView;
+  /** 4 or 6. */
+  version: number;
+  protocol: number;
+  l4Off: number;
+  l4Len: number;
+  /** Source (the guest's peer) and destination (the guest) as four int32 words each. */
+  readonly addr: Int32Array;
 }
 
 /**
@@ -135,6 +155,15 @@ export interface FlowHandler {
   readonly busy: boolean;
   /** The guest was reset or rebooted: close all host sockets, forget all flows. */
   reset(): void;
+  /** The link came up, or the guest starts to configure itself: it may know nothing of its flows. */
+  onGuestStart?(): void;
+  /**
+   * A router on the way to the guest cannot pass the quoted packet on: packets of that flow must not be longer than
+   * `mtu` (any uint32: not checked). Returns false if there is no such flow, or the quote cannot be true.
+   */
+  pathMtu?(quote: QuotedPacket, mtu: number): boolean;
+  /** The quoted packet cannot be delivered. Returns false as `pathMtu`. */
+  unreachable?(quote: QuotedPacket): boolean;
   /** `StackContext.config` was replaced: whatever was derived from it is derived anew. Flows stay. May allocate. */
   reconfigure?(): void;
 }

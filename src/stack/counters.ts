@@ -30,6 +30,9 @@ export const C_KICKS_FROM_GUEST = 19;
 export const C_CALLS_TO_GUEST = 20;
 export const C_RING_FAULTS = 21;
 export const C_LOOP_TURNS = 22;
+/** TCP flows that made room for another while half-open, and closed by the guest only (tcp/admission.ts). */
+export const C_TCP_EVICTED_HALF_OPEN = 40;
+export const C_TCP_EVICTED_HALF_CLOSED = 41;
 /** Stream clients cut off because of a frame length out of range; times a stream's socket was full. */
 export const C_STREAM_RESETS = 48;
 export const C_STREAM_BLOCKED = 49;
@@ -94,6 +97,8 @@ export const DROP_NAMES = [
   'fragment_overlap',
   'fragment_limit',
   'fragment_timeout',
+  'tcp_syn_limit',
+  'tcp_answer_limit',
 ] as const;
 
 export type DropName = (typeof DROP_NAMES)[number];

@@ -18,6 +18,7 @@ export function createLinkState(config: StackConfig): LinkState {
     guest4: 0,
     guest6: new Int32Array(4),
     guest6LinkLocal: new Int32Array(4),
+    seen: 0,
     neighbours: new NeighbourTable(config),
     nat: natTables(config),
   };
@@ -32,6 +33,7 @@ export function resetLinkState(link: LinkState, config: StackConfig): void {
   const words = new Int32Array(4);
   link.guestMacHi = MAC_BROADCAST_HI;
   link.guestMacLo = MAC_BROADCAST_LO;
+  link.seen = 0;
   if (config.ip4 !== null) addressWords(config.ip4.guestAddr, words, 0);
   link.guest4 = words[3];
   link.guest6.fill(0);

@@ -28,10 +28,13 @@ import {
   KEY_UDP_LISTENER,
   ROWS_IN,
   ROWS_IN_COUNT,
+  SEEN_V4,
+  SEEN_V6,
 } from './context';
 import type { DropCode } from './counters';
 import { C_BYTES_FROM_GUEST_TCP, C_DROPS, C_FRAMES_FROM_GUEST, dropCode } from './counters';
 import { Reassembly } from './fragment/reassembly';
+import { ErrorsFromGuest, isPathError } from './icmp/from-guest-errors';
 import { learn4, learn6, learnMac } from './link';
 import { LinkServices } from './link-services';
 import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './output';
@@ -137,6 +140,7 @@ export class Stack {
   readonly #tcp: FlowHandler;
   readonly #udp: FlowHandler;
   readonly #icmp: FlowHandler;
+  readonly #errors: ErrorsFromGuest;
   readonly #services: LinkServices;
   readonly #fragments: Reassembly;
   readonly #frame: FrameInfo;
@@ -152,6 +156,7 @@ export class Stack {
     this.#tcp = handlers.tcp;
     this.#udp = handlers.udp;
     this.#icmp = handlers.icmp;
+    this.#errors = new ErrorsFromGuest(ctx, handlers.tcp, handlers.udp);
     this.#services = new LinkServices(ctx);
     this.#fragments = new Reassembly(ctx);
     this.#frame = {
@@ -278,7 +283,10 @@ export class Stack {
     if (ipv4IsLoopback(src) || ipv4IsLoopback(dst)) return DROP_LOOPBACK;
     if (ipv4IsMulticast(src) || src === IPV4_BROADCAST) return DROP_SOURCE;
     if (dst === 0) return DROP_DESTINATION;
-    if (src !== 0) learn4(this.#ctx, src);
+    if (src !== 0) {
+      learn4(this.#ctx, src);
+      this.#ctx.link.seen |= SEEN_V4;
+    }
     if (ipv4IsFragment(head, off)) {
       const word = ipv4FlagsFragment(head, off);
       const at = (word & IPV4_OFFSET_MASK) << 3;
@@ -306,7 +314,10 @@ export class Stack {
     if (ipv6IsMulticast(a[0]) || isMapped(a, 0)) return DROP_SOURCE;
     if (ipv6IsUnspecified(a[4], a[5], a[6], a[7]) || isMapped(a, 4)) return DROP_DESTINATION;
     const noSource = ipv6IsUnspecified(a[0], a[1], a[2], a[3]);
-    if (!noSource) learn6(this.#ctx, a[0], a[1], a[2], a[3]);
+    if (!noSource) {
+      learn6(this.#ctx, a[0], a[1], a[2], a[3]);
+      this.#ctx.link.seen |= SEEN_V6;
+    }
 
     const port = this.#ctx.port;
     const end = off + IPV6_HEADER_LEN + ipv6PayloadLen(head, off);
@@ -370,6 +381,7 @@ export class Stack {
         return this.#datagram(frame, noSource);
       case IP_PROTO_ICMP:
         if (frame.version !== 4) return DROP_PROTOCOL;
+        if (frame.l4Len > 0 && isPathError(true, port.head.getUint8(frame.l4Off))) return this.#error(frame, noSource);
         break;
       case IP_PROTO_ICMPV6: {
         if (frame.version !== 6) return DROP_PROTOCOL;
@@ -377,8 +389,10 @@ export class Stack {
         if (type >= NDP_ROUTER_SOLICITATION && type <= NDP_NEIGHBOR_ADVERTISEMENT) {
           // RFC 6980 §5: neighbour discovery does not come in fragments.
           if (this.#whole) return DROP_IPV6_FRAGMENT;
+          if (noSource) this.#tcp.onGuestStart?.();
           return config.ndp ? this.#services.ndp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
         }
+        if (isPathError(false, type)) return this.#error(frame, noSource);
         break;
       }
       default:
@@ -390,12 +404,18 @@ export class Stack {
     return 0;
   }
 
+  /** Obeyed with `--no-icmp` too: they are of TCP and UDP. */
+  #error(frame: FrameInfo, noSource: boolean): DropCode {
+    return noSource ? DROP_SOURCE : this.#errors.fromGuest(frame);
+  }
+
   #datagram(frame: FrameInfo, noSource: boolean): DropCode {
     const { port, config } = this.#ctx;
     const dstPort = frame.l4Len < UDP_HEADER_LEN ? 0 : udpDstPort(port.head, frame.l4Off);
     if (frame.version === 4) {
       // Whatever its destination: a client that renews sends to its server, which is us.
       if (dstPort === DHCP_SERVER_PORT) {
+        if (noSource) this.#tcp.onGuestStart?.();
         return config.dhcp ? this.#services.dhcp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
       }
     } else if (dstPort === DHCPV6_SERVER_PORT && ipv6IsMulticast(frame.addr[4])) {
@@ -461,6 +481,7 @@ export class Stack {
   /** Both rings run. */
   onLinkUp(): void {
     this.#services.onLinkUp();
+    this.#tcp.onGuestStart?.();
   }
 
   /** The host's network changed: `config` holds from now on. Flows stay as they are. */

@@ -28,6 +28,23 @@ function dropGathered(t: TcpEngine, flow: number): void {
   if (t.gatherFlow === flow) t.gatherFlow = -1;
 }
 
+/** The flow counts no more toward anybody's share (admission.ts). */
+function countOut(t: TcpEngine, flow: number): void {
+  const owner = t.owner[flow];
+  t.owner[flow] = -1;
+  t.outward.remove(flow);
+  t.inward.remove(flow);
+  t.halfClosed.remove(flow);
+  t.acceptBlocked = false;
+  if (owner < 0) {
+    t.guestFlows--;
+    return;
+  }
+  const listener = t.listeners[owner];
+  if (listener !== null) listener.flows--;
+  t.peers[t.bucket[flow]]--;
+}
+
 /** Gives the slot back. The socket must be closed, or is closed now in an orderly way. */
 export function release(t: TcpEngine, flow: number): void {
   if (t.state[flow] === ST_FREE) return;
@@ -42,7 +59,11 @@ export function release(t: TcpEngine, flow: number): void {
   t.table.remove(flow);
   t.table.free(flow);
   // A flow in TIME-WAIT is not open any more and was counted out before.
-  if (t.state[flow] !== ST_TIME_WAIT) t.ctx.counters[C_FLOWS_TCP]--;
+  if (t.state[flow] !== ST_TIME_WAIT) {
+    t.ctx.counters[C_FLOWS_TCP]--;
+    countOut(t, flow);
+  }
+  t.acceptBlocked = false;
   t.state[flow] = ST_FREE;
   t.flags[flow] = 0;
 }
@@ -79,6 +100,9 @@ export function resetBoth(t: TcpEngine, flow: number): void {
   t.backoff[flow] = before;
   t.flags[flow] &= ~(F_ACK_OWED | F_SYN_DUE);
   t.ready.remove(flow);
+  t.outward.remove(flow);
+  t.inward.remove(flow);
+  t.halfClosed.remove(flow);
   t.light.push(flow);
 }
 
@@ -104,5 +128,6 @@ export function finishIfDone(t: TcpEngine, flow: number): boolean {
   setTimer(t, flow, TIMER_MAIN, TIME_WAIT_MS);
   t.lingering.push(flow);
   t.ctx.counters[C_FLOWS_TCP]--;
+  countOut(t, flow);
   return true;
 }

@@ -1,12 +1,21 @@
-/** New flows: from the guest's SYN, and from connections accepted on the host. */
-import { addrSlotPort, addrSlotWord, addrSlotWrite, addressWords, familyOf, isGroup } from '../address';
-import { ADDR_SLOT_TCP, KEY_KIND_SHIFT, KEY_TCP_LISTENER } from '../context';
+/** New flows from the guest's SYN, and what all new flows have in common. Those from the host are in accept.ts. */
+import { V4_MAPPED, addrSlotWrite, addressWords, familyOf, isGroup } from '../address';
+import { ADDR_SLOT_TCP } from '../context';
 import type { FrameInfo } from '../context';
 import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
 import { KEY_WORDS } from '../flow-table';
-import { natToGuest, natToHost } from '../nat';
-import { AF_INET6, EPOLLET, EPOLLIN, SOCK_TCP } from '../ports';
-import { EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, SOL_SOCKET, SO_OOBINLINE } from '../socket-options';
+import { natToHost } from '../nat';
+import { AF_INET6, SOCK_TCP } from '../ports';
+import {
+  EACCES,
+  EADDRINUSE,
+  EADDRNOTAVAIL,
+  EINPROGRESS,
+  EINVAL,
+  SOL_SOCKET,
+  SO_OOBINLINE,
+  SO_REUSEADDR,
+} from '../socket-options';
 import { SITE_TCP_OUTBOUND_ADDR, SITE_TCP_OUTBOUND_IF } from '../site-log';
 import { halfSipHash } from '../siphash';
 import { tcpOptionMss, tcpOptionWindowScale } from '../wire/tcp';
@@ -18,7 +27,6 @@ import {
   F_SYN_RETRIED,
   F_V6,
   HINT_INITIAL,
-  KEEPALIVE_MS,
   MIN_MSS,
   OUR_WINDOW_SCALE,
   RTO_AFTER_SYN_RETRY_MS,
@@ -26,32 +34,30 @@ import {
   ST_CONNECTING,
   ST_OPEN,
   ST_SYN_RCVD,
-  ST_SYN_SENT,
-  TIMER_IDLE,
   TIMER_MAIN,
   cancelTimer,
   countDrop,
-  setTimer,
 } from './flow';
-import type { Listener, TcpEngine } from './flow';
-import { release } from './close';
+import type { TcpEngine } from './flow';
+import { allocateForGuest, countIn, handshakeDone } from './admission';
+import { mayReset } from './challenge';
+import { startIdle } from './idle';
 import { DEFAULT_TTL, DSCP_MASK, markSocket } from './marks';
-import { answerReset, pseudoSum, synTimeout } from './send';
-import { service } from './service';
+import { answerReset, pseudoSum } from './send';
 import { SOCKET_EVENTS, socketKey } from './window';
 
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
+const DROP_SYN_LIMIT = dropCode('tcp_syn_limit');
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 
 const PROTO_TCP = 6;
 
-/** Connections accepted in one go. */
-const ACCEPT_BUDGET = 64;
-/** Pause after descriptors ran out, ms. */
-const ACCEPT_PAUSE_MS = 200;
-/** Other source ports tried if two peers look the same to the guest. */
-const PORT_TRIES = 16;
+/** Ports below are given to privileged programs only, by default (net.ipv4.ip_unprivileged_port_start). */
+const PRIVILEGED_PORTS = 1024;
+/** `connectedSocket`: there is no descriptor; the host cannot connect. */
+const NO_SOCKET = -1;
+const NO_CONNECT = -2;
 
 const outbound = new Int32Array(4);
 
@@ -61,16 +67,19 @@ function initialSequence(t: TcpEngine, flow: number): number {
   return (Math.floor(t.clock.nowUs() / 4) + hash) | 0;
 }
 
-/** Takes a slot, evicting the flow that lingers longest if need be. Returns -1 if there is none. */
-function allocate(t: TcpEngine): number {
-  const flow = t.table.alloc();
-  if (flow >= 0 || t.lingering.length === 0) return flow;
-  release(t, t.lingering.first());
-  return t.table.alloc();
-}
-
-/** Initialises the columns of a flow whose key stands in `table.probe`, and indexes it. */
-function open(t: TcpEngine, flow: number, state: number, fd: number, v6: boolean): void {
+/**
+ * Initialises the columns of a flow whose key stands in `table.probe`, and indexes it. `owner` and `bucket` as of
+ * `countIn`.
+ */
+export function open(
+  t: TcpEngine,
+  flow: number,
+  state: number,
+  fd: number,
+  v6: boolean,
+  owner: number,
+  bucket: number,
+): void {
   const now = t.clock.nowMs;
   t.table.insert(flow);
   t.state[flow] = state;
@@ -113,7 +122,11 @@ function open(t: TcpEngine, flow: number, state: number, fd: number, v6: boolean
   t.payloadAt[flow] = -Infinity;
   t.bulkAt[flow] = -Infinity;
   t.activeAt[flow] = now;
-  setTimer(t, flow, TIMER_IDLE, KEEPALIVE_MS);
+  t.challengedAt[flow] = -Infinity;
+  t.idleProbes[flow] = 0;
+  t.idleDoublings[flow] = 0;
+  t.cost[flow] = 0;
+  countIn(t, flow, owner, bucket);
   t.ctx.counters[C_FLOWS_TCP]++;
   t.ctx.counters[C_FLOWS_OPENED_TCP]++;
 }
@@ -122,7 +135,7 @@ function open(t: TcpEngine, flow: number, state: number, fd: number, v6: boolean
  * What every socket gets, and listeners for those they accept: urgent data is passed on in line, as the guest's is (RFC
  * 6093 §3.1). TCP_NODELAY is set by the addon, SO_PEEK_OFF when it is first needed (output.ts).
  */
-function prepareSocket(t: TcpEngine, fd: number): void {
+export function prepareSocket(t: TcpEngine, fd: number): void {
   t.io.setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 }
 
@@ -168,56 +181,93 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
     countDrop(t, code);
     return;
   }
-  const flow = allocate(t);
+  const { clock, guestCredit } = t;
+  if (!guestCredit.left(clock.nowMs)) {
+    countDrop(t, DROP_SYN_LIMIT);
+    return;
+  }
+  const from = clock.nowUs();
+  const flow = connectHost(t, frame, ports, seq, window);
+  const cost = guestCredit.spend(clock.nowUs() - from);
+  if (flow >= 0) t.cost[flow] = cost;
+}
+
+/** `natResult` holds where to. Returns the flow, or -1: then the guest was answered, or its SYN counted as dropped. */
+function connectHost(t: TcpEngine, frame: FrameInfo, ports: number, seq: number, window: number): number {
+  const nat = t.natResult;
+  const flow = allocateForGuest(t);
   if (flow < 0) {
     countDrop(t, DROP_FLOW_TABLE_FULL);
-    return;
+    return -1;
   }
   const family = familyOf(nat.dst[0], nat.dst[1], nat.dst[2]);
-  const fd = t.io.socket(family, SOCK_TCP);
+  const fd = connectedSocket(t, family, frame, ports);
   if (fd < 0) {
     t.table.free(flow);
-    countDrop(t, DROP_NO_DESCRIPTORS);
-    return;
+    if (fd === NO_SOCKET) countDrop(t, DROP_NO_DESCRIPTORS);
+    // Everything else that fails is a reason the host knows: no route, no such address, forbidden.
+    else if (mayReset(t)) answerReset(t, frame, ports, seq, 0, 0, 1);
+    return -1;
   }
-  // Everything that fails from here on is a reason the host knows: no route, no such address, forbidden.
-  markSocket(t, fd, family === AF_INET6, frame.ttl, frame.tos);
-  if (!startConnect(t, fd, family, ports & 0xffff)) {
-    t.io.close(fd);
-    t.table.free(flow);
-    answerReset(t, frame, ports, seq, 0, 0, 1);
-    return;
-  }
-  open(t, flow, ST_CONNECTING, fd, family === AF_INET6);
+  open(t, flow, ST_CONNECTING, fd, family === AF_INET6, -1, 0);
   t.ttl[flow] = frame.ttl;
   t.dscp[flow] = frame.tos & DSCP_MASK;
   learnSyn(t, flow, t.port.head, frame.l4Off, seq, window);
   t.io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]);
+  return flow;
 }
 
-function startConnect(t: TcpEngine, fd: number, family: number, port: number): boolean {
+/** A socket that connects to `natResult.dst`, NO_SOCKET or NO_CONNECT. */
+function connectedSocket(t: TcpEngine, family: number, frame: FrameInfo, ports: number): number {
+  // A port below 1024 says that root speaks (NFS, rsh): kept where the host lets us have it. Others are the kernel's
+  // choice: two guests, or the guest and the host, may use the same (docs/compatibility.md).
+  let from = ports >>> 16;
+  // A socket of one port that connects to itself would get through, with nobody there.
+  if (from >= PRIVILEGED_PORTS || (t.natResult.local && from === (ports & 0xffff))) from = 0;
+  for (;;) {
+    const fd = t.io.socket(family, SOCK_TCP);
+    if (fd < 0) return NO_SOCKET;
+    markSocket(t, fd, family === AF_INET6, frame.ttl, frame.tos);
+    const r = startConnect(t, fd, family, from, ports & 0xffff);
+    if (r >= 0) return fd;
+    t.io.close(fd);
+    // Bound already, or taken with this very destination: then from another port.
+    if (from === 0 || (r !== -EADDRNOTAVAIL && r !== -EADDRINUSE && r !== -EACCES)) return NO_CONNECT;
+    from = 0;
+  }
+}
+
+/** `from`: source port, 0 for the kernel's choice. Returns >= 0 or -errno. */
+function startConnect(t: TcpEngine, fd: number, family: number, from: number, port: number): number {
   const io = t.io;
   const to = t.natResult;
   prepareSocket(t, fd);
+  outbound.fill(0);
+  if (family !== AF_INET6) outbound[2] = V4_MAPPED;
   const ip = family === AF_INET6 ? t.ctx.config.ip6 : t.ctx.config.ip4;
   if (!to.local && ip !== null) {
     if (ip.outboundIf !== null && io.bindToDevice(fd, ip.outboundIf) < 0) {
       t.ctx.log.line(SITE_TCP_OUTBOUND_IF, 'warn', 'TCP: cannot bind to the outbound interface');
-      return false;
+      return -EINVAL;
     }
-    if (ip.outboundAddr !== null) {
-      addressWords(ip.outboundAddr, outbound, 0);
-      addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, 0, 0, outbound[0], outbound[1], outbound[2], outbound[3]);
-      if (io.bind(fd, ADDR_SLOT_TCP) < 0) {
-        t.ctx.log.line(SITE_TCP_OUTBOUND_ADDR, 'warn', 'TCP: cannot bind to the outbound address');
-        return false;
-      }
+    if (ip.outboundAddr !== null) addressWords(ip.outboundAddr, outbound, 0);
+  }
+  const bound = !to.local && ip !== null && ip.outboundAddr !== null;
+  if (bound || from !== 0) {
+    // Lets the host's own services listen on the port, and other connections of the guest leave from it.
+    if (from !== 0) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, from, 0, outbound[0], outbound[1], outbound[2], outbound[3]);
+    const r = io.bind(fd, ADDR_SLOT_TCP);
+    if (r < 0) {
+      if (from !== 0) return r;
+      t.ctx.log.line(SITE_TCP_OUTBOUND_ADDR, 'warn', 'TCP: cannot bind to the outbound address');
+      return -EINVAL;
     }
   }
   const d = to.dst;
   addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, port, to.scope, d[0], d[1], d[2], d[3]);
   const r = io.connect(fd, ADDR_SLOT_TCP);
-  return r >= 0 || r === -EINPROGRESS;
+  return r === -EINPROGRESS ? 0 : r;
 }
 
 /** The host's connection is there: answer the guest's SYN. */
@@ -241,126 +291,6 @@ export function established(t: TcpEngine, flow: number, seq: number, ack: number
   t.flags[flow] &= ~F_SYN_DUE;
   t.rto[flow] = (t.flags[flow] & F_SYN_RETRIED) !== 0 ? RTO_AFTER_SYN_RETRY_MS : RTO_INITIAL_MS;
   cancelTimer(t, flow, TIMER_MAIN);
-}
-
-// ---- from the host ------------------------------------------------------------------------------------------------
-
-/** Watches the listeners, edge-triggered: `pending` remembers that a backlog may hold more. */
-export function watchListeners(t: TcpEngine): void {
-  for (let i = 0; i < t.listeners.length; i++) {
-    const listener = t.listeners[i];
-    if (listener !== null) {
-      prepareSocket(t, listener.config.fd);
-      t.io.watch(listener.config.fd, EPOLLIN | EPOLLET, (KEY_TCP_LISTENER << KEY_KIND_SHIFT) | i, 0);
-    }
-  }
-}
-
-/**
- * Accepts what waits on the listeners that have something pending. With the table full, connections stay in the
- * kernel's backlog until a flow ends; with no descriptors left, until `acceptAt`.
- */
-export function acceptAll(t: TcpEngine): void {
-  if (t.acceptAt > t.clock.nowMs) return;
-  t.acceptAt = 0;
-  t.acceptPending = false;
-  for (let i = 0; i < t.listeners.length; i++) {
-    if (acceptSome(t, i)) t.acceptPending = true;
-  }
-}
-
-/** Accepts from one listener that says it has something: `-t all` has thousands, which are not all to be looked at. */
-export function acceptFrom(t: TcpEngine, index: number): void {
-  if (t.acceptAt !== 0 || acceptSome(t, index)) t.acceptPending = true;
-}
-
-/** Accepts from one listener. Returns true if more may wait there. */
-function acceptSome(t: TcpEngine, index: number): boolean {
-  const listener = t.listeners[index];
-  if (listener?.pending !== true) return false;
-  for (let n = 0; n < ACCEPT_BUDGET; n++) {
-    if (t.table.count === t.table.capacity && t.lingering.length === 0) return true;
-    const fd = t.io.accept(listener.config.fd, ADDR_SLOT_TCP);
-    if (fd >= 0) {
-      accepted(t, listener, fd);
-      continue;
-    }
-    switch (fd) {
-      case -ECONNABORTED:
-      case -EINTR:
-        continue;
-      case -EAGAIN:
-        listener.pending = false;
-        return false;
-      default:
-        // No descriptors or memory left (EMFILE, ENFILE, ENOBUFS, ENOMEM), or an error of the network (accept(2)): the
-        // edge will not come again, so try later.
-        t.acceptAt = t.clock.nowMs + ACCEPT_PAUSE_MS;
-        countDrop(t, DROP_NO_DESCRIPTORS);
-        return true;
-    }
-  }
-  return true;
-}
-
-/** True if connections wait that could be accepted now. */
-export function canAccept(t: TcpEngine): boolean {
-  return t.acceptPending && t.acceptAt === 0 && (t.table.count < t.table.capacity || t.lingering.length > 0);
-}
-
-function accepted(t: TcpEngine, listener: Listener, fd: number): void {
-  const io = t.io;
-  const nat = t.natResult;
-  const p0 = addrSlotWord(io.addrs, ADDR_SLOT_TCP, 0);
-  const p1 = addrSlotWord(io.addrs, ADDR_SLOT_TCP, 1);
-  const p2 = addrSlotWord(io.addrs, ADDR_SLOT_TCP, 2);
-  const p3 = addrSlotWord(io.addrs, ADDR_SLOT_TCP, 3);
-  const port = addrSlotPort(io.addrs, ADDR_SLOT_TCP);
-  // The local address matters for multicast only, which TCP has not.
-  const code = natToGuest(t.nat, t.ctx.link, p0, p1, p2, p3, 0, 0, 0, 0, listener.target, nat);
-  if (code !== 0 || port === 0) {
-    if (code !== 0) countDrop(t, code);
-    io.abort(fd);
-    return;
-  }
-  const { probe } = t.table;
-  for (let i = 0; i < 4; i++) {
-    probe[i] = nat.dst[i];
-    probe[4 + i] = nat.src[i];
-  }
-  if (!choosePort(t, listener.config.targetPort, port)) {
-    io.abort(fd);
-    countDrop(t, DROP_FLOW_TABLE_FULL);
-    return;
-  }
-  const flow = allocate(t);
-  if (flow < 0) {
-    io.abort(fd);
-    return;
-  }
-  open(t, flow, ST_SYN_SENT, fd, familyOf(nat.dst[0], nat.dst[1], nat.dst[2]) === AF_INET6);
-  t.flags[flow] |= F_SYN_DUE;
-  // Runs from now on, whether or not the guest has room for the SYN: the peer must not wait for ever.
-  setTimer(t, flow, TIMER_MAIN, synTimeout(t, 0));
-  io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]);
-  service(t, flow);
-}
-
-/**
- * Completes `probe` with the ports. The peer's port is kept, unless two peers whose addresses look the same to the
- * guest (127.0.0.2 and 127.0.0.3 are both the gateway) use the same one; then another is made up.
- */
-function choosePort(t: TcpEngine, guestPort: number, peerPort: number): boolean {
-  let port = peerPort;
-  for (let n = 0; n < PORT_TRIES; n++) {
-    t.table.probe[8] = (guestPort << 16) | port;
-    const other = t.table.lookup();
-    if (other < 0) return true;
-    if (t.lingering.has(other)) {
-      release(t, other);
-      return true;
-    }
-    port = 49152 + (t.ctx.random.u32() & 0x3fff);
-  }
-  return false;
+  handshakeDone(t, flow);
+  startIdle(t, flow);
 }

@@ -67,13 +67,15 @@
  */
 import type { ForwardListener } from '../config';
 import type { StackContext } from '../context';
-import { addressWords } from '../address';
 import { C_DROPS } from '../counters';
 import type { DropCode } from '../counters';
 import { FlowTable, SlotQueue } from '../flow-table';
 import type { NatTables } from '../nat';
 import { NatResult } from '../nat';
 import type { Clock, GuestPort, HostIo } from '../ports';
+import { Credit, halfOpenLimit } from './credit';
+import { newListener } from './listener';
+import type { Listener } from './listener';
 import { SEND_BUFFER_GOAL } from './send-buffer';
 import { TimerWheel } from '../timers';
 
@@ -143,6 +145,10 @@ export const F_ACK_LATER = 1 << 24;
 export const F_ACK_OWED = F_ACK_DUE | F_ACK_LATER;
 /** SO_PEEK_OFF is set on the socket. */
 export const F_PEEK_OFF = 1 << 25;
+/** A router on the way to the guest has a smaller MTU than may be told: packets may be fragmented (path-mtu.ts). */
+export const F_NO_DF = 1 << 26;
+/** The guest may have restarted since it was heard: it is asked whether it knows the flow (idle.ts). */
+export const F_VERIFY = 1 << 27;
 
 // ---- timers of a flow: id = flow * TIMERS + kind
 export const TIMERS = 4;
@@ -163,10 +169,8 @@ export const RTO_AFTER_SYN_RETRY_MS = 3000;
 export const MAX_RETRIES = 7;
 /** As Linux; shorter if the table is full: then the oldest lingering flow makes room. It costs no descriptor. */
 export const TIME_WAIT_MS = 60_000;
-/** A guest silent for this long gets a keep-alive. */
-export const KEEPALIVE_MS = 30_000;
-/** A flow on which nothing happens for this long is reset. */
-export const INACTIVITY_MS = 7_200_000;
+/** Counters of connections by remote address (admission.ts). */
+export const PEER_BUCKETS = 4096;
 
 /** Longest time that an acknowledgement waits for data, ms (and a tick of the timers). Linux as a receiver: 40. */
 export const ACK_DELAY_MS = 10;
@@ -189,14 +193,6 @@ export const DEFAULT_MSS6 = 1220;
 export const HINT_MIN = 4096;
 export const HINT_INITIAL = 16384;
 
-/** A listener's state. */
-export interface Listener {
-  readonly config: ForwardListener;
-  readonly target: Int32Array | null;
-  /** Connections may wait in its backlog (edge seen, not yet accepted until EAGAIN). */
-  pending: boolean;
-}
-
 export class TcpEngine {
   readonly ctx: StackContext;
   readonly io: HostIo;
@@ -207,8 +203,10 @@ export class TcpEngine {
   readonly table: FlowTable;
   readonly timers: TimerWheel;
   readonly listeners: readonly (Listener | null)[];
-  /** Some listener's `pending` is set. */
-  acceptPending: boolean;
+  /** Listeners in whose backlogs connections may wait (edge seen, not yet accepted until EAGAIN). */
+  readonly acceptable: SlotQueue;
+  /** All of those were looked at, and none may have another flow until one ends or gets older. */
+  acceptBlocked: boolean;
   /** Not before this time (clock.nowMs) is accepting tried again, descriptors having run out; 0: no wait. */
   acceptAt: number;
 
@@ -226,6 +224,25 @@ export class TcpEngine {
   readonly touched: SlotQueue;
   /** Flows in TIME_WAIT, oldest first. */
   readonly lingering: SlotQueue;
+  /** Half-open flows, oldest first: the guest's, and those accepted on the host (admission.ts). */
+  readonly outward: SlotQueue;
+  readonly inward: SlotQueue;
+  readonly halfOpenMost: number;
+  /** Flows that the guest has closed and the peer has not, oldest first. */
+  readonly halfClosed: SlotQueue;
+  /** Flows that the guest opened, TIME-WAIT left out; accepted ones by their peer's address. */
+  guestFlows: number;
+  readonly peers: Int32Array;
+  readonly peerKey: Int32Array;
+  /** Time for connection attempts, by side. */
+  readonly guestCredit: Credit;
+  readonly acceptCredit: Credit;
+  /** When the guest may have restarted; flows heard since are known to it (idle.ts). */
+  restartAt: number;
+  /** Challenges and resets sent in second `answersAt` (challenge.ts). */
+  answersAt: number;
+  challenges: number;
+  resets: number;
   /** No receive buffers: everybody queues up until `onGuestReady`. */
   starved: boolean;
   starvedAt: number;
@@ -244,6 +261,8 @@ export class TcpEngine {
   readonly mss6: number;
   readonly isn0: number;
   readonly isn1: number;
+  /** Identification of the last IPv4 packet that may be fragmented. */
+  ipId: number;
 
   // ---- columns
   readonly state: Uint8Array;
@@ -296,6 +315,15 @@ export class TcpEngine {
   readonly payloadAt: Float64Array;
   readonly bulkAt: Float64Array;
   readonly activeAt: Float64Array;
+  /** Listener that accepted the connection, or -1; its peer's bucket; what its set-up cost, µs (admission.ts). */
+  readonly owner: Int32Array;
+  readonly bucket: Uint16Array;
+  readonly cost: Uint16Array;
+  /** Keep-alives without an answer; doublings of the pause before the next (idle.ts). */
+  readonly idleProbes: Uint8Array;
+  readonly idleDoublings: Uint8Array;
+  /** When a segment without payload was answered last (challenge.ts). */
+  readonly challengedAt: Float64Array;
 
   constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
     const { config, random } = ctx;
@@ -309,7 +337,8 @@ export class TcpEngine {
     this.table = new FlowTable(n, random.u32(), random.u32());
     this.timers = new TimerWheel(n * TIMERS, ctx.clock.nowMs);
     this.listeners = listeners.map((l) => (l.protocol === 'tcp' ? newListener(l) : null));
-    this.acceptPending = false;
+    this.acceptable = new SlotQueue(listeners.length);
+    this.acceptBlocked = false;
     this.acceptAt = 0;
     this.ready = new SlotQueue(n);
     this.light = new SlotQueue(n);
@@ -318,6 +347,19 @@ export class TcpEngine {
     this.sentNow = 0;
     this.touched = new SlotQueue(n);
     this.lingering = new SlotQueue(n);
+    this.outward = new SlotQueue(n);
+    this.inward = new SlotQueue(n);
+    this.halfOpenMost = halfOpenLimit(n);
+    this.halfClosed = new SlotQueue(n);
+    this.guestFlows = 0;
+    this.peers = new Int32Array(PEER_BUCKETS);
+    this.peerKey = new Int32Array(2);
+    this.guestCredit = new Credit(ctx.clock.nowMs);
+    this.acceptCredit = new Credit(ctx.clock.nowMs);
+    this.restartAt = -Infinity;
+    this.answersAt = 0;
+    this.challenges = 0;
+    this.resets = 0;
     this.starved = false;
     this.starvedAt = 0;
     this.sendBufferGoal = SEND_BUFFER_GOAL;
@@ -331,6 +373,7 @@ export class TcpEngine {
     this.mss6 = Math.max(MIN_MSS, mtu - 60);
     this.isn0 = random.u32();
     this.isn1 = random.u32();
+    this.ipId = random.u32() & 0xffff;
     this.state = new Uint8Array(n);
     this.flags = new Int32Array(n);
     this.fd = new Int32Array(n).fill(-1);
@@ -372,16 +415,13 @@ export class TcpEngine {
     this.payloadAt = new Float64Array(n);
     this.bulkAt = new Float64Array(n);
     this.activeAt = new Float64Array(n);
+    this.owner = new Int32Array(n).fill(-1);
+    this.bucket = new Uint16Array(n);
+    this.cost = new Uint16Array(n);
+    this.idleProbes = new Uint8Array(n);
+    this.idleDoublings = new Uint8Array(n);
+    this.challengedAt = new Float64Array(n);
   }
-}
-
-function newListener(config: ForwardListener): Listener {
-  let target: Int32Array | null = null;
-  if (config.targetAddr !== null) {
-    target = new Int32Array(4);
-    addressWords(config.targetAddr, target, 0);
-  }
-  return { config, target, pending: false };
 }
 
 /** Counts a dropped segment. */

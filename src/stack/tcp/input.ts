@@ -29,6 +29,7 @@ import {
   tcpWindow,
 } from '../wire/tcp';
 import { processAck } from './ack';
+import { mayChallenge, mayReset } from './challenge';
 import { abortHost, finishIfDone, release } from './close';
 import { connectFromGuest, established, learnSyn } from './connect';
 import {
@@ -61,6 +62,7 @@ import {
   touch,
 } from './flow';
 import type { TcpEngine } from './flow';
+import { noteHalfClosed } from './idle';
 import { followMarks } from './marks';
 import { noteFromGuest } from './pace';
 import { answerReset, pseudoSum } from './send';
@@ -231,7 +233,7 @@ function segmentLength(): number {
 
 function refuse(t: TcpEngine, frame: FrameInfo): void {
   // Not worth waiting for a receive buffer: the guest will send again, and ask again.
-  if (!t.starved) answerReset(t, frame, ports, seq, ack, flags, segmentLength());
+  if (!t.starved && mayReset(t)) answerReset(t, frame, ports, seq, ack, flags, segmentLength());
 }
 
 /** Nothing was sent to the guest yet: its SYN may come again, or another one, or it may give up. */
@@ -312,7 +314,7 @@ function synchronized(t: TcpEngine, flow: number, frame: FrameInfo): void {
     established(t, flow, seq, ack, windowRaw << t.sndScale[flow]);
   } else if (!processAck(t, flow, seq, ack, windowRaw << t.sndScale[flow], length)) {
     countDrop(t, DROP_TCP_BAD_ACK);
-    challenge(t, flow);
+    challenge(t, flow, true);
     return;
   }
   touch(t, flow);
@@ -333,7 +335,7 @@ function acceptable(ahead: number, length: number, window: number): boolean {
 
 /** Answers what cannot be accepted with an acknowledgement; a keep-alive (RFC 9293 §3.8.4) is passed on. */
 function unacceptable(t: TcpEngine, flow: number, ahead: number, window: number): void {
-  challenge(t, flow);
+  challenge(t, flow, segmentLength() === 0);
   if (t.state[flow] === ST_TIME_WAIT && (flags & TCP_FIN) !== 0) setTimer(t, flow, TIMER_MAIN, TIME_WAIT_MS);
   if (ahead === -1 && payloadLen <= 1 && (flags & TCP_FIN) === 0) {
     if ((t.flags[flow] & F_KEEPALIVE) === 0 && t.fd[flow] >= 0) {
@@ -346,8 +348,9 @@ function unacceptable(t: TcpEngine, flow: number, ahead: number, window: number)
   else countDrop(t, DROP_TCP_OUT_OF_WINDOW);
 }
 
-/** Owes the guest an acknowledgement, once a batch: a flood of bad segments gets no flood of answers (RFC 5961 §7). */
-function challenge(t: TcpEngine, flow: number): void {
+/** Owes the guest an acknowledgement, once a batch, and within the bounds of challenge.ts. */
+function challenge(t: TcpEngine, flow: number, limited: boolean): void {
+  if (limited && !mayChallenge(t, flow)) return;
   t.flags[flow] |= F_ACK_DUE;
   touch(t, flow);
 }
@@ -357,7 +360,7 @@ function resetFromGuest(t: TcpEngine, flow: number, next: number, window: number
   if (seq === next || seq === t.rcvNxt[flow]) {
     guestReset(t, flow);
   } else if (seqInWindow(seq, t.rcvNxt[flow], window)) {
-    challenge(t, flow);
+    challenge(t, flow, true);
   } else {
     countDrop(t, DROP_TCP_OUT_OF_WINDOW);
   }
@@ -367,7 +370,7 @@ function resetFromGuest(t: TcpEngine, flow: number, next: number, window: number
 function synInSynchronized(t: TcpEngine, flow: number, frame: FrameInfo, next: number): void {
   const bare = (flags & TCP_ACK) === 0;
   if (t.state[flow] === ST_SYN_RCVD && seq === t.irs[flow]) {
-    t.flags[flow] |= bare ? F_SYN_DUE : F_ACK_DUE;
+    if (mayChallenge(t, flow)) t.flags[flow] |= bare ? F_SYN_DUE : F_ACK_DUE;
     touch(t, flow);
     if (!bare && ack === ((t.iss[flow] + 1) | 0)) established(t, flow, seq, ack, windowRaw);
     return;
@@ -378,7 +381,7 @@ function synInSynchronized(t: TcpEngine, flow: number, frame: FrameInfo, next: n
     withoutFlow(t, frame);
     return;
   }
-  challenge(t, flow);
+  challenge(t, flow, true);
 }
 
 /** RFC 9293 §3.10.7.4, seventh and eighth step: payload and FIN. */
@@ -496,6 +499,7 @@ function finFromGuest(t: TcpEngine, flow: number): void {
   t.rcvNxt[flow] = (at + 1) | 0;
   if (((t.rcvAdv[flow] - t.rcvNxt[flow]) | 0) < 0) t.rcvAdv[flow] = t.rcvNxt[flow];
   t.flags[flow] |= F_GUEST_FIN;
+  noteHalfClosed(t, flow);
   // The peer's FIN is likely to follow, and carries it.
   oweAck(t, flow, (t.flags[flow] & F_HOST_EOF) === 0);
 }

@@ -11,6 +11,7 @@ import { CLASS_TCP, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, countToG
 import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../ports';
 import { seqLe } from '../seq';
 import { checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
+import { IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
 import {
   TCP_ACK,
   TCP_CHECKSUM_OFFSET,
@@ -26,6 +27,7 @@ import {
   F_ACK_OWED,
   F_ACTIVE_CLOSE,
   F_GUEST_FIN,
+  F_NO_DF,
   F_PROBE_DUE,
   F_SCALING,
   F_SYN_DUE,
@@ -85,6 +87,7 @@ export function writeSegment(
     0,
     t.iss[flow] >>> 12,
   );
+  if ((t.flags[flow] & F_NO_DF) !== 0) allowFragments(t, flow, at - IPV4_HEADER_LEN, IPV4_HEADER_LEN + l4Len);
   tcpWrite(
     t.port.out,
     at,
@@ -99,6 +102,17 @@ export function writeSegment(
     0,
   );
   countToGuest(t.ctx, CLASS_TCP, at - t.port.outOff + l4Len);
+}
+
+/**
+ * Writes the IPv4 header at `at` again, without DF and with an identification, which must not come again soon (RFC 6864
+ * §4.3). Who cuts a large frame counts it up for each segment.
+ */
+function allowFragments(t: TcpEngine, flow: number, at: number, length: number): void {
+  const keys = t.table.keys;
+  const k = flow * KEY_WORDS;
+  t.ipId = (t.ipId + Math.max(1, Math.ceil(length / t.mss[flow]))) & 0xffff;
+  ipv4Write(t.port.out, at, length, 0, t.ipId, 0, OUTPUT_TTL, PROTO_TCP, keys[k + 7], keys[k + 3]);
 }
 
 /** Sum of the addresses' and protocol's part of the pseudo-header, for the column `pseudo`. */

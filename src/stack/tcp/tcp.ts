@@ -10,18 +10,25 @@
  * | send.ts | headers; segments without data |
  * | window.ts | the window told to the guest |
  * | service.ts | pays what a flow owes; the ready queue |
- * | connect.ts | new flows from both sides |
+ * | connect.ts, accept.ts | new flows from the guest and from the host |
+ * | admission.ts, credit.ts | who may have one: half-open flows, shares of the table, time |
  * | close.ts | ends of flows |
+ * | challenge.ts | bounds on answers to what is in no window |
+ * | path-mtu.ts | ICMP errors about segments to the guest |
+ * | idle.ts | keep-alives |
+ * | listener.ts | a forwarded port |
  * | marks.ts | TTL and DSCP of the guest's segments |
  * | socket-events.ts, timeout.ts | events and timers |
  */
 import type { ForwardListener } from '../config';
-import type { FlowHandler, FrameInfo, StackContext } from '../context';
+import type { FlowHandler, FrameInfo, QuotedPacket, StackContext } from '../context';
 import { KEY_TCP, KEY_TCP_LISTENER } from '../context';
+import { acceptAll, acceptFrom, canAccept, watchListeners } from './accept';
 import { abortHost } from './close';
-import { acceptAll, acceptFrom, canAccept, watchListeners } from './connect';
 import { ST_FREE, TcpEngine } from './flow';
+import { noteRestart } from './idle';
 import { flushGathered, segmentFromGuest } from './input';
+import { pathMtu, unreachable } from './path-mtu';
 import { acknowledgeCrowd, serveReady, serveTouched } from './service';
 import { socketEvent } from './socket-events';
 import { runTimers } from './timeout';
@@ -63,9 +70,7 @@ export class TcpHandler implements FlowHandler {
         socketEvent(t, index, generation, events);
         return;
       case KEY_TCP_LISTENER: {
-        const listener = index < t.listeners.length ? t.listeners[index] : null;
-        if (listener === null) return;
-        listener.pending = true;
+        if (index >= t.listeners.length || t.listeners[index] === null) return;
         acceptFrom(t, index);
         return;
       }
@@ -87,7 +92,7 @@ export class TcpHandler implements FlowHandler {
     if (t.starved && t.port.up && t.clock.nowMs - t.starvedAt >= STARVED_RETRY_MS) t.starved = false;
     if (waiting(t) && !t.starved) serveReady(t);
     t.eager = false;
-    if (t.acceptPending) acceptAll(t);
+    if (t.acceptAt !== 0 || canAccept(t)) acceptAll(t);
   }
 
   nextDeadline(): number {
@@ -103,6 +108,18 @@ export class TcpHandler implements FlowHandler {
     return (waiting(t) && !t.starved) || canAccept(t);
   }
 
+  onGuestStart(): void {
+    noteRestart(this.engine);
+  }
+
+  pathMtu(quote: QuotedPacket, mtu: number): boolean {
+    return pathMtu(this.engine, quote, mtu);
+  }
+
+  unreachable(quote: QuotedPacket): boolean {
+    return unreachable(this.engine, quote);
+  }
+
   reset(): void {
     const t = this.engine;
     for (let flow = 0; flow < t.table.capacity; flow++) {
@@ -111,6 +128,8 @@ export class TcpHandler implements FlowHandler {
     t.gatherFlow = -1;
     t.gatherRow = -1;
     t.gatherEnd = -1;
+    t.acceptBlocked = false;
+    t.restartAt = -Infinity;
     t.starved = false;
     t.bulkFirst = false;
     t.eager = false;

@@ -10,8 +10,6 @@ import {
   F_SYN_DUE,
   F_SYN_RETRIED,
   F_TIMING,
-  INACTIVITY_MS,
-  KEEPALIVE_MS,
   MAX_RETRIES,
   ST_FREE,
   ST_OPEN,
@@ -26,8 +24,10 @@ import {
   setTimer,
 } from './flow';
 import type { TcpEngine } from './flow';
+import { isHopeless } from './accept';
 import { release, resetBoth } from './close';
 import { C_TCP_RETRANSMITS } from '../counters';
+import { idleTimer } from './idle';
 import { synTimeout } from './send';
 import { service } from './service';
 import { bufferRoom } from './socket-events';
@@ -88,7 +88,9 @@ function mainTimer(t: TcpEngine, flow: number): void {
 function handshakeTimer(t: TcpEngine, flow: number): void {
   const { tcpSynRetries, tcpSynLinearTimeouts } = t.ctx.config;
   const retries = t.retries[flow];
-  if (retries >= Math.min(MAX_SYN_RETRIES, tcpSynRetries + tcpSynLinearTimeouts)) {
+  // What waits in a backlog for this flow to grow old may come.
+  t.acceptBlocked = false;
+  if (retries >= Math.min(MAX_SYN_RETRIES, tcpSynRetries + tcpSynLinearTimeouts) || isHopeless(t, flow)) {
     resetBoth(t, flow);
     return;
   }
@@ -123,21 +125,5 @@ function openTimer(t: TcpEngine, flow: number): void {
     t.dupAcks[flow] = 0;
   }
   setTimer(t, flow, TIMER_MAIN, backedOffRto(t, flow));
-  service(t, flow);
-}
-
-/**
- * Keep-alive toward a silent guest (its answers keep the flow, its RST ends it), and the end of flows on which nothing
- * happens at all, not even that.
- */
-function idleTimer(t: TcpEngine, flow: number): void {
-  const now = t.clock.nowMs;
-  if (now - Math.max(t.activeAt[flow], t.guestAt[flow]) >= INACTIVITY_MS) {
-    resetBoth(t, flow);
-    return;
-  }
-  setTimer(t, flow, TIMER_IDLE, KEEPALIVE_MS);
-  if (t.state[flow] !== ST_OPEN || now - t.guestAt[flow] < KEEPALIVE_MS) return;
-  t.flags[flow] |= F_PROBE_DUE;
   service(t, flow);
 }

@@ -70,6 +70,8 @@ export class FakeHostIo implements HostIo {
   connectResult: 'later' | number = 'later';
   /** Called for each connect under way. */
   onConnect: ((s: FakeSocket) => void) | null = null;
+  /** Called when a socket is watched. */
+  onWatch: (() => void) | null = null;
   /** Initial send buffer of sockets. */
   sndbuf = 262144;
   /** net.core.wmem_max; null: a kernel without SO_BUF_LOCK. */
@@ -412,6 +414,7 @@ export class FakeHostIo implements HostIo {
     if (r < 0) return r;
     if (s.watch !== null) throw new Error('watched twice');
     s.watch = { events, key, generation };
+    this.onWatch?.();
     if (s.poll() !== 0) this.queueEvent(s);
     return 0;
   }

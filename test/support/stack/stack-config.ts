@@ -66,6 +66,7 @@ export function stackConfig(
     tcpSynRetries: 6,
     tcpSynLinearTimeouts: 4,
     tcpRtoMaxMs: 120_000,
+    tcpKeepaliveMs: 7_200_000,
     tcpPeekOff: true,
     ...over,
   };

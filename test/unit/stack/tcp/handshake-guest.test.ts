@@ -1,5 +1,6 @@
 /** Connections opened by the guest. */
 import { C_FLOWS_TCP, C_TCP_RESETS_TO_GUEST } from '../../../../src/stack/counters';
+import { EACCES, EADDRINUSE, EADDRNOTAVAIL } from '../../../../src/stack/socket-options';
 import { ENETUNREACH, ETIMEDOUT } from '../../../support/stack/fake-host-io';
 import { ip } from '../../../support/stack/addresses';
 import { GUEST_ISN, TcpRig, openFromGuest, payloadText } from '../../../support/stack/tcp-rig';
@@ -68,6 +69,55 @@ describe('connection from the guest', () => {
     rig.guest(SYN);
     expect(rig.host.last.local).toEqual({ address: '192.0.2.10', port: 0, scope: 0 });
     expect(rig.host.last.device).toBe('eth0');
+  });
+
+  describe('source port', () => {
+    const from = (rig: TcpRig, sport: number, dst = '198.51.100.7', dport = 2049): void =>
+      rig.guest({ ...SYN, sport, dport, dst });
+
+    test('below 1024: kept, beside other connections from it', () => {
+      const rig = new TcpRig();
+      from(rig, 800);
+      expect(rig.host.last.local).toEqual({ address: '0.0.0.0', port: 800, scope: 0 });
+      expect(rig.host.last.options.get('1.2')).toBe(1); // SO_REUSEADDR
+      rig.guest({ ...SYN, sport: 801, dport: 2049, src: '2001:db8::10', dst: '2001:db8:1::7' });
+      expect(rig.host.last.local).toEqual({ address: '::', port: 801, scope: 0 });
+    });
+
+    test('with the outbound address', () => {
+      const rig = new TcpRig({ ip4: { outboundAddr: ip('192.0.2.10') } });
+      from(rig, 800);
+      expect(rig.host.last.local).toEqual({ address: '192.0.2.10', port: 800, scope: 0 });
+    });
+
+    test.each([
+      ['bind', EACCES],
+      ['bind', EADDRINUSE],
+      ['connect', EADDRNOTAVAIL],
+    ] as const)('if %s refuses with %p: another, and no descriptor is left', (call, errno) => {
+      const rig = new TcpRig();
+      rig.host.failures.set(call, errno);
+      from(rig, 800);
+      expect(rig.host.last.local).toBeNull();
+      expect(rig.host.openCount).toBe(1);
+      rig.act(() => rig.host.last.accept());
+      expect(rig.one().flags).toBe('S.');
+    });
+
+    test('of ordinary connections: the kernel chooses, at no cost', () => {
+      const rig = new TcpRig();
+      from(rig, 1024);
+      expect(rig.host.last.local).toBeNull();
+      expect(rig.host.count('bind')).toBe(0);
+      expect(rig.host.count('setsockopt')).toBe(1);
+    });
+
+    test('not kept toward the same port of the host: the socket would connect to itself', () => {
+      const rig = new TcpRig();
+      from(rig, 800, '192.0.2.1', 800);
+      expect(rig.host.last.remote).toMatchObject({ address: '127.0.0.1', port: 800 });
+      expect(rig.host.last.local).toBeNull();
+    });
   });
 
   test.each([

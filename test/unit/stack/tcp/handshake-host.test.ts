@@ -185,7 +185,7 @@ describe('connection from the host', () => {
   });
 
   test('a burst beyond one turn is accepted wholly', () => {
-    const rig = new TcpRig({ ...FORWARD, config: { maxTcpFlows: 500 } });
+    const rig = new TcpRig({ ...FORWARD, config: { maxTcpFlows: 1000 } });
     for (let i = 0; i < 300; i++) rig.host.incoming(rig.listeners[0], '203.0.113.6', 1000 + i);
     rig.settle();
     expect(rig.sent().filter((s) => s.flags === 'S')).toHaveLength(300);

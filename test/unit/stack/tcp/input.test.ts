@@ -81,6 +81,7 @@ describe('SYN in a connection (RFC 5961 §4.2)', () => {
     for (const seq of [c.seq, c.seq + 100, 5, GUEST_ISN]) {
       c.flags('S', { seq, ack: 0 });
       expect(c.received()).toMatchObject([{ flags: '.', seq: 0, ack: 0 }]);
+      rig.wait(500); // the next challenge may come
     }
     // A guest that forgot the connection answers so, and may open it anew.
     c.flags('R');

@@ -1,0 +1,191 @@
+/** Connections accepted on the host: forwarded ports. */
+import { V4_MAPPED, addrSlotPort, addrSlotWord, familyOf, isLoopback, isV4 } from '../address';
+import { ADDR_SLOT_TCP, KEY_KIND_SHIFT, KEY_TCP_LISTENER, SEEN_V4, SEEN_V6 } from '../context';
+import { dropCode } from '../counters';
+import { natToGuest } from '../nat';
+import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
+import { EAGAIN, ECONNABORTED, EINTR } from '../socket-options';
+import { allocateForPeer, mayAccept, peerBucket } from './admission';
+import { release } from './close';
+import { open, prepareSocket } from './connect';
+import { F_SYN_DUE, F_V6, ST_SYN_SENT, TIMER_MAIN, countDrop, setTimer } from './flow';
+import type { TcpEngine } from './flow';
+import type { Listener } from './listener';
+import { synTimeout } from './send';
+import { service } from './service';
+import { SOCKET_EVENTS, socketKey } from './window';
+
+const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
+const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
+
+/** Connections accepted of one listener in one go. */
+const ACCEPT_BUDGET = 64;
+/** Pause after descriptors ran out, ms; and after the time for connections that come to nothing was used up. */
+const ACCEPT_PAUSE_MS = 200;
+const CREDIT_PAUSE_MS = 8;
+/** Other source ports tried if two peers look the same to the guest. */
+const PORT_TRIES = 16;
+
+/** Watches the listeners, edge-triggered: `acceptable` remembers that a backlog may hold more. */
+export function watchListeners(t: TcpEngine): void {
+  for (let i = 0; i < t.listeners.length; i++) {
+    const listener = t.listeners[i];
+    if (listener !== null) {
+      prepareSocket(t, listener.config.fd);
+      t.io.watch(listener.config.fd, EPOLLIN | EPOLLET, (KEY_TCP_LISTENER << KEY_KIND_SHIFT) | i, 0);
+    }
+  }
+}
+
+/**
+ * Accepts what waits on the listeners that have something pending, each in its turn. What may not have a flow now stays
+ * in the kernel's backlog until one ends or grows old enough; with no descriptors left, until `acceptAt`.
+ */
+export function acceptAll(t: TcpEngine): void {
+  if (t.acceptAt > t.clock.nowMs) return;
+  t.acceptAt = 0;
+  t.acceptBlocked = true;
+  for (let n = t.acceptable.length; n > 0 && t.acceptAt === 0; n--) {
+    const index = t.acceptable.shift();
+    if (acceptSome(t, index)) t.acceptable.push(index);
+  }
+}
+
+/** Accepts from one listener that says it has something: `-t all` has thousands, which are not all to be looked at. */
+export function acceptFrom(t: TcpEngine, index: number): void {
+  t.acceptable.push(index);
+  if (t.acceptAt === 0 && !acceptSome(t, index)) t.acceptable.remove(index);
+}
+
+/** True if connections wait that could be accepted now. */
+export function canAccept(t: TcpEngine): boolean {
+  return t.acceptable.length > 0 && t.acceptAt === 0 && !t.acceptBlocked;
+}
+
+/** Accepts from one listener. Returns true if more may wait there; unblocks `acceptAll` if it may have another. */
+function acceptSome(t: TcpEngine, index: number): boolean {
+  const listener = t.listeners[index];
+  if (listener === null) return false;
+  for (let n = 0; n < ACCEPT_BUDGET; n++) {
+    if (!mayAccept(t, index)) return true;
+    if (!t.acceptCredit.left(t.clock.nowMs)) {
+      t.acceptAt = t.clock.nowMs + CREDIT_PAUSE_MS;
+      return true;
+    }
+    const fd = t.io.accept(listener.config.fd, ADDR_SLOT_TCP);
+    if (fd >= 0) {
+      const from = t.clock.nowUs();
+      const flow = accepted(t, index, listener, fd);
+      const cost = t.acceptCredit.spend(t.clock.nowUs() - from);
+      if (flow >= 0) t.cost[flow] = cost;
+      continue;
+    }
+    switch (fd) {
+      case -ECONNABORTED:
+      case -EINTR:
+        continue;
+      case -EAGAIN:
+        return false;
+      default:
+        // No descriptors or memory left (EMFILE, ENFILE, ENOBUFS, ENOMEM), or an error of the network (accept(2)): the
+        // edge will not come again, so try later.
+        t.acceptAt = t.clock.nowMs + ACCEPT_PAUSE_MS;
+        countDrop(t, DROP_NO_DESCRIPTORS);
+        return true;
+    }
+  }
+  t.acceptBlocked = false;
+  return true;
+}
+
+/** Returns the flow, or -1 if the connection was refused. */
+function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): number {
+  const { io } = t;
+  const nat = t.natResult;
+  const port = addrSlotPort(io.addrs, ADDR_SLOT_TCP);
+  const code = peerToGuest(t, listener);
+  if (code !== 0 || port === 0) {
+    if (code !== 0) countDrop(t, code);
+    io.abort(fd);
+    return -1;
+  }
+  const { probe } = t.table;
+  for (let i = 0; i < 4; i++) {
+    probe[i] = nat.dst[i];
+    probe[4 + i] = nat.src[i];
+  }
+  const bucket = peerBucket(t);
+  const flow = choosePort(t, listener.config.targetPort, port) ? allocateForPeer(t, bucket) : -1;
+  if (flow < 0) {
+    io.abort(fd);
+    countDrop(t, DROP_FLOW_TABLE_FULL);
+    return -1;
+  }
+  const v6 = familyOf(nat.dst[0], nat.dst[1], nat.dst[2]) === AF_INET6;
+  open(t, flow, ST_SYN_SENT, fd, v6, index, bucket);
+  t.flags[flow] |= F_SYN_DUE;
+  // Runs from now on, whether or not the guest has room for the SYN: the peer must not wait for ever.
+  setTimer(t, flow, TIMER_MAIN, synTimeout(t, 0));
+  io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]);
+  service(t, flow);
+  return flow;
+}
+
+/**
+ * What the guest sees of the peer in ADDR_SLOT_TCP, in `natResult`. Returns 0 or a drop code.
+ *
+ * The host's own loopback may be reached in either family, whatever the guest speaks: `ssh localhost` tries ::1 first.
+ * So a loopback peer comes in the other family if the guest, or the rule's target, has only that. A remote peer does not:
+ * it has an address which the guest must see.
+ */
+function peerToGuest(t: TcpEngine, listener: Listener): number {
+  const { addrs } = t.io;
+  let p0 = addrSlotWord(addrs, ADDR_SLOT_TCP, 0);
+  let p1 = addrSlotWord(addrs, ADDR_SLOT_TCP, 1);
+  let p2 = addrSlotWord(addrs, ADDR_SLOT_TCP, 2);
+  let p3 = addrSlotWord(addrs, ADDR_SLOT_TCP, 3);
+  const v4 = isV4(p0, p1, p2);
+  const { target } = listener;
+  if (isLoopback(p0, p1, p2, p3)) {
+    const other = target === null ? speaksOnlyOther(t, v4) : isV4(target[0], target[1], target[2]) !== v4;
+    if (other) {
+      p0 = 0;
+      p1 = 0;
+      p2 = v4 ? 0 : V4_MAPPED;
+      p3 = v4 ? 1 : 0x7f000001;
+    }
+  }
+  // The local address matters for multicast only, which TCP has not.
+  return natToGuest(t.nat, t.ctx.link, p0, p1, p2, p3, 0, 0, 0, 0, target, t.natResult);
+}
+
+/** Has the guest been heard, but only in the family that is not this one? */
+function speaksOnlyOther(t: TcpEngine, v4: boolean): boolean {
+  return t.ctx.link.seen === (v4 ? SEEN_V6 : SEEN_V4);
+}
+
+/** The guest did not answer the SYN of a forwarded connection: is it certain enough that it never will? */
+export function isHopeless(t: TcpEngine, flow: number): boolean {
+  if (t.state[flow] !== ST_SYN_SENT) return false;
+  const listener = t.listeners[t.owner[flow]];
+  return listener?.target === null && speaksOnlyOther(t, (t.flags[flow] & F_V6) === 0);
+}
+
+/**
+ * Completes `probe` with the ports. The peer's port is kept, unless two peers whose addresses look the same to the
+ * guest (127.0.0.2 and 127.0.0.3 are both the gateway) use the same one; then another is made up.
+ */
+function choosePort(t: TcpEngine, guestPort: number, peerPort: number): boolean {
+  let port = peerPort;
+  for (let n = 0; n < PORT_TRIES; n++) {
+    t.table.probe[8] = (guestPort << 16) | port;
+    const other = t.table.lookup();
+    if (other < 0) return true;
+    if (t.lingering.has(other)) {
+      release(t, other);
+      return true;
+    }
+    port = 49152 + (t.ctx.random.u32() & 0x3fff);
+  }
+  return false;
+}

@@ -1,0 +1,20 @@
+/** A forwarded port, as TCP sees it. */
+import { addressWords } from '../address';
+import type { ForwardListener } from '../config';
+
+export interface Listener {
+  readonly config: ForwardListener;
+  /** Fixed guest-side target as four words; null: the guest's address. */
+  readonly target: Int32Array | null;
+  /** Its connections in the flow table, TIME-WAIT left out. */
+  flows: number;
+}
+
+export function newListener(config: ForwardListener): Listener {
+  let target: Int32Array | null = null;
+  if (config.targetAddr !== null) {
+    target = new Int32Array(4);
+    addressWords(config.targetAddr, target, 0);
+  }
+  return { config, target, flows: 0 };
+}
