@@ -34,7 +34,7 @@ export interface LinkState {
   /** Observed global and link-local IPv6 addresses, four words each; all zero: none. */
   readonly guest6: Int32Array;
   readonly guest6LinkLocal: Int32Array;
-  /** Families in which the guest was heard with an address of its own: SEEN_* bits. */
+  /** Families that the guest was heard to speak, neighbour discovery and DHCP included: SEEN_* bits. */
   seen: number;
   /** Ethernet addresses of the host's neighbours. */
   readonly neighbours: NeighbourTable;

@@ -246,7 +246,9 @@ export class Stack {
       case ETHERTYPE_IPV6:
         return this.#ipv6(frame, head);
       case ETHERTYPE_ARP:
-        return this.#ctx.config.ip4 === null ? DROP_FAMILY_DISABLED : this.#services.arp.fromGuest(frame);
+        if (this.#ctx.config.ip4 === null) return DROP_FAMILY_DISABLED;
+        this.#ctx.link.seen |= SEEN_V4;
+        return this.#services.arp.fromGuest(frame);
       case ETHERTYPE_VLAN:
       case ETHERTYPE_QINQ:
         return DROP_VLAN;
@@ -389,6 +391,7 @@ export class Stack {
         if (type >= NDP_ROUTER_SOLICITATION && type <= NDP_NEIGHBOR_ADVERTISEMENT) {
           // RFC 6980 §5: neighbour discovery does not come in fragments.
           if (this.#whole) return DROP_IPV6_FRAGMENT;
+          this.#ctx.link.seen |= SEEN_V6;
           if (noSource) this.#tcp.onGuestStart?.();
           return config.ndp ? this.#services.ndp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
         }
@@ -415,6 +418,7 @@ export class Stack {
     if (frame.version === 4) {
       // Whatever its destination: a client that renews sends to its server, which is us.
       if (dstPort === DHCP_SERVER_PORT) {
+        this.#ctx.link.seen |= SEEN_V4;
         if (noSource) this.#tcp.onGuestStart?.();
         return config.dhcp ? this.#services.dhcp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
       }

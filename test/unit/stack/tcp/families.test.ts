@@ -1,6 +1,6 @@
 /** A forwarded port reached in a family that the guest does not speak: `ssh localhost` tries ::1 first. */
 import { ip } from '../../../support/stack/addresses';
-import { packet } from '../../../support/stack/link-rig';
+import { GUEST_MAC, bytes, datagram, ethernet, packet } from '../../../support/stack/link-rig';
 import { TcpRig, guestFrame } from '../../../support/stack/tcp-rig';
 import type { FakeSocket } from '../../../support/stack/fake-host-io';
 
@@ -96,3 +96,22 @@ test('a guest that speaks both is reached as it is called', () => {
   from(rig, '127.0.0.1');
   expect(rig.sent().map((s) => s.dst)).toEqual(['2001:db8::10', '192.0.2.10']);
 });
+
+test.each([
+  ['ARP', packetOfArp()],
+  ['DHCP', datagram('0.0.0.0', 68, '255.255.255.255', 67, new Uint8Array(300))],
+])('a guest that has shown by %s alone that it speaks IPv4, and said more in IPv6', (_how, frame) => {
+  const rig = new TcpRig({ forward: FORWARD });
+  heard(rig, true);
+  rig.port.inject(frame);
+  rig.settle();
+  rig.port.sentFrames();
+  from(rig, '127.0.0.1');
+  expect(rig.one()).toMatchObject({ dst: '192.0.2.10' });
+});
+
+/** A request for the gateway. */
+function packetOfArp(): Uint8Array {
+  const zero = '00 00 00 00 00 00';
+  return ethernet(0x0806, bytes('00 01 08 00 06 04 00 01', GUEST_MAC, ip('192.0.2.10'), zero, ip('192.0.2.1')));
+}
