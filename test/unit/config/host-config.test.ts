@@ -401,18 +401,21 @@ describe('kernel settings', () => {
       tcpSynRetries: 6,
       tcpSynLinearTimeouts: 4,
       tcpRtoMaxMs: 120_000,
+      tcpKeepaliveMs: 7_200_000,
     });
     const odd = new Map([
       ['netfilter/nf_conntrack_udp_timeout', '0\n'],
       ['netfilter/nf_conntrack_udp_timeout_stream', '180\n'],
       ['ipv4/tcp_syn_retries', 'many'],
       ['ipv4/tcp_rto_max_ms', '5\n'],
+      ['ipv4/tcp_keepalive_time', '1\n'],
     ]);
     expect(readSysctls((name) => odd.get(name) ?? null)).toMatchObject({
       udpTimeoutMs: 1000,
       udpStreamTimeoutMs: 180_000,
       tcpSynRetries: 6,
       tcpRtoMaxMs: 1000,
+      tcpKeepaliveMs: 60_000,
     });
   });
 
