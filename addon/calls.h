@@ -39,8 +39,17 @@ int32_t EventFd(Thread&, int32_t initial);
 int32_t Signal(Thread&, int32_t fd);
 int32_t Notify(Thread&, int32_t fd, int32_t kind);
 int32_t Drain(Thread&, int32_t fd);
-int32_t FdKind(Thread&, int32_t fd);
 int32_t SetNonBlocking(Thread&, int32_t fd);
+
+// fd_kind.cc
+int32_t FdKind(Thread&, int32_t fd);
+
+// closer.cc
+int32_t CloseLaterCall(Thread&, int32_t fd);
+int32_t SignalLater(Thread&, int32_t fd);
+int32_t CloserWait(Thread&, int32_t most_ms);
+int32_t CloserLost(Thread&);
+double CloserLostAt(Thread&);
 
 // watch.cc: callbacks of their own kind
 napi_value PollStart(napi_env env, napi_callback_info info);

@@ -1,17 +1,24 @@
-// Doorbells: eventfds by the protocol, but a front-end may hand over any descriptor. The file description is shared
-// with it, so O_NONBLOCK is not ours to rely on: neither call may block whatever the flags are.
+// Doorbells: eventfds by the protocol, but a front-end may hand over a pipe or socket. The file description is shared
+// with it, so O_NONBLOCK is not ours to rely on: no call may block whatever the flags are.
+//
+// write(2) to an eventfd waits while the counter is full, and there is no flag for one call that forbids it. What the
+// kernel itself does to ring one (eventfd_signal) never waits; a completion of its asynchronous I/O does that
+// (IOCB_FLAG_RESFD, io_submit(2)). So a request that fails at once, a read of no bytes, rings it.
+#include "event_fd.h"
+
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstring>
 
 #include "calls.h"
+#include "fd_kind.h"
 
 namespace tubetti {
 
@@ -19,8 +26,46 @@ namespace {
 
 constexpr size_t kDrainSize = 512;
 
-// What FdKind answers: FD_* in src/native.ts.
-enum FileKind : int32_t { kOther = 0, kEventFd = 1, kSocket = 2, kPipe = 3, kMemory = 4 };
+// The head of the ring of completions, which io_setup maps: it may be consumed without a call (libaio does so, too).
+struct AioRing {
+  uint32_t id;
+  uint32_t size;
+  uint32_t head;
+  uint32_t tail;
+  uint32_t magic;
+};
+constexpr uint32_t kAioMagic = 0xa10a10a1;
+constexpr unsigned kAioEvents = 2;
+
+bool SetUpAio(Thread& thread) {
+  if (thread.aio != 0) return true;
+  if (thread.no_aio) return false;
+  aio_context_t context = 0;
+  if (syscall(SYS_io_setup, kAioEvents, &context) == 0) {
+    if (reinterpret_cast<AioRing*>(context)->magic == kAioMagic) {
+      thread.aio = context;
+      return true;
+    }
+    syscall(SYS_io_destroy, context);
+  }
+  thread.no_aio = true;
+  return false;
+}
+
+// 0: rung. -EBADF: no descriptor. Else: no eventfd, or a kernel that cannot do this (before 5.8, or without AIO).
+int32_t RingEventFd(Thread& thread, int32_t fd) {
+  if (!SetUpAio(thread)) return -ENOSYS;
+  iocb request = {};
+  request.aio_lio_opcode = IOCB_CMD_PREAD;
+  request.aio_fildes = static_cast<uint32_t>(fd);
+  request.aio_flags = IOCB_FLAG_RESFD;
+  request.aio_resfd = static_cast<uint32_t>(fd);
+  iocb* list = &request;
+  if (syscall(SYS_io_submit, thread.aio, 1, &list) != 1) return -errno;
+  AioRing* const ring = reinterpret_cast<AioRing*>(thread.aio);
+  __atomic_store_n(&ring->head, __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+  return 0;
+}
 
 // Reads what is there without waiting: bytes, 0 at the end of a stream, -EAGAIN if there is nothing.
 ssize_t ReadNow(int32_t fd, uint8_t* buf, size_t size) {
@@ -38,13 +83,18 @@ ssize_t ReadNow(int32_t fd, uint8_t* buf, size_t size) {
 // Full is as good as rung: the other end has not looked yet.
 int32_t Rung(ssize_t result) { return result < 0 && result != -EAGAIN ? static_cast<int32_t>(result) : 0; }
 
-bool IsEventFd(int32_t fd) {
-  char path[32];
-  char target[32];
-  static_cast<void>(snprintf(path, sizeof(path), "/proc/self/fd/%d", fd));
-  const ssize_t length = readlink(path, target, sizeof(target));
-  constexpr char kName[] = "anon_inode:[eventfd]";
-  return length == sizeof(kName) - 1 && memcmp(target, kName, sizeof(kName) - 1) == 0;
+// Without waiting, but for a pipe of a kernel that has no RWF_NOWAIT for it (before 6.4).
+int32_t SignalPipe(int32_t fd) {
+  const uint64_t one = 1;
+  iovec iov = {const_cast<uint64_t*>(&one), sizeof(one)};
+  const ssize_t result = Retry([&] { return pwritev2(fd, &iov, 1, -1, RWF_NOWAIT); });
+  return result == -EOPNOTSUPP || result == -ENOSYS ? SignalMayBlock(fd) : Rung(result);
+}
+
+int32_t SignalSocket(int32_t fd) {
+  const uint64_t one = 1;
+  const ssize_t result = Retry([&] { return ::send(fd, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL); });
+  return static_cast<int32_t>(result == -ENOTSOCK ? result : Rung(result));
 }
 
 }  // namespace
@@ -55,10 +105,10 @@ int32_t EventFd(Thread&, int32_t initial) {
   return fd < 0 ? -errno : fd;
 }
 
-int32_t Signal(Thread&, int32_t fd) {
+int32_t SignalMayBlock(int32_t fd) {
   // Asked before writing, which makes the write safe on every kind of file without knowing the kind: an eventfd is
-  // writable below its maximum, a pipe with a slot free, a socket with room for more than these bytes. (A front-end
-  // that clears O_NONBLOCK and fills its own descriptor between the two calls holds up nobody's service but its own.)
+  // writable below its maximum, a pipe with a slot free, a socket with room for more than these bytes. It waits only if
+  // the other holder cleared O_NONBLOCK and fills it between the two calls.
   pollfd ready = {fd, POLLOUT, 0};
   if (::poll(&ready, 1, 0) < 0) return -errno;
   if ((ready.revents & POLLNVAL) != 0) return -EBADF;
@@ -68,21 +118,24 @@ int32_t Signal(Thread&, int32_t fd) {
   return Rung(Retry([&] { return ::write(fd, &one, sizeof(one)); }));
 }
 
+int32_t Signal(Thread& thread, int32_t fd) {
+  int32_t result = RingEventFd(thread, fd);
+  if (result == 0 || result == -EBADF) return result;
+  result = SignalSocket(fd);
+  return result == -ENOTSOCK ? SignalPipe(fd) : result;
+}
+
 int32_t Notify(Thread& thread, int32_t fd, int32_t kind) {
-  const uint64_t one = 1;
   switch (kind) {
-    case kEventFd:
-      // Linux has no other way to write to one. It waits only if the other end cleared O_NONBLOCK and filled the counter
-      // on purpose: see DataPlane, which empties it.
-      return Rung(Retry([&] { return ::write(fd, &one, sizeof(one)); }));
-    case kSocket:
-      return Rung(Retry([&] { return ::send(fd, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL); }));
-    default: {
-      iovec iov = {const_cast<uint64_t*>(&one), sizeof(one)};
-      const ssize_t result = Retry([&] { return pwritev2(fd, &iov, 1, -1, RWF_NOWAIT); });
-      // Pipes have it since Linux 6.4.
-      return result == -EOPNOTSUPP || result == -ENOSYS ? Signal(thread, fd) : Rung(result);
+    case kEventFd: {
+      const int32_t result = RingEventFd(thread, fd);
+      // Without AIO it waits if the other end cleared O_NONBLOCK and filled the counter on purpose: see DataPlane.
+      return result == 0 || result == -EBADF ? result : SignalMayBlock(fd);
     }
+    case kSocket:
+      return SignalSocket(fd);
+    default:
+      return SignalPipe(fd);
   }
 }
 
@@ -99,15 +152,6 @@ int32_t Drain(Thread&, int32_t fd) {
   }
   // A pipe or socket: one signal for every eight bytes. What a full buffer left behind fires the next event.
   return static_cast<int32_t>((static_cast<size_t>(got) + 7) / 8);
-}
-
-int32_t FdKind(Thread&, int32_t fd) {
-  struct stat info;
-  if (fstat(fd, &info) != 0) return -errno;
-  if (S_ISSOCK(info.st_mode)) return kSocket;
-  if (S_ISFIFO(info.st_mode)) return kPipe;
-  if (S_ISREG(info.st_mode)) return kMemory;
-  return IsEventFd(fd) ? kEventFd : kOther;
 }
 
 int32_t SetNonBlocking(Thread&, int32_t fd) {

@@ -35,6 +35,11 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<Notify>(t, e, "notify");
   Export<Drain>(t, e, "drain");
   Export<FdKind>(t, e, "fdKind");
+  Export<CloseLaterCall>(t, e, "closeLater");
+  Export<SignalLater>(t, e, "signalLater");
+  Export<CloserWait>(t, e, "closerWait");
+  Export<CloserLost>(t, e, "closerLost");
+  Export<CloserLostAt>(t, e, "closerLostAt");
   Export<SetNonBlocking>(t, e, "setNonBlocking");
   ExportRaw(t, e, "pollStart", PollStart);
   Export<PollChange>(t, e, "pollChange");

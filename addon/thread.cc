@@ -1,5 +1,6 @@
 #include "thread.h"
 
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "memory.h"
@@ -11,6 +12,7 @@ Thread::~Thread() {
     if (sockets[fd]) ::close(static_cast<int>(fd));
   }
   if (epoll_fd >= 0) ::close(epoll_fd);
+  if (aio != 0) syscall(SYS_io_destroy, aio);
   if (scratch_region >= 0) RetireRegion(scratch_region);
   LeaveWatchdog(watched);
 }

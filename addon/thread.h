@@ -30,6 +30,8 @@ struct Thread {
   Watched* watched = nullptr;  // by the watchdog, once watchdogEnter was called
   int32_t scratch_region = -1;
   int32_t let_go = 0;  // regions that the thread has let go of since it collected its garbage (memory.cc)
+  unsigned long aio = 0;  // context of asynchronous I/O, made when an eventfd is first rung; 0: none
+  bool no_aio = false;    // the kernel gives none
   // Sockets that a data plane (a thread with an epoll set) opened and has not closed, by descriptor. If the thread dies
   // of an exception they are closed with it: the process lives on, and nobody else knows them.
   std::vector<bool> sockets;

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "calls.h"
+#include "closer.h"
 
 namespace tubetti {
 
@@ -74,7 +75,7 @@ int32_t BindAndListen(int32_t fd, const sockaddr_un& address, int32_t backlog) {
 }
 
 void CloseAll(const int32_t* fds, size_t count) {
-  for (size_t i = 0; i < count; i++) ::close(fds[i]);
+  for (size_t i = 0; i < count; i++) CloseLater(fds[i]);
 }
 
 }  // namespace

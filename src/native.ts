@@ -15,9 +15,10 @@ import { ADDR_SLOTS, ADDR_SLOT_SIZE, type HostIo } from './stack/ports';
 /** What kind of file a descriptor is (`fdKind`). */
 export const FD_OTHER = 0;
 export const FD_EVENTFD = 1;
-export const FD_SOCKET = 2;
+export const FD_SOCKET = 2; // AF_UNIX
 export const FD_PIPE = 3;
-export const FD_MEMORY = 4; // regular file or memfd (also hugetlbfs, tmpfs)
+export const FD_MEMORY = 4; // memfd, file of tmpfs or hugetlbfs, regular file on a local disk
+export const FD_FOREIGN_SOCKET = 5; // of another family
 
 /** What the watchdog says of a data plane: it waits in a system call; it does not come round any more. */
 export const WATCHDOG_STALLED = 1;
@@ -88,7 +89,7 @@ export interface Native extends HostIo {
   /**
    * recvmsg of up to `length` bytes into `buf` at `offset`, descriptors (close-on-exec) to `fds`: count in fds[0],
    * then the descriptors from fds[1] on. At most fds.length - 1 (<= 64); if more came or the control data was cut
-   * (MSG_CTRUNC) all are closed and -EMSGSIZE is returned. 0 = end of stream. -EAGAIN when empty.
+   * (MSG_CTRUNC) all are closed, later, and -EMSGSIZE is returned. 0 = end of stream. -EAGAIN when empty.
    */
   recvFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   /** sendmsg with `fdCount` descriptors (<= 253, SCM_MAX_FD) taken from fds[0…]. */
@@ -98,17 +99,39 @@ export interface Native extends HostIo {
 
   // ---- event_fd.cc --------------------------------------------------------------------------------------------
   eventFd(initial: number): number;
-  /** Writes 1 (8 bytes) to an eventfd, pipe or stream socket (no SIGPIPE, never blocks). 0 or -errno. */
+  /**
+   * Writes 1 (8 bytes) to an eventfd, pipe or unix socket (no SIGPIPE). 0 or -errno. Does not block on an eventfd or
+   * socket whatever its flags are and whatever other holders do; on a pipe it may, where Linux is older than 6.4, and an
+   * eventfd, where Linux is older than 5.8 or gives no AIO. So not for a descriptor of a front-end: `signalLater`.
+   */
   signal(fd: number): number;
   /**
-   * As `signal`, in one system call, for a descriptor of which `fdKind` was asked before and which `setNonBlocking` was
-   * called on. May block on an eventfd (only) whose other holder cleared O_NONBLOCK again and filled the counter.
+   * As `signal`, in one system call, for a descriptor of which `fdKind` was asked before.
    */
   notify(fd: number, kind: number): number;
   /** Reads and clears: the 8-byte counter's low 31 bits, 0 if nothing was there, or -errno. Never blocks. */
   drain(fd: number): number;
+  /** FD_*, found out without asking the descriptor's file system, which may be silent. -EBADF: there is none. */
   fdKind(fd: number): number;
   setNonBlocking(fd: number): number;
+
+  // ---- closer.cc: descriptors of a front-end, on a thread that may be lost ------------------------------------------
+  /**
+   * Closes a descriptor that came from a front-end, or a unix socket that may have such ones in its queue: soon, after
+   * the jobs before it, on another thread. The number stays taken until then. Never blocks.
+   */
+  closeLater(fd: number): number;
+  /** `signal` for a front-end's descriptor, after the jobs before it, on that thread. At most 256 wait. Never blocks. */
+  signalLater(fd: number): number;
+  /**
+   * Waits until no job is left, `mostMs` ms at the most; with 0, only asks. Returns how many are left, without those whose
+   * thread was given up.
+   */
+  closerWait(mostMs: number): number;
+  /** Threads that were given up, because a call on a descriptor took longer than a second, and did not come back. */
+  closerLost(): number;
+  /** When (`nowUs`) the job was given whose thread was given up last; 0: none ever was. */
+  closerLostAt(): number;
 
   // ---- watch.cc: libuv, for threads with an ordinary event loop ---------------------------------------------------
   /** Calls `callback(events)` (EPOLLIN=1, EPOLLOUT=4, HUP/ERR = 8) on this thread's libuv loop while fd is ready

@@ -12,7 +12,7 @@
 import { spawn, type StdioOptions } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import { ConfigError, describeSystemError } from '../errors';
-import { FD_SOCKET, type Native } from '../native';
+import { FD_FOREIGN_SOCKET, FD_SOCKET, type Native } from '../native';
 import type { Transport } from './options';
 import { FIRST_AFTER_STDIO, READY_FD } from './waiting';
 
@@ -23,7 +23,8 @@ const FORWARDED = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const;
 
 function stdioFor(transport: Transport, native: Native): StdioOptions {
   if (transport.kind !== 'fd') return ['ignore', 'ignore', 'inherit', 'ignore', 'pipe'];
-  if (native.fdKind(transport.fd) !== FD_SOCKET) {
+  const kind = native.fdKind(transport.fd);
+  if (kind !== FD_SOCKET && kind !== FD_FOREIGN_SOCKET) {
     throw new ConfigError('CFG_ERR_SOCKET', `--fd ${transport.fd}: descriptor ${transport.fd} is no socket`);
   }
   return ['ignore', 'ignore', 'inherit', transport.fd, 'pipe'];

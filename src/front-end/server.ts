@@ -5,13 +5,19 @@
  * `server=on`); or be given a connected socket, which is served once. One front-end at a time: a second one is
  * accepted and closed at once, so that it fails at its start and does not hang. One that connects while the
  * former's session is still being taken down waits for that.
+ *
+ * Nobody waits without a deadline: a second front-end is turned away when the first one has not been looked at within
+ * OFFER_MS (it does not read its replies, say), and the end does not wait for a session longer than STOP_MS. Front-ends that
+ * come by the thousand get ACCEPTS each ACCEPT_MS, and every line they provoke has a limit.
  */
 import { EventEmitter } from 'node:events';
 import { lstatSync, unlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
+import { RateLimiter } from '../log';
 import type { Native } from '../native';
-import { FD_SOCKET } from '../native';
+import { FD_FOREIGN_SOCKET, FD_SOCKET } from '../native';
+import { closeConnection, whenClosed } from './unclosed';
 
 const { EAGAIN, ECONNABORTED, ECONNREFUSED, EINTR, ENOENT } = constants.errno;
 
@@ -19,12 +25,26 @@ const POLL_IN = 1;
 const BACKLOG = 4;
 const RETRY_MS = 500;
 
+/** How long a second front-end waits to hear whether the first one has left. */
+const OFFER_MS = 1000;
+/** How long the end waits for the session at work. */
+const STOP_MS = 2000;
+/** Front-ends accepted before the listener rests. */
+const ACCEPTS = 64;
+const ACCEPT_MS = 100;
+
+/** Threads lost to descriptors that block (closer.cc loses no more), and descriptors left open behind them. */
+const MOST_LOST = 8;
+const MOST_UNCLOSED = 1024;
+
+type Level = 'debug' | 'info' | 'warn' | 'error';
+
 /** Where front-ends come from. */
 export type FrontEndSource = { readonly listen: string } | { readonly connect: string } | { readonly fd: number };
 
 export interface FrontEndServerOptions {
   readonly native: Native;
-  readonly log: (level: 'debug' | 'info' | 'warn' | 'error', message: string) => void;
+  readonly log: (level: Level, message: string) => void;
   readonly source: FrontEndSource;
   /** End when the first front-end has left. Always so for a given descriptor. */
   readonly oneOff?: boolean;
@@ -80,8 +100,15 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   /** Device and inode of our socket file: only that one is removed. */
   #listenFile = '';
   #session: FrontEndSession<End> | null = null;
-  /** A front-end that waits for the former's end. */
+  /** A front-end that waits for the former's end, and how long it does. */
   #nextFd = -1;
+  #nextTimer: NodeJS.Timeout | null = null;
+  /** The session was asked to say when it is idle, and has not said so. */
+  #asked: FrontEndSession<End> | null = null;
+  /** Accepted since `#acceptsSince` (ms). */
+  #accepts = 0;
+  #acceptsSince = 0;
+  readonly #limiter = new RateLimiter();
   #retry: NodeJS.Timeout | null = null;
   /** Last reason why no front-end could be had, to say it once. */
   #complaint = '';
@@ -131,8 +158,34 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     this.#retry = null;
     this.#closeListener();
     this.#dropNext();
-    await this.#session?.stop();
+    const session = this.#session;
+    if (session !== null && !(await this.#ends(session))) {
+      this.#options.log('error', 'the front-end session does not end: left to the end of the process');
+    }
+    await whenClosed(this.#options.native);
     this.#finish();
+  }
+
+  /** Stops a session. False: it was not done within STOP_MS. */
+  #ends(session: FrontEndSession<End>): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        resolve(false);
+      }, STOP_MS);
+      const stopped = session.stop().finally(() => {
+        clearTimeout(timer);
+      });
+      stopped.then(() => {
+        resolve(true);
+      }, reject);
+    });
+  }
+
+  /** Logs what front-ends can provoke at will. `site` names the place in the code. */
+  #say(level: Level, site: string, message: string): void {
+    const suppressed = this.#limiter.take(site);
+    if (suppressed < 0) return;
+    this.#options.log(level, suppressed === 0 ? message : `${message} (${suppressed} similar messages suppressed)`);
   }
 
   #listen(path: string): void {
@@ -159,7 +212,8 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   #closeListener(): void {
     if (this.#listenFd < 0) return;
     this.#unpollListener();
-    this.#options.native.close(this.#listenFd);
+    // With what lies in the queues of connections that were not accepted.
+    this.#options.native.closeLater(this.#listenFd);
     this.#listenFd = -1;
     const { source } = this.#options;
     if (!('listen' in source)) return;
@@ -172,19 +226,40 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   }
 
   #accept(): void {
-    const { native, log } = this.#options;
+    const { native } = this.#options;
+    if (native.closerLost() >= MOST_LOST || native.closerWait(0) > MOST_UNCLOSED) {
+      // Each front-end could leave more of them. They wait in the listener's queue, where they cost nothing.
+      this.#say('error', 'unclosed', 'no front-end is accepted: descriptors of earlier ones block whoever closes them');
+      this.#restListener(this.#retryMs);
+      return;
+    }
     const fd = native.unixAccept(this.#listenFd);
     if (fd >= 0) {
+      this.#count();
       this.#offer(fd);
       return;
     }
     if (fd === -EAGAIN || fd === -EINTR || fd === -ECONNABORTED) return;
     // Out of descriptors or memory: the poll would spin, so look again later.
-    log('error', `cannot accept a front-end: ${getSystemErrorName(fd)}`);
+    this.#say('error', 'accept', `cannot accept a front-end: ${getSystemErrorName(fd)}`);
+    this.#restListener(this.#retryMs);
+  }
+
+  #restListener(ms: number): void {
     this.#unpollListener();
     this.#retry = setTimeout(() => {
       this.#pollListener();
-    }, this.#retryMs);
+    }, ms);
+  }
+
+  /** Counts a front-end; a flood of them gets a share of the thread's time, and no more. */
+  #count(): void {
+    const now = performance.now();
+    if (now - this.#acceptsSince >= ACCEPT_MS) {
+      this.#acceptsSince = now;
+      this.#accepts = 0;
+    }
+    if (++this.#accepts >= ACCEPTS) this.#restListener(ACCEPT_MS);
   }
 
   /** A front-end is here. The present one may be gone without our having read that yet: look before refusing. */
@@ -199,21 +274,33 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     }
     this.#nextFd = fd;
     const session = this.#session;
+    this.#nextTimer = setTimeout(() => {
+      if (!session.ending) this.#dropNext();
+    }, OFFER_MS);
+    if (this.#asked === session) return;
+    this.#asked = session;
     session.whenIdle(() => {
+      this.#asked = null;
       if (!session.ending) this.#dropNext();
     });
   }
 
   #refuse(fd: number): void {
-    this.#options.log('warn', 'second front-end turned away');
-    this.#options.native.close(fd);
+    this.#say('warn', 'refused', 'second front-end turned away');
+    closeConnection(this.#options.native, fd);
   }
 
   #dropNext(): void {
+    const fd = this.#takeNext();
+    if (fd >= 0) this.#refuse(fd);
+  }
+
+  #takeNext(): number {
     const fd = this.#nextFd;
-    if (fd < 0) return;
     this.#nextFd = -1;
-    this.#refuse(fd);
+    if (this.#nextTimer !== null) clearTimeout(this.#nextTimer);
+    this.#nextTimer = null;
+    return fd;
   }
 
   get #retryMs(): number {
@@ -246,7 +333,8 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   }
 
   #serveGiven(fd: number): void {
-    if (this.#options.native.fdKind(fd) !== FD_SOCKET) {
+    const kind = this.#options.native.fdKind(fd);
+    if (kind !== FD_SOCKET && kind !== FD_FOREIGN_SOCKET) {
       throw new ServerError('VU_ERR_SOCKET', `descriptor ${fd} is no socket`);
     }
     this.emit('listening');
@@ -256,7 +344,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   #serve(fd: number): void {
     const session = this.#createSession(fd);
     this.#session = session;
-    this.#options.log('info', 'front-end connected');
+    this.#say('info', 'connected', 'front-end connected');
     session.start();
     this.emit('connected');
     void session.done.then((end) => {
@@ -266,18 +354,19 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
 
   #sessionEnded(end: End): void {
     this.#session = null;
+    this.#asked = null;
     switch (end.reason) {
       case 'left':
-        this.#options.log('info', 'front-end disconnected');
+        this.#say('info', 'left', 'front-end disconnected');
         break;
       case 'stopped':
         this.#options.log('info', 'front-end connection closed');
         break;
       case 'protocol':
-        this.#options.log('warn', `front-end broke the protocol: ${end.error.message}; connection closed`);
+        this.#say('warn', 'protocol', `front-end broke the protocol: ${end.error.message}; connection closed`);
         break;
       case 'internal':
-        this.#options.log('error', `internal error, front-end connection closed: ${String(end.error)}`);
+        this.#say('error', 'internal', `internal error, front-end connection closed: ${String(end.error)}`);
         break;
     }
     this.emit('disconnected', end);
@@ -286,8 +375,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
       void this.stop();
       return;
     }
-    const next = this.#nextFd;
-    this.#nextFd = -1;
+    const next = this.#takeNext();
     const { source } = this.#options;
     if (next >= 0) this.#serve(next);
     else if ('connect' in source) this.#connectLater(source.connect);

@@ -8,12 +8,15 @@ import {
   type FrontEndServerOptions,
   type FrontEndSession,
 } from '../front-end/server';
+import { closeConnection, whenClosed } from '../front-end/unclosed';
 import type { Native } from '../native';
 import type { StreamDevice } from './device';
 
 const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
+/** Linux 6.16: 0 keeps descriptors out of a unix socket. */
+const SO_PASSRIGHTS = 83;
 /** As much as the kernel gives: it cuts this down to net.core.wmem_max and rmem_max, without an error. */
 const ALL_IT_GIVES = 0x3fffffff;
 
@@ -40,6 +43,8 @@ class StreamSession implements FrontEndSession<FrontEndEnd> {
 
   start(): void {
     this.#native.setNonBlocking(this.#fd); // one that was given may block
+    // Nobody wants descriptors here, and the thread that reads would have to close them. Older kernels refuse.
+    this.#native.setsockopt(this.#fd, SOL_SOCKET, SO_PASSRIGHTS, 0);
     this.#native.setsockopt(this.#fd, SOL_SOCKET, SO_SNDBUF, ALL_IT_GIVES);
     this.#native.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUF, ALL_IT_GIVES);
     this.#device.onStreamEnded = ({ reason, detail }) => {
@@ -74,8 +79,10 @@ class StreamSession implements FrontEndSession<FrontEndEnd> {
     if (this.#ending) return;
     this.#ending = true;
     this.#device.onStreamEnded = null;
-    this.#native.close(this.#fd);
-    this.#resolveDone(end);
+    closeConnection(this.#native, this.#fd);
+    void whenClosed(this.#native).then(() => {
+      this.#resolveDone(end);
+    });
   }
 }
 

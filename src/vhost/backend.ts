@@ -249,7 +249,7 @@ export class Backend {
   }
 
   #closeRequestFd(): void {
-    if (this.#requestFd >= 0) this.#native.close(this.#requestFd);
+    if (this.#requestFd >= 0) this.#native.closeLater(this.#requestFd);
     this.#requestFd = -1;
   }
 }

@@ -17,6 +17,7 @@
  * does not think us gone while rings still run) → closed.
  */
 import { constants } from 'node:os';
+import { closeConnection } from '../front-end/unclosed';
 import type { Native } from '../native';
 import { ProtocolError } from './errors';
 import { decodeHeader, validateHeader } from './messages';
@@ -29,6 +30,9 @@ const POLL_OUT = 4;
 
 /** Messages handled before other events of the thread get their turn. */
 const MESSAGES_PER_TURN = 64;
+
+/** Descriptors that wait to be closed (closer.cc); with more, the front-end has given us some that block, or floods us. */
+const MOST_UNCLOSED = 1024;
 
 const NO_FDS = new Int32Array(1);
 
@@ -60,7 +64,7 @@ export class ReceivedFds {
   }
 
   closeAll(): void {
-    for (const fd of this.#fds.splice(0)) this.#native.close(fd);
+    for (const fd of this.#fds.splice(0)) this.#native.closeLater(fd);
   }
 }
 
@@ -144,7 +148,7 @@ export class Connection {
     this.#closed = true;
     if (this.#poll >= 0) this.#native.pollStop(this.#poll); // before the descriptor goes
     this.#poll = -1;
-    this.#native.close(this.#fd);
+    closeConnection(this.#native, this.#fd);
   }
 
   /** Calls back once everything that has arrived so far is handled, or the connection has ended: maybe at once. */
@@ -243,6 +247,10 @@ export class Connection {
         }
         this.#have += n;
         for (let i = 1; i <= this.#scratch[0]; i++) this.#fds.put(this.#scratch[i]);
+        if (this.#scratch[0] > 0 && native.closerWait(0) > MOST_UNCLOSED) {
+          this.#end(new ProtocolError('VU_ERR_FDS', 'descriptors come faster than they can be closed'));
+          return false;
+        }
         if (this.#fds.count > MAX_FDS) {
           this.#end(new ProtocolError('VU_ERR_FDS', `message with more than ${MAX_FDS} descriptors`));
           return false;

@@ -176,7 +176,7 @@ export class Rings {
     const ring = this.#rings[index];
     if (ring.faulted) return;
     ring.faulted = true;
-    if (ring.errFd >= 0) this.#native.signal(ring.errFd);
+    if (ring.errFd >= 0) this.#native.signalLater(ring.errFd);
     this.#log('warn', `ring ${index} stopped: ${reason}`);
   }
 
@@ -220,15 +220,16 @@ export class Rings {
 
   /**
    * The one descriptor of a message that says it has one. Files are refused: always readable, they would keep the
-   * data plane awake for nothing.
+   * data plane awake for nothing. So are sockets of other families, whose calls may wait for a network.
    */
   #takeFd(name: string, vring: VringFd, fds: ReceivedFds): number {
     validateFds(name, fds.count, vring.hasFd ? 1 : 0);
     if (!vring.hasFd) return -1;
     const kind = this.#native.fdKind(fds.peek(0));
     if (kind !== FD_EVENTFD && kind !== FD_SOCKET && kind !== FD_PIPE) {
-      throw new ProtocolError('VU_ERR_FD_KIND', `${name} with a descriptor that is no eventfd, socket or pipe`);
+      throw new ProtocolError('VU_ERR_FD_KIND', `${name} with a descriptor that is no eventfd, unix socket or pipe`);
     }
+    // For kernels that have no other way to ring an eventfd; the front-end may undo it (see event_fd.cc).
     this.#native.setNonBlocking(fds.peek(0));
     return fds.take();
   }
@@ -276,6 +277,6 @@ export class Rings {
   }
 
   #close(fd: number): void {
-    if (fd >= 0) this.#native.close(fd);
+    if (fd >= 0) this.#native.closeLater(fd);
   }
 }

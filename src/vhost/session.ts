@@ -12,12 +12,13 @@
  *
  * The session ends when the front-end leaves, breaks the protocol, takes its memory away, or when we stop. Then, in this
  * order: no more messages; the request at work finishes; rings stop; the device lets go of memory; descriptors and
- * memory go; and the socket is closed last, so that a front-end which sees it close may rely on nobody touching its
+ * memory go (a descriptor that blocks is left to its thread, see closer.cc); and the socket is closed last, so that a front-end which sees it close may rely on nobody touching its
  * rings (QEMU reads the used index right then, to continue from there).
  *
  * Invariants: every received descriptor is closed on every path (by the message, the ring or the back-end that owns
  * it); nothing a front-end says ends more than its own session.
  */
+import { whenClosed } from '../front-end/unclosed';
 import type { BackendOptions } from './backend';
 import { Backend } from './backend';
 import type { Message } from './connection';
@@ -28,7 +29,7 @@ import { VHOST_USER_PROTOCOL_F_REPLY_ACK } from './protocol';
 import type { Reply, Request } from './requests';
 import { REQUESTS } from './requests';
 
-/** How often lost memory is looked for when the front-end says nothing and no fault was reported, in ms. */
+/** How often lost memory (where no fault was reported) and blocking descriptors are looked for in silence, in ms. */
 const MEMORY_CHECK_MS = 1000;
 
 /** EPOLLIN, of `Native.pollStart`. */
@@ -57,6 +58,8 @@ export class Session {
   #resolveDone: (end: SessionEnd) => void = () => undefined;
   /** The request that waits for the device. */
   #atWork: Promise<void> = Promise.resolve();
+  /** When the session began: descriptors given to be closed from then on are its own. */
+  readonly #since: number;
   #ending = false;
   #refusals = 0;
   #memoryCheck: NodeJS.Timeout | null = null;
@@ -64,6 +67,7 @@ export class Session {
 
   constructor(options: SessionOptions) {
     this.#options = options;
+    this.#since = options.native.nowUs();
     this.#backend = new Backend(options);
     this.#connection = new Connection(options.native, options.fd, {
       message: (message) => this.#message(message),
@@ -93,6 +97,7 @@ export class Session {
     device.attach();
     this.#memoryCheck = setInterval(() => {
       this.#checkMemory();
+      this.#checkDescriptors();
     }, MEMORY_CHECK_MS);
     this.#memoryCheck.unref();
     // A fault of any thread wakes this one at once.
@@ -119,6 +124,8 @@ export class Session {
 
   #message(message: Message): Promise<void> | null {
     const request = REQUESTS.get(message.request);
+    this.#checkDescriptors();
+    if (this.#ending) return null;
     try {
       const result = this.#run(request, message);
       if (result instanceof Promise) {
@@ -186,6 +193,13 @@ export class Session {
     this.#end({ reason: 'protocol', error });
   }
 
+  /** A descriptor that blocks cost a thread. There are few of those, so none is given to this front-end again. */
+  #checkDescriptors(): void {
+    if (this.#ending || this.#options.native.closerLostAt() < this.#since) return;
+    const error = new ProtocolError('VU_ERR_FD_KIND', 'a descriptor of the front-end blocks whoever closes it');
+    this.#end({ reason: 'protocol', error });
+  }
+
   #end(end: SessionEnd): void {
     if (this.#ending) return;
     this.#ending = true;
@@ -205,6 +219,9 @@ export class Session {
     this.#options.device.onRingFault = null;
     this.#options.device.onFailed = null;
     this.#connection.close();
+    if (!(await whenClosed(this.#options.native))) {
+      this.#options.log('warn', 'a descriptor of the front-end blocks whoever closes it: left to a thread of its own');
+    }
     this.#resolveDone(end);
   }
 }

@@ -65,6 +65,7 @@ test('the kick descriptor stays open until the ring has stopped', async () => {
   expect(native.fdKind(kick)).toBe(1);
   release();
   await reply;
+  native.closerWait(1000);
   expect(native.fdKind(kick)).toBeLessThan(0);
 });
 
@@ -77,6 +78,7 @@ test('a replaced call descriptor stays open until the device uses the new one', 
   expect(native.fdKind(old)).toBe(1);
   release();
   await frontEnd.ask(p.VHOST_USER_GET_FEATURES);
+  native.closerWait(1000);
   expect(native.fdKind(old)).toBeLessThan(0);
 });
 

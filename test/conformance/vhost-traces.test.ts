@@ -197,6 +197,7 @@ describe('a ring that is started but disabled is stopped, and waited for, by', (
     expect([frontEnd.waiting, native.fdKind(kick)]).toEqual([0, 1]);
     release();
     expect((await done).getBigUint64(0, true)).toBe(0n);
+    native.closerWait(1000);
     expect(native.fdKind(kick)).toBeLessThan(0);
     expect(ringCalls().slice(2)).toEqual(starts ? ['stopRing(0)', 'startRing(0)'] : ['stopRing(0)']);
     if (starts) expect(rig.device.running.get(0)).toMatchObject({ base: 9, enabled: false });
@@ -307,6 +308,7 @@ test('a ring fault is signalled and logged once a start', async () => {
   await frontEnd.ask(p.VHOST_USER_GET_FEATURES);
   rig.device.onRingFault?.(1, 'head beyond the ring');
   rig.device.onRingFault?.(1, 'head beyond the ring');
+  native.closerWait(1000);
   expect(native.drain(fds.events[3])).toBe(1);
   expect(rig.complaints).toEqual(['ring 1 stopped: head beyond the ring']);
   await frontEnd.ask(p.VHOST_USER_GET_VRING_BASE, vringState(1, 0)); // the session lives

@@ -26,6 +26,7 @@ export class LeakCheck {
    * the last buffer over it is collected, and the sweeper does that when it likes.
    */
   async verify(): Promise<void> {
+    this.#native.closerWait(1000);
     for (let turn = 0; turn < TURNS; turn++) {
       if (countFds() <= this.#fds && this.#native.regionCount() <= this.#regions) break;
       collectGarbage();

@@ -114,6 +114,7 @@ describe('descriptors', () => {
     const fds = new Int32Array(room + 1);
     expect(native.recvFds(b, Buffer.alloc(7), 0, 7, fds)).toBe(-E.MSGSIZE);
     expect(fds[0]).toBe(0);
+    expect(native.closerWait(1000)).toBe(0);
     expect(openFds().size).toBe(open);
     for (const fd of [a, b, event]) native.close(fd);
   });
