@@ -6,9 +6,9 @@ const SHUT_RDWR = 2;
 /** Turns of the loop before time is counted: mostly that thread needs no longer. */
 const TURNS = 20;
 const LOOK_MS = 5;
-const MOST_MS = 1000;
+const MOST_MS = 500;
 
-/** Settles with true when all are closed, or with false a second later: then one blocks, and is left to its thread. */
+/** Settles with true when all are closed, or with false half a second later: then one blocks, and is left to its thread. */
 export async function whenClosed(native: Native): Promise<boolean> {
   for (let turn = 0; turn < TURNS; turn++) {
     if (native.closerWait(0) === 0) return true;

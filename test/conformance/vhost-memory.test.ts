@@ -119,6 +119,7 @@ test('a ring whose memory goes is stopped and reported, and starts again when me
     'ring 0 stopped: its memory was taken away',
     'ring 1 stopped: its memory was taken away',
   ]);
+  native.closerWait(1000);
   expect(native.drain(fds.events[1])).toBe(1); // err of ring 0
   expect(native.drain(fds.events[3])).toBe(1);
   expect(await addRegion(t.QEMU_LAYOUT, fds.memory)).toBe(0n);
