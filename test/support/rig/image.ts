@@ -10,7 +10,8 @@ import { CpioArchive } from './cpio';
 import { CACHE_DIR, SYSTEM_PATH, cacheDirectory } from './paths';
 
 export type GuestKind = 'uml' | 'qemu';
-export type HelperName = (typeof HELPERS)[number] | (typeof HOST_HELPERS)[number];
+/** Those, and one that runs outside of guests only. */
+export type HelperName = (typeof HELPERS)[number] | 'hostile-fds';
 
 export interface GuestImage {
   /** The kernel: an ELF program for UML, a bzImage for QEMU. */
@@ -26,8 +27,6 @@ const MODULES = ['virtio_pci', 'virtio_net', 'ipv6', 'af_packet'];
 const MORE_MODULES = ['veth', 'bridge'];
 /** Small static programs of our own, NAME.cc beside this file. */
 const HELPERS = ['guest-net', 'guest-link', 'tcp-peer'] as const;
-/** Such programs that run outside of guests only. */
-const HOST_HELPERS = ['hostile-fds'] as const;
 /** Copied from the system, with their libraries, if they are there. */
 const DHCLIENT = join(CACHE_DIR, 'dhclient/sbin/dhclient');
 const OPTIONAL_PROGRAMS = [DHCLIENT];
