@@ -152,15 +152,17 @@ int SilentFile(const char* mount_point) {
 [[noreturn]] void Fill(int count, char** fds) {
   for (int i = 0; i < count; i++) {
     const int fd = atoi(fds[i]);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    uint64_t value = 0;
+    if (read(fd, &value, sizeof(value)) < 0 && errno != EAGAIN) Fail("read of an eventfd");
+    value = 0xfffffffffffffffe;
+    if (write(fd, &value, sizeof(value)) < 0) Fail("write to an eventfd");
     fcntl(fd, F_SETFL, 0);
-    // Two for each: whenever one was drained, somebody waits to fill it again.
-    for (int n = 0; n < 2; n++) {
-      if (fork() != 0) continue;
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      for (;;) {
-        const uint64_t most = n == 0 ? 0xfffffffffffffffe : 1;
-        if (write(fd, &most, sizeof(most)) < 0) Fail("write to an eventfd");
-      }
+    // Whenever one was drained, somebody waits to fill it again.
+    if (fork() != 0) continue;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) {
+      if (write(fd, &value, sizeof(value)) < 0) Fail("write to an eventfd");
     }
   }
   usleep(100 * 1000);
