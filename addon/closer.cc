@@ -97,7 +97,7 @@ class Closer {
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    pthread_attr_setstacksize(&attributes, size_t{256} * 1024);
     pthread_t thread;
     const auto entry = [](void* self) -> void* {
       (static_cast<Closer*>(self)->*What)();

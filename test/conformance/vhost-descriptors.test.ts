@@ -198,7 +198,7 @@ describe('the running service', () => {
     expect(await service.exit).toEqual({ status: 0, signal: null });
     expect(performance.now() - begun).toBeLessThan(1000);
     native.retireRegion(region);
-  });
+  }, 20_000);
 
   test('a flood of second front-ends: few lines, and the first one is served', async () => {
     const { path, service } = await launch('flood');
@@ -232,5 +232,5 @@ describe('the running service', () => {
     first.close();
     service.child.kill('SIGTERM');
     expect(await service.exit).toEqual({ status: 0, signal: null });
-  });
+  }, 20_000);
 });

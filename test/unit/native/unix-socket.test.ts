@@ -136,6 +136,7 @@ describe('descriptors', () => {
     expect(native.sendFds(a, bytes, 0, 7, new Int32Array(254).fill(event), 254)).toBe(-E.INVAL);
     expect(native.sendFds(a, bytes, 0, 7, new Int32Array(253).fill(event), 253)).toBe(7);
     expect(native.recvFds(b, Buffer.alloc(7), 0, 7, new Int32Array(65))).toBe(-E.MSGSIZE);
+    expect(native.closerWait(1000)).toBe(0);
     for (const fd of [a, b, event]) native.close(fd);
   });
 
