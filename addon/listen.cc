@@ -44,7 +44,10 @@ bool FlagsOfFamily(int fd, const Want& want) {
 }
 
 bool Open(int fd, const Want& want) {
-  if (!Flag(fd, SOL_SOCKET, SO_REUSEADDR, 1) || !FlagsOfFamily(fd, want)) return false;
+  // With it TCP may bind a port that old connections linger on, which UDP has none of: there it would let two programs
+  // have one port, and the later one take the earlier one's datagrams.
+  if ((want.flags & kUdp) == 0 && !Flag(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return false;
+  if (!FlagsOfFamily(fd, want)) return false;
   if (!want.device->empty()) {
     const socklen_t length = static_cast<socklen_t>(want.device->size() + 1);
     if (::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, want.device->c_str(), length) != 0) return false;

@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { release } from 'node:os';
+import { createSocket } from 'node:dgram';
 import { createServer, connect, type Server } from 'node:net';
 import {
   closeListeners,
@@ -112,6 +113,33 @@ describe('on this host', () => {
       `-t ${other},${port}: cannot bind port ${port}: address already in use`,
     );
     expect(openFiles()).toBe(before);
+  });
+
+  test('a UDP port is taken by one alone: whoever has it, and whether or not it would share', async () => {
+    const port = await freePort();
+    const first = open(rules('udp', String(port)));
+    for (const spec of [String(port), `127.0.0.1/${String(port)}`, `%lo/${String(port)}`]) {
+      expect(() => openListeners(native, rules('udp', spec), BOTH)).toThrow(
+        `-u ${spec}: cannot bind port ${String(port)}: address already in use`,
+      );
+    }
+    closeListeners(native, first.listeners);
+    opened = null;
+    const sharing = createSocket({ type: 'udp4', reuseAddr: true });
+    await new Promise<void>((resolve) => sharing.bind(port, '127.0.0.1', resolve));
+    try {
+      expect(() => open(rules('udp', String(port)))).toThrow(/address already in use/);
+      const weak = rules('udp', `${String(port)}-${String(port + 1)}`).map((rule) => ({ ...rule, weak: true }));
+      const all = open(weak);
+      expect(all.listeners.map((listener) => listener.port)).toEqual([port + 1]);
+      expect([...all.skipped.values()]).toEqual([{ taken: 1, noFiles: 0 }]);
+      closeListeners(native, all.listeners);
+      opened = null;
+    } finally {
+      await new Promise<void>((resolve) => sharing.close(resolve));
+    }
+    // There is nothing that lingers.
+    expect(open(rules('udp', String(port))).listeners).toHaveLength(1);
   });
 
   test('a device that does not exist', async () => {
