@@ -1,6 +1,6 @@
 /** Following the host: what it tells at run time becomes a configuration of the data plane (docs/adr/0004). */
 import { type ResolvedHost, resolveHostConfig, stackConfig } from '../config/host-config';
-import { followHost, sameHost } from '../config/follow';
+import { followHost, sameHost, whereabouts } from '../config/follow';
 import { HostMonitor } from '../config/monitor';
 import { neighbourEntries } from '../config/neighbours';
 import { type HostNetwork, isDefaultRoute, readHostNetwork } from '../config/netlink';
@@ -21,12 +21,16 @@ export interface Followed {
   /** What the guest got at the start. */
   readonly host: ResolvedHost;
   readonly config: StackConfig;
+  /** As at the start: a family does not come or go while the service runs. */
+  readonly v6Sockets: boolean;
 }
 
 /** From now on the guest is told of changes of the host's network. */
-export function follow({ options, native, log, plane, host, config }: Followed): HostMonitor {
+export function follow({ options, native, log, plane, host, config, v6Sockets }: Followed): HostMonitor {
   let current = host;
   let links: HostNetwork['links'] = [];
+  /** Where the host's sockets send from, when it was looked at last; null: not yet. */
+  let place: string | null = null;
   const withDefault = new Set<number>();
   const indexOf = (name: string | null): number => links.find((link) => link.name === name)?.index ?? 0;
   const look = async (): Promise<void> => {
@@ -34,10 +38,14 @@ export function follow({ options, native, log, plane, host, config }: Followed):
     links = network.links;
     withDefault.clear();
     for (const route of network.routes) if (isDefaultRoute(route)) withDefault.add(route.family);
-    const v6Sockets = config.ip6 !== null;
     const facts = { network, resolvConf: readResolvConf(), v6Sockets };
     const now = followHost(current, resolveHostConfig(options.host, facts));
-    if (sameHost(current, now)) return;
+    const before = place;
+    place = whereabouts(network);
+    if (sameHost(current, now)) {
+      if (before !== null && before !== place) await plane.hostMoved();
+      return;
+    }
     current = now;
     const { maxTcpFlows, maxUdpFlows, maxPingFlows } = config;
     const limits = { maxTcpFlows, maxUdpFlows, maxPingFlows };

@@ -103,7 +103,7 @@ const applyDns: Apply = (draft, value, shown) => {
     draft.v6.dns = [];
     return;
   }
-  const addr = values.addressValue(shown, value, ['unspecified', 'multicast', 'broadcast']);
+  const addr = values.addressValue(shown, value, ['unspecified', 'multicast', 'broadcast', 'mapped']);
   const family = addressFamily(addr) === 4 ? draft.v4 : draft.v6;
   if (family.dns.length >= MAX_DNS)
     draft.warnings.push(`${shown} ${value}: only ${MAX_DNS} resolvers are advertised, left out`);
@@ -127,14 +127,16 @@ const applySearch: Apply = (draft, value, shown) => {
 
 const applyMapLoopback: Apply = (draft, value, shown) => {
   if (value === 'none') draft.mapGateway = false;
-  else perFamily('mapHostLoopback', ['unspecified', 'loopback', 'multicast', 'broadcast'])(draft, value, shown);
+  else
+    perFamily('mapHostLoopback', ['unspecified', 'loopback', 'multicast', 'broadcast', 'mapped'])(draft, value, shown);
 };
 
 const applyMapGuest: Apply = (draft, value, shown) => {
   if (value === 'none') {
     draft.v4.mapGuestAddr = null;
     draft.v6.mapGuestAddr = null;
-  } else perFamily('mapGuestAddr', ['unspecified', 'loopback', 'multicast', 'broadcast'])(draft, value, shown);
+  } else
+    perFamily('mapGuestAddr', ['unspecified', 'loopback', 'multicast', 'broadcast', 'mapped'])(draft, value, shown);
 };
 
 const applyMtu: Apply = (draft, value, shown) => {
@@ -323,7 +325,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     'gateway',
     'ADDR',
     "gateway of the guest, once per family (default: the host's)",
-    perFamily('gateway', ['unspecified', 'loopback', 'broadcast', 'multicast']),
+    perFamily('gateway', ['unspecified', 'loopback', 'broadcast', 'multicast', 'mapped']),
   ),
   option(
     'address',
@@ -351,7 +353,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     'dns-forward',
     'ADDR',
     'guest-side resolver whose queries go to --dns-host, once per family',
-    perFamily('dnsForward', ['unspecified', 'loopback', 'broadcast', 'multicast']),
+    perFamily('dnsForward', ['unspecified', 'loopback', 'broadcast', 'multicast', 'mapped']),
   ),
   option(
     'dns',
@@ -359,7 +361,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     'dns-host',
     'ADDR',
     'the resolver those queries go to (default: first of resolv.conf)',
-    perFamily('dnsHost', ['unspecified', 'broadcast', 'multicast']),
+    perFamily('dnsHost', ['unspecified', 'broadcast', 'multicast', 'mapped']),
   ),
   option('dns', 'S', 'search', 'NAMES', 'search domains to advertise, repeatable; "none": none', applySearch),
   option('dns', '', 'no-dhcp-dns', '', 'do not advertise resolvers', off('advertiseDns')),

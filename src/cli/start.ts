@@ -57,8 +57,9 @@ function hasIp6Sockets(native: Native): boolean {
   return fd >= 0;
 }
 
-function canPeekOff(native: Native, v4: boolean, v6: boolean): boolean {
-  return (!v4 || probePeekOff(native, AF_INET)) && (!v6 || probePeekOff(native, AF_INET6));
+/** For every family of which there are sockets: a guest's resolver may be one of the family that the guest has not. */
+function canPeekOff(native: Native, v6: boolean): boolean {
+  return probePeekOff(native, AF_INET) && (!v6 || probePeekOff(native, AF_INET6));
 }
 
 async function startMetrics(at: HostPort, options: ExporterOptions): Promise<MetricsServer> {
@@ -149,6 +150,7 @@ interface Prepared {
   readonly config: StackConfig;
   readonly opened: OpenedListeners;
   readonly host: ReturnType<typeof resolveHostConfig>;
+  readonly v6Sockets: boolean;
 }
 
 /** Everything that can fail for the user's or the host's reasons. */
@@ -167,13 +169,14 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
     freebind: options.freebind,
     maxWeak: Math.floor(fileLimit * WEAK_SHARE),
   });
-  const peekOff = canPeekOff(native, families.v4, families.v6);
+  const peekOff = canPeekOff(native, facts.v6Sockets);
   const limits = flowLimits(fileLimit, opened.listeners.length);
   log.debug(
     `${fileLimit} files: ${limits.maxTcpFlows} TCP, ${limits.maxUdpFlows} UDP, ${limits.maxPingFlows} ping flows`,
   );
   log.debug(`SO_PEEK_OFF on TCP: ${peekOff ? 'works' : 'does not work, bytes in flight are read again'}`);
-  return { config: stackConfig(options.host, host, readSysctls(), limits, peekOff), opened, host };
+  const config = stackConfig(options.host, host, readSysctls(), limits, peekOff);
+  return { config, opened, host, v6Sockets: facts.v6Sockets };
 }
 
 /** What the program does at two moments of the start; what these throw ends it. */
@@ -219,7 +222,7 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       },
     });
     undo.push(() => plane.stop());
-    const { config, opened, host } = prepare(options, native, log);
+    const { config, opened, host, v6Sockets } = prepare(options, native, log);
     // The data plane ends last of all that use listeners.
     undo.unshift(() => {
       closeListeners(native, opened.listeners);
@@ -287,7 +290,7 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     };
     for (const line of summary(report)) log.info(line);
     if (options.follow) {
-      const monitor = follow({ options, native, log, plane, host, config });
+      const monitor = follow({ options, native, log, plane, host, config, v6Sockets });
       undo.push(() => {
         monitor.stop();
       });

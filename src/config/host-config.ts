@@ -8,13 +8,15 @@
  */
 import { ConfigError } from '../errors';
 import type { AddressBytes, Ip4Config, Ip6Config, StackConfig } from '../stack/config';
-import { classPrefix, formatIp, isLinkLocal6, isLoopback, isUnspecified, sameAddress } from './address';
+import { classPrefix, isLinkLocal6 } from './address';
 import {
   AF_INET,
   AF_INET6,
   type HostNetwork,
   IFA_F_DADFAILED,
   IFA_F_DEPRECATED,
+  IFA_F_TEMPORARY,
+  IFA_F_TENTATIVE,
   type InterfaceAddress,
   type Route,
   RT_SCOPE_LINK,
@@ -22,7 +24,9 @@ import {
   RT_TABLE_MAIN,
   RTN_UNICAST,
 } from './netlink';
+import { checkPlausible4, checkPlausible6 } from './plausible';
 import type { ResolvConf } from './resolv-conf';
+import { type NameFacts, resolveNames } from './resolvers';
 import type { HostSysctls } from './sysctl';
 
 /** What the command line says of one family; null is "not given". */
@@ -92,7 +96,9 @@ export interface ResolvedHost {
   readonly notes: readonly Note[];
 }
 
-const MAX_DNS = 3;
+/** How long what the guest is told holds, seconds (docs/adr/0008). In local mode a network may come any moment. */
+export const LEASE_SEC = 3600;
+export const LOCAL_LEASE_SEC = 60;
 
 /** Local mode: a link of its own in 169.254/16 (RFC 3927) and fe80::/64. */
 const LOCAL4_GUEST = Uint8Array.of(169, 254, 2, 1);
@@ -145,18 +151,46 @@ function templateIndex(request: HostRequest, family: number, network: HostNetwor
   return best === undefined ? 0 : routeIndex(best);
 }
 
-/** Gateway of the first default route over an interface; of several next hops the one with the highest weight. */
-function gatewayOn(network: HostNetwork, family: number, index: number): AddressBytes | null {
+/**
+ * Gateway of the first default route over an interface; of several next hops the one with the highest weight. `routed`:
+ * there is such a route, if only onto the link or by way of a router of the other family.
+ */
+function gatewayOn(
+  network: HostNetwork,
+  family: number,
+  index: number,
+): { readonly gateway: AddressBytes | null; readonly routed: boolean } {
+  const length = family === AF_INET ? 4 : 16;
+  const own = (gateway: AddressBytes | null): AddressBytes | null => (gateway?.length === length ? gateway : null);
   for (const route of outwardRoutes(network, family)) {
     if (route.dstLen !== 0) continue;
-    if (route.index === index) return route.gateway;
+    if (route.index === index) return { gateway: own(route.gateway), routed: true };
     const hops = route.nextHops.filter((hop) => hop.index === index);
-    if (hops.length > 0) return hops.reduce((best, hop) => (hop.hops >= best.hops ? hop : best)).gateway;
+    if (hops.length === 0) continue;
+    const usable = hops.filter((hop) => own(hop.gateway) !== null);
+    const best = usable.length === 0 ? null : usable.reduce((a, b) => (b.hops >= a.hops ? b : a));
+    return { gateway: best === null ? null : best.gateway, routed: true };
   }
-  return null;
+  return { gateway: null, routed: false };
 }
 
-/** The address with the longest prefix on an interface, the first of equals; deprecated ones do not count. */
+/**
+ * How gladly an address is taken, the less the better: one that lasts before a deprecated one (RFC 4862 §5.5.4), then
+ * before a temporary one (RFC 8981, or IPv4's secondary ones), then before one whose uniqueness is still being looked
+ * into (RFC 4862 §5.4): that ends within a second or so, and is followed.
+ */
+function reluctance({ flags }: InterfaceAddress): number {
+  return (
+    ((flags & IFA_F_DEPRECATED) === 0 ? 0 : 4) +
+    ((flags & IFA_F_TEMPORARY) === 0 ? 0 : 2) +
+    ((flags & IFA_F_TENTATIVE) === 0 ? 0 : 1)
+  );
+}
+
+/**
+ * The best address on an interface: of equals the one with the longest prefix, then the first. One that another host has
+ * does not count.
+ */
 function addressOn(
   network: HostNetwork,
   family: number,
@@ -166,8 +200,9 @@ function addressOn(
   let best: InterfaceAddress | null = null;
   for (const address of network.addresses) {
     if (address.family !== family || address.index !== index || !fits(address)) continue;
-    if ((address.flags & (IFA_F_DEPRECATED | IFA_F_DADFAILED)) !== 0) continue;
-    if (best === null || address.prefixLen > best.prefixLen) best = address;
+    if ((address.flags & IFA_F_DADFAILED) !== 0) continue;
+    const less = best === null ? -1 : reluctance(address) - reluctance(best);
+    if (best === null || less < 0 || (less === 0 && address.prefixLen > best.prefixLen)) best = address;
   }
   return best;
 }
@@ -176,60 +211,32 @@ function nameOf(network: HostNetwork, index: number): string {
   return network.links.find((link) => link.index === index)?.name ?? `interface ${index}`;
 }
 
-interface Names {
-  readonly dns: readonly AddressBytes[];
-  readonly dnsMatch: AddressBytes | null;
-  readonly dnsHost: AddressBytes | null;
-}
-
-/**
- * Resolvers of one family. A resolver of the host that the guest would not reach under its own address (a loopback
- * address, or the address that stands for the host) is advertised as the host's stand-in, and queries to that are
- * intercepted and sent to the resolver the host itself uses.
- */
-function resolveNames(
-  request: FamilyRequest,
-  dnsNone: boolean,
-  family: 4 | 6,
-  nameservers: readonly AddressBytes[],
-  mapHostLoopback: AddressBytes | null,
-  notes: Note[],
-): Names {
-  const own = nameservers.filter((addr) => addr.length === (family === 4 ? 4 : 16));
-  const dns: AddressBytes[] = [...request.dns];
-  let dnsMatch = request.dnsForward;
-  if (request.dns.length === 0 && !dnsNone) {
-    for (const addr of own) {
-      let advertised: AddressBytes | null = addr;
-      if (isUnspecified(addr) || isLoopback(addr) || sameAddress(addr, mapHostLoopback)) {
-        advertised = request.dnsForward ?? mapHostLoopback;
-        if (advertised === null) {
-          notes.push({
-            level: 'warn',
-            text: `resolver ${formatIp(addr)} is out of the guest's reach, left out (see --dns-forward)`,
-          });
-          continue;
-        }
-        dnsMatch = advertised;
-      }
-      if (dns.length < MAX_DNS && !dns.some((other) => sameAddress(other, advertised))) dns.push(advertised);
-    }
-  }
-  if (dnsMatch === null) return { dns, dnsMatch: null, dnsHost: null };
-  const dnsHost = request.dnsHost ?? own.at(0) ?? request.dns.at(0) ?? null;
-  if (dnsHost === null) {
-    notes.push({
-      level: 'warn',
-      text: `--dns-forward ${formatIp(dnsMatch)} has no effect: no resolver to forward to, give --dns-host`,
-    });
-    return { dns, dnsMatch: null, dnsHost: null };
-  }
-  return { dns, dnsMatch, dnsHost };
-}
-
 interface Resolved<T> {
   readonly config: T;
   readonly template: string | null;
+}
+
+function nameFacts(
+  request: HostRequest,
+  facts: HostFacts,
+  family: 4 | 6,
+  mapHostLoopback: AddressBytes | null,
+): NameFacts {
+  const { links } = facts.network;
+  const v4 = family === 4;
+  return {
+    family,
+    request: v4 ? request.ip4 : request.ip6,
+    other: v4 ? request.ip6 : request.ip4,
+    otherGiven: v4 ? request.v6 && facts.v6Sockets : request.v4,
+    otherSockets: v4 ? facts.v6Sockets : true,
+    dnsNone: request.dnsNone,
+    resolvConf: facts.resolvConf,
+    mapHostLoopback,
+    scopeOf: (zone) =>
+      links.find(({ name, index }) => name === zone || String(index) === zone)?.index ??
+      templateIndex(request, AF_INET6, facts.network),
+  };
 }
 
 function resolve4(request: HostRequest, facts: HostFacts, notes: Note[]): Resolved<Ip4Config> {
@@ -247,23 +254,25 @@ function resolve4(request: HostRequest, facts: HostFacts, notes: Note[]): Resolv
   const derived = own?.prefixLen ?? LOCAL4_PREFIX;
   const asked = wish.prefixLen ?? 0;
   const prefixLen = asked !== 0 ? asked : derived !== 0 ? derived : classPrefix(guestAddr);
-  const gateway = wish.gateway ?? (local ? LOCAL4_GATEWAY : gatewayOn(network, AF_INET, index));
+  const found = gatewayOn(network, AF_INET, index);
+  // The way out may lead by an IPv6 router (RFC 8950), or straight onto a link: the guest's way out is us all the same,
+  // under an address that hides no host's.
+  const gateway = wish.gateway ?? (local || (found.routed && found.gateway === null) ? LOCAL4_GATEWAY : found.gateway);
   const mapHostLoopback = wish.mapHostLoopback ?? (request.mapGateway ? gateway : null);
-  const names = resolveNames(wish, request.dnsNone, 4, facts.resolvConf.nameservers, mapHostLoopback, notes);
-  return {
-    template: local ? null : nameOf(network, index),
-    config: {
-      guestAddr,
-      prefixLen,
-      gateway,
-      ...names,
-      mapHostLoopback,
-      mapGuestAddr: wish.mapGuestAddr,
-      outboundAddr: wish.outboundAddr,
-      outboundIf: wish.outboundIf,
-      addrFixed: wish.addr !== null,
-    },
+  const config: Ip4Config = {
+    guestAddr,
+    prefixLen,
+    gateway,
+    ...resolveNames(nameFacts(request, facts, 4, mapHostLoopback), notes),
+    mapHostLoopback,
+    mapGuestAddr: wish.mapGuestAddr,
+    outboundAddr: wish.outboundAddr,
+    outboundIf: wish.outboundIf,
+    addrFixed: wish.addr !== null,
+    leaseSec: local ? LOCAL_LEASE_SEC : LEASE_SEC,
   };
+  checkPlausible4(wish, config);
+  return { template: local ? null : nameOf(network, index), config };
 }
 
 function resolve6(request: HostRequest, facts: HostFacts, notes: Note[]): Resolved<Ip6Config> {
@@ -281,26 +290,25 @@ function resolve6(request: HostRequest, facts: HostFacts, notes: Note[]): Resolv
       index === 0 ? 'no external interface as template' : `no ${missing} address on ${nameOf(network, index)}`;
     notes.push({ level: 'info', text: `IPv6: ${why}, use local mode` });
   }
-  const gateway = wish.gateway ?? (local ? LOCAL6_GATEWAY : gatewayOn(network, AF_INET6, index));
+  const gateway = wish.gateway ?? (local ? LOCAL6_GATEWAY : gatewayOn(network, AF_INET6, index).gateway);
   const ownLinkLocal = local ? LOCAL6_GATEWAY : linkLocal.addr;
   const mapHostLoopback = wish.mapHostLoopback ?? (request.mapGateway ? gateway : null);
-  const names = resolveNames(wish, request.dnsNone, 6, facts.resolvConf.nameservers, mapHostLoopback, notes);
-  return {
-    template: local ? null : nameOf(network, index),
-    config: {
-      guestAddr: wish.addr ?? (local ? null : global.addr),
-      gateway,
-      ourLinkLocal: gateway !== null && isLinkLocal6(gateway) ? gateway : ownLinkLocal,
-      ...names,
-      mapHostLoopback,
-      mapGuestAddr: wish.mapGuestAddr,
-      outboundAddr: wish.outboundAddr,
-      outboundIf: wish.outboundIf,
-      addrFixed: wish.addr !== null,
-      scopeId: local ? 0 : index,
-      withdrawn: false,
-    },
+  const config: Ip6Config = {
+    guestAddr: wish.addr ?? (local ? null : global.addr),
+    gateway,
+    ourLinkLocal: gateway !== null && isLinkLocal6(gateway) ? gateway : ownLinkLocal,
+    ...resolveNames(nameFacts(request, facts, 6, mapHostLoopback), notes),
+    mapHostLoopback,
+    mapGuestAddr: wish.mapGuestAddr,
+    outboundAddr: wish.outboundAddr,
+    outboundIf: wish.outboundIf,
+    addrFixed: wish.addr !== null,
+    scopeId: local ? 0 : index,
+    withdrawn: false,
+    leaseSec: local ? LOCAL_LEASE_SEC : LEASE_SEC,
   };
+  checkPlausible6(wish, config);
+  return { template: local ? null : nameOf(network, index), config };
 }
 
 /** Throws ConfigError CFG_ERR_HOST: an interface that does not exist, no IPv6 where only IPv6 is wanted. */

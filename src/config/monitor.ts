@@ -19,7 +19,10 @@ const RTMGRP_IPV4_IFADDR = 0x10;
 const RTMGRP_IPV4_ROUTE = 0x40;
 const RTMGRP_IPV6_IFADDR = 0x100;
 const RTMGRP_IPV6_ROUTE = 0x400;
-const NETWORK_GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE;
+/** RTNLGRP_NEXTHOP, the last group that the bits of an address can name. Kernels before 5.3 leave it out. */
+const RTMGRP_NEXTHOP = 1 << 31;
+const NETWORK_GROUPS =
+  RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE | RTMGRP_NEXTHOP;
 
 const EPOLLIN = 1;
 /** A datagram of the kernel's is at most 32 KiB long; notifications are far shorter. */

@@ -29,18 +29,24 @@ export const RTM_GETADDR = 22;
 export const RTM_NEWROUTE = 24;
 export const RTM_DELROUTE = 25;
 export const RTM_GETROUTE = 26;
+export const RTM_NEWNEXTHOP = 104;
+export const RTM_DELNEXTHOP = 105;
+export const RTM_GETNEXTHOP = 106;
 
-// Lengths of struct ifinfomsg, ifaddrmsg, rtmsg, rtnexthop.
+// Lengths of struct ifinfomsg, ifaddrmsg, rtmsg, rtnexthop, nhmsg, nexthop_grp.
 const IFINFO_LEN = 16;
 const IFADDR_LEN = 8;
 const RTMSG_LEN = 12;
 const RTNEXTHOP_LEN = 8;
+const NHMSG_LEN = 8;
+const NEXTHOP_GRP_LEN = 8;
 
 const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
+const IFA_CACHEINFO = 6;
 const IFA_FLAGS = 8;
 const RTA_DST = 1;
 const RTA_OIF = 4;
@@ -48,11 +54,23 @@ const RTA_GATEWAY = 5;
 const RTA_PRIORITY = 6;
 const RTA_MULTIPATH = 9;
 const RTA_TABLE = 15;
+/** struct rtvia: a gateway of a family of its own (u16, the machine's byte order), in front of its address. */
+const RTA_VIA = 18;
+const RTA_NH_ID = 30;
+const NHA_ID = 1;
+const NHA_GROUP = 2;
+const NHA_OIF = 5;
+const NHA_GATEWAY = 6;
 const NLA_TYPE_MASK = 0x3fff;
 
 export const IFF_UP = 0x1;
+/** IPv6: made by RFC 8981, and soon replaced. IPv4: SECONDARY, of a subnet that has another address before it. */
+export const IFA_F_TEMPORARY = 0x01;
 export const IFA_F_DADFAILED = 0x08;
 export const IFA_F_DEPRECATED = 0x20;
+export const IFA_F_TENTATIVE = 0x40;
+/** Of a next hop: its interface is down. */
+const RTNH_F_DEAD = 1;
 export const RT_TABLE_MAIN = 254;
 export const RTN_UNICAST = 1;
 export const RT_SCOPE_UNIVERSE = 0;
@@ -89,7 +107,17 @@ export interface NextHop {
   readonly index: number;
   /** One less than the weight, as the kernel counts. */
   readonly hops: number;
+  /** Of either family, whatever the route's (RFC 8950: IPv4 by way of an IPv6 router). */
   readonly gateway: AddressBytes | null;
+}
+
+/** A next hop object (`ip nexthop`), which routes name by its number. */
+export interface NextHopObject {
+  readonly id: number;
+  readonly index: number;
+  readonly gateway: AddressBytes | null;
+  /** Of a group: its members' numbers, and one less than their weights. */
+  readonly group: readonly { readonly id: number; readonly hops: number }[];
 }
 
 export interface Route {
@@ -102,8 +130,11 @@ export interface Route {
   readonly priority: number;
   /** Output interface, 0 if there is none (multipath: see `nextHops`). */
   readonly index: number;
+  /** Of either family, see `NextHop`. */
   readonly gateway: AddressBytes | null;
   readonly nextHops: readonly NextHop[];
+  /** Next hop object, 0 if there is none. */
+  readonly nextHopId: number;
 }
 
 function align4(n: number): number {
@@ -157,6 +188,14 @@ function address(attribute: Uint8Array | undefined, family: number): AddressByte
   return attribute?.length === (family === AF_INET ? 4 : 16) ? Uint8Array.from(attribute) : null;
 }
 
+/** The gateway of a route or next hop: of the route's family, or of the one that RTA_VIA names. */
+function gatewayOf(attrs: Map<number, Uint8Array>, family: number): AddressBytes | null {
+  const via = attrs.get(RTA_VIA);
+  if (via === undefined || via.length < 2) return address(attrs.get(RTA_GATEWAY), family);
+  const viaFamily = viewOf(via).getUint16(0, LE);
+  return viaFamily === AF_INET || viaFamily === AF_INET6 ? address(via.subarray(2), viaFamily) : null;
+}
+
 function messagesOf(bytes: Uint8Array, type: number, fixedLen: number): NetlinkMessage[] {
   return splitMessages(bytes).filter((message) => message.type === type && message.end - message.start >= fixedLen);
 }
@@ -191,10 +230,13 @@ export function parseAddresses(bytes: Uint8Array): InterfaceAddress[] {
     const addr = address(attrs.get(IFA_LOCAL) ?? attrs.get(IFA_ADDRESS), family);
     const prefixLen = bytes[start + 1];
     if (addr === null || prefixLen > 8 * addr.length) continue;
+    // struct ifa_cacheinfo: how long it is preferred comes first. The flag may be late, as a timer sets it.
+    const cache = attrs.get(IFA_CACHEINFO);
+    const deprecated = cache !== undefined && cache.length >= 4 && viewOf(cache).getUint32(0, LE) === 0;
     list.push({
       family,
       prefixLen,
-      flags: u32(attrs.get(IFA_FLAGS), bytes[start + 2]),
+      flags: u32(attrs.get(IFA_FLAGS), bytes[start + 2]) | (deprecated ? IFA_F_DEPRECATED : 0),
       scope: bytes[start + 3],
       index: view.getUint32(start + 4, LE),
       addr,
@@ -211,14 +253,51 @@ function parseNextHops(bytes: Uint8Array, family: number): NextHop[] {
     const length = view.getUint16(at, LE);
     if (length < RTNEXTHOP_LEN || length > bytes.length - at) break;
     const attrs = attributes(bytes, at + RTNEXTHOP_LEN, at + length);
-    hops.push({
-      hops: bytes[at + 3],
-      index: view.getInt32(at + 4, LE),
-      gateway: address(attrs.get(RTA_GATEWAY), family),
-    });
+    // struct rtnexthop: u16 length, u8 flags, u8 hops, i32 index.
+    if ((bytes[at + 2] & RTNH_F_DEAD) === 0) {
+      hops.push({ hops: bytes[at + 3], index: view.getInt32(at + 4, LE), gateway: gatewayOf(attrs, family) });
+    }
     at += align4(length);
   }
   return hops;
+}
+
+/** RTM_NEWNEXTHOP messages of a dump. */
+export function parseNextHopObjects(bytes: Uint8Array): NextHopObject[] {
+  return messagesOf(bytes, RTM_NEWNEXTHOP, NHMSG_LEN).map(({ start, end }) => {
+    const attrs = attributes(bytes, start + NHMSG_LEN, end);
+    const members = attrs.get(NHA_GROUP) ?? new Uint8Array(0);
+    const view = viewOf(members);
+    const group: { id: number; hops: number }[] = [];
+    // struct nexthop_grp: u32 id, u8 weight less one, three bytes reserved.
+    for (let at = 0; at + NEXTHOP_GRP_LEN <= members.length; at += NEXTHOP_GRP_LEN) {
+      group.push({ id: view.getUint32(at, LE), hops: members[at + 4] });
+    }
+    return {
+      id: u32(attrs.get(NHA_ID), 0),
+      index: u32(attrs.get(NHA_OIF), 0),
+      gateway: address(attrs.get(NHA_GATEWAY), bytes[start]),
+      group,
+    };
+  });
+}
+
+/**
+ * A route that names a next hop object, with what the object says. The kernel says it in the route as well unless
+ * net.ipv4.nexthop_compat_mode is 0. Without the object the route stays as it is, and leads nowhere.
+ */
+export function withNextHop(route: Route, objects: ReadonlyMap<number, NextHopObject>): Route {
+  if (route.nextHopId === 0 || route.index !== 0 || route.nextHops.length > 0) return route;
+  const object = objects.get(route.nextHopId);
+  if (object === undefined) return route;
+  if (object.group.length === 0) return { ...route, index: object.index, gateway: object.gateway };
+  const nextHops: NextHop[] = [];
+  for (const { id, hops } of object.group) {
+    const member = objects.get(id);
+    if (member !== undefined && member.index !== 0)
+      nextHops.push({ hops, index: member.index, gateway: member.gateway });
+  }
+  return { ...route, nextHops };
 }
 
 /** RTM_NEWROUTE messages of a dump; other families are left out. */
@@ -238,7 +317,8 @@ export function parseRoutes(bytes: Uint8Array): Route[] {
       type: bytes[start + 7],
       priority: u32(attrs.get(RTA_PRIORITY), 0),
       index: u32(attrs.get(RTA_OIF), 0),
-      gateway: address(attrs.get(RTA_GATEWAY), family),
+      gateway: gatewayOf(attrs, family),
+      nextHopId: u32(attrs.get(RTA_NH_ID), 0),
       nextHops: multipath === undefined ? [] : parseNextHops(multipath, family),
     });
   }
@@ -259,6 +339,8 @@ export function concernsGuest(bytes: Uint8Array, hasDefault: (family: number) =>
   return splitMessages(bytes).some(({ type, start, end }) => {
     // Link and address messages, new and deleted, are the eight numbers before those of routes.
     if (type >= RTM_NEWLINK && type < RTM_NEWROUTE) return true;
+    // A route that leads elsewhere because its next hop object does is not notified of itself.
+    if (type === RTM_NEWNEXTHOP || type === RTM_DELNEXTHOP) return true;
     if ((type !== RTM_NEWROUTE && type !== RTM_DELROUTE) || end - start < RTMSG_LEN) return false;
     // struct rtmsg: u8 family, u8 length of the destination, two others, u8 table.
     return bytes[start + 4] === RT_TABLE_MAIN && (bytes[start + 1] === 0 || !hasDefault(bytes[start]));
@@ -267,7 +349,14 @@ export function concernsGuest(bytes: Uint8Array, hasDefault: (family: number) =>
 
 /** A dump request: the fixed part holds the family and zeros, which a strict kernel takes as "no filter". */
 export function dumpRequest(type: number, family: number, seq: number): Uint8Array {
-  const fixed = type === RTM_GETLINK ? IFINFO_LEN : type === RTM_GETADDR ? IFADDR_LEN : RTMSG_LEN;
+  const fixed =
+    type === RTM_GETLINK
+      ? IFINFO_LEN
+      : type === RTM_GETADDR
+        ? IFADDR_LEN
+        : type === RTM_GETNEXTHOP
+          ? NHMSG_LEN
+          : RTMSG_LEN;
   const bytes = new Uint8Array(NLMSG_HEADER_LEN + fixed);
   const view = viewOf(bytes);
   view.setUint32(0, bytes.length, LE);
@@ -361,14 +450,26 @@ export interface HostNetwork {
   readonly routes: readonly Route[];
 }
 
+/** Next hop objects by number; none if the kernel knows of none (before 5.3). */
+function readNextHopObjects(io: NetlinkIo): ReadonlyMap<number, NextHopObject> {
+  try {
+    const objects = parseNextHopObjects(dump(io, RTM_GETNEXTHOP, AF_UNSPEC, 'next hops'));
+    return new Map(objects.map((object) => [object.id, object]));
+  } catch {
+    return new Map();
+  }
+}
+
 /** Reads links, addresses and routes. Throws ConfigError CFG_ERR_HOST. */
 export function readHostNetwork(io: NetlinkIo): HostNetwork {
-  return {
-    links: parseLinks(dump(io, RTM_GETLINK, AF_UNSPEC, 'interfaces')),
-    addresses: parseAddresses(dump(io, RTM_GETADDR, AF_UNSPEC, 'addresses')),
-    // A kernel without IPv6 answers the second request with routes of all families.
-    routes: [AF_INET, AF_INET6].flatMap((family) =>
-      parseRoutes(dump(io, RTM_GETROUTE, family, 'routes')).filter((route) => route.family === family),
-    ),
-  };
+  const links = parseLinks(dump(io, RTM_GETLINK, AF_UNSPEC, 'interfaces'));
+  const addresses = parseAddresses(dump(io, RTM_GETADDR, AF_UNSPEC, 'addresses'));
+  // A kernel without IPv6 answers the second request with routes of all families.
+  const routes = [AF_INET, AF_INET6].flatMap((family) =>
+    parseRoutes(dump(io, RTM_GETROUTE, family, 'routes')).filter((route) => route.family === family),
+  );
+  const bare = routes.some(({ nextHopId, index, nextHops }) => nextHopId !== 0 && index === 0 && nextHops.length === 0);
+  if (!bare) return { links, addresses, routes };
+  const objects = readNextHopObjects(io);
+  return { links, addresses, routes: routes.map((route) => withNextHop(route, objects)) };
 }

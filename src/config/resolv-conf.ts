@@ -6,6 +6,8 @@ import { parseIp } from './address';
 export interface ResolvConf {
   /** In the order of the file; scope ids ("%eth0") are cut off. */
   readonly nameservers: readonly AddressBytes[];
+  /** The scope id of each, null where there is none. */
+  readonly zones?: readonly (string | null)[];
   readonly search: readonly string[];
 }
 
@@ -17,12 +19,16 @@ const MAX_SEARCH = 6;
  */
 export function parseResolvConf(text: string): ResolvConf {
   const nameservers: AddressBytes[] = [];
+  const zones: (string | null)[] = [];
   let search: string[] = [];
   for (const line of text.split('\n')) {
     const [keyword, ...words] = line.trimEnd().split(/[ \t]+/);
     if (keyword === 'nameserver' && words.length > 0) {
-      const addr = parseIp(words[0].split('%')[0]);
-      if (addr !== null) nameservers.push(addr);
+      const [text, zone = null] = words[0].split('%') as [string, string?];
+      const addr = parseIp(text);
+      if (addr === null) continue;
+      nameservers.push(addr);
+      zones.push(zone);
     } else if (keyword === 'search' || keyword === 'domain') {
       const names = words
         .map((word) => (word.endsWith('.') ? word.slice(0, -1) : word))
@@ -30,7 +36,7 @@ export function parseResolvConf(text: string): ResolvConf {
       search = names.slice(0, keyword === 'domain' ? 1 : MAX_SEARCH);
     }
   }
-  return { nameservers, search };
+  return { nameservers, zones, search };
 }
 
 /** The host's file; empty if it cannot be read. */

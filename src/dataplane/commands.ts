@@ -49,6 +49,8 @@ export type Command =
   | { readonly kind: 'streamProbe' }
   /** The host's network changed: what the stack is told from now on. */
   | { readonly kind: 'config'; readonly config: StackConfig }
+  /** The host's addresses or routes changed, and nothing that the guest is told of. */
+  | { readonly kind: 'moved' }
   /** The host's neighbours, all of them: NEIGHBOUR_WORDS int32 each (src/stack/neighbours.ts). */
   | { readonly kind: 'neighbours'; readonly entries: Int32Array }
   | { readonly kind: 'reset' }

@@ -215,6 +215,11 @@ export class DataPlane implements VhostDevice, StreamDevice {
     await this.send({ kind: 'config', config });
   }
 
+  /** The host's addresses or routes changed: connected sockets of datagrams are looked at when they are used next. */
+  async hostMoved(): Promise<void> {
+    await this.send({ kind: 'moved' });
+  }
+
   /** The host's neighbours, all of them, in the form of the stack's neighbour table. */
   async setNeighbours(entries: Int32Array): Promise<void> {
     this.mirror.neighbours = entries.slice();

@@ -154,6 +154,9 @@ export class RingControl {
       case 'config':
         this.stack?.reconfigure(command.config);
         return 0;
+      case 'moved':
+        this.stack?.moved();
+        return 0;
       case 'neighbours':
         this.stack?.setNeighbours(command.entries);
         return 0;

@@ -136,6 +136,9 @@ export class StreamControl {
       case 'config':
         this.stack?.reconfigure(command.config);
         return 0;
+      case 'moved':
+        this.stack?.moved();
+        return 0;
       case 'neighbours':
         this.stack?.setNeighbours(command.entries);
         return 0;

@@ -17,13 +17,18 @@ export interface Ip4Config {
   readonly mapGuestAddr: AddressBytes | null;
   /** Guest-side resolver address whose ports 53 and 853 are redirected to `dnsHost`; null: none. */
   readonly dnsMatch: AddressBytes | null;
+  /** Of either family: the guest's resolver may be one of IPv4, the host's one of IPv6. */
   readonly dnsHost: AddressBytes | null;
+  /** Interface index for a link-local `dnsHost`; 0: none. */
+  readonly dnsHostScope: number;
   /** Source address bound on outbound sockets (`-o`); null: kernel's choice. */
   readonly outboundAddr: AddressBytes | null;
   /** SO_BINDTODEVICE on outbound sockets; null: none. Never applied to loopback targets. */
   readonly outboundIf: string | null;
   /** `-a` given: the guest's address is not learnt from its frames. */
   readonly addrFixed: boolean;
+  /** How long a DHCP lease holds, seconds, unless the client wishes a shorter one. */
+  readonly leaseSec: number;
 }
 
 export interface Ip6Config {
@@ -37,7 +42,10 @@ export interface Ip6Config {
   readonly mapHostLoopback: AddressBytes | null;
   readonly mapGuestAddr: AddressBytes | null;
   readonly dnsMatch: AddressBytes | null;
+  /** Of either family: the guest's resolver may be one of IPv4, the host's one of IPv6. */
   readonly dnsHost: AddressBytes | null;
+  /** Interface index for a link-local `dnsHost`; 0: none. */
+  readonly dnsHostScope: number;
   readonly outboundAddr: AddressBytes | null;
   readonly outboundIf: string | null;
   readonly addrFixed: boolean;
@@ -48,6 +56,8 @@ export interface Ip6Config {
    * the prefix for anything new, and no resolvers.
    */
   readonly withdrawn: boolean;
+  /** How long what the guest is told by DHCPv6 is preferred, seconds; router advertisements follow suit (ndp.ts). */
+  readonly leaseSec: number;
 }
 
 /** One listening socket, bound and (TCP) listening, opened by the control plane. */
@@ -86,6 +96,11 @@ export interface StackConfig {
   /** UDP flow timeouts in ms: unreplied, and stream. */
   readonly udpTimeoutMs: number;
   readonly udpStreamTimeoutMs: number;
+  /**
+   * A bit for each UDP port (bit `port & 7` of byte `port >> 3`): set, it is left to programs of the host, and a guest
+   * that sends from it gets another. Empty: there is none.
+   */
+  readonly hostPorts: Uint8Array;
   /** Most flows of each kind, from RLIMIT_NOFILE. */
   readonly maxTcpFlows: number;
   readonly maxUdpFlows: number;

@@ -164,6 +164,11 @@ export interface FlowHandler {
   pathMtu?(quote: QuotedPacket, mtu: number): boolean;
   /** The quoted packet cannot be delivered. Returns false as `pathMtu`. */
   unreachable?(quote: QuotedPacket): boolean;
-  /** `StackContext.config` was replaced: whatever was derived from it is derived anew. Flows stay. May allocate. */
+  /**
+   * `StackContext.config` was replaced: whatever was derived from it is derived anew. Flows stay. May allocate. The host's
+   * network may have changed as well, see `moved`.
+   */
   reconfigure?(): void;
+  /** The host's addresses or routes changed: sockets may have an address that does not lead anywhere any more. */
+  moved?(): void;
 }

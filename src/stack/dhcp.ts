@@ -1,6 +1,7 @@
 /**
  * DHCP and BOOTP server for one client with one address, RFC 2131, RFC 2132. Stateless: the guest's address is known
- * from the start, so an answer depends on the request alone and a lease never ends.
+ * from the start, so an answer depends on the request alone, and any lease can be renewed for ever. Leases end all the
+ * same, so that a client hears of another network of the host's (docs/adr/0008).
  *
  * | request | answer |
  * |---|---|
@@ -48,6 +49,8 @@ import {
   DHCP_OPT_ROUTES,
   DHCP_OPT_SEARCH,
   DHCP_OPT_SERVER_ID,
+  DHCP_OPT_T1,
+  DHCP_OPT_T2,
   DHCP_OPT_TYPE,
   DHCP_REQUEST,
   DHCP_SERVER_PORT,
@@ -72,7 +75,8 @@ const MESSAGE_IP_LEN = 576;
 const MESSAGE_IP_LEN_MAX = 1500;
 const IP_UDP_LEN = 28;
 
-const INFINITE = Uint8Array.of(0xff, 0xff, 0xff, 0xff);
+/** The shortest lease that a client may wish for, seconds. */
+const LEASE_SEC_MIN = 10;
 const NONE = new Uint8Array(0);
 
 /** Options without which a reply is worthless: room is kept for them. */
@@ -80,6 +84,8 @@ const ESSENTIAL: readonly number[] = [
   DHCP_OPT_MASK,
   DHCP_OPT_ROUTER,
   DHCP_OPT_LEASE,
+  DHCP_OPT_T1,
+  DHCP_OPT_T2,
   DHCP_OPT_TYPE,
   DHCP_OPT_SERVER_ID,
   DHCP_OPT_CLIENT_ID,
@@ -99,9 +105,12 @@ export class DhcpService {
   /** Source and destination of the reply, four words each. */
   readonly #addr: Int32Array;
   readonly #out: DataView;
+  /** Where the REQUEST that is being answered was sent to. */
+  #asked: number;
 
   constructor(ctx: StackContext) {
     this.#ctx = ctx;
+    this.#asked = 0;
     this.#fixed = fixedOptions(ctx);
     this.#addr = new Int32Array(8);
     this.#addr[2] = this.#addr[6] = V4_MAPPED;
@@ -139,7 +148,7 @@ export class DhcpService {
         return 0;
       }
       case DHCP_REQUEST:
-        return this.#request(head, off, end);
+        return this.#request(frame, head, off, end);
       case DHCP_INFORM:
         this.#reply(head, off, end, DHCP_ACK, false, true);
         return 0;
@@ -148,11 +157,12 @@ export class DhcpService {
     }
   }
 
-  #request(head: DataView, off: number, end: number): DropCode {
+  #request(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
     const server = addressOption(head, off, end, DHCP_OPT_SERVER_ID);
     const requested = addressOption(head, off, end, DHCP_OPT_REQUESTED_ADDRESS);
     if (server === null || requested === null) return DROP_DHCP_MALFORMED;
     if (server !== 0 && server !== this.#addr[3]) return 0;
+    this.#asked = frame.addr[7];
     // SELECTING and INIT-REBOOT name the address in option 50, RENEWING and REBINDING in ciaddr.
     const wanted = requested !== 0 ? requested : dhcpCiaddr(head, off);
     const type = wanted === 0 || wanted === this.#assigned ? DHCP_ACK : DHCP_NAK;
@@ -163,8 +173,12 @@ export class DhcpService {
   #reply(head: DataView, off: number, end: number, type: number, rapid: boolean, inform = false): void {
     const options: Options = type === DHCP_NAK ? new Map<number, Uint8Array>() : new Map(this.#fixed);
     options.set(DHCP_OPT_TYPE, Uint8Array.of(type));
-    options.set(DHCP_OPT_SERVER_ID, addressBytes(this.#addr[3]));
-    if (type !== DHCP_NAK && !inform) options.set(DHCP_OPT_LEASE, INFINITE);
+    // A client that renews asks the server it knows, which has had another address since; and there are those that take
+    // a refusal from no other.
+    const server = type === DHCP_NAK && isUnicast(this.#asked) ? this.#asked : this.#addr[3];
+    options.set(DHCP_OPT_SERVER_ID, addressBytes(server));
+    if (type !== DHCP_NAK && !inform)
+      setLease(options, head, off, end, this.#ctx.config.ip4?.leaseSec ?? LEASE_SEC_MIN);
     if (rapid) options.set(DHCP_OPT_RAPID_COMMIT, NONE);
     const clientId = optionBytes(head, off, end, DHCP_OPT_CLIENT_ID);
     // RFC 6842 §3: a client that sent an identifier gets it back.
@@ -218,6 +232,18 @@ export class DhcpService {
     this.#addr[7] = to;
     return linkUdpSend(this.#ctx, out, 4, this.#addr, DHCP_SERVER_PORT, port, next - at, 0);
   }
+}
+
+/**
+ * The lease, the shorter one of what we give and what the client wishes (RFC 2131 §4.3.1), with the times at which it
+ * is to be renewed (§4.4.5).
+ */
+function setLease(options: Options, head: DataView, off: number, end: number, mostSec: number): void {
+  const wish = addressOption(head, off, end, DHCP_OPT_LEASE) ?? 0;
+  const leaseSec = wish === 0 ? mostSec : Math.min(mostSec, Math.max(LEASE_SEC_MIN, wish >>> 0));
+  options.set(DHCP_OPT_LEASE, addressBytes(leaseSec));
+  options.set(DHCP_OPT_T1, addressBytes(leaseSec >>> 1));
+  options.set(DHCP_OPT_T2, addressBytes(Math.floor((leaseSec * 7) / 8)));
 }
 
 function fixedOptions(ctx: StackContext): ReadonlyMap<number, Uint8Array> {
@@ -303,6 +329,10 @@ function addressOption(dv: DataView, off: number, end: number, code: number): nu
   const at = dhcpFindOption(dv, off, end, code);
   if (at < 0) return 0;
   return dv.getUint8(at + 1) === 4 ? dv.getInt32(at + 2) : null;
+}
+
+function isUnicast(word: number): boolean {
+  return word !== 0 && word >>> 28 < 14;
 }
 
 function addressBytes(word: number): Uint8Array {

@@ -1,6 +1,6 @@
 /**
- * DHCPv6 server for one client with one address, RFC 8415. Stateless like its IPv4 sister (dhcp.ts): lifetimes are
- * infinite, and bindings are never forgotten because there is nothing to remember.
+ * DHCPv6 server for one client with one address, RFC 8415. Stateless like its IPv4 sister (dhcp.ts): lifetimes are finite
+ * as there, and bindings are never forgotten because there is nothing to remember.
  *
  * | message | server id | answer |
  * |---|---|---|
@@ -241,10 +241,12 @@ export class Dhcpv6Service {
     const start = this.#at;
     this.#header(DHCPV6_OPT_IA_NA, 0);
     this.#word(head.getInt32(at + DHCPV6_OPTION_HEADER_LEN));
-    this.#word(-1); // T1, T2: never renew
-    this.#word(-1);
+    // RFC 8415 §21.4: 0.5 and 0.8 times the preferred lifetime.
+    const preferredSec = this.#ctx.config.ip6?.leaseSec ?? 0;
+    this.#word(preferredSec >>> 1);
+    this.#word(Math.floor((preferredSec * 4) / 5));
     const [w0, w1, w2, w3] = this.#assigned;
-    this.#address(w0, w1, w2, w3, -1);
+    this.#address(w0, w1, w2, w3, preferredSec);
     if (type === DHCPV6_RENEW || type === DHCPV6_REBIND) {
       const last = dhcpv6OptionNext(head, at);
       const first = at + DHCPV6_OPTION_HEADER_LEN + DHCPV6_IA_LEN;
@@ -259,14 +261,15 @@ export class Dhcpv6Service {
     return true;
   }
 
-  #address(w0: number, w1: number, w2: number, w3: number, lifetime: number): void {
+  /** Valid for twice as long as preferred: what is in use goes on while the address is replaced. */
+  #address(w0: number, w1: number, w2: number, w3: number, preferredSec: number): void {
     this.#header(DHCPV6_OPT_IAADDR, DHCPV6_IAADDR_LEN);
     this.#word(w0);
     this.#word(w1);
     this.#word(w2);
     this.#word(w3);
-    this.#word(lifetime);
-    this.#word(lifetime);
+    this.#word(preferredSec);
+    this.#word(2 * preferredSec);
   }
 
   /** Writes an IA like the one at `at`, holding only a status code. */

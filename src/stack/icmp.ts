@@ -11,9 +11,8 @@
  *
  * Everything else that a guest may send by ICMP is not ours: neighbour discovery is handled before, the rest ignored.
  */
-import { addrSlotWrite, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
+import { familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
 import {
-  ADDR_SLOT_ICMP,
   KEY_KIND_SHIFT,
   KEY_PING,
   ROWS_MISC,
@@ -29,35 +28,28 @@ import { FragmentSender, guestMtu } from './fragment/sender';
 import { PingFlows } from './icmp/flows';
 import { PingErrors } from './icmp/ping-errors';
 import { SelfEcho } from './icmp/self-echo';
-import { makeWords, refusedText } from './icmp/setup';
+import { refusedText } from './icmp/setup';
+import { PingSockets } from './icmp/sockets';
+import { isMoved } from './moved';
 import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
 import { CLASS_ICMP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from './output';
-import { AF_INET, EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from './ports';
+import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from './ports';
 import { SITE_PING_REFUSED } from './site-log';
 import { RowSpan } from './row-span';
 import {
-  EACCES,
   EAGAIN,
   EMFILE,
   ENFILE,
   IP_MTU_DISCOVER,
-  IP_RECVERR,
-  IP_RECVTOS,
-  IP_RECVTTL,
   IP_TOS,
   IP_TTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
   IPV6_MTU_DISCOVER,
-  IPV6_RECVERR,
-  IPV6_RECVHOPLIMIT,
-  IPV6_RECVTCLASS,
   IPV6_TCLASS,
   IPV6_UNICAST_HOPS,
   PMTUDISC_DONT,
   PMTUDISC_PROBE,
-  SO_BROADCAST,
-  SOL_SOCKET,
 } from './socket-options';
 import { checksumFinish, checksumOk, pseudoHeaderSum6 } from './wire/checksum';
 import {
@@ -89,8 +81,6 @@ const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
 const REPLIES_PER_SERVICE = 32;
 const ERRORS_IN_A_ROW = 8;
 
-const SLOT_ADDR = ADDR_SLOT_ICMP;
-
 /** Message of a reply; UDP's batches end before it. */
 const MSG_REPLY = 192;
 
@@ -111,14 +101,12 @@ export class IcmpHandler implements FlowHandler {
   private readonly fragments: FragmentSender;
   private readonly span: RowSpan;
   private readonly target: NatResult;
-  private readonly outbound4: Int32Array | null;
-  private readonly outbound6: Int32Array | null;
+  private readonly sockets: PingSockets;
   private stalled: boolean;
   private hinted: boolean;
 
   constructor(ctx: StackContext) {
     const capacity = ctx.config.maxPingFlows;
-    const { ip4, ip6 } = ctx.config;
     this.ctx = ctx;
     this.nat = ctx.link.nat;
     this.flows = new PingFlows(capacity, ctx.clock, ctx.random);
@@ -128,8 +116,7 @@ export class IcmpHandler implements FlowHandler {
     this.fragments = new FragmentSender(ctx);
     this.span = new RowSpan();
     this.target = new NatResult();
-    this.outbound4 = ip4 === null ? null : makeWords(ip4.outboundAddr);
-    this.outbound6 = ip6 === null ? null : makeWords(ip6.outboundAddr);
+    this.sockets = new PingSockets(ctx);
     this.stalled = false;
     this.hinted = false;
   }
@@ -155,19 +142,44 @@ export class IcmpHandler implements FlowHandler {
 
     this.fillProbe(frame, id);
     let slot = this.flows.table.lookup();
+    // Another network of the host's is another address to send from: a request in flight there has no way back.
+    const known = slot >= 0;
+    if (known && !this.sockets.fits(slot, this.flows)) slot = this.reopen(slot, frame, id);
     if (slot < 0) {
-      slot = this.open(frame, id);
+      if (!known) slot = this.open(frame, id);
       if (slot < 0) {
         if (slot !== REFUSED) return this.drop(frame, -slot);
         const answered = this.isForUs(v4) && this.selfEcho.answer(frame);
         return answered ? frame.row : this.drop(frame, DROP_HOST_SOCKET_ERROR);
       }
     }
-    this.flows.touch(slot);
-    this.flows.seq[slot] = icmpSeq(port.head, off);
-    this.setSocket(slot, v4, frame);
-    if (this.send(slot) < 0) this.drop(frame, DROP_HOST_SOCKET_ERROR);
+    let sent = this.request(slot, v4, frame);
+    if (known && isMoved(sent)) {
+      slot = this.reopen(slot, frame, id);
+      if (slot >= 0) sent = this.request(slot, v4, frame);
+    }
+    if (sent < 0) this.drop(frame, DROP_HOST_SOCKET_ERROR);
     return frame.row;
+  }
+
+  private request(slot: number, v4: boolean, frame: FrameInfo): number {
+    this.flows.touch(slot);
+    this.flows.seq[slot] = icmpSeq(this.ctx.port.head, frame.l4Off);
+    this.setSocket(slot, v4, frame);
+    return this.send(slot);
+  }
+
+  private reopen(slot: number, frame: FrameInfo, id: number): number {
+    this.close(slot);
+    return this.open(frame, id);
+  }
+
+  moved(): void {
+    this.sockets.moved();
+  }
+
+  reconfigure(): void {
+    this.moved();
   }
 
   endOfBatch(): void {
@@ -274,12 +286,12 @@ export class IcmpHandler implements FlowHandler {
       this.hint(fd);
       return REFUSED;
     }
-    if (this.prepare(fd, family) < 0) {
+    if (this.sockets.prepare(fd, family, target) < 0) {
       ctx.io.close(fd);
       return -DROP_HOST_SOCKET_ERROR;
     }
     this.fillProbe(frame, id);
-    const slot = flows.open(fd, target.dst);
+    const slot = flows.open(fd, target, this.sockets.epoch);
     ctx.counters[C_FLOWS_OPENED_ICMP]++;
     ctx.counters[C_FLOWS_ICMP] = flows.table.count;
     const key = (KEY_PING << KEY_KIND_SHIFT) | slot;
@@ -288,40 +300,6 @@ export class IcmpHandler implements FlowHandler {
       return -DROP_NO_DESCRIPTORS;
     }
     return slot;
-  }
-
-  /** Binds as configured, connects to `target`. Returns 0 or -errno. */
-  private prepare(fd: number, family: number): number {
-    const { io, config } = this.ctx;
-    const { dst, scope, local } = this.target;
-    const v4 = family === AF_INET;
-    if (!local) {
-      const ifname = v4 ? config.ip4?.outboundIf : config.ip6?.outboundIf;
-      if (typeof ifname === 'string') {
-        const r = io.bindToDevice(fd, ifname);
-        if (r < 0) return r;
-      }
-      const from = v4 ? this.outbound4 : this.outbound6;
-      if (from !== null) {
-        addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, 0, from[0], from[1], from[2], from[3]);
-        const r = io.bind(fd, SLOT_ADDR);
-        if (r < 0) return r;
-      }
-    }
-    if (v4) {
-      io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
-      io.setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
-      io.setsockopt(fd, IPPROTO_IP, IP_RECVTOS, 1);
-    } else {
-      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
-      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
-      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
-    }
-    addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, scope, dst[0], dst[1], dst[2], dst[3]);
-    const r = io.connect(fd, SLOT_ADDR);
-    if (r !== -EACCES || !v4) return r;
-    io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
-    return io.connect(fd, SLOT_ADDR);
   }
 
   private hint(error: number): void {

@@ -28,8 +28,7 @@ export function createLinkState(config: StackConfig): LinkState {
 
 /** Forgets what was learnt (the guest was reset), and what the guest knew. */
 export function resetLinkState(link: LinkState, config: StackConfig): void {
-  link.nat.guestKnows(4);
-  link.nat.guestKnows(6);
+  link.nat.forgetGuest();
   const words = new Int32Array(4);
   link.guestMacHi = MAC_BROADCAST_HI;
   link.guestMacLo = MAC_BROADCAST_LO;

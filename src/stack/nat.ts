@@ -8,6 +8,10 @@
  * (`natSourceToGuest`). Everything else passes unchanged: there is no port translation here and no state. Replies of
  * a flow never come here: a flow remembers the addresses its guest side uses.
  *
+ * Port 53 and 853 of a resolver that the guest was told of go where the host's queries go: to `dnsHost` if the address only
+ * stands for that one, and to the current resolver if the address was one of the host's and is no longer. That may be
+ * one of the other family.
+ *
  * Differences from passt, on purpose: a resolver to match without a resolver to go to matches nothing (passt then
  * sends queries to 0.0.0.0), and a guest address that was never observed is never `::`.
  */
@@ -24,6 +28,7 @@ import {
 import type { AddressBytes, Ip4Config, Ip6Config, StackConfig } from './config';
 import type { LinkState } from './context';
 import { dropCode, type DropCode } from './counters';
+import { FormerResolvers } from './former-resolvers';
 
 const DROP_FAMILY_DISABLED = dropCode('family_disabled');
 const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');
@@ -46,7 +51,9 @@ const OURS = 5;
 // What stood for the host, and as a resolver, when the guest was last told. Set while it has not heard of a change.
 const FORMER_LOOPBACK = 6;
 const FORMER_DNS_MATCH = 7;
-const ROW_COUNT = 8;
+/** Where queries to resolvers go that the guest was told of and that are the host's no more. */
+const RESOLVER = 8;
+const ROW_COUNT = 9;
 
 /** One family's addresses as words. Rows that are not set never match. */
 class FamilyTables {
@@ -58,6 +65,10 @@ class FamilyTables {
   assignedIsHost: boolean;
   /** Interface index for link-local host destinations; 0: none. */
   scopeId: number;
+  /** The same for DNS_HOST and RESOLVER, which may be of the other family. */
+  dnsHostScope: number;
+  resolverScope: number;
+  readonly former: FormerResolvers;
 
   constructor() {
     this.words = new Int32Array(4 * ROW_COUNT);
@@ -65,6 +76,9 @@ class FamilyTables {
     this.enabled = false;
     this.assignedIsHost = false;
     this.scopeId = 0;
+    this.dnsHostScope = 0;
+    this.resolverScope = 0;
+    this.former = new FormerResolvers();
   }
 }
 
@@ -88,6 +102,18 @@ export class NatTables {
     makeRows(this.v4, ip4, ip4 === null ? null : ip4.gateway);
     makeRows(this.v6, ip6, ip6 === null ? null : ip6.ourLinkLocal);
     this.v6.scopeId = ip6 === null ? 0 : ip6.scopeId;
+    if (ip4 !== null && config.advertiseDns) this.v4.former.supersede(ip4.dns);
+    if (ip6 !== null && config.advertiseDns) this.v6.former.supersede(ip6.dns);
+    makeResolver(this.v4, ip4, ip6, this.v6.scopeId);
+    makeResolver(this.v6, ip6, ip4, this.v6.scopeId);
+  }
+
+  /** The guest was reset: what an earlier one was told does not matter any more. */
+  forgetGuest(): void {
+    this.guestKnows(4);
+    this.guestKnows(6);
+    this.v4.former.clear();
+    this.v6.former.clear();
   }
 
   /** The guest has been told the present configuration of a family (4, 6): what it was told before is void. */
@@ -128,6 +154,24 @@ function makeRows(t: FamilyTables, config: Ip4Config | Ip6Config | null, ours: A
       if (matches(t, former, words[0], words[1], words[2], words[3])) t.set[former] = 0;
     }
   }
+}
+
+/** The host's resolver of the family, or else of the other one. */
+function makeResolver(
+  t: FamilyTables,
+  own: Ip4Config | Ip6Config | null,
+  other: Ip4Config | Ip6Config | null,
+  linkScope: number,
+): void {
+  const of = (config: Ip4Config | Ip6Config | null): AddressBytes | null =>
+    config?.dnsHost ?? config?.dns.at(0) ?? null;
+  const from = of(own) === null ? other : own;
+  const bytes = of(from);
+  t.set[RESOLVER] = bytes === null ? 0 : 1;
+  if (bytes !== null) addressWords(bytes, t.words, 4 * RESOLVER);
+  const scope = from?.dnsHostScope ?? 0;
+  t.resolverScope = scope !== 0 ? scope : linkScope;
+  t.dnsHostScope = own !== null && own.dnsHostScope !== 0 ? own.dnsHostScope : linkScope;
 }
 
 /** Converts the addresses of `config`. Allocates. */
@@ -187,7 +231,7 @@ function needsScope(w0: number, w1: number, w2: number): boolean {
 
 /**
  * Destination on the host of what the guest sends to `w0…w3`, port `port` (0 for echo; host order).
- * Fills `out.dst`, `out.scope`, `out.local`. Returns 0 or a drop code; `out` is then undefined.
+ * Fills `out.dst` (of the other family for some resolvers), `out.scope`, `out.local`. Returns 0 or a drop code; `out` is then undefined.
  *
  * Loopback destinations must not come from the guest: the host's loopback is reached through its mapping only.
  */
@@ -206,10 +250,15 @@ export function natToHost(
   if (isUnspecified(w0, w1, w2, w3)) return DROP_DESTINATION_INVALID;
   if (isLoopback(w0, w1, w2, w3)) return DROP_LOOPBACK_ADDRESS;
 
-  const resolver = (protocol === PROTO_TCP || protocol === PROTO_UDP) && (port === PORT_DNS || port === PORT_DNS_TLS);
+  const resolver = (protocol === PROTO_TCP || protocol === PROTO_UDP) && isResolverPort(port);
   const dst = out.dst;
+  let linkScope = t.scopeId;
   if (resolver && t.set[DNS_HOST] === 1 && matchesEither(t, DNS_MATCH, FORMER_DNS_MATCH, w0, w1, w2, w3)) {
     copyRow(t, DNS_HOST, dst);
+    linkScope = t.dnsHostScope;
+  } else if (resolver && t.set[RESOLVER] === 1 && t.former.has(w0, w1, w2, w3)) {
+    copyRow(t, RESOLVER, dst);
+    linkScope = t.resolverScope;
   } else if (matchesEither(t, MAP_HOST_LOOPBACK, FORMER_LOOPBACK, w0, w1, w2, w3)) {
     if (t === nat.v4) setWords(dst, 0, 0, V4_MAPPED, 0x7f000001);
     else setWords(dst, 0, 0, 0, 1);
@@ -218,11 +267,20 @@ export function natToHost(
   } else {
     setWords(dst, w0, w1, w2, w3);
   }
-  out.scope = needsScope(dst[0], dst[1], dst[2]) ? t.scopeId : 0;
-  out.local =
-    isLoopback(dst[0], dst[1], dst[2], dst[3]) ||
-    (t.assignedIsHost && matches(t, ASSIGNED, dst[0], dst[1], dst[2], dst[3]));
+  out.scope = needsScope(dst[0], dst[1], dst[2]) ? linkScope : 0;
+  out.local = isHosts(nat, dst[0], dst[1], dst[2], dst[3]);
   return 0;
+}
+
+/** Are queries to this port redirected, if they are to a resolver? */
+export function isResolverPort(port: number): boolean {
+  return port === PORT_DNS || port === PORT_DNS_TLS;
+}
+
+/** Is the destination on the host itself (see `NatResult.local`)? */
+export function isHosts(nat: NatTables, w0: number, w1: number, w2: number, w3: number): boolean {
+  const t = isV4(w0, w1, w2) ? nat.v4 : nat.v6;
+  return isLoopback(w0, w1, w2, w3) || (t.assignedIsHost && matches(t, ASSIGNED, w0, w1, w2, w3));
 }
 
 function isObserved(link: LinkState, w0: number, w1: number, w2: number, w3: number): boolean {

@@ -24,7 +24,6 @@ import {
   NA_ROUTER,
   NA_SOLICITED,
   NDP_HOP_LIMIT,
-  NDP_INFINITE,
   NDP_NA_LEN,
   NDP_NEIGHBOR_SOLICITATION,
   NDP_NS_LEN,
@@ -58,9 +57,10 @@ const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 const IPV6_MIN_MTU = 1280;
 const LINK_MTU_DEFAULT = 65520;
 
-/** Hop limit suggested to the guest, and router lifetime: the longest there is (RFC 8319 §4). */
+/** Hop limit suggested to the guest. */
 const RA_CUR_HOP_LIMIT = 255;
-const RA_LIFETIME_SEC = 65535;
+/** What an advertisement says holds for the lease (`Ip6Config.leaseSec`), and for three intervals at least (RFC 4861 §6.2.1). */
+const RA_LIFETIME_SEC_MIN = 1800;
 
 /** Unsolicited advertisements come every RA_INTERVAL_MS plus a random part below RA_INTERVAL_SPREAD_S seconds. */
 const RA_INTERVAL_MS = 200_000;
@@ -259,14 +259,15 @@ export class NdpService {
     const { ip6 } = config;
     if (ip6 === null) return 0;
     const dv = this.#ra;
+    const lifetimeSec = Math.max(RA_LIFETIME_SEC_MIN, ip6.leaseSec);
     const managed = config.dhcpv6 && ip6.guestAddr !== null;
-    ndpWriteRa(dv, L4, RA_CUR_HOP_LIMIT, managed ? RA_MANAGED : 0, ip6.withdrawn ? 0 : RA_LIFETIME_SEC);
+    ndpWriteRa(dv, L4, RA_CUR_HOP_LIMIT, managed ? RA_MANAGED : 0, ip6.withdrawn ? 0 : lifetimeSec);
     let at = L4 + NDP_RA_LEN;
     const flags = NDP_PREFIX_ON_LINK | NDP_PREFIX_AUTONOMOUS;
     if (ip6.guestAddr !== null) {
       // A prefix that is withdrawn may come back: addresses of it are deprecated, not removed.
-      const preferredSec = ip6.withdrawn ? 0 : NDP_INFINITE;
-      at = ndpWritePrefix64(dv, at, flags, this.#assigned[0], this.#assigned[1], NDP_INFINITE, preferredSec);
+      const preferredSec = ip6.withdrawn ? 0 : lifetimeSec;
+      at = ndpWritePrefix64(dv, at, flags, this.#assigned[0], this.#assigned[1], 2 * lifetimeSec, preferredSec);
     }
     const words = new Int32Array(4);
     for (const prefix of withdrawn.prefixes) {
@@ -276,10 +277,10 @@ export class NdpService {
     at = ndpWriteLinkLayer(dv, at, NDP_OPTION_SOURCE_LL, link.ourMacHi, link.ourMacLo);
     if (config.mtu >= IPV6_MIN_MTU) at = ndpWriteMtu(dv, at, config.mtu);
     if (config.advertiseDns && ip6.dns.length > 0 && !ip6.withdrawn) {
-      at = ndpWriteRdnss(dv, at, NDP_INFINITE, ip6.dns.slice(0, 3));
+      at = ndpWriteRdnss(dv, at, lifetimeSec, ip6.dns.slice(0, 3));
     }
     if (withdrawn.dns.length > 0) at = ndpWriteRdnss(dv, at, 0, withdrawn.dns);
-    if (config.advertiseSearch && !ip6.withdrawn) at = this.#writeSearch(at, NDP_INFINITE, config.search);
+    if (config.advertiseSearch && !ip6.withdrawn) at = this.#writeSearch(at, lifetimeSec, config.search);
     return this.#writeSearch(at, 0, withdrawn.search) - L4;
   }
 

@@ -497,6 +497,13 @@ export class Stack {
     this.#services.readvertise();
   }
 
+  /** The host's addresses or routes changed, and nothing that the guest is told of. */
+  moved(): void {
+    this.#tcp.moved?.();
+    this.#udp.moved?.();
+    this.#icmp.moved?.();
+  }
+
   /** The host's neighbours are `entries` from now on (NEIGHBOUR_WORDS each). */
   setNeighbours(entries: Int32Array): void {
     this.#services.setNeighbours(entries);

@@ -10,15 +10,20 @@
  * multicast group or to all has a socket without a peer: whoever answers is let in as long as the flow lives. A flow to
  * TFTP's port becomes one to the port that the server answers from, with the first answer.
  *
+ * The host may move to another network. A flow's next datagram then leaves from the address that the kernel would choose
+ * now, as that of an unconnected socket would: each change counts up an epoch (`moved`), and a flow of an older one is
+ * looked at when the guest sends. A query to a resolver that is the host's no more gets a flow to the present one.
+ *
  * Flows end by time only (there is no close in UDP), with the limits of Linux's connection tracking; when the table or
  * the descriptors are used up, the flow least recently used makes room.
  *
  * Nothing is queued here: from the guest, datagrams are sent within the turn; to the guest, they wait in the socket
  * until there are receive buffers (udp/inbound.ts).
  */
-import { familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
+import { addrSlotWord, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
 import type { ForwardListener } from './config';
 import {
+  ADDR_SLOT_UDP,
   KEY_KIND_SHIFT,
   KEY_UDP,
   KEY_UDP_LISTENER,
@@ -28,12 +33,20 @@ import {
 } from './context';
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS } from './flow-table';
-import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
+import { isResolverPort, NatResult, natOurAddress, natToHost, type NatTables } from './nat';
 import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from './ports';
 import { RowSpan } from './row-span';
 import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './socket-options';
 import { UdpErrors } from './udp/errors';
-import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './udp/flows';
+import {
+  FLOW_ANY_PORT,
+  FLOW_FRESH,
+  FLOW_GROUP,
+  FLOW_LOCAL,
+  FLOW_MULTICAST,
+  FLOW_PORT_KEPT,
+  UdpFlows,
+} from './udp/flows';
 import { UdpInbound } from './udp/inbound';
 import { openUdpListeners, type UdpListener } from './udp/listeners';
 import { UdpOutbound } from './udp/outbound';
@@ -50,6 +63,10 @@ import {
 } from './wire/icmp';
 import { IP_PROTO_UDP, IPV4_BROADCAST } from './wire/ipv4';
 import { UDP_HEADER_LEN, udpCheck, udpChecksum, udpDstPort, udpLength, udpSrcPort } from './wire/udp';
+
+// Addresses that a flow's socket has and would have now; errors of the socket use those before.
+const SLOT_WAS = ADDR_SLOT_UDP + 4;
+const SLOT_NOW = ADDR_SLOT_UDP + 5;
 
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');
@@ -74,6 +91,8 @@ export class UdpHandler implements FlowHandler {
   private readonly sockets: UdpSockets;
   private readonly span: RowSpan;
   private readonly target: NatResult;
+  /** Counts changes of the host's network. */
+  private epoch: number;
 
   /** `listeners` of other protocols are ignored. Their descriptors are never closed here. */
   constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
@@ -92,20 +111,27 @@ export class UdpHandler implements FlowHandler {
     this.errors = new UdpErrors(ctx, this.nat, this.flows);
     const route = new UdpRoute(ctx, this.nat, this.flows, this.listeners, this);
     this.inbound = new UdpInbound(ctx, this.flows, this.listeners, this.errors, this, route);
-    this.outbound = new UdpOutbound(ctx, this.flows, this.listeners, this.errors);
-    this.sockets = new UdpSockets(ctx);
+    this.outbound = new UdpOutbound(ctx, this.flows, this.listeners, this.errors, this);
+    this.sockets = new UdpSockets(ctx, this.listeners);
     this.span = new RowSpan();
     this.target = new NatResult();
+    this.epoch = 0;
   }
 
   // ---- FlowHandler ----------------------------------------------------------------------------------------------
 
   reconfigure(): void {
     this.sockets.reconfigure();
+    this.moved();
+  }
+
+  moved(): void {
+    this.epoch = (this.epoch + 1) | 0;
   }
 
   start(): void {
     openUdpListeners(this.ctx, this.forwards, this.listeners);
+    this.sockets.ports.makeChains();
     this.inbound.makeRoom(this.listeners.length);
   }
 
@@ -130,6 +156,7 @@ export class UdpHandler implements FlowHandler {
     const segment = port.gsoType === GSO_UDP_L4 && payload > port.gsoSize ? port.gsoSize : 0;
     this.fillProbe(frame, srcPort, dstPort);
     let slot = this.flows.table.lookup();
+    if (slot >= 0 && this.flows.epoch[slot] !== this.epoch && !this.stillFits(slot, dstPort)) slot = -1;
     if (slot < 0) {
       slot = this.openFromGuest(frame, srcPort, dstPort);
       if (slot < 0) return this.drop(frame, -slot);
@@ -198,9 +225,117 @@ export class UdpHandler implements FlowHandler {
     if (this.outbound.pending === slot) this.outbound.flush();
     this.inbound.forget(slot);
     const fd = this.flows.fd[slot];
+    if (fd >= 0) this.sockets.ports.release(this.hasPeer4(slot), this.flows.hostPort[slot]);
     this.flows.free(slot);
     if (fd >= 0) this.ctx.io.close(fd);
     this.ctx.counters[C_FLOWS_UDP] = this.flows.table.count;
+  }
+
+  private hasPeer4(slot: number): boolean {
+    const { peer } = this.flows;
+    return isV4(peer[4 * slot], peer[4 * slot + 1], peer[4 * slot + 2]);
+  }
+
+  /** For UdpOutbound: a new socket toward the flow's peer, with the port of the old one if that can be. */
+  renew(slot: number): boolean {
+    const { ctx, flows, target, sockets } = this;
+    const old = flows.fd[slot];
+    this.loadPeer(slot);
+    const v4 = this.hasPeer4(slot);
+    const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
+    const srcPort = flows.table.keys[KEY_WORDS * slot + KEY_WORDS - 1] >>> 16;
+    const fd = ctx.io.socket(family, SOCK_UDP);
+    if (fd < 0) return false;
+    const key = (KEY_UDP << KEY_KIND_SHIFT) | slot;
+    if (
+      sockets.prepare(fd, family, target, srcPort, flows.peerPort[slot], flows.hostPort[slot]) < 0 ||
+      ctx.io.watch(fd, EPOLLIN | EPOLLET, key, flows.table.generation[slot]) < 0
+    ) {
+      ctx.io.close(fd);
+      return false;
+    }
+    sockets.ports.release(v4, flows.hostPort[slot]);
+    ctx.io.close(old);
+    flows.fresh(slot);
+    this.inbound.renewed(slot);
+    this.bindSlot(slot, fd, srcPort);
+    return true;
+  }
+
+  /** `target` becomes the flow's peer. */
+  private loadPeer(slot: number): void {
+    const { flows, target } = this;
+    for (let i = 0; i < 4; i++) target.dst[i] = flows.peer[4 * slot + i];
+    target.scope = flows.peerScope[slot];
+    target.local = (flows.flags[slot] & FLOW_LOCAL) !== 0;
+  }
+
+  /** The flow's socket is `fd`, as `sockets.prepare` left it toward `target`. */
+  private bindSlot(slot: number, fd: number, srcPort: number): void {
+    const { flows, sockets, target } = this;
+    const { dst } = target;
+    const { group, anyPort, hostPort } = sockets;
+    let flags =
+      flows.flags[slot] & ~(FLOW_GROUP | FLOW_FRESH | FLOW_PORT_KEPT | FLOW_ANY_PORT | FLOW_MULTICAST | FLOW_LOCAL);
+    flags |= group || anyPort ? FLOW_GROUP : FLOW_FRESH;
+    if (anyPort) flags |= FLOW_ANY_PORT;
+    if (hostPort === srcPort) flags |= FLOW_PORT_KEPT;
+    if (isMulticast(dst[0], dst[1], dst[2], dst[3])) flags |= FLOW_MULTICAST;
+    if (target.local) flags |= FLOW_LOCAL;
+    flows.flags[slot] = flags;
+    flows.fd[slot] = fd;
+    flows.hostPort[slot] = hostPort;
+    flows.epoch[slot] = this.epoch;
+    sockets.ports.hold(isV4(dst[0], dst[1], dst[2]), srcPort, hostPort);
+  }
+
+  /**
+   * The host's network changed since the flow was looked at: gives it a socket that fits, if its own does not. False if
+   * the flow is closed, because what it sends is for somebody else now. The probe holds the flow's key again then.
+   */
+  private stillFits(slot: number, dstPort: number): boolean {
+    const { ctx, flows, target, sockets } = this;
+    const { addrs } = ctx.io;
+    flows.epoch[slot] = this.epoch;
+    if (flows.fd[slot] < 0) return true;
+    const { keys, probe } = flows.table;
+    const k = KEY_WORDS * slot;
+    if (isResolverPort(dstPort)) {
+      const code = natToHost(
+        this.nat,
+        IP_PROTO_UDP,
+        keys[k + 4],
+        keys[k + 5],
+        keys[k + 6],
+        keys[k + 7],
+        dstPort,
+        target,
+      );
+      let same = code === 0;
+      for (let i = 0; i < 4; i++) if (target.dst[i] !== flows.peer[4 * slot + i]) same = false;
+      if (!same) {
+        this.close(slot);
+        for (let i = 0; i < KEY_WORDS; i++) probe[i] = keys[k + i];
+        return false;
+      }
+    }
+    // What was gathered goes out as it was meant to.
+    if (this.outbound.pending === slot) this.outbound.flush();
+    if ((flows.flags[slot] & FLOW_GROUP) !== 0) {
+      // Its address is chosen with each datagram, but not its interface.
+      if ((flows.flags[slot] & FLOW_ANY_PORT) === 0) this.renew(slot);
+      return true;
+    }
+    this.loadPeer(slot);
+    const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
+    if (sockets.probe(family, target, flows.peerPort[slot], SLOT_NOW) < 0) return true;
+    if (ctx.io.getsockname(flows.fd[slot], SLOT_WAS) < 0) return true;
+    for (let i = 0; i < 4; i++) {
+      if (addrSlotWord(addrs, SLOT_NOW, i) === addrSlotWord(addrs, SLOT_WAS, i)) continue;
+      this.renew(slot);
+      break;
+    }
+    return true;
   }
 
   private countOpened(slot: number): void {
@@ -258,7 +393,7 @@ export class UdpHandler implements FlowHandler {
     let fd = ctx.io.socket(family, SOCK_UDP);
     if ((fd === -EMFILE || fd === -ENFILE) && this.evict()) fd = ctx.io.socket(family, SOCK_UDP);
     if (fd < 0) return fd === -EMFILE || fd === -ENFILE ? -DROP_NO_DESCRIPTORS : -DROP_HOST_SOCKET_ERROR;
-    const error = this.sockets.prepare(fd, family, target, srcPort, dstPort);
+    const error = this.sockets.prepare(fd, family, target, srcPort, dstPort, 0);
     if (error < 0) {
       ctx.io.close(fd);
       this.reportUnreachable(frame, srcPort, dstPort, error);
@@ -276,10 +411,7 @@ export class UdpHandler implements FlowHandler {
     for (let i = 0; i < 4; i++) flows.peer[p + i] = target.dst[i];
     flows.peerPort[slot] = dstPort;
     flows.peerScope[slot] = target.scope;
-    const { group, anyPort, portKept } = this.sockets;
-    flows.flags[slot] |= (group || anyPort ? FLOW_GROUP : FLOW_FRESH) | (portKept ? FLOW_PORT_KEPT : 0);
-    if (anyPort) flows.flags[slot] |= FLOW_ANY_PORT;
-    if (isMulticast(target.dst[0], target.dst[1], target.dst[2], target.dst[3])) flows.flags[slot] |= FLOW_MULTICAST;
+    this.bindSlot(slot, fd, srcPort);
     const key = (KEY_UDP << KEY_KIND_SHIFT) | slot;
     if (ctx.io.watch(fd, EPOLLIN | EPOLLET, key, flows.table.generation[slot]) < 0) {
       this.close(slot);

@@ -21,7 +21,8 @@ const ETHER_IPV6 = 0x86dd;
 const NEIGHBOUR_ADVERT = 136;
 const ROUTER_ADVERT = 134;
 const ICMPV6_AT = 14 + 40;
-const FOREVER = 0xffffffff;
+/** As long as a lease holds. */
+const LASTING = 3600;
 
 /** The kernel's /proc/net/netlink: which sockets of the process are members of multicast groups. */
 function groupsOf(pid: number): number[] {
@@ -99,7 +100,7 @@ describeWith('following the host', whyNoNamespaces(), () => {
         ip addr del ${HOST_NETWORK_6}:2/64 dev eth0
         ip -6 route replace default via 2001:db8:0:9::1`),
     );
-    expect(prefixesOf(frame)).toEqual({ '2001:db8:0:9::': FOREVER, [`${HOST_NETWORK_6}:`]: 0 });
+    expect(prefixesOf(frame)).toEqual({ '2001:db8:0:9::': LASTING, [`${HOST_NETWORK_6}:`]: 0 });
     const lease = await guest.dhcp();
     expect(lease).toMatchObject({ address: '10.44.0.2', prefixLen: 16, router: '10.44.0.1' });
     expect((await guest.dhcp6()).addresses).toEqual(['2001:db8:0:9::2']);
@@ -119,7 +120,7 @@ describeWith('following the host', whyNoNamespaces(), () => {
         ip -6 route add default via ${HOST_NETWORK_6}:1`),
     );
     expect(viewOf(back).getUint16(ICMPV6_AT + 6)).toBeGreaterThan(0);
-    expect(prefixesOf(back)).toEqual({ [`${HOST_NETWORK_6}:`]: FOREVER });
+    expect(prefixesOf(back)).toEqual({ [`${HOST_NETWORK_6}:`]: LASTING });
   });
 
   test('resolvers and search list: rewritten, and rewritten again', async () => {
@@ -131,7 +132,7 @@ describeWith('following the host', whyNoNamespaces(), () => {
       });
       expect(await guest.dhcp()).toMatchObject({ dns: [`198.51.100.${n}`], search: [`n${n}.example`] });
       expect(resolversOf(frame)).toEqual({
-        [`2001:db8:5::${n}`]: FOREVER,
+        [`2001:db8:5::${n}`]: LASTING,
         ...(n === 8 ? { '2001:db8:5::7': 0 } : {}),
       });
     }

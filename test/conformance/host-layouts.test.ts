@@ -188,13 +188,60 @@ ip -6 route add default nexthop via fe80::a dev eth0 weight 1 nexthop via fe80::
     ip6: '2001:db8::2/64, gateway fe80::a (from eth0)',
   },
   {
-    name: 'a default route onto the link: no gateway, so no DHCP',
+    name: 'a default route onto the link: a gateway is made up for IPv4',
     net: `${up('eth0')}ip addr add 192.0.2.2/24 dev eth0
 ip route add default dev eth0 scope global
 ${link6('eth0', 2)}ip addr add 2001:db8::2/64 dev eth0 nodad
 ip -6 route add default dev eth0`,
-    ip4: '192.0.2.2/24, no gateway, no DHCP (from eth0)',
+    ip4: '192.0.2.2/24, gateway 169.254.2.2 (from eth0)',
     ip6: '2001:db8::2/64, no gateway (from eth0)',
+  },
+  {
+    name: 'IPv4 by way of an IPv6 router',
+    net: `${up('eth0')}ip addr add 192.0.2.2/32 dev eth0
+${link6('eth0', 2)}ip -4 route add default via inet6 fe80::99 dev eth0`,
+    ip4: '192.0.2.2/32, gateway 169.254.2.2 (from eth0)',
+    ip6: LOCAL6,
+  },
+  {
+    name: 'IPv4 by way of several IPv6 routers',
+    net: `${up('eth0', 'eth1')}ip addr add 192.0.2.2/24 dev eth0
+${link6('eth0', 2)}ip -4 route add default nexthop via inet6 fe80::98 dev eth0 nexthop via inet6 fe80::99 dev eth0`,
+    ip4: '192.0.2.2/24, gateway 169.254.2.2 (from eth0)',
+    ip6: LOCAL6,
+  },
+  {
+    name: 'next hop objects that routes only name',
+    net: `sysctl -qw net.ipv4.nexthop_compat_mode=0
+${up('eth0', 'eth1')}ip addr add 192.0.2.2/24 dev eth0
+${link6('eth1', 2)}ip addr add 2001:db8::2/64 dev eth1 nodad
+ip nexthop add id 4 via 192.0.2.1 dev eth0
+ip nexthop add id 6 via fe80::99 dev eth1
+ip route add default nhid 4
+ip -6 route add default nhid 6`,
+    ip4: '192.0.2.2/24, gateway 192.0.2.1 (from eth0)',
+    ip6: '2001:db8::2/64, gateway fe80::99 (from eth1)',
+  },
+  {
+    name: 'a group of next hop objects, and one that throws packets away',
+    net: `sysctl -qw net.ipv4.nexthop_compat_mode=0
+${up('eth0')}ip addr add 192.0.2.2/24 dev eth0
+ip nexthop add id 1 via 192.0.2.1 dev eth0
+ip nexthop add id 2 via 192.0.2.3 dev eth0
+ip nexthop add id 3 blackhole
+ip nexthop add id 9 group 1,1/2,5
+ip route add default nhid 3 metric 1
+ip route add default nhid 9 metric 2`,
+    ip4: '192.0.2.2/24, gateway 192.0.2.3 (from eth0)',
+    ip6: LOCAL6,
+  },
+  {
+    name: 'an address that is not preferred comes after one that is, whatever its prefix',
+    net: `${up('eth0')}ip addr add 192.0.2.9/28 dev eth0 preferred_lft 0
+ip addr add 192.0.2.2/24 dev eth0
+ip route add default via 192.0.2.1`,
+    ip4: '192.0.2.2/24, gateway 192.0.2.1 (from eth0)',
+    ip6: LOCAL6,
   },
   {
     name: 'a default route of link scope leads nowhere beyond: a guest with a link of its own gets DHCP',
@@ -353,6 +400,12 @@ options ndots:2`,
     argv: ['-D', '203.0.113.1', '--dns-forward', '10.255.255.53'],
     dns4: '203.0.113.1',
     lines: ['queries to 10.255.255.53 go to 198.51.100.1:53'],
+  },
+  {
+    name: 'a host without IPv4 resolvers, and a guest with both families',
+    resolvConf: 'nameserver 2001:db8:5::1\n',
+    dns4: null,
+    dns6: '2001:db8:5::1',
   },
   { name: '-D none', resolvConf: 'nameserver 198.51.100.1\n', argv: ['-D', 'none'], dns4: null },
   {

@@ -1,5 +1,6 @@
 /** State of echo flows: columns indexed by flow number, order of use, time limit. */
 import { FlowTable, KEY_WORDS, SlotQueue } from '../flow-table';
+import type { NatResult } from '../nat';
 import type { Clock, Random } from '../ports';
 import { TimerWheel } from '../timers';
 
@@ -20,8 +21,12 @@ export class PingFlows {
   readonly discover: Int8Array;
   /** Sequence number of the latest request. */
   readonly seq: Uint16Array;
-  /** Host-side destination, four words a flow. */
+  /** Host-side destination, four words a flow; its scope; is it on the host itself (1)? */
   readonly peer: Int32Array;
+  readonly scope: Uint32Array;
+  readonly local: Uint8Array;
+  /** Which state of the host's network the socket was made in, or found to fit. */
+  readonly epoch: Int32Array;
   private readonly clock: Clock;
 
   constructor(capacity: number, clock: Clock, random: Random) {
@@ -34,6 +39,9 @@ export class PingFlows {
     this.discover = new Int8Array(capacity);
     this.seq = new Uint16Array(capacity);
     this.peer = new Int32Array(4 * capacity);
+    this.scope = new Uint32Array(capacity);
+    this.local = new Uint8Array(capacity);
+    this.epoch = new Int32Array(capacity);
     this.clock = clock;
   }
 
@@ -47,14 +55,17 @@ export class PingFlows {
   }
 
   /** Makes a flow under the key in `table.probe`; the table must not be full. */
-  open(fd: number, peer: Int32Array): number {
+  open(fd: number, target: NatResult, epoch: number): number {
     const slot = this.table.alloc();
     this.table.insert(slot);
     this.fd[slot] = fd;
     this.ttl[slot] = -1;
     this.tos[slot] = 0;
     this.discover[slot] = -1;
-    for (let i = 0; i < 4; i++) this.peer[4 * slot + i] = peer[i];
+    for (let i = 0; i < 4; i++) this.peer[4 * slot + i] = target.dst[i];
+    this.scope[slot] = target.scope;
+    this.local[slot] = target.local ? 1 : 0;
+    this.epoch[slot] = epoch;
     this.touch(slot);
     return slot;
   }

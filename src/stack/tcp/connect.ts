@@ -209,7 +209,8 @@ function connectHost(t: TcpEngine, frame: FrameInfo, ports: number, seq: number,
     else if (mayReset(t)) answerReset(t, frame, ports, seq, 0, 0, 1);
     return -1;
   }
-  open(t, flow, ST_CONNECTING, fd, family === AF_INET6, -1, 0);
+  // The guest's family: the socket's may be another, where a resolver of one stands for one of the other.
+  open(t, flow, ST_CONNECTING, fd, frame.version === 6, -1, 0);
   t.ttl[flow] = frame.ttl;
   t.dscp[flow] = frame.tos & DSCP_MASK;
   learnSyn(t, flow, t.port.head, frame.l4Off, seq, window);

@@ -20,6 +20,8 @@ export const FLOW_GROUP = 16;
 export const FLOW_ANY_PORT = 32;
 /** The socket is bound to the guest's own source port. */
 export const FLOW_PORT_KEPT = 8;
+/** The peer is on the host itself: what is configured for outgoing traffic does not hold. */
+export const FLOW_LOCAL = 64;
 
 /** Life of a DNS flow after its latest datagram, once the answer was seen. */
 const DNS_ANSWERED_MS = 5000;
@@ -42,6 +44,10 @@ export class UdpFlows {
   readonly peer: Int32Array;
   readonly peerPort: Uint16Array;
   readonly peerScope: Uint32Array;
+  /** Own socket: the port of the host that it is bound to; 0: none. */
+  readonly hostPort: Uint16Array;
+  /** Which state of the host's network the socket was made in, or found to fit (udp.ts). */
+  readonly epoch: Int32Array;
   /** Listener flows: the host's address that the peer used, four words a flow. */
   readonly local: Int32Array;
   /** What the socket is set to; ttl -1: not set yet. */
@@ -71,6 +77,8 @@ export class UdpFlows {
     this.peer = new Int32Array(4 * capacity);
     this.peerPort = new Uint16Array(capacity);
     this.peerScope = new Uint32Array(capacity);
+    this.hostPort = new Uint16Array(capacity);
+    this.epoch = new Int32Array(capacity);
     this.local = new Int32Array(4 * capacity);
     this.ttl = new Int16Array(capacity);
     this.tos = new Uint8Array(capacity);
@@ -103,16 +111,22 @@ export class UdpFlows {
     this.fd[slot] = fd;
     this.listener[slot] = listener;
     this.flags[slot] = ports >>> 16 === PORT_DNS || (ports & 0xffff) === PORT_DNS ? FLOW_DNS : 0;
-    this.ttl[slot] = -1;
-    this.tos[slot] = 0;
-    this.discover[slot] = -1;
-    this.tooLong[slot] = 0;
-    this.joinLimit[slot] = NO_LIMIT;
+    this.hostPort[slot] = 0;
+    this.fresh(slot);
     this.fromGuest[slot] = 0;
     this.fromHost[slot] = 0;
     this.order.push(slot);
     this.arm(slot);
     return slot;
+  }
+
+  /** The flow's socket is a new one, of which nothing is known yet. */
+  fresh(slot: number): void {
+    this.ttl[slot] = -1;
+    this.tos[slot] = 0;
+    this.discover[slot] = -1;
+    this.tooLong[slot] = 0;
+    this.joinLimit[slot] = NO_LIMIT;
   }
 
   /** Forgets a flow. Its socket is the caller's to close. */

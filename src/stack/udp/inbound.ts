@@ -183,6 +183,11 @@ export class UdpInbound {
     this.bursts.opened(slot);
   }
 
+  /** The flow has another socket. What waits in scratch memory came from the old one, and is still delivered. */
+  renewed(slot: number): void {
+    this.bursts.opened(slot);
+  }
+
   /** The flow is about to be closed. */
   forget(slot: number): void {
     this.ready.remove(slot);

@@ -18,7 +18,6 @@ import {
   IPV6_RECVPKTINFO,
   IPV6_RECVTCLASS,
   SO_RCVBUF,
-  SO_REUSEADDR,
   SOL_SOCKET,
 } from '../socket-options';
 
@@ -58,8 +57,6 @@ function makeListener(io: HostIo, listener: ForwardListener, index: number): Udp
   const { fd, family } = listener;
   const takes4 = family !== 'v6';
   const takes6 = family !== 'v4';
-  // Sockets of flows that the guest starts from the same port are bound to it as well.
-  io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   io.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
   if (takes4) {
     io.setsockopt(fd, IPPROTO_IP, IP_PKTINFO, 1);

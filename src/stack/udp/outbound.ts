@@ -13,11 +13,16 @@
  * interface cannot leave so; the guest, whose link may take much more, has done nothing wrong: its datagram leaves in
  * fragments all the same. It is not told: Linux sets DF on every datagram by default, and a sender that hears of an MTU
  * gets EMSGSIZE for a datagram that has arrived.
+ *
+ * A connected socket keeps the address that it had when it was connected. When the host has that no more, the kernel
+ * refuses what is sent, and the flow gets a new socket (`FlowOwner.renew`); a listener's answer leaves from whatever
+ * address the host has now.
  */
 import { addrSlotWrite, familyOf, isMulticast, isUnspecified } from '../address';
 import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_CALL } from '../context';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
+import { isMoved } from '../moved';
 import { AF_INET } from '../ports';
 import type { HostIo } from '../ports';
 import {
@@ -69,11 +74,20 @@ const JOIN_BYTES = 65_535 - 40 - 8;
 /** Datagrams up to this long fit any path: what the socket does with DF makes no difference to them. */
 const FITS_ANYWHERE = 512;
 
+/** What the owner of the flow table does for us. */
+export interface RenewOwner {
+  /** Gives the flow a new socket, as its own fits the host's network no more. False if that cannot be. */
+  renew(slot: number): boolean;
+}
+
 export class UdpOutbound {
   private readonly ctx: StackContext;
   private readonly flows: UdpFlows;
   private readonly listeners: readonly UdpListener[];
   private readonly errors: UdpErrors;
+  private readonly owner: RenewOwner;
+  /** A new way out was tried for what is being sent: once for each batch, whatever comes of it. */
+  private renewed: boolean;
   private slot: number;
   private count: number;
   // The last message: length of its datagrams, 0 if none may follow; their number; bytes and rows of all.
@@ -84,8 +98,16 @@ export class UdpOutbound {
   /** The first row behind them. */
   private end: number;
 
-  constructor(ctx: StackContext, flows: UdpFlows, listeners: readonly UdpListener[], errors: UdpErrors) {
+  constructor(
+    ctx: StackContext,
+    flows: UdpFlows,
+    listeners: readonly UdpListener[],
+    errors: UdpErrors,
+    owner: RenewOwner,
+  ) {
     this.ctx = ctx;
+    this.owner = owner;
+    this.renewed = false;
     this.flows = flows;
     this.listeners = listeners;
     this.errors = errors;
@@ -209,15 +231,43 @@ export class UdpOutbound {
     this.slot = -1;
     this.count = 0;
     const { flows } = this;
-    let fd = flows.fd[slot];
-    if (flows.listener[slot] >= 0) fd = this.listeners[flows.listener[slot]].fd;
     if (flows.listener[slot] >= 0 || (flows.flags[slot] & FLOW_GROUP) !== 0) this.writeSlots(this.ctx.io, slot);
-    this.send(slot, fd, 0, count);
+    this.renewed = false;
+    this.send(slot, 0, count);
+  }
+
+  private fdOf(slot: number): number {
+    const listener = this.flows.listener[slot];
+    return listener >= 0 ? this.listeners[listener].fd : this.flows.fd[slot];
+  }
+
+  /** After an error of `isMoved` for messages `first … end - 1`: another way out. False: there is none. */
+  private renew(slot: number, first: number, end: number): boolean {
+    const { flows } = this;
+    const { io } = this.ctx;
+    if (this.renewed) return false;
+    this.renewed = true;
+    if (flows.listener[slot] < 0) {
+      const ttl = flows.ttl[slot];
+      const tos = flows.tos[slot];
+      const discover = flows.discover[slot];
+      if (!this.owner.renew(slot)) return false;
+      // What was gathered was gathered for a socket that is set like the old one.
+      this.setSocket(slot, ttl, tos);
+      if (discover >= 0) this.setDiscover(slot, discover);
+      return true;
+    }
+    if (!this.hasLocal(slot)) return false;
+    // The kernel chooses an address, here and from now on.
+    flows.local.fill(0, 4 * slot, 4 * slot + 4);
+    for (let i = first; i < end; i++) io.msgLocal[i] = -1;
+    return true;
   }
 
   /** Sends messages `first … end - 1`. */
-  private send(slot: number, fd: number, first: number, end: number): void {
+  private send(slot: number, first: number, end: number): void {
     const { io } = this.ctx;
+    let fd = this.fdOf(slot);
     let i = first;
     let retried = false;
     while (i < end) {
@@ -236,9 +286,17 @@ export class UdpOutbound {
         this.drainErrors(slot);
         continue;
       }
+      if (!refused && isMoved(n) && this.renew(slot, i, end)) {
+        fd = this.fdOf(slot);
+        continue;
+      }
       if (refused) this.flows.joinLimit[slot] = n === -EMSGSIZE ? Math.min(this.flows.joinLimit[slot], segment) : 0;
-      if (segment > 0) this.sendPieces(slot, fd, i, segment);
-      else this.ctx.counters[C_DROPS + DROP_HOST_SOCKET_ERROR]++;
+      if (segment > 0) {
+        this.sendPieces(slot, i, segment);
+        fd = this.fdOf(slot);
+        // A way out that was found for the pieces is one for the rest.
+        if (this.renewed && i + 1 < end && !this.hasLocal(slot)) io.msgLocal.fill(-1, i + 1, end);
+      } else this.ctx.counters[C_DROPS + DROP_HOST_SOCKET_ERROR]++;
       retried = false;
       i++;
     }
@@ -339,7 +397,7 @@ export class UdpOutbound {
   }
 
   /** Sends message `i` as datagrams of `segment` bytes. */
-  private sendPieces(slot: number, fd: number, i: number, segment: number): void {
+  private sendPieces(slot: number, i: number, segment: number): void {
     const { io } = this.ctx;
     const { rows } = io;
     let left = this.lengthOf(i);
@@ -371,7 +429,7 @@ export class UdpOutbound {
           this.malformed();
           return;
         }
-        this.send(slot, fd, MSG_PIECE, m);
+        this.send(slot, MSG_PIECE, m);
         m = MSG_PIECE;
         to = ROWS_PIECE;
         row = beginRow;
@@ -387,11 +445,11 @@ export class UdpOutbound {
       io.msgTos[m] = io.msgTos[i];
       io.msgSegment[m++] = 0;
       if (left > 0 && m < MSG_PIECE + GATHER_MAX) continue;
-      this.send(slot, fd, MSG_PIECE, m);
+      this.send(slot, MSG_PIECE, m);
       m = MSG_PIECE;
       to = ROWS_PIECE;
     }
-    if (m > MSG_PIECE) this.send(slot, fd, MSG_PIECE, m);
+    if (m > MSG_PIECE) this.send(slot, MSG_PIECE, m);
   }
 
   /** Counts a frame that no driver builds. */

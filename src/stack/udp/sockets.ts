@@ -1,10 +1,10 @@
 /** Host sockets for flows that the guest starts: bound, connected where there is one peer, prepared for what is read. */
-import { addressWords, addrSlotWrite, isMulticast, isUnspecified } from '../address';
+import { addressWords, addrSlotPort, addrSlotWrite, isMulticast, isUnspecified, V4_MAPPED } from '../address';
 import type { Ip4Config, Ip6Config } from '../config';
 import { ADDR_SLOT_UDP } from '../context';
 import type { StackContext } from '../context';
 import type { NatResult } from '../nat';
-import { AF_INET } from '../ports';
+import { AF_INET, SOCK_UDP } from '../ports';
 import {
   EACCES,
   EADDRINUSE,
@@ -25,6 +25,8 @@ import {
   SOL_SOCKET,
 } from '../socket-options';
 import { IPV4_BROADCAST } from '../wire/ipv4';
+import { SourcePorts } from './source-ports';
+import type { UdpListener } from './listeners';
 
 /** Slot of addresses to bind and connect to. */
 const SLOT_ADDR = ADDR_SLOT_UDP;
@@ -33,8 +35,8 @@ const SLOT_ADDR = ADDR_SLOT_UDP;
 const PORT_TFTP = 69;
 
 export class UdpSockets {
-  /** Result of `prepare`: bound to the guest's own port; has no single peer; has one whose port is not known yet. */
-  portKept: boolean;
+  /** Result of `prepare`: the port it is bound to; has no single peer; has one whose port is not known yet. */
+  hostPort: number;
   group: boolean;
   anyPort: boolean;
   /** Broadcast address of the guest's IPv4 network; 0: none. */
@@ -43,16 +45,19 @@ export class UdpSockets {
   /** Addresses to bind outgoing sockets to, four words each; unspecified: the kernel's choice. */
   private readonly outbound4: Int32Array;
   private readonly outbound6: Int32Array;
+  /** Which ports flows' sockets have; the caller holds and releases. */
+  readonly ports: SourcePorts;
 
-  constructor(ctx: StackContext) {
+  constructor(ctx: StackContext, listeners: readonly UdpListener[]) {
     const { ip4, ip6 } = ctx.config;
     this.ctx = ctx;
-    this.portKept = false;
+    this.hostPort = 0;
     this.group = false;
     this.anyPort = false;
     this.broadcast4 = ip4 === null ? 0 : makeBroadcast(ip4);
     this.outbound4 = makeOutboundWords(ip4);
     this.outbound6 = makeOutboundWords(ip6);
+    this.ports = new SourcePorts(listeners);
   }
 
   /** The configuration was replaced. */
@@ -61,17 +66,19 @@ export class UdpSockets {
     this.broadcast4 = ip4 === null ? 0 : makeBroadcast(ip4);
   }
 
-  /** Makes the new socket `fd` one toward `target`, port `dstPort`. Returns 0 or -errno; the caller closes it then. */
-  prepare(fd: number, family: number, target: NatResult, srcPort: number, dstPort: number): number {
+  /**
+   * Makes the new socket `fd` one toward `target`, port `dstPort`, for the guest's port `srcPort`. `wish`: the port of the
+   * host that it should have, 0: what suits the guest's. Returns 0 or -errno; the caller closes it then.
+   */
+  prepare(fd: number, family: number, target: NatResult, srcPort: number, dstPort: number, wish: number): number {
     const { dst } = target;
     const v4 = family === AF_INET;
     this.group =
       isMulticast(dst[0], dst[1], dst[2], dst[3]) ||
       (v4 && (dst[3] === IPV4_BROADCAST || (dst[3] === this.broadcast4 && this.broadcast4 !== 0)));
     this.anyPort = !this.group && dstPort === PORT_TFTP;
-    const bound = this.bind(fd, family, target, srcPort);
+    const bound = this.bind(fd, family, target, srcPort, wish);
     if (bound < 0) return bound;
-    this.portKept = bound > 0;
     const { io } = this.ctx;
     if (v4) {
       io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
@@ -95,44 +102,97 @@ export class UdpSockets {
   }
 
   /**
-   * Binds to the guest's source port and the interface and address configured for outgoing traffic. Returns 1, 0 if the
-   * port is the kernel's choice, or -errno.
+   * The address that the kernel would now send from to `target`: fills address slot `slot`. Returns 0, or -errno if there
+   * is no way there.
    */
-  private bind(fd: number, family: number, target: NatResult, srcPort: number): number {
+  probe(family: number, target: NatResult, dstPort: number, slot: number): number {
+    const { io } = this.ctx;
+    const { dst } = target;
+    const fd = io.socket(family, SOCK_UDP);
+    if (fd < 0) return fd;
+    let r = this.leave(fd, family, target);
+    if (r >= 0) {
+      // For a socket with an address, which a port of the kernel's choice comes with.
+      const from = family === AF_INET ? this.outbound4 : this.outbound6;
+      if (!target.local && !isUnspecified(from[0], from[1], from[2], from[3])) r = this.bindTo(fd, family, target, 0);
+    }
+    if (r >= 0) {
+      addrSlotWrite(io.addrs, SLOT_ADDR, family, dstPort, target.scope, dst[0], dst[1], dst[2], dst[3]);
+      r = io.connect(fd, SLOT_ADDR);
+    }
+    if (r >= 0) r = io.getsockname(fd, slot);
+    io.close(fd);
+    return r;
+  }
+
+  /** The interface configured for outgoing traffic. Returns 0 or -errno. */
+  private leave(fd: number, family: number, target: NatResult): number {
     const { io, config } = this.ctx;
+    if (target.local) return 0;
+    const ifname = family === AF_INET ? config.ip4?.outboundIf : config.ip6?.outboundIf;
+    return typeof ifname === 'string' ? io.bindToDevice(fd, ifname) : 0;
+  }
+
+  /** Binds to the address configured for outgoing traffic and a port; 0: the kernel's choice. Returns 0 or -errno. */
+  private bindTo(fd: number, family: number, target: NatResult, port: number): number {
+    const { io } = this.ctx;
     const v4 = family === AF_INET;
     const from = v4 ? this.outbound4 : this.outbound6;
-    let w0 = 0;
-    let w1 = 0;
-    let w2 = 0;
-    let w3 = 0;
-    if (!target.local) {
-      w0 = from[0];
-      w1 = from[1];
-      w2 = from[2];
-      w3 = from[3];
-      const ifname = v4 ? config.ip4?.outboundIf : config.ip6?.outboundIf;
-      if (typeof ifname === 'string') {
-        const r = io.bindToDevice(fd, ifname);
-        if (r < 0) return r;
-      }
-    } else if (v4) {
-      w2 = 0xffff;
+    if (target.local) addrSlotWrite(io.addrs, SLOT_ADDR, family, port, 0, 0, 0, v4 ? V4_MAPPED : 0, 0);
+    else addrSlotWrite(io.addrs, SLOT_ADDR, family, port, 0, from[0], from[1], from[2], from[3]);
+    return io.bind(fd, SLOT_ADDR);
+  }
+
+  /**
+   * Binds to a port that suits the guest's (source-ports.ts), and to the interface and address configured for outgoing
+   * traffic; sets `hostPort`. Returns 0 or -errno.
+   */
+  private bind(fd: number, family: number, target: NatResult, srcPort: number, wish: number): number {
+    const { io, config } = this.ctx;
+    const v4 = family === AF_INET;
+    const left = this.leave(fd, family, target);
+    if (left < 0) return left;
+    const first = wish !== 0 ? wish : this.ports.keeps(config.hostPorts, srcPort) ? srcPort : 0;
+    let r = first === 0 ? -EADDRINUSE : this.bindPort(fd, family, target, first, wish !== 0);
+    this.hostPort = first;
+    const given = this.ports.givenTo(v4, srcPort);
+    if ((r === -EADDRINUSE || r === -EACCES) && given !== 0 && given !== first) {
+      r = this.bindPort(fd, family, target, given, false);
+      this.hostPort = given;
     }
-    // One port of the guest talks to many: each flow's socket is bound to the same port. Not so one without a peer, which
-    // would take datagrams from a service of the host that shares its port with us; it lets others in once it has it.
-    const unconnected = this.group || this.anyPort;
-    if (!unconnected) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    addrSlotWrite(io.addrs, SLOT_ADDR, family, srcPort, 0, w0, w1, w2, w3);
-    const r = io.bind(fd, SLOT_ADDR);
-    if (unconnected) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (r >= 0) return 1;
-    // Privileged, or taken by a service of the host: any port is better than no datagram.
-    if (r !== -EACCES && r !== -EADDRINUSE) return r;
-    if (isUnspecified(w0, w1, w2, w3)) return 0;
-    addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, 0, w0, w1, w2, w3);
-    const again = io.bind(fd, SLOT_ADDR);
-    return again < 0 ? again : 0;
+    // Privileged, or a program's of the host: any port is better than no datagram.
+    if (r === -EADDRINUSE || r === -EACCES) {
+      r = this.bindTo(fd, family, target, 0);
+      if (r >= 0) r = io.getsockname(fd, SLOT_ADDR);
+      this.hostPort = addrSlotPort(io.addrs, SLOT_ADDR);
+    }
+    if (r < 0) return r;
+    io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    return 0;
+  }
+
+  /**
+   * Binds to one port. With sockets of ours it is shared: one port of the guest talks to many. Not so by one without a
+   * peer (unless it replaces one, `again`), which would take what is for the others. Returns 0 or -errno.
+   */
+  private bindPort(fd: number, family: number, target: NatResult, port: number, again: boolean): number {
+    const { ports } = this;
+    const { io } = this.ctx;
+    const alone = (this.group || this.anyPort) && !again;
+    if (alone || !ports.isOurs(family === AF_INET, port)) return this.bindTo(fd, family, target, port);
+    io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    // Listeners share for this moment only: a program of the host could take a forwarded port over otherwise.
+    let listener = ports.listenerAfter(port, 0);
+    for (; listener >= 0; listener = ports.listenerAfter(port, ports.cursor)) {
+      io.setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, 1);
+    }
+    const r = this.bindTo(fd, family, target, port);
+    listener = ports.listenerAfter(port, 0);
+    for (; listener >= 0; listener = ports.listenerAfter(port, ports.cursor)) {
+      io.setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, 0);
+    }
+    if (r < 0) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 0);
+    return r;
   }
 
   /** For a socket that sends to a group or to all, and takes answers from anyone; not what other sockets joined for. */

@@ -60,6 +60,9 @@ export const DHCP_OPT_SERVER_ID = 54;
 export const DHCP_OPT_PARAMETERS = 55;
 export const DHCP_OPT_MESSAGE = 56;
 export const DHCP_OPT_MAX_SIZE = 57;
+/** When to renew with the server that leased, and when with any (RFC 2132 §9.11, §9.12). */
+export const DHCP_OPT_T1 = 58;
+export const DHCP_OPT_T2 = 59;
 export const DHCP_OPT_CLIENT_ID = 61;
 export const DHCP_OPT_RAPID_COMMIT = 80;
 export const DHCP_OPT_FQDN = 81;

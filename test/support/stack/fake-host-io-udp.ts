@@ -165,6 +165,10 @@ export class FakeDatagramHost implements HostIo {
   maxSockets = 1000;
   /** -errno that socket(SOCK_ICMP) returns; 0: ping sockets are allowed. */
   pingRefused = 0;
+  /** Where sockets send from, by family: what a connected one gets. */
+  source = { v4: '198.51.100.99', v6: '2001:db8:99::99' };
+  /** Addresses that the host had and has no more: IPv4 refuses to send from them, IPv6 does not look. */
+  readonly gone = new Set<string>();
   /** -errno of connect by destination. */
   readonly unreachable = new Map<string, number>();
   readonly broadcast = new Set(['255.255.255.255']);
@@ -300,6 +304,7 @@ export class FakeDatagramHost implements HostIo {
       if (this.takenPorts.has(port)) return -EADDRINUSE;
       for (const o of this.sockets.values()) {
         if (o.kind !== SOCK_UDP || o.local?.port !== port) continue;
+        if (o.family !== s.family && !o.dual) continue;
         if (o.options.get(SO_REUSEADDR) !== 1 || s.options.get(SO_REUSEADDR) !== 1) return -EADDRINUSE;
       }
     }
@@ -316,7 +321,7 @@ export class FakeDatagramHost implements HostIo {
     if (this.broadcast.has(to.address) && s.options.get(SO_BROADCAST) !== 1) return -EACCES;
     s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.#nextPort++ };
     if (isWildcard(s.local.address)) {
-      let address = s.family === AF_INET ? '198.51.100.99' : '2001:db8:99::99';
+      let address = s.family === AF_INET ? this.source.v4 : this.source.v6;
       if (to.address.startsWith('127.') || to.address === '::1') address = to.address;
       s.local = { address, port: s.local.port };
     }
@@ -408,6 +413,8 @@ export class FakeDatagramHost implements HostIo {
     }
     const injected = this.sendErrors.shift();
     if (injected !== undefined) return injected;
+    if (s.family === AF_INET && s.local !== null && this.gone.has(s.local.address)) return -EINVAL;
+    if (m >= 0 && this.msgLocal[m] >= 0 && this.gone.has(this.#readSlot(this.msgLocal[m]).address)) return -EINVAL;
     const peer = m >= 0 && this.msgPeer[m] >= 0 ? this.#readSlot(this.msgPeer[m]) : s.peer;
     if (peer === null) return -EDESTADDRREQ;
     if (this.broadcast.has(peer.address) && s.options.get(SO_BROADCAST) !== 1) return -EACCES;

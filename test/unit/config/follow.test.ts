@@ -28,9 +28,22 @@ describe('followHost', () => {
   test('a family that lost its network keeps its addresses; IPv6 is withdrawn until there is a network again', () => {
     const local = host({ template4: null, template6: null, ip6: stackConfig({}, {}, { guestAddr: null }).ip6 });
     const lost = followHost(host(), local);
-    expect(lost).toEqual({ ...host(), ip6: { ...host().ip6, withdrawn: true } });
+    expect(lost).toEqual({
+      ...host(),
+      ip4: { ...host().ip4, leaseSec: 60 },
+      ip6: { ...host().ip6, withdrawn: true, leaseSec: 60 },
+    });
     expect(sameHost(followHost(lost, local), lost)).toBe(true);
     expect(followHost(lost, host())).toEqual(host());
+  });
+
+  test('the network is gone and there is another resolver: that one', () => {
+    const dns = [ip('10.0.0.53')];
+    const local = host({ template4: null, ip4: stackConfig({}, { dns }).ip4 });
+    expect(followHost(host(), local).ip4).toMatchObject({ guestAddr: host().ip4?.guestAddr, dns });
+    expect(followHost(host({ ip4: stackConfig({}, { dns }).ip4 }), host({ template4: null })).ip4).toMatchObject({
+      dns,
+    });
   });
 
   test('a family that never had a network stays in local mode', () => {

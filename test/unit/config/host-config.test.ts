@@ -8,7 +8,7 @@ import {
   stackConfig,
 } from '../../../src/config/host-config';
 import { parseResolvConf } from '../../../src/config/resolv-conf';
-import { readEphemeralRange, readSysctls } from '../../../src/config/sysctl';
+import { readEphemeralRange, readHostPorts, readSysctls } from '../../../src/config/sysctl';
 import type { HostNetwork, InterfaceAddress, Route } from '../../../src/config/netlink';
 import { parseIp } from '../../../src/config/address';
 import { fixtureNetwork } from '../../support/config/fixtures';
@@ -69,6 +69,7 @@ function oneInterface(
       index: 2,
       gateway: null,
       nextHops: [],
+      nextHopId: 0,
       ...route,
     })),
   };
@@ -398,6 +399,7 @@ describe('kernel settings', () => {
     expect(readSysctls(() => null)).toEqual({
       udpTimeoutMs: 30_000,
       udpStreamTimeoutMs: 120_000,
+      hostPorts: expect.any(Uint8Array) as unknown,
       tcpSynRetries: 6,
       tcpSynLinearTimeouts: 4,
       tcpRtoMaxMs: 120_000,
@@ -413,6 +415,7 @@ describe('kernel settings', () => {
     expect(readSysctls((name) => odd.get(name) ?? null)).toMatchObject({
       udpTimeoutMs: 1000,
       udpStreamTimeoutMs: 180_000,
+      hostPorts: expect.any(Uint8Array) as unknown,
       tcpSynRetries: 6,
       tcpRtoMaxMs: 1000,
       tcpKeepaliveMs: 60_000,
@@ -437,4 +440,194 @@ test('limits of flows share the descriptors out and leave room', () => {
     for (const limit of Object.values(limits)) expect(limit).toBeGreaterThan(0);
   }
   expect(flowLimits(1 << 20, 0)).toEqual({ maxTcpFlows: 65536, maxUdpFlows: 32768, maxPingFlows: 4096 });
+});
+
+describe('which address of several', () => {
+  const TEMPORARY = 0x01;
+  const DADFAILED = 0x08;
+  const DEPRECATED = 0x20;
+  const TENTATIVE = 0x40;
+  const among = (...flags: (readonly [string, number, number])[]): string => {
+    const network = oneInterface(
+      [
+        ...flags.map(([text, length, bits]): [string, number, Partial<InterfaceAddress>] => [
+          text,
+          length,
+          { flags: bits },
+        ]),
+        ['fe80::2', 64],
+      ],
+      [{ gateway: ip('192.0.2.1') }, { family: 10, gateway: ip('fe80::1') }],
+    );
+    const { ip4, ip6 } = resolve([], facts(network));
+    return formatIp(flags[0][0].includes(':') ? ip6!.guestAddr! : ip4!.guestAddr);
+  };
+
+  test.each<[string, number]>([
+    ['temporary', TEMPORARY],
+    ['deprecated', DEPRECATED],
+    ['tentative', TENTATIVE],
+    ['found to be another host\u2019s', DADFAILED],
+  ])('a stable, preferred, finished one before one that is %s', (_, bad) => {
+    expect(among(['2001:db8::bad', 64, bad], ['2001:db8::2', 64, 0])).toBe('2001:db8::2');
+    expect(among(['2001:db8::bad', 128, bad], ['2001:db8::2', 64, 0])).toBe('2001:db8::2');
+    expect(among(['192.0.2.99', 24, bad], ['192.0.2.2', 24, 0])).toBe('192.0.2.2');
+  });
+
+  test('of worse ones the one that lasts longest; none that another host has', () => {
+    expect(among(['2001:db8::d', 64, DEPRECATED], ['2001:db8::7', 64, TEMPORARY])).toBe('2001:db8::7');
+    expect(among(['2001:db8::7', 64, TEMPORARY], ['2001:db8::3', 64, TENTATIVE])).toBe('2001:db8::3');
+    expect(among(['2001:db8::d', 64, DEPRECATED])).toBe('2001:db8::d');
+    const only = oneInterface([['192.0.2.99', 24, { flags: DADFAILED }]], [{ gateway: ip('192.0.2.1') }]);
+    expect(resolve([], facts(only)).template4).toBe(null);
+  });
+});
+
+describe('a way out without a router of IPv4', () => {
+  const by = (route: Partial<Route>): unknown =>
+    shown(resolve([], facts(oneInterface([['192.0.2.2', 24]], [route]))).ip4);
+  const made = {
+    guestAddr: '192.0.2.2',
+    prefixLen: 24,
+    gateway: '169.254.2.2',
+    mapHostLoopback: '169.254.2.2',
+    leaseSec: 3600,
+  };
+
+  test('by an IPv6 router, alone or among several, or straight onto a link: we are the router', () => {
+    expect(by({ gateway: ip('fe80::1') })).toMatchObject(made);
+    expect(by({ index: 0, nextHops: [{ index: 2, hops: 0, gateway: ip('fe80::1') }] })).toMatchObject(made);
+    expect(by({ gateway: null })).toMatchObject(made);
+  });
+
+  test('of next hops over the interface one of IPv4 is taken', () => {
+    const hops = [ip('192.0.2.7'), ip('fe80::1')].map((gateway, hops) => ({ index: 2, hops, gateway }));
+    expect(by({ index: 0, nextHops: hops })).toMatchObject({ gateway: '192.0.2.7' });
+  });
+});
+
+describe('resolvers that only the other family reaches', () => {
+  const V6_ONLY = 'nameserver 2001:db8:5::53\nnameserver 2001:db8:5::54\n';
+  const V4_ONLY = 'nameserver 198.51.100.53\n';
+
+  test('-4 and -6: the gateway stands for the first one', () => {
+    const four = resolve(['-4'], facts(ORDINARY, V6_ONLY));
+    expect(shown(four.ip4)).toMatchObject({ dns: ['192.0.2.1'], dnsMatch: '192.0.2.1', dnsHost: '2001:db8:5::53' });
+    expect(four.notes).toEqual([]);
+    const six = resolve(['-6'], facts(ORDINARY, V4_ONLY));
+    expect(shown(six.ip6)).toMatchObject({ dns: ['fe80::1'], dnsMatch: 'fe80::1', dnsHost: '198.51.100.53' });
+  });
+
+  test('a link-local one is on the interface that the file names', () => {
+    const network = {
+      ...ORDINARY,
+      links: [...ORDINARY.links, { index: 7, name: 'eth7', flags: 1, mac: null, mtu: 1500 }],
+    };
+    const scope = (text: string): number => resolve(['-4'], facts(network, text)).ip4!.dnsHostScope;
+    expect([scope('nameserver fe80::53%eth7'), scope('nameserver fe80::53%7'), scope('nameserver fe80::53')]).toEqual([
+      7, 7, 2,
+    ]);
+  });
+
+  test('a guest with both families has them by itself', () => {
+    expect(shown(resolve([], facts(ORDINARY, V6_ONLY)).ip4)).toMatchObject({ dns: [], dnsMatch: null });
+  });
+
+  test.each<[string, string[], boolean, RegExp]>([
+    [
+      'nothing stands for them',
+      ['-4', '--no-map-gw'],
+      true,
+      /IPv6 addresses only \(2001:db8:5::53, 2001:db8:5::54\), and no address/,
+    ],
+    ['no IPv6 sockets', ['-4'], false, /IPv6 addresses only .*no IPv6 sockets/],
+  ])('one warning: %s', (_, argv, sockets, warning) => {
+    const host = resolve(argv, facts(ORDINARY, V6_ONLY, sockets));
+    expect(host.ip4?.dns).toEqual([]);
+    expect(host.notes.filter(({ level }) => level === 'warn').map(({ text }) => text)).toEqual([
+      expect.stringMatching(warning),
+    ]);
+  });
+
+  test('--dns-forward and --dns-host across families', () => {
+    expect(
+      shown(resolve(['-4', '--no-map-gw', '--dns-forward', '10.0.2.3'], facts(ORDINARY, V6_ONLY)).ip4),
+    ).toMatchObject({
+      dns: ['10.0.2.3'],
+      dnsHost: '2001:db8:5::53',
+    });
+    const given = ['-4', '--dns-forward', '10.0.2.3', '--dns-host', '2001:db8::53'];
+    expect(shown(resolve(given, facts(ORDINARY, V4_ONLY)).ip4)).toMatchObject({ dnsHost: '2001:db8::53' });
+  });
+});
+
+describe('addresses that no host has', () => {
+  test.each<[string[], string]>([
+    [
+      ['-a', '10.0.2.0/24'],
+      '--address 10.0.2.0/24: this is the address of the network 10.0.2.0/24 itself, give one of a host in it',
+    ],
+    [
+      ['-a', '10.0.2.255', '-n', '24'],
+      '--address 10.0.2.255/24: this is the broadcast address of 10.0.2.0/24, give one of a host in it',
+    ],
+    [
+      ['-a', '10.0.2.255'],
+      '--address 10.0.2.255/24: this is the broadcast address of 10.0.2.0/24, give one of a host in it',
+    ],
+    [
+      ['-a', '10.0.2.4/30'],
+      '--address 10.0.2.4/30: this is the address of the network 10.0.2.4/30 itself, give one of a host in it',
+    ],
+    [['-a', '0.1.2.3/8'], '--address 0.1.2.3/8: no host has an address of 0.0.0.0/8, give another'],
+    [['-n', '255.255.255.254'], ''],
+    [['-n', '30'], ''],
+    [
+      ['-g', '192.0.2.255'],
+      '--gateway 192.0.2.255: this is the broadcast address of 192.0.2.0/24, give the address of a router in it',
+    ],
+    [
+      ['-g', '192.0.2.0'],
+      '--gateway 192.0.2.0: this is the address of the network 192.0.2.0/24 itself, give the address of a router in it',
+    ],
+    [['-a', '10.0.2.1', '-g', '10.0.2.1'], "--gateway 10.0.2.1: this is the guest's own address, give another"],
+    [['-a', '192.0.2.1'], "--address 192.0.2.1: this is the gateway's address, give another or --gateway too"],
+    [
+      ['-a', '2001:db8:7::'],
+      "--address 2001:db8:7::: this is the routers' address in 2001:db8:7::/64, give one of a host in it",
+    ],
+    [
+      ['-a', 'fe80::7'],
+      '--address fe80::7: the guest makes its link-local address itself, give a global or local (fc00::/7) one',
+    ],
+    [['-a', '10.0.2.0/31', '-g', '10.0.2.1'], ''],
+    [['-a', '10.0.2.255/32'], ''],
+    [['-a', '10.0.2.255/16'], ''],
+    [['-a', '2001:db8:7::1'], ''],
+  ])('%j', (argv, refusal) => {
+    const attempt = (): unknown => resolve(argv, facts(ORDINARY));
+    if (refusal === '') expect(attempt).not.toThrow();
+    else expect(attempt).toThrow(new Error(refusal));
+  });
+
+  test('a mask that makes the host\u2019s own address one; the host\u2019s own mask is its own affair', () => {
+    const network = oneInterface([['192.0.2.7', 31]], [{ gateway: ip('192.0.2.6') }]);
+    expect(() => resolve([], facts(network))).not.toThrow();
+    expect(() => resolve(['-n', '29'], facts(network))).toThrow(
+      "--netmask 29: the host's address 192.0.2.7 would be the broadcast address of 192.0.2.0/29, give another mask or --address",
+    );
+  });
+});
+
+describe('ports of programs of the host', () => {
+  test('ordinary ones outside the ephemeral range, and of that those that are known or reserved', () => {
+    const sysctl: Record<string, string> = {
+      'ipv4/ip_local_port_range': '32768\t60999\n',
+      'ipv4/ip_local_reserved_ports': '40000,40002-40003\n',
+    };
+    const bits = readHostPorts((name) => sysctl[name] ?? null);
+    const has = (port: number): boolean => (bits[port >> 3] & (1 << (port & 7))) !== 0;
+    expect([1024, 5353, 32767, 61000, 65535, 51820, 40000, 40002, 40003].filter((port) => !has(port))).toEqual([]);
+    expect([0, 123, 500, 1023, 32768, 60999, 40001, 40004].filter(has)).toEqual([]);
+  });
 });

@@ -88,6 +88,8 @@ function demandOption({ code, data }: Option, asked: readonly Option[]): void {
       return;
     case 51:
     case 54:
+    case 58:
+    case 59:
       demand(data.length === 4 && d.getUint32(0) !== 0, `option ${String(code)}`);
       return;
     case 53:
@@ -129,7 +131,7 @@ function demandTypes(given: readonly Option[], asked: readonly Option[]): void {
   const type = dataOf(given, 53)?.[0];
   const has = (code: number): boolean => dataOf(given, code) !== null;
   if (requestType === undefined) {
-    for (const code of [51, 53, 54, 61, 80]) demand(!has(code), `option ${String(code)} to a BOOTP client`);
+    for (const code of [51, 53, 54, 58, 59, 61, 80]) demand(!has(code), `option ${String(code)} to a BOOTP client`);
     return;
   }
   const allowed = ANSWERS[requestType];
@@ -146,6 +148,9 @@ function demandTypes(given: readonly Option[], asked: readonly Option[]): void {
     return;
   }
   demand(has(51) === (requestType !== 8), 'the lease time');
+  const seconds = (code: number): number => view(dataOf(given, code) ?? new Uint8Array(4)).getUint32(0);
+  demand(has(58) === has(51) && has(59) === has(51), 'a lease without the times to renew it, or those without a lease');
+  demand(!has(51) || (seconds(58) < seconds(59) && seconds(59) < seconds(51)), 'T1, T2 and the lease are not in order');
   for (const code of [1, 3]) demand(has(code), `no option ${String(code)}`);
 }
 

@@ -92,8 +92,10 @@ describe('DHCP', () => {
       '0c 03',
       Buffer.from('vm1'),
       '1a 02 05dc',
-      '33 04 ffffffff',
+      '33 04 00000e10',
       '36 04 c0000201',
+      '3a 04 00000708',
+      '3b 04 00000c4e',
       '77 0d 07',
       Buffer.from('example'),
       '03',
@@ -116,9 +118,9 @@ describe('DHCP', () => {
 
   test('options come in the order asked for, then the rest; the mask stays before the router', () => {
     const r = parse(ask(linkRig({ hostname: 'h' }), message(`${DISCOVER} 37 05 0c 33 03 35 f0`)));
-    expect(r.options.map(([code]) => code)).toEqual([12, 51, 1, 3, 53, 26, 54]);
+    expect(r.options.map(([code]) => code)).toEqual([12, 51, 1, 3, 53, 26, 54, 58, 59]);
     const other = parse(ask(linkRig({ hostname: 'h' }), message(`${DISCOVER} 37 02 1a 0c`)));
-    expect(other.options.map(([code]) => code)).toEqual([53, 26, 12, 1, 3, 51, 54]);
+    expect(other.options.map(([code]) => code)).toEqual([53, 26, 12, 1, 3, 51, 54, 58, 59]);
   });
 
   test('rapid commit gets an ACK', () => {
@@ -139,7 +141,7 @@ describe('DHCP', () => {
     const r = parse(ask(rig, message(options, { ciaddr: client }), client));
     expect([r.option.get(53), r.option.get(51), yiaddr(r), ciaddr(r), r.to]).toEqual([
       '05',
-      'ffffffff',
+      '00000e10',
       '192.0.2.10',
       client,
       to,
@@ -158,6 +160,28 @@ describe('DHCP', () => {
       [61, '010203'],
     ]);
     expect([yiaddr(r), ciaddr(r), r.to, r.port]).toEqual(['0.0.0.0', '0.0.0.0', '255.255.255.255', 68]);
+  });
+
+  test.each([
+    ['none', '', 3600],
+    ['a shorter one', '33 04 00000258', 600],
+    ['a longer one', '33 04 00015180', 3600],
+    ['for ever', '33 04 ffffffff', 3600],
+    ['next to none', '33 04 00000001', 10],
+    ['none that can be read', '33 02 0258', 3600],
+  ])('the lease is finite, and as short as the client wishes: %s (RFC 2131 §4.3.1)', (_, wish, seconds) => {
+    for (const kind of [DISCOVER, `${REQUEST} ${WANT}`]) {
+      const r = parse(ask(linkRig(), message(`${kind} ${wish}`)));
+      const times = [51, 58, 59].map((code) => parseInt(r.option.get(code) ?? '', 16));
+      expect(times).toEqual([seconds, seconds >> 1, Math.floor((seconds * 7) / 8)]);
+    }
+  });
+
+  test('a renewal sent to the server of before is refused by that one: some clients hear no other', () => {
+    const rig = linkRig({}, { guestAddr: ip('192.0.2.10'), leaseSec: 60 });
+    const renewal = message(REQUEST, { ciaddr: '169.254.2.1' });
+    const r = parse(ask(rig, renewal, '169.254.2.1', '169.254.2.2'));
+    expect([r.option.get(53), r.option.get(54), r.to]).toEqual(['06', 'a9fe0202', '255.255.255.255']);
   });
 
   test('REQUEST that chose another server gets nothing', () => {
@@ -202,23 +226,23 @@ describe('DHCP', () => {
   test('nothing that is switched off is advertised', () => {
     const config = { mtu: 0, advertiseDns: false, advertiseSearch: false, search: ['x.test'] };
     const r = parse(ask(linkRig(config, { dns: [ip('9.9.9.9')] }), message(DISCOVER)));
-    expect(r.options.map(([code]) => code)).toEqual([53, 1, 3, 51, 54]);
+    expect(r.options.map(([code]) => code)).toEqual([53, 1, 3, 51, 54, 58, 59]);
   });
 
   test('what does not fit is left out; more fits if the client takes more', () => {
     const config = { hostname: 'h'.repeat(250), search: ['s'.repeat(60) + '.' + 't'.repeat(60)] };
     const small = parse(ask(linkRig(config), message(DISCOVER)));
     expect(small.fixed.length).toBeLessThanOrEqual(548);
-    expect(small.options.map(([code]) => code)).toEqual([53, 1, 3, 12, 26, 51, 54]);
+    expect(small.options.map(([code]) => code)).toEqual([53, 1, 3, 12, 26, 51, 54, 58, 59]);
     const large = parse(ask(linkRig(config), message(`${DISCOVER} 39 02 05dc`)));
-    expect(large.options.map(([code]) => code)).toEqual([53, 1, 3, 12, 26, 51, 54, 119]);
+    expect(large.options.map(([code]) => code)).toEqual([53, 1, 3, 12, 26, 51, 54, 58, 59, 119]);
   });
 
   test('essentials are kept whatever the client puts first', () => {
     const r = parse(
       ask(linkRig({ hostname: 'h'.repeat(250) }), message(`${DISCOVER} 3d ff ${'01'.repeat(255)} 37 01 0c`)),
     );
-    expect(r.options.map(([code]) => code)).toEqual([53, 1, 3, 26, 51, 54, 61]);
+    expect(r.options.map(([code]) => code)).toEqual([53, 1, 3, 26, 51, 54, 58, 59, 61]);
   });
 
   test('BOOTP clients get no DHCP options', () => {

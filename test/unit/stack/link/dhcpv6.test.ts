@@ -12,10 +12,13 @@ const option = (code: number, ...data: Parameters<typeof bytes>): Uint8Array => 
 const CLIENT_ID = option(1, '00 03 00 01 52 54 00 12 34 56');
 const SERVER_DUID = bytes('00 03 00 01', OUR_MAC);
 const SERVER_ID = option(2, SERVER_DUID);
-const iaaddr = (address: string, lifetime = '00000e10'): Uint8Array => option(5, ip(address), lifetime, lifetime);
+const iaaddr = (address: string, preferred = '00000e10', valid = preferred): Uint8Array =>
+  option(5, ip(address), preferred, valid);
 const iaNa = (id: string, ...inner: Uint8Array[]): Uint8Array => option(3, id, '00000000 00000000', ...inner);
-const ASSIGNED = iaaddr('2001:db8::10', 'ffffffff');
-const ANSWER = (id: string): string => hex(option(3, id, 'ffffffff ffffffff', ASSIGNED));
+/** Preferred for an hour, valid for two; renewed after a half and four fifths of the hour. */
+const TIMES = '00000708 00000b40';
+const ASSIGNED = iaaddr('2001:db8::10', '00000e10', '00001c20');
+const ANSWER = (id: string): string => hex(option(3, id, TIMES, ASSIGNED));
 
 const message = (type: number, ...options: Uint8Array[]): Uint8Array => bytes([type], 'ab cd ef', ...options);
 
@@ -134,9 +137,7 @@ describe('DHCPv6', () => {
     const { options } = parse(
       ask(linkRig(), message(type, CLIENT_ID, ...ids, iaNa('00000001', iaaddr('2001:db8:9::1')))),
     );
-    expect(options[1]).toBe(
-      hex(option(3, '00000001 ffffffff ffffffff', ASSIGNED, iaaddr('2001:db8:9::1', '00000000'))),
-    );
+    expect(options[1]).toBe(hex(option(3, `00000001 ${TIMES}`, ASSIGNED, iaaddr('2001:db8:9::1', '00000000'))));
   });
 
   test.each([

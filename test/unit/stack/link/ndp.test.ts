@@ -93,7 +93,7 @@ describe('neighbour solicitation', () => {
 });
 
 describe('router advertisement', () => {
-  const PREFIX = '030440c0ffffffffffffffff0000000020010db8000000000000000000000000';
+  const PREFIX = '030440c000001c2000000e100000000020010db8000000000000000000000000';
   const SOURCE = `0101${hex(bytes(OUR_MAC))}`;
   const MTU = '050100000000fff0';
 
@@ -101,8 +101,8 @@ describe('router advertisement', () => {
     const rig = linkRig();
     const { fixed, options, dst } = ra(rig.exchange(icmpv6(GUEST_LL, 'ff02::2', RS)));
     expect(hex(dst)).toBe(hex(ip(GUEST_LL)));
-    // type, code; hop limit 255, managed, lifetime 65535; reachable and retransmission timer unspecified
-    expect(fixed).toBe('8600ff80ffff0000000000000000');
+    // type, code; hop limit 255, managed, lifetime 3600; reachable and retransmission timer unspecified
+    expect(fixed).toBe('8600ff800e100000000000000000');
     expect(options).toEqual([PREFIX, SOURCE, MTU]);
   });
 
@@ -121,11 +121,11 @@ describe('router advertisement', () => {
     const rig = linkRig({ search: ['example.com', 'a.test'] }, {}, { dns: [ip('2001:db8::53'), ip('fe80::1')] });
     const { options } = ra(rig.exchange(icmpv6(GUEST_LL, 'ff02::2', RS)));
     expect(options.slice(3)).toEqual([
-      hex(bytes('19 05 00 00 ff ff ff ff', ip('2001:db8::53'), ip('fe80::1'))),
+      hex(bytes('19 05 00 00 00 00 0e 10', ip('2001:db8::53'), ip('fe80::1'))),
       // 8 + 13 + 8 = 29 bytes, padded to 32
       hex(
         bytes(
-          '1f 04 00 00 ff ff ff ff 07',
+          '1f 04 00 00 00 00 0e 10 07',
           Buffer.from('example'),
           '03',
           Buffer.from('com'),
@@ -142,7 +142,7 @@ describe('router advertisement', () => {
     const rig = linkRig({ search: ['abcde.exampleq'] });
     const { options } = ra(rig.exchange(icmpv6(GUEST_LL, 'ff02::2', RS)));
     expect(options.slice(3)).toEqual([
-      hex(bytes('1f 03 00 00 ff ff ff ff 05', Buffer.from('abcde'), '08', Buffer.from('exampleq'), '00')),
+      hex(bytes('1f 03 00 00 00 00 0e 10 05', Buffer.from('abcde'), '08', Buffer.from('exampleq'), '00')),
     ]);
   });
 
@@ -153,7 +153,7 @@ describe('router advertisement', () => {
       { dns: [ip('2001:db8::53')] },
     );
     const { fixed, options } = ra(rig.exchange(icmpv6(GUEST_LL, 'ff02::2', RS)));
-    expect(fixed).toBe('8600ff00ffff0000000000000000');
+    expect(fixed).toBe('8600ff000e100000000000000000');
     expect(options).toEqual([PREFIX, SOURCE]);
   });
 

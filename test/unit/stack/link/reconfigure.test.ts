@@ -38,7 +38,8 @@ const elsewhere = (over: Partial<StackConfig> = {}): StackConfig => stackConfig(
 
 const prefix = (network: string, validPreferred: string): string =>
   hex(bytes('03 04 40 c0', validPreferred, '00000000', ip(network)));
-const FOREVER = 'ffffffff ffffffff';
+/** Valid for two hours, preferred for one. */
+const LASTING = '00001c20 00000e10';
 const rdnss = (lifetime: string, ...servers: string[]): string =>
   hex(bytes('19', [1 + 2 * servers.length], '0000', lifetime, ...servers.map(ip)));
 
@@ -114,7 +115,7 @@ describe('after a change of configuration', () => {
     const [reply] = rig.exchange(datagram(GUEST_LL, 546, 'ff02::1:2', 547, bytes(renew, '00000e10 00000e10')));
     const d = dissect(reply);
     expect(hex(d.src)).toBe(hex(ip('fe80::2')));
-    expect(hex(d.payload)).toContain(`00050018${hex(ip('2001:db8:7::10'))}ffffffffffffffff`);
+    expect(hex(d.payload)).toContain(`00050018${hex(ip('2001:db8:7::10'))}00000e1000001c20`);
     expect(hex(d.payload)).toContain(`00050018${hex(ip('2001:db8::10'))}0000000000000000`);
   });
 
@@ -172,15 +173,15 @@ describe('router advertisements', () => {
     expect(now).toEqual({
       from: 'fe80::2',
       to: 'ff02::1',
-      lifetime: 65535,
+      lifetime: 3600,
       options: [
-        prefix('2001:db8:7::', FOREVER),
+        prefix('2001:db8:7::', LASTING),
         prefix('2001:db8::', '00000000 00000000'),
         SOURCE,
         '050100000000fff0',
-        rdnss('ffffffff', '2001:db8:7::53'),
+        rdnss('00000e10', '2001:db8:7::53'),
         rdnss('00000000', '2001:db8::53'),
-        hex(bytes('1f 04 0000 ffffffff', name('both'), name('new'), '00 00 00')),
+        hex(bytes('1f 04 0000 00000e10', name('both'), name('new'), '00 00 00')),
         hex(bytes('1f 03 0000 00000000', name('old'), '00 00 00 00 00 00')),
       ],
     });
@@ -192,13 +193,13 @@ describe('router advertisements', () => {
     rig.port.sent();
     const [answer] = advertisements(rig.exchange(icmpv6(GUEST_LL, 'ff02::2', bytes('85 00 0000 00000000'))));
     expect(answer.options.slice(0, 2)).toEqual([
-      prefix('2001:db8:7::', FOREVER),
+      prefix('2001:db8:7::', LASTING),
       prefix('2001:db8::', '00000000 00000000'),
     ]);
     rig.stack.reconfigure(stackConfig());
     const [, back] = advertisements(rig.port.sent());
     expect(back.options.slice(0, 2)).toEqual([
-      prefix('2001:db8::', FOREVER),
+      prefix('2001:db8::', LASTING),
       prefix('2001:db8:7::', '00000000 00000000'),
     ]);
     expect(back.options.at(-1)).toBe(rdnss('00000000', '2001:db8:7::53'));
@@ -231,18 +232,18 @@ describe('router advertisements', () => {
     const [lost, ...more] = advertisements(rig.port.sent());
     expect(more).toEqual([]);
     expect(lost.lifetime).toBe(0);
-    expect(lost.options[0]).toBe(prefix('2001:db8::', 'ffffffff 00000000'));
+    expect(lost.options[0]).toBe(prefix('2001:db8::', '00001c20 00000000'));
     expect(lost.options[3]).toBe(rdnss('00000000', '2001:db8::53'));
     expect(lost.options[4].slice(0, 16)).toBe('1f03000000000000');
     expect(lost.options).toHaveLength(5);
     rig.stack.reconfigure(stackConfig({ search: ['example.com'] }, {}, before));
     const [back] = advertisements(rig.port.sent());
-    expect(back.lifetime).toBe(65535);
+    expect(back.lifetime).toBe(3600);
     expect(back.options.slice(0, 4)).toEqual([
-      prefix('2001:db8::', FOREVER),
+      prefix('2001:db8::', LASTING),
       SOURCE,
       '050100000000fff0',
-      rdnss('ffffffff', '2001:db8::53'),
+      rdnss('00000e10', '2001:db8::53'),
     ]);
   });
 
@@ -261,7 +262,7 @@ describe('router advertisements', () => {
     down.port.up = true;
     down.stack.onLinkUp();
     const [only] = advertisements(down.port.sent());
-    expect(only.options[0]).toBe(prefix('2001:db8:7::', FOREVER));
+    expect(only.options[0]).toBe(prefix('2001:db8:7::', LASTING));
   });
 
   test('go on to come by themselves, with what is true then', () => {
@@ -272,7 +273,7 @@ describe('router advertisements', () => {
     expect(rig.stack.nextDeadline()).toBeLessThan(Infinity);
     rig.clock.nowMs = rig.stack.nextDeadline();
     rig.stack.onTimer();
-    expect(advertisements(rig.port.sent())[0].options[0]).toBe(prefix('2001:db8:7::', FOREVER));
+    expect(advertisements(rig.port.sent())[0].options[0]).toBe(prefix('2001:db8:7::', LASTING));
   });
 
   test('are not sent with RA off', () => {
@@ -290,7 +291,7 @@ describe('router advertisements', () => {
     rig.stack.reset();
     expect(rig.stack.nextDeadline()).toBeLessThan(Infinity);
     const [answer] = advertisements(rig.exchange(icmpv6(GUEST_LL, 'ff02::2', bytes('85 00 0000 00000000'))));
-    expect(answer.options.filter((option) => option.startsWith('03'))).toEqual([prefix('2001:db8:7::', FOREVER)]);
+    expect(answer.options.filter((option) => option.startsWith('03'))).toEqual([prefix('2001:db8:7::', LASTING)]);
   });
 });
 
@@ -309,7 +310,29 @@ describe('addresses that stand for the host', () => {
     expect(toHost(rig, '192.0.2.1', 80)).toBe('127.0.0.1');
     dhcp(rig, `350103 ${NEW}`);
     expect(['10.0.0.1', '192.0.2.1'].map((a) => toHost(rig, a, 80))).toEqual(['127.0.0.1', '192.0.2.1']);
-    expect(toHost(rig, '192.0.2.1', 53)).toBe('192.0.2.1');
+    // But for queries: programs go on to use a resolver for long.
+    expect(toHost(rig, '192.0.2.1', 53)).toBe('10.9.9.9');
+  });
+
+  test('resolvers of the past are the present one, the last eight of them, until the guest boots anew', () => {
+    const dns = (n: number): Uint8Array[] => [ip(`198.51.100.${String(n)}`)];
+    const rig = linkRig({}, { dns: dns(0) });
+    const at = (n: number, port = 53): string => toHost(rig, `198.51.100.${String(n)}`, port);
+    for (let n = 1; n <= 9; n++) rig.stack.reconfigure(stackConfig({}, { dns: dns(n) }));
+    dhcp(rig, `350103 ${OLD}`);
+    expect([0, 1, 8, 9].map((n) => at(n))).toEqual(['198.51.100.0', ...Array<string>(3).fill('198.51.100.9')]);
+    expect([at(1, 853), at(1, 80)]).toEqual(['198.51.100.9', '198.51.100.1']);
+    // TCP as UDP; the other family's where there is none left.
+    rig.stack.reconfigure(stackConfig({}, { dns: [] }, { dns: [ip('fe80::53')] }));
+    expect(at(9)).toBe('fe80::53');
+    const out = new NatResult();
+    natToHost(rig.ctx.link.nat, 6, 0, 0, 0xffff, words('198.51.100.9')[3], 53, out);
+    expect([text(out.dst), out.scope]).toEqual(['fe80::53', 3]);
+    // One that comes back is itself again.
+    rig.stack.reconfigure(stackConfig({}, { dns: dns(5) }));
+    expect([at(5), at(4)]).toEqual(['198.51.100.5', '198.51.100.5']);
+    rig.stack.reset();
+    expect(at(4)).toBe('198.51.100.4');
   });
 
   test('a resolver that was intercepted and is not any more: its address leads to the new one', () => {
@@ -317,7 +340,7 @@ describe('addresses that stand for the host', () => {
     rig.stack.reconfigure(stackConfig({}, ELSEWHERE4));
     expect([toHost(rig, '192.0.2.1', 53), toHost(rig, '192.0.2.1', 853)]).toEqual(['10.0.0.53', '10.0.0.53']);
     dhcp(rig, `350103 ${NEW}`);
-    expect(toHost(rig, '192.0.2.1', 53)).toBe('192.0.2.1');
+    expect(toHost(rig, '192.0.2.1', 53)).toBe('10.0.0.53');
   });
 
   test('of several changes the guest knows the first, which is the one that stays', () => {

@@ -311,6 +311,38 @@ withAddon('real sockets', () => {
     expect(addrSlotPort(native.addrs, SLOT)).not.toBe(taken);
   });
 
+  test('a program of the host can have a port that the guest sends from, and gets what is for it', () => {
+    // Any port will do: it is said to be one of programs of the host.
+    const probe = openSocket(native, '0.0.0.0', 0);
+    const port = portOf(native, probe);
+    native.close(probe);
+    const hostPorts = new Uint8Array(8192);
+    hostPorts[port >> 3] |= 1 << (port & 7);
+    rig = new RealRig(native, [], { hostPorts });
+    const server = rig.open('127.0.0.1');
+    rig.guest(datagram(GUEST, port, GATEWAY, portOf(native, server), ascii('from the guest')));
+    expect(latin1(rig.receive(server))).toBe('from the guest');
+    const from = addrSlotPort(native.addrs, SLOT);
+    const program = rig.open('0.0.0.0', port);
+    rig.send(server, ascii('for the program'), { address: '127.0.0.1', port });
+    expect(latin1(rig.receive(program))).toBe('for the program');
+    rig.send(server, ascii('for the guest'), { address: '127.0.0.1', port: from });
+    const answer = dissect(rig.frame());
+    expect([addressText(answer.src), answer.dstPort, latin1(answer.payload)]).toEqual([GATEWAY, port, 'for the guest']);
+  });
+
+  test('of a program that would share its port nothing is taken away', () => {
+    const program = openSocket(native, '0.0.0.0', 0);
+    native.setsockopt(program, 1, 2, 1); // SO_REUSEADDR
+    const port = portOf(native, program);
+    rig = new RealRig(native);
+    const server = rig.open('127.0.0.1');
+    rig.guest(datagram(GUEST, port, GATEWAY, portOf(native, server), ascii('x')));
+    rig.receive(server);
+    expect(addrSlotPort(native.addrs, SLOT)).not.toBe(port);
+    native.close(program);
+  });
+
   // With or without net.ipv4.ping_group_range: by a ping socket, or by ourselves.
   test('ping of the gateway, both families', () => {
     rig = new RealRig(native);

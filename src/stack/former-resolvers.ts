@@ -1,0 +1,56 @@
+/**
+ * Resolvers that the guest was told of and that are the host's no more. Programs in the guest may use them for long: a
+ * lease is renewed after half its time at best, and many read resolv.conf(5) once. Their queries go to the present one.
+ */
+import { addressWords, wordsEqual } from './address';
+import type { AddressBytes } from './config';
+
+/** The most that is remembered for each family; the oldest is forgotten. */
+export const FORMER_MAX = 8;
+
+export class FormerResolvers {
+  /** Four words each, the latest last. */
+  private readonly words: Int32Array;
+  private count: number;
+  private advertised: readonly AddressBytes[];
+
+  constructor() {
+    this.words = new Int32Array(4 * FORMER_MAX);
+    this.count = 0;
+    this.advertised = [];
+  }
+
+  has(w0: number, w1: number, w2: number, w3: number): boolean {
+    for (let i = 0; i < this.count; i++) if (wordsEqual(this.words, 4 * i, w0, w1, w2, w3)) return true;
+    return false;
+  }
+
+  /** The guest is told of `now` instead of what it was told before. Allocates. */
+  supersede(now: readonly AddressBytes[]): void {
+    const known = new Set(now.map(String));
+    for (const addr of [...this.advertised, ...now]) this.forget(addr);
+    for (const addr of this.advertised) {
+      if (known.has(String(addr))) continue;
+      if (this.count === FORMER_MAX) this.remove(0);
+      addressWords(addr, this.words, 4 * this.count++);
+    }
+    this.advertised = now;
+  }
+
+  clear(): void {
+    this.count = 0;
+  }
+
+  private forget(addr: AddressBytes): void {
+    const words = new Int32Array(4);
+    addressWords(addr, words, 0);
+    for (let i = this.count - 1; i >= 0; i--) {
+      if (wordsEqual(this.words, 4 * i, words[0], words[1], words[2], words[3])) this.remove(i);
+    }
+  }
+
+  private remove(i: number): void {
+    this.words.copyWithin(4 * i, 4 * (i + 1), 4 * this.count);
+    this.count--;
+  }
+}

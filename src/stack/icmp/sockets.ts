@@ -1,0 +1,111 @@
+/** Ping sockets: bound as configured, connected, and looked at again when the host's network changed. */
+import { addrSlotWord, addrSlotWrite, familyOf } from '../address';
+import { ADDR_SLOT_ICMP } from '../context';
+import type { StackContext } from '../context';
+import { NatResult } from '../nat';
+import { AF_INET, SOCK_ICMP } from '../ports';
+import {
+  EACCES,
+  IP_RECVERR,
+  IP_RECVTOS,
+  IP_RECVTTL,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_RECVERR,
+  IPV6_RECVHOPLIMIT,
+  IPV6_RECVTCLASS,
+  SO_BROADCAST,
+  SOL_SOCKET,
+} from '../socket-options';
+import type { PingFlows } from './flows';
+import { makeWords } from './setup';
+
+const SLOT_ADDR = ADDR_SLOT_ICMP;
+const SLOT_WAS = ADDR_SLOT_ICMP + 6;
+const SLOT_NOW = ADDR_SLOT_ICMP + 7;
+
+export class PingSockets {
+  /** Counts changes of the host's network. */
+  epoch: number;
+  private readonly ctx: StackContext;
+  private readonly outbound4: Int32Array | null;
+  private readonly outbound6: Int32Array | null;
+  private readonly target: NatResult;
+
+  constructor(ctx: StackContext) {
+    const { ip4, ip6 } = ctx.config;
+    this.epoch = 0;
+    this.ctx = ctx;
+    this.outbound4 = ip4 === null ? null : makeWords(ip4.outboundAddr);
+    this.outbound6 = ip6 === null ? null : makeWords(ip6.outboundAddr);
+    this.target = new NatResult();
+  }
+
+  /** The host's network changed. */
+  moved(): void {
+    this.epoch = (this.epoch + 1) | 0;
+  }
+
+  /**
+   * Does the flow's socket have the address that the kernel would choose now? Looked at once after each change. A socket
+   * that has no way there fits as well as a new one would.
+   */
+  fits(slot: number, flows: PingFlows): boolean {
+    if (flows.epoch[slot] === this.epoch) return true;
+    flows.epoch[slot] = this.epoch;
+    const { target } = this;
+    const { io } = this.ctx;
+    for (let i = 0; i < 4; i++) target.dst[i] = flows.peer[4 * slot + i];
+    target.scope = flows.scope[slot];
+    target.local = flows.local[slot] === 1;
+    const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
+    const fd = io.socket(family, SOCK_ICMP);
+    if (fd < 0) return true;
+    const found = this.connect(fd, family, target) === 0 && io.getsockname(fd, SLOT_NOW) === 0;
+    io.close(fd);
+    if (!found || io.getsockname(flows.fd[slot], SLOT_WAS) < 0) return true;
+    for (let i = 0; i < 4; i++) {
+      if (addrSlotWord(io.addrs, SLOT_NOW, i) !== addrSlotWord(io.addrs, SLOT_WAS, i)) return false;
+    }
+    return true;
+  }
+
+  /** Binds as configured, connects to `target`, prepares for what is read. Returns 0 or -errno. */
+  prepare(fd: number, family: number, target: NatResult): number {
+    const { io } = this.ctx;
+    if (family === AF_INET) {
+      io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
+      io.setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
+      io.setsockopt(fd, IPPROTO_IP, IP_RECVTOS, 1);
+    } else {
+      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    }
+    return this.connect(fd, family, target);
+  }
+
+  private connect(fd: number, family: number, target: NatResult): number {
+    const { io, config } = this.ctx;
+    const { dst, scope, local } = target;
+    const v4 = family === AF_INET;
+    if (!local) {
+      const ifname = v4 ? config.ip4?.outboundIf : config.ip6?.outboundIf;
+      if (typeof ifname === 'string') {
+        const r = io.bindToDevice(fd, ifname);
+        if (r < 0) return r;
+      }
+      const from = v4 ? this.outbound4 : this.outbound6;
+      if (from !== null) {
+        addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, 0, from[0], from[1], from[2], from[3]);
+        const r = io.bind(fd, SLOT_ADDR);
+        if (r < 0) return r;
+      }
+    }
+    addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, scope, dst[0], dst[1], dst[2], dst[3]);
+    const r = io.connect(fd, SLOT_ADDR);
+    if (r !== -EACCES || !v4) return r;
+    io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
+    return io.connect(fd, SLOT_ADDR);
+  }
+}
