@@ -6,6 +6,7 @@
  * message is always one line.
  */
 import * as fs from 'node:fs';
+import { openForAppending } from './files';
 import { LineWriter } from './stderr';
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace';
@@ -15,11 +16,19 @@ const RANK: Readonly<Record<LogLevel, number>> = { error: 0, warn: 1, info: 2, d
 /** Takes one finished line, without its newline. */
 export type LogSink = (level: LogLevel, message: string) => void;
 
+/** What components are given to log with: see `Log.log`. */
+export type LogFunction = (level: LogLevel, message: string, site?: string) => void;
+
 /** Its functions need no `this`: they can be handed on by themselves. */
 export interface Log {
   readonly level: LogLevel;
   readonly enabled: (level: LogLevel) => boolean;
-  readonly log: (level: LogLevel, message: string) => void;
+  /**
+   * `site`: a constant that names the place in the code. Given where somebody outside (a front-end, a guest, a remote
+   * host, a scraper) can provoke the line: then LOG_LIMIT_PER_SECOND of the site are written, and the next one after
+   * that says how many were left out.
+   */
+  readonly log: LogFunction;
   readonly error: (message: string) => void;
   readonly warn: (message: string) => void;
   readonly info: (message: string) => void;
@@ -35,9 +44,12 @@ export function oneLine(message: string): string {
 /** A log of lines at `level` and more important ones, given to each sink. A sink that throws is skipped. */
 export function createLog(level: LogLevel, sinks: readonly LogSink[]): Log {
   const limit = RANK[level];
-  const log = (at: LogLevel, message: string): void => {
+  const limiter = new RateLimiter();
+  const log = (at: LogLevel, message: string, site?: string): void => {
     if (RANK[at] > limit) return;
-    const line = oneLine(message);
+    const suppressed = site === undefined ? 0 : limiter.take(site);
+    if (suppressed < 0) return;
+    const line = oneLine(suppressed === 0 ? message : withSuppressed(message, suppressed));
     for (const sink of sinks) {
       try {
         sink(at, line);
@@ -74,8 +86,7 @@ function stamp(): string {
 }
 
 /** Information is printed bare (it is the start-up summary); what is wrong says who speaks; debug lines carry the time. */
-export function stderrSink(speaker = 'tubetti'): LogSink {
-  const writer = new LineWriter();
+export function stderrSink(speaker = 'tubetti', writer = new LineWriter()): LogSink {
   return (level, message) => {
     const text =
       level === 'info'
@@ -101,43 +112,69 @@ const FILE_LABEL: Readonly<Record<LogLevel, string>> = {
 const ROTATE_SHARE = 0.3;
 
 /**
- * A log file of at most `maxBytes`: truncated at the start, mode 0600, a header line, then `SECONDS: level: message`.
- * When it is full the oldest 30 % go; the header stays the first line. Throws if the file cannot be opened.
+ * A log file of at most `maxBytes`: mode 0600, a header line at each start, then `SECONDS: level: message`. What is
+ * there already stays (the reason of a crash must outlive the restart), as far as there is room. When it is full the
+ * oldest 30 % go; our header becomes the first line. A terminal, a pipe or /dev/null is written to and never cut.
+ * Throws if the file cannot be opened (src/files.ts says what is refused).
  */
 export class LogFile {
   private readonly fd: number;
   private readonly header: string;
   private readonly maxBytes: number;
+  /** False for what cannot be cut: a terminal, a pipe. */
+  private readonly regular: boolean;
   private size: number;
 
   constructor(path: string, maxBytes: number, header: string) {
     // Read access too: rotation reads back what it keeps.
-    const flags = fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_TRUNC | fs.constants.O_APPEND;
-    this.fd = fs.openSync(path, flags, 0o600);
+    const { fd, stat } = openForAppending(path);
+    this.fd = fd;
     this.header = oneLine(header) + '\n';
     this.maxBytes = maxBytes;
-    this.size = fs.writeSync(this.fd, this.header);
+    this.regular = stat.isFile();
+    this.size = this.regular ? stat.size : 0;
+    try {
+      this.append(Buffer.from(this.header));
+    } catch (error) {
+      fs.closeSync(fd);
+      throw error;
+    }
   }
 
   readonly sink: LogSink = (level, message) => {
-    const line = Buffer.from(`${stamp()}: ${FILE_LABEL[level]}${message}\n`);
-    if (this.size + line.length > this.maxBytes) this.rotate();
-    this.size += fs.writeSync(this.fd, line);
+    this.append(Buffer.from(`${stamp()}: ${FILE_LABEL[level]}${message}\n`));
   };
 
   close(): void {
     fs.closeSync(this.fd);
   }
 
+  private append(line: Buffer): void {
+    if (this.regular && this.size + line.length > this.maxBytes) this.rotate();
+    const done = fs.writeSync(this.fd, line);
+    this.size += done;
+    // A full disk took a part: the next line shall begin as one.
+    if (done < line.length && this.regular) {
+      this.size -= done;
+      fs.ftruncateSync(this.fd, this.size);
+    }
+  }
+
+  /** Keeps the newest lines, as many as leave ROTATE_SHARE of the limit free. */
   private rotate(): void {
-    const old = Buffer.alloc(this.size);
-    const got = fs.readSync(this.fd, old, 0, old.length, 0);
-    const from = old.indexOf(0x0a, Buffer.byteLength(this.header) + Math.floor(this.maxBytes * ROTATE_SHARE));
+    const room = Math.max(0, Math.floor(this.maxBytes * (1 - ROTATE_SHARE)) - Buffer.byteLength(this.header));
+    const old = Buffer.alloc(Math.min(this.size, room));
+    const got = fs.readSync(this.fd, old, 0, old.length, this.size - old.length);
+    const from = old.indexOf(0x0a);
     const kept = from < 0 ? Buffer.alloc(0) : old.subarray(from + 1, got);
     fs.ftruncateSync(this.fd, 0);
     this.size = fs.writeSync(this.fd, this.header);
     if (kept.length > 0) this.size += fs.writeSync(this.fd, kept);
   }
+}
+
+function withSuppressed(message: string, suppressed: number): string {
+  return `${message} (${suppressed} similar messages suppressed)`;
 }
 
 /** Messages that a guest or a peer can provoke are limited to this many a second at each place in the code. */
@@ -184,6 +221,6 @@ export class RateLimiter {
     if (!log.enabled(level)) return;
     const suppressed = this.take(site);
     if (suppressed < 0) return;
-    log.log(level, suppressed === 0 ? message : `${message} (${suppressed} similar messages suppressed)`);
+    log.log(level, suppressed === 0 ? message : withSuppressed(message, suppressed));
   }
 }

@@ -1,33 +1,103 @@
 /**
- * Whole lines to standard error, whatever it is. Node makes it non-blocking where it is a pipe or a socket (systemd's
- * journal, a parent process), so a reader that is slower than we for a moment would cost lines, or parts of them.
+ * Whole lines to standard error, whatever it is and whoever reads it, or does not.
  *
- * Written at once or waited for, never queued: what was logged before a crash is there. A reader that takes nothing for
- * PATIENCE_MS is waited for that once; until it reads again, lines are dropped, and then it is told how many.
+ * Theory of operation. Node leaves descriptor 2 as it was inherited: a write to a pipe, a socket or a stopped terminal
+ * that nobody reads would hold the main thread for ever. Setting O_NONBLOCK on it would change it for the caller and for
+ * all who share it. So a pipe or a terminal is opened a second time, without blocking (a description of our own), and a
+ * socket is written to with MSG_DONTWAIT.
+ *
+ * Lines are written at once or waited for, never queued: what was logged before a crash is there, and an absent reader
+ * costs no memory. A slow reader is waited for as long as patience lasts: PATIENCE_MS at first, one part in REFILL of
+ * the time that passes afterwards, so that a reader who takes a line a second cannot hold the main thread for long. Then
+ * lines are dropped, and the next one that is taken says how many.
  */
-import { writeSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { pause } from './pause';
 
 const STDERR = 2;
 const PATIENCE_MS = 1000;
+const REFILL = 50;
 const STEP_MS = 1;
+/** While lines are dropped, how often one is tried. */
+const RETRY_MS = 10;
 
 /** Like writeSync: how many of the bytes from `offset` on were taken. Throws what that throws. */
 export type Write = (bytes: Uint8Array, offset: number) => number;
 
+/** sendmsg with MSG_DONTWAIT of all bytes from `offset` on: how many were taken, or -errno. */
+export type Send = (fd: number, bytes: Uint8Array, offset: number) => number;
+
+/** Standard error without waiting: the way to write there, and the descriptor it took (-1: none), for `closeStderr`. */
+export interface UnblockedStderr {
+  readonly write: Write;
+  readonly fd: number;
+}
+
+const EAGAIN = 11;
+
+function failure(result: number): Error {
+  const code = result === -EAGAIN ? 'EAGAIN' : 'EPIPE';
+  return Object.assign(new Error(code), { code });
+}
+
+/** See above. `send` is for a socket; where nothing else is possible it is written to as it is. */
+export function openStderr(send: Send): UnblockedStderr {
+  const plain: Write = (bytes, offset) => writeSync(STDERR, bytes, offset);
+  try {
+    const stat = fstatSync(STDERR);
+    if (stat.isSocket()) {
+      const write: Write = (bytes, offset) => {
+        const n = send(STDERR, bytes, offset);
+        if (n < 0) throw failure(n);
+        return n;
+      };
+      return { write, fd: -1 };
+    }
+    if (!stat.isFIFO() && !stat.isCharacterDevice()) return { write: plain, fd: -1 };
+    const { O_WRONLY, O_NONBLOCK, O_NOCTTY, O_APPEND } = constants;
+    const fd = openSync('/proc/self/fd/2', O_WRONLY | O_NONBLOCK | O_NOCTTY | O_APPEND);
+    return { write: (bytes, offset) => writeSync(fd, bytes, offset), fd };
+  } catch {
+    // A terminal of somebody else (su), a system without /proc.
+    return { write: plain, fd: -1 };
+  }
+}
+
+export function closeStderr({ fd }: UnblockedStderr): void {
+  if (fd >= 0) closeSync(fd);
+}
+
 export class LineWriter {
   private readonly write: Write;
+  private readonly nowMs: () => number;
   /** The last line was cut short. */
   private torn = false;
-  /** Lines lost since one was taken whole: meanwhile nobody is waited for. */
+  /** Lines lost since one was taken whole. */
   private dropped = 0;
+  private triedAt = 0;
+  /** How long the reader may be waited for, in ms, as of `patientAt`. */
+  private patience = PATIENCE_MS;
+  private patientAt: number;
 
-  constructor(write: Write = (bytes, offset) => writeSync(STDERR, bytes, offset)) {
+  constructor(
+    write: Write = (bytes, offset) => writeSync(STDERR, bytes, offset),
+    nowMs: () => number = () => performance.now(),
+  ) {
     this.write = write;
+    this.nowMs = nowMs;
+    this.patientAt = nowMs();
   }
 
   /** `line` without its newline. Throws what `write` throws but for EAGAIN. */
   line(line: string): void {
+    if (this.dropped > 0) {
+      const now = this.nowMs();
+      if (now - this.triedAt < RETRY_MS) {
+        this.dropped++;
+        return;
+      }
+      this.triedAt = now;
+    }
     const notice = this.dropped === 0 ? '' : `lines dropped, as nobody read them: ${this.dropped}\n`;
     const whole = this.put(`${this.torn ? '\n' : ''}${notice}${line}\n`);
     if (whole) this.dropped = 0;
@@ -38,22 +108,31 @@ export class LineWriter {
   private put(text: string): boolean {
     const bytes = Buffer.from(text);
     let done = 0;
-    let patience = this.dropped === 0 ? PATIENCE_MS : 0;
     while (done < bytes.length) {
       try {
         done += this.write(bytes, done);
-        patience = PATIENCE_MS;
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
-        if (patience <= 0) {
+        // While lines are dropped nobody is waited for.
+        if (this.dropped > 0 || !this.wait()) {
           if (done > 0) this.torn = true;
           return false;
         }
-        pause(STEP_MS);
-        patience -= STEP_MS;
       }
     }
     this.torn = false;
+    return true;
+  }
+
+  /** Waits a little, if there is patience for it. */
+  private wait(): boolean {
+    const now = this.nowMs();
+    this.patience = Math.min(PATIENCE_MS, this.patience + (now - this.patientAt) / REFILL);
+    this.patientAt = now;
+    if (this.patience < STEP_MS) return false;
+    pause(STEP_MS);
+    // A busy machine lets us sleep for longer.
+    this.patience -= Math.max(STEP_MS, this.nowMs() - now);
     return true;
   }
 }

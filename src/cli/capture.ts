@@ -1,6 +1,7 @@
 /** `--pcap`: opens the file and writes the capture's header; the data plane writes the records. */
-import { closeSync, constants, openSync, writeSync } from 'node:fs';
-import { messageOf } from '../errors';
+import { closeSync, writeSync } from 'node:fs';
+import { describeSystemError } from '../errors';
+import { openForCapture } from '../files';
 import type { Log } from '../log';
 
 /**
@@ -26,15 +27,16 @@ export function captureHeader(): Buffer {
  * truncated. A pipe must have a reader already: nobody waits for one.
  */
 export function openCapture(path: string, log: Log): number {
-  const { O_WRONLY, O_CREAT, O_TRUNC, O_APPEND, O_NONBLOCK } = constants;
   let fd = -1;
   try {
-    fd = openSync(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NONBLOCK, 0o600);
-    writeSync(fd, captureHeader());
+    fd = openForCapture(path).fd;
+    const header = captureHeader();
+    // Without its header nobody can read what follows.
+    if (writeSync(fd, header) !== header.length) throw new Error('no room for the header');
     return fd;
   } catch (error) {
     if (fd >= 0) closeSync(fd);
-    log.error(`--pcap ${path}: no capture: ${messageOf(error)}`);
+    log.error(`--pcap ${path}: no capture: ${describeSystemError(error)}`);
     return -1;
   }
 }

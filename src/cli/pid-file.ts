@@ -1,6 +1,7 @@
 /** The file that says which process serves (`-P`): one line, the process id. */
 import * as fs from 'node:fs';
 import { ConfigError, describeSystemError } from '../errors';
+import { openForWriting } from '../files';
 
 /**
  * Opened at the start, so that what is wrong with the path is said then and with the first user's rights; written when
@@ -13,7 +14,7 @@ export class PidFile {
   /** Throws ConfigError if it cannot be opened. */
   constructor(path: string) {
     try {
-      this.fd = fs.openSync(path, fs.constants.O_WRONLY | fs.constants.O_CREAT, 0o600);
+      this.fd = openForWriting(path).fd;
     } catch (error) {
       throw new ConfigError('CFG_ERR_VALUE', `--pid ${path}: cannot write: ${describeSystemError(error)}`);
     }

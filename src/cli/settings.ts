@@ -3,9 +3,9 @@
  * have the names of the long options. What stands in a place that counts more replaces the same option of a place that
  * counts less, also where the option is repeatable; within one place options add up as on passt's command line.
  */
-import { readFileSync } from 'node:fs';
 import type * as Yaml from 'yaml';
 import { ConfigError, describeSystemError, messageOf } from '../errors';
+import { readText } from '../files';
 import { nearestName, type OptionNames } from './getopt';
 
 /** An option as it was found: what it is set to, and how it is called in messages. */
@@ -132,11 +132,14 @@ export function envSettings<T extends OptionNames>(
   return settings;
 }
 
+/** Largest configuration file: far more than all options take. */
+const MAX_CONFIG = 1 << 20;
+
 /** Reads and parses a file: JSON if it is named so, else YAML. Throws ConfigError. */
 export function readConfigFile(path: string, shown: string): unknown {
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = readText(path, MAX_CONFIG);
   } catch (error) {
     throw new ConfigError('CFG_ERR_VALUE', `${shown} ${path}: cannot read: ${describeSystemError(error)}`);
   }

@@ -1,5 +1,5 @@
 /** resolv.conf(5): resolvers and search domains. */
-import { readFileSync } from 'node:fs';
+import { readText } from '../files';
 import type { AddressBytes } from '../stack/config';
 import { parseIp } from './address';
 
@@ -12,6 +12,8 @@ export interface ResolvConf {
 }
 
 const MAX_SEARCH = 6;
+/** More than that is no resolv.conf. */
+const MAX_BYTES = 1 << 16;
 
 /**
  * A keyword starts its line and blanks or tabs follow it. Of several `search` and `domain` lines the last one counts,
@@ -42,7 +44,7 @@ export function parseResolvConf(text: string): ResolvConf {
 /** The host's file; empty if it cannot be read. */
 export function readResolvConf(path = '/etc/resolv.conf'): ResolvConf {
   try {
-    return parseResolvConf(readFileSync(path, 'utf8'));
+    return parseResolvConf(readText(path, MAX_BYTES));
   } catch {
     return { nameservers: [], search: [] };
   }

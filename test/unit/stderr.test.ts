@@ -8,7 +8,8 @@ function again(): Error {
 /** A reader's end: takes as many bytes as `room` says, then refuses; `onRefuse` is called each time. */
 function makePipe(room: number, onRefuse: () => number = () => 0) {
   const pipe = { text: '', room, refusals: 0 };
-  const writer = new LineWriter((bytes, offset) => {
+  let now = 0;
+  const write = (bytes: Uint8Array, offset: number): number => {
     if (pipe.room === 0) {
       pipe.refusals++;
       pipe.room = onRefuse();
@@ -18,8 +19,12 @@ function makePipe(room: number, onRefuse: () => number = () => 0) {
     pipe.text += Buffer.from(bytes).toString('utf8', offset, offset + n);
     pipe.room -= n;
     return n;
-  });
-  return { pipe, writer };
+  };
+  const writer = new LineWriter(write, () => now);
+  const pass = (ms: number): void => {
+    now += ms;
+  };
+  return { pipe, writer, pass };
 }
 
 test('a reader that is slow gets every line whole', () => {
@@ -31,16 +36,35 @@ test('a reader that is slow gets every line whole', () => {
 });
 
 test('one that reads no more is waited for once; when it reads again it is told what it missed', () => {
-  const { pipe, writer } = makePipe(4);
+  const { pipe, writer, pass } = makePipe(4);
   writer.line('cut short');
   const waited = pipe.refusals;
   expect(waited).toBeGreaterThan(100);
+  pass(1000);
   writer.line('dropped');
   expect(pipe.refusals).toBe(waited + 1);
+  for (let i = 0; i < 1000; i++) writer.line('not even tried');
+  expect(pipe.refusals).toBe(waited + 1);
+  pass(10);
   pipe.room = 1000;
   writer.line('next');
   writer.line('last');
-  expect(pipe.text).toBe('cut \nlines dropped, as nobody read them: 2\nnext\nlast\n');
+  expect(pipe.text).toBe('cut \nlines dropped, as nobody read them: 1002\nnext\nlast\n');
+});
+
+test('one that takes a line now and then is not waited for again and again', () => {
+  const { pipe, writer, pass } = makePipe(0);
+  writer.line('dropped');
+  const waited = pipe.refusals;
+  for (let i = 0; i < 10; i++) {
+    pass(1000);
+    pipe.room = 1000;
+    writer.line('taken');
+    pipe.room = 0;
+    writer.line('dropped');
+  }
+  // One fiftieth of the time that passed.
+  expect(pipe.refusals - waited).toBeLessThanOrEqual(10 * (1000 / 50 + 1));
 });
 
 test('another error is the caller’s to hear of', () => {

@@ -43,6 +43,20 @@ describe('rate limit', () => {
     limiter.log(log, 'warn', 'site', 'm13');
     expect(lines).toEqual(['m0', 'm1', 'm2', 'm3', 'm4', 'o', 'm12 (7 similar messages suppressed)', 'm13']);
   });
+
+  test('a line with a site is limited, one without is not, and lines that are not enabled spend nothing', () => {
+    jest.useFakeTimers({ now: 0 });
+    const lines: string[] = [];
+    const { log } = createLog('info', [(_at, message) => lines.push(message)]);
+    for (let i = 0; i < 50; i++) log('debug', 'quiet', 'site');
+    for (let i = 0; i < 100_000; i++) log('warn', `m${i}`, 'site');
+    for (let i = 0; i < 7; i++) log('warn', 'free');
+    jest.advanceTimersByTime(1000);
+    log('warn', 'later', 'site');
+    jest.useRealTimers();
+    const last = 'later (99995 similar messages suppressed)';
+    expect(lines).toEqual(['m0', 'm1', 'm2', 'm3', 'm4', ...Array<string>(7).fill('free'), last]);
+  });
 });
 
 describe('log file', () => {
@@ -54,21 +68,39 @@ describe('log file', () => {
     rmSync(dir, { recursive: true });
   });
 
-  test('truncated, private, with a header and labels', () => {
+  test('private, with a header and labels', () => {
     const path = join(dir, 'log');
-    writeFileSync(path, 'old\n');
     const file = new LogFile(path, 1 << 20, 'tubetti 1: x');
-    rmSync(path);
-    const other = new LogFile(path, 1 << 20, 'tubetti 1: x');
-    other.sink('error', 'e');
-    other.sink('warn', 'w');
-    other.sink('info', 'i');
-    other.sink('debug', 'd');
+    file.sink('error', 'e');
+    file.sink('warn', 'w');
+    file.sink('info', 'i');
+    file.sink('debug', 'd');
     file.close();
-    other.close();
     expect(statSync(path).mode & 0o777).toBe(0o600);
     const text = readFileSync(path, 'utf8').replace(/^[0-9]+\.[0-9]{4}/gm, 'T');
     expect(text).toBe('tubetti 1: x\nT: ERROR:   e\nT: WARNING: w\nT: info:    i\nT: d\n');
+  });
+
+  test('what an earlier run wrote stays, behind it a header and our lines', () => {
+    const path = join(dir, 'log');
+    const before = 'tubetti 1: x\n0.1: ERROR:   why it ended\n';
+    writeFileSync(path, before);
+    const file = new LogFile(path, 1 << 20, 'tubetti 2: x');
+    file.sink('info', 'i');
+    file.close();
+    const text = readFileSync(path, 'utf8');
+    expect(text.startsWith(`${before}tubetti 2: x\n`)).toBe(true);
+    expect(text.endsWith(': info:    i\n')).toBe(true);
+  });
+
+  test('a file larger than the limit keeps its newest lines, the last of the earlier run among them', () => {
+    const path = join(dir, 'log');
+    writeFileSync(path, `${'an old line\n'.repeat(100_000)}why it ended\n`);
+    new LogFile(path, 4096, 'header').close();
+    const text = readFileSync(path, 'utf8');
+    expect(text.length).toBeLessThanOrEqual(4096);
+    expect(text.startsWith('header\nan old line\n')).toBe(true);
+    expect(text.endsWith('why it ended\nheader\n')).toBe(true);
   });
 
   test('never grows beyond its limit: the oldest lines go, header and order stay', () => {
