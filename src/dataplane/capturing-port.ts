@@ -3,8 +3,10 @@
  *
  * Theory of operation. Each frame is copied, as it passes, behind a record header into one private block; `flush`, which
  * ends a turn of the loop, gives the block to the file with one write. A file that takes no more for now (a pipe that
- * nobody reads) keeps its bytes in the block; while that is full, frames are left out and counted. An error ends the
- * capture, with one message, and never the guest's network. Whole records only are left out, so the file stays readable.
+ * nobody reads) keeps its bytes in the block; while that is full, frames are left out and counted. An error (a full disk)
+ * ends the capture, with one message, and never the guest's network; what did not reach the file, then and from then on,
+ * counts as lost. Whole records only are left out, and the part of one that a file took is cut off it again, so the file
+ * stays readable.
  *
  * Frames to the guest are copied when they are committed: the header from where the stack wrote it, the payload from the
  * rows that `reserve` gave for it, which nobody changes in between. Checksums that guest and stack leave to each other
@@ -36,7 +38,10 @@ const EAGAIN = 11;
 /** Linux runs us on little-endian machines only (virtio 1.2 §1.4 makes the same assumption of its rings). */
 const LE = true;
 
-export type CaptureIo = Pick<Native, 'rows' | 'checksum' | 'copyRows' | 'write' | 'realTimeUs'>;
+export type CaptureIo = Pick<
+  Native,
+  'rows' | 'checksum' | 'copyRows' | 'write' | 'realTimeUs' | 'fileSize' | 'ftruncate'
+>;
 
 /** A region of CAPTURE_BLOCK bytes of private memory. */
 export interface CaptureBlock {
@@ -64,6 +69,8 @@ export class CapturingPort extends PortDecorator {
   /** Bytes of the block that are not written yet. */
   private begin: number;
   private end: number;
+  /** Where the first record begins that the file does not have as a whole; not behind `begin`. */
+  private record: number;
   // Reserved frames, oldest first: rows of the payload and bytes of the header.
   private readonly frameRow: Int32Array;
   private readonly frameRows: Int32Array;
@@ -89,6 +96,7 @@ export class CapturingPort extends PortDecorator {
     this.fd = fd;
     this.begin = 0;
     this.end = 0;
+    this.record = 0;
     this.frameRow = new Int32Array(MAX_RESERVED);
     this.frameRows = new Int32Array(MAX_RESERVED);
     this.frameHeader = new Int32Array(MAX_RESERVED);
@@ -166,16 +174,20 @@ export class CapturingPort extends PortDecorator {
 
   /** True if a record of `length` bytes has room at `end`. */
   private makeRoom(length: number): boolean {
-    if (this.fd < 0) return false;
-    if (length <= MAX_FRAME && this.end + RECORD_HEADER + length <= CAPTURE_BLOCK) return true;
-    this.write();
-    if (this.begin > 0) {
-      // A pipe took a part: what is left moves to the front.
-      this.block.bytes.copyWithin(0, this.begin, this.end);
-      this.end -= this.begin;
-      this.begin = 0;
+    if (this.fd < 0) {
+      this.counters[C_CAPTURE_LOST]++;
+      return false;
     }
     if (length <= MAX_FRAME && this.end + RECORD_HEADER + length <= CAPTURE_BLOCK) return true;
+    this.write();
+    if (this.record > 0) {
+      // A pipe took a part: what is left moves to the front, whole records.
+      this.block.bytes.copyWithin(0, this.record, this.end);
+      this.end -= this.record;
+      this.begin -= this.record;
+      this.record = 0;
+    }
+    if (this.fd >= 0 && length <= MAX_FRAME && this.end + RECORD_HEADER + length <= CAPTURE_BLOCK) return true;
     this.counters[C_CAPTURE_LOST]++;
     return false;
   }
@@ -188,20 +200,50 @@ export class CapturingPort extends PortDecorator {
     this.view.setUint32(this.end + 8, length, LE);
     this.view.setUint32(this.end + 12, length, LE);
     this.end += RECORD_HEADER + length;
-    this.counters[C_CAPTURED]++;
   }
 
   private write(): void {
     if (this.fd < 0) return;
     const n = this.io.write(this.fd, this.block.bytes, this.begin, this.end - this.begin);
-    if (n >= 0) this.begin += n;
-    if (this.begin === this.end) {
-      this.begin = 0;
-      this.end = 0;
+    if (n >= 0) {
+      this.begin += n;
+      this.passRecords();
+      return;
     }
-    if (n >= 0 || n === -EAGAIN) return;
+    if (n === -EAGAIN) return;
+    this.cutTornRecord();
+    // Nothing of what is left will be in the file.
+    this.begin = this.end;
+    for (; this.record < this.end; this.record += this.recordSize()) this.counters[C_CAPTURE_LOST]++;
+    this.begin = 0;
+    this.end = 0;
+    this.record = 0;
     this.fd = -1;
     this.fail(-n);
+  }
+
+  private recordSize(): number {
+    return RECORD_HEADER + this.view.getUint32(this.record + 8, LE);
+  }
+
+  /** Counts the records that the file has now. */
+  private passRecords(): void {
+    while (this.record < this.begin && this.record + this.recordSize() <= this.begin) {
+      this.record += this.recordSize();
+      this.counters[C_CAPTURED]++;
+    }
+    if (this.record < this.end) return;
+    this.begin = 0;
+    this.end = 0;
+    this.record = 0;
+  }
+
+  /** The file has a part of a record at its end, where it is one (and no pipe). */
+  private cutTornRecord(): void {
+    const torn = this.begin - this.record;
+    if (torn === 0) return;
+    const size = this.io.fileSize(this.fd);
+    if (size >= torn) this.io.ftruncate(this.fd, size - torn);
   }
 
   private nameCopy(at: number, length: number): void {

@@ -24,8 +24,10 @@ export interface WorkerSetup {
   readonly counters: SharedArrayBuffer;
   /** File that takes a record for every frame; -1: none. */
   readonly captureFd: number;
-  /** A line in the log for every frame: `traced[0]` counts those that are there (TraceQueue). Null: none. */
+  /** A line in the log for every frame: `traced[0]` counts those that are there (LineQueue). Null: none. */
   readonly traced: Int32Array | null;
+  /** `logged[0]` counts the other lines of the worker's that are in the log (LineQueue). */
+  readonly logged: Int32Array;
   /** How long to look for work before sleeping, at most, in µs. With virtqueues only. */
   readonly pollUs: number;
   /** eventfd that the control plane signals after it has posted a command. */
@@ -68,9 +70,20 @@ export type WorkerMessage =
   | { readonly kind: 'fault'; readonly index: number; readonly reason: string }
   /** The stream's socket is not used any more. */
   | { readonly kind: 'streamEnded'; readonly end: StreamEnd }
-  /** Lines of `trace`, one a frame. */
-  | { readonly kind: 'trace'; readonly lines: readonly string[] }
-  | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn'; readonly message: string };
+  /** Lines of `trace`, one a frame. `leftOut`: how many before them were left out, as the log did not follow. */
+  | { readonly kind: 'trace'; readonly lines: readonly string[]; readonly leftOut: number }
+  | {
+      readonly kind: 'log';
+      readonly level: 'debug' | 'info' | 'warn';
+      readonly message: string;
+      readonly leftOut: number;
+    };
+
+/*
+ * How many messages of a worker can wait while the control plane is busy: one `done` a command, and one `fault` a
+ * started ring, one `streamEnded` an opened stream, both of which only a command brings about; MAX_WAITING_LOG lines of
+ * `log` and MAX_WAITING_TRACE of `trace`. So neither guest nor front-end can make them pile up.
+ */
 
 /** `base` of a ring that a new data plane takes over: the used index in guest memory says how far the old one came. */
 export const BASE_FROM_USED_INDEX = -1;

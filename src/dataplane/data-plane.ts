@@ -107,6 +107,8 @@ export class DataPlane implements VhostDevice, StreamDevice {
   private beginning: Beginning | null = null;
   private beginTimer: NodeJS.Timeout | null = null;
   private traced: Int32Array | null = null;
+  /** Lines of the worker's that are in the log. */
+  private logged = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   private setup: DataPlaneSetup | null = null;
   private readonly pending: PendingCommands;
   private readonly policy = new RestartPolicy();
@@ -355,6 +357,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
   /** Tells a worker that boots what it is to do. */
   private open(worker: WorkerHandle, setup: DataPlaneSetup): void {
     const { config, listeners, counters, captureFd, trace, pollUs } = setup;
+    this.logged = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
     this.traced = trace === true ? new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)) : null;
     worker.begin({
       id: worker.id,
@@ -364,6 +367,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
       counters,
       captureFd: captureFd ?? -1,
       traced: this.traced,
+      logged: this.logged,
       pollUs: pollUs ?? 0,
       wakeFd: this.wakeFd,
     } satisfies WorkerSetup);
@@ -397,11 +401,16 @@ export class DataPlane implements VhostDevice, StreamDevice {
         this.endStream(message.end);
         return;
       case 'trace':
+        if (message.leftOut > 0)
+          this.options.log('trace', `frames left out, as the log did not follow: ${message.leftOut}`);
         for (const line of message.lines) this.options.log('trace', line);
         if (this.traced !== null) Atomics.add(this.traced, 0, message.lines.length);
         return;
       case 'log':
+        if (message.leftOut > 0)
+          this.options.log('warn', `lines left out, as the log did not follow: ${message.leftOut}`);
         this.options.log(message.level, message.message);
+        Atomics.add(this.logged, 0, 1);
     }
   }
 

@@ -62,36 +62,6 @@ export function frameText(dv: DataView, at: number, length: number): string {
   return `ethertype 0x${type.toString(16).padStart(4, '0')}`;
 }
 
-/** Lines that may be on their way to the log at a time: a guest sends faster than a terminal shows. */
-const MAX_WAITING = 10_000;
-
-/** Hands lines on while the log follows, and says how many it left out meanwhile. */
-export class TraceQueue {
-  private readonly written: Int32Array;
-  private readonly post: (lines: readonly string[]) => void;
-  private posted: number;
-  private leftOut: number;
-
-  /** `written[0]`: how many of the lines posted are in the log, mod 2^32; counted by whoever writes it. */
-  constructor(written: Int32Array, post: (lines: readonly string[]) => void) {
-    this.written = written;
-    this.post = post;
-    this.posted = 0;
-    this.leftOut = 0;
-  }
-
-  say(lines: readonly string[]): void {
-    if (((this.posted - Atomics.load(this.written, 0)) | 0) >= MAX_WAITING) {
-      this.leftOut += lines.length;
-      return;
-    }
-    const all = this.leftOut === 0 ? lines : [`frames left out, as the log did not follow: ${this.leftOut}`, ...lines];
-    this.leftOut = 0;
-    this.posted = (this.posted + all.length) | 0;
-    this.post(all);
-  }
-}
-
 export class TracingPort extends PortDecorator {
   private readonly say: (lines: readonly string[]) => void;
   private lines: string[] = [];

@@ -16,10 +16,11 @@ import { UdpHandler } from '../stack/udp';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
 import { CapturingPort, createCaptureBlock } from './capturing-port';
 import { EventLoop, LoopClock } from './event-loop';
+import { LineQueue, MAX_WAITING_LOG, MAX_WAITING_TRACE } from './line-queue';
 import { RingControl } from './ring-control';
 import { StreamControl } from './stream-control';
 import { StreamLoop } from './stream-loop';
-import { TraceQueue, TracingPort } from './tracing-port';
+import { TracingPort } from './tracing-port';
 
 /** Random numbers by the pool: one system call a thousand. node:crypto would cost this thread a tenth of its memory. */
 class PooledRandom implements Random {
@@ -64,15 +65,20 @@ function decorated(
   let link = port;
   if (setup.captureFd >= 0) {
     link = new CapturingPort(link, native, createCaptureBlock(native), setup.captureFd, counters, (errno) => {
-      post({ kind: 'log', level: 'warn', message: `the capture ends here: ${getSystemErrorName(-errno)}` });
+      post({
+        kind: 'log',
+        level: 'warn',
+        message: `the capture ends here, further frames are counted as lost: ${getSystemErrorName(-errno)}`,
+        leftOut: 0,
+      });
     });
   }
   if (setup.traced !== null) {
-    const queue = new TraceQueue(setup.traced, (lines) => {
-      post({ kind: 'trace', lines });
-    });
+    const queue = new LineQueue(setup.traced, MAX_WAITING_TRACE);
     link = new TracingPort(link, (lines) => {
-      queue.say(lines);
+      if (!queue.take(lines.length)) return;
+      const leftOut = queue.takeLeftOut();
+      post({ kind: 'trace', lines, leftOut });
     });
   }
   return link;
@@ -90,6 +96,7 @@ function main(): void {
       ? new StreamControl(native, port, setup.wakeFd, counters)
       : new RingControl(native, port, setup.wakeFd, counters);
   const clock = new LoopClock(native);
+  const logged = new LineQueue(setup.logged, MAX_WAITING_LOG);
   const context: StackContext = {
     config: setup.config,
     port: decorated(control.port, native, setup, counters, port),
@@ -100,7 +107,9 @@ function main(): void {
     link: createLinkState(setup.config),
     traffic: new Traffic(),
     log: new SiteLog(clock, (level, message) => {
-      port.postMessage({ kind: 'log', level, message } satisfies WorkerMessage);
+      if (!logged.take(1)) return;
+      const leftOut = logged.takeLeftOut();
+      port.postMessage({ kind: 'log', level, message, leftOut } satisfies WorkerMessage);
     }),
   };
   const stack = new Stack(context, {

@@ -14,7 +14,6 @@ import { EventEmitter } from 'node:events';
 import { lstatSync, unlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
-import { RateLimiter } from '../log';
 import type { Native } from '../native';
 import { FD_FOREIGN_SOCKET, FD_SOCKET } from '../native';
 import { closeConnection, whenClosed } from './unclosed';
@@ -44,7 +43,8 @@ export type FrontEndSource = { readonly listen: string } | { readonly connect: s
 
 export interface FrontEndServerOptions {
   readonly native: Native;
-  readonly log: (level: Level, message: string) => void;
+  /** With a `site` where a front-end can provoke the line: it is limited then (src/log.ts). */
+  readonly log: (level: Level, message: string, site?: string) => void;
   readonly source: FrontEndSource;
   /** End when the first front-end has left. Always so for a given descriptor. */
   readonly oneOff?: boolean;
@@ -108,7 +108,6 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   /** Accepted since `#acceptsSince` (ms). */
   #accepts = 0;
   #acceptsSince = 0;
-  readonly #limiter = new RateLimiter();
   #retry: NodeJS.Timeout | null = null;
   /** Last reason why no front-end could be had, to say it once. */
   #complaint = '';
@@ -181,11 +180,9 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     });
   }
 
-  /** Logs what front-ends can provoke at will. `site` names the place in the code. */
+  /** Logs what front-ends can provoke at will: with a site, so that it is limited. */
   #say(level: Level, site: string, message: string): void {
-    const suppressed = this.#limiter.take(site);
-    if (suppressed < 0) return;
-    this.#options.log(level, suppressed === 0 ? message : `${message} (${suppressed} similar messages suppressed)`);
+    this.#options.log(level, message, `front-end.${site}`);
   }
 
   #listen(path: string): void {
@@ -360,7 +357,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
         this.#say('info', 'left', 'front-end disconnected');
         break;
       case 'stopped':
-        this.#options.log('info', 'front-end connection closed');
+        this.#say('info', 'closed', 'front-end connection closed');
         break;
       case 'protocol':
         this.#say('warn', 'protocol', `front-end broke the protocol: ${end.error.message}; connection closed`);

@@ -230,7 +230,7 @@ export class Backend {
       await this.#device.setMemory(plan.regions);
       inForce = true;
       this.#memory.commit(plan);
-      this.#log('debug', `guest memory: ${plan.regions.length} regions`);
+      this.#log('debug', `guest memory: ${plan.regions.length} regions`, 'vhost.memory');
       await this.rings.resume(moved);
     } finally {
       if (!inForce) this.#memory.abandon(plan);

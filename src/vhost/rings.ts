@@ -177,7 +177,7 @@ export class Rings {
     if (ring.faulted) return;
     ring.faulted = true;
     if (ring.errFd >= 0) this.#native.signalLater(ring.errFd);
-    this.#log('warn', `ring ${index} stopped: ${reason}`);
+    this.#log('warn', `ring ${index} stopped: ${reason}`, 'vhost.ring');
   }
 
   /** End of the session: stops what runs, whatever a single ring answers. `onError` takes rejections. */

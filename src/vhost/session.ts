@@ -35,7 +35,7 @@ const MEMORY_CHECK_MS = 1000;
 /** EPOLLIN, of `Native.pollStart`. */
 const POLL_IN = 1;
 
-/** Refusals logged in a session: a front-end must not be able to fill the log. */
+/** Refusals logged in a session, besides the limit of all sessions: a front-end that was heard is not helped by more. */
 const LOGGED_REFUSALS = 10;
 
 export interface SessionOptions extends BackendOptions {
@@ -183,7 +183,8 @@ export class Session {
       return;
     }
     this.#refusals++;
-    if (this.#refusals <= LOGGED_REFUSALS) this.#options.log('warn', `refused to the front-end: ${error.message}`);
+    if (this.#refusals <= LOGGED_REFUSALS)
+      this.#options.log('warn', `refused to the front-end: ${error.message}`, 'vhost.refusal');
     this.#connection.send(encodeU64Reply(message.request, 1n));
   }
 
@@ -214,7 +215,7 @@ export class Session {
     // Also lets a request that fails inside its own handler come to its end.
     await this.#atWork;
     await this.#backend.release((error) => {
-      this.#options.log('error', `internal error while a session ends: ${String(error)}`);
+      this.#options.log('error', `internal error while a session ends: ${String(error)}`, 'vhost.release');
     });
     this.#options.device.onRingFault = null;
     this.#options.device.onFailed = null;

@@ -12,6 +12,8 @@ let rig: StreamRig;
 let written: Buffer[];
 let answer: (length: number) => number;
 let failures: number[];
+/** Bytes that were cut off the file again. */
+let cut: number;
 let counters: Float64Array;
 let port: CapturingPort;
 
@@ -19,6 +21,7 @@ beforeEach(() => {
   rig = new StreamRig();
   written = [];
   failures = [];
+  cut = 0;
   answer = (length) => length;
   counters = new Float64Array(COUNTERS);
   const { rows } = rig.native;
@@ -31,6 +34,13 @@ beforeEach(() => {
       const n = answer(length);
       if (n > 0) written.push(Buffer.from(buffer.slice(offset, offset + n)));
       return n;
+    },
+    fileSize: () => Buffer.concat(written).length,
+    ftruncate: (_fd, size) => {
+      const all = Buffer.concat(written);
+      cut += all.length - size;
+      written = [all.subarray(0, size)];
+      return 0;
     },
   };
   port = new CapturingPort(rig.port, io, createCaptureBlock(rig.native), 7, counters, (e) => failures.push(e));
@@ -103,13 +113,28 @@ test('a pipe that takes a part at a time gets whole records; while it takes noth
   expect(counters[C_CAPTURED]).toBe(records().length);
 });
 
-test('an error ends the capture, is told once, and frames pass as before', () => {
+test('an error ends the capture, is told once, and frames pass as before, each counted as lost', () => {
   answer = () => -ENOSPC;
   for (let i = 0; i < 3; i++) {
     fromGuest(noise(100, i));
     port.flush();
   }
   expect(failures).toEqual([ENOSPC]);
+  expect([counters[C_CAPTURED], counters[C_CAPTURE_LOST]]).toEqual([0, 3]);
+});
+
+test('a disk that is full in the middle of a record keeps whole records, and what it has not is counted as lost', () => {
+  answer = () => 2 * 116 + 50;
+  for (let i = 0; i < 5; i++) fromGuest(noise(100, i));
+  port.flush();
+  answer = () => -ENOSPC;
+  fromGuest(noise(100, 6));
+  port.flush();
+  fromGuest(noise(100, 7));
+  port.flush();
+  expect([failures, cut]).toEqual([[ENOSPC], 50]);
+  expect(records()).toEqual([0, 1].map((i) => Buffer.from(noise(100, i))));
+  expect([counters[C_CAPTURED], counters[C_CAPTURE_LOST]]).toEqual([2, 5]);
 });
 
 test('a trace never reads past the bytes that are there', () => {
