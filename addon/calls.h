@@ -125,6 +125,7 @@ int32_t RandomFill(Thread&, Ints out);
 double RealTimeUs(Thread&);
 double RaiseFileLimit(Thread&);
 double GetUid(Thread&);
+int32_t Confine(Thread&);
 int32_t MoveFd(Thread&, int32_t from, int32_t to);
 int32_t CloseOnExec(Thread&, int32_t first);
 int32_t LookupUser(Thread&, std::string name, Ints ids);

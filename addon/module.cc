@@ -63,6 +63,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<RealTimeUs>(t, e, "realTimeUs");
   Export<RaiseFileLimit>(t, e, "raiseFileLimit");
   Export<GetUid>(t, e, "getuid");
+  Export<Confine>(t, e, "confine");
   Export<MoveFd>(t, e, "moveFd");
   Export<CloseOnExec>(t, e, "closeOnExec");
   Export<LookupUser>(t, e, "lookupUser");

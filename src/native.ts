@@ -200,6 +200,12 @@ export interface Native extends HostIo {
   /** Index of a network interface, or -errno. */
   ifIndex(name: string): number;
   getuid(): number;
+  /**
+   * For every thread of the process, and for good: no_new_privs; no capabilities but CAP_NET_BIND_SERVICE, if it was
+   * there (ports below 1024 of the guest's flows); no ambient or inheritable ones; none in the bounding set where that
+   * may be changed. Returns how many threads could not be reached within a second (0 as a rule), or -errno.
+   */
+  confine(): number;
   /** dup2 and close: `to` becomes what `from` was. Close-on-exec unless `to` is a standard stream. */
   moveFd(from: number, to: number): number;
   /** Marks every descriptor from `first` on close-on-exec: programs started later inherit what they are given only. */
