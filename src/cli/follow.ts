@@ -51,12 +51,13 @@ export function follow({ options, native, log, plane, host, config, v6Sockets }:
     const limits = { maxTcpFlows, maxUdpFlows, maxPingFlows };
     // Of which interface neighbours count may be another one now.
     monitor.tell();
-    await plane.setConfig(stackConfig(options.host, now, readSysctls(), limits, config.tcpPeekOff));
-    log.info("the host's network changed, and the guest's with it");
+    const next = stackConfig(options.host, now, readSysctls(), limits, config.tcpPeekOff);
+    await plane.setConfig({ ...next, ownListeners: config.ownListeners });
+    log.log('info', "the host's network changed, and the guest's with it", 'follow.changed');
   };
   const warn = (error: unknown): void => {
     // An interface named on the command line may be gone for a while.
-    log.warn(`a change of the host's network is not followed: ${messageOf(error)}`);
+    log.log('warn', `a change of the host's network is not followed: ${messageOf(error)}`, 'follow.failed');
   };
   const lookOrWarn = (): void => {
     look().catch(warn);

@@ -4,10 +4,13 @@ import { createLog, LogFile, type LogSink, stderrSink } from '../log';
 import { ConfigError, describeSystemError, messageOf } from '../errors';
 import { loadNative, type Native } from '../native';
 import { readableStack } from '../stack-trace';
+import { closeStderr, LineWriter, openStderr, type UnblockedStderr } from '../stderr';
 import type { Program } from './draft';
 import { type Options, parseOptions, type Transport } from './options';
 import { PidFile } from './pid-file';
+import { closeInherited } from './inherited';
 import { programOf } from './program';
+import { raiseFileLimit } from './file-limit';
 import { start } from './start';
 import { syslogSink } from './syslog';
 import { usage } from './usage';
@@ -38,6 +41,13 @@ function openLogFile(options: Options): LogFile | null {
   }
 }
 
+const NO_FDS = new Int32Array(0);
+
+/** Standard error that never holds us up, also where it is a socket (a supervisor's, the journal's). */
+function unblockedStderr(native: Native): UnblockedStderr {
+  return openStderr((fd, bytes, offset) => native.sendFds(fd, bytes, offset, bytes.length - offset, NO_FDS, 0));
+}
+
 /** The addon, or one line that says why not. */
 function loadAddon(): Native {
   try {
@@ -53,7 +63,13 @@ function loadAddon(): Native {
  */
 async function serve(options: Options, program: Program, native: Native, waiting: Waiting | null): Promise<number> {
   const file = openLogFile(options);
-  const stderr = stderrSink(program);
+  let unblocked: UnblockedStderr | null = unblockedStderr(native);
+  const lines = new LineWriter(unblocked.write);
+  const stderr = stderrSink(program, lines);
+  const leaveStderr = (): void => {
+    if (unblocked !== null) closeStderr(unblocked);
+    unblocked = null;
+  };
   const sinks: LogSink[] = [stderr];
   if (file !== null) sinks.push(file.sink);
   else if (waiting !== null) sinks.push(syslogSink(native, program));
@@ -63,17 +79,27 @@ async function serve(options: Options, program: Program, native: Native, waiting
     for (const warning of options.warnings) log.warn(warning);
     if (options.pid !== null) pidFile = new PidFile(options.pid);
     const runAs = resolveRunAs(options.runAs, native, log);
-    const changing = (): void => {
+    const bound = (): void => {
       if (runAs !== null) changeUser(runAs);
+      const left = native.confine();
+      if (left !== 0) log.warn(`rights were kept by ${left < 0 ? 'all threads' : `${left} threads`}`);
     };
     const ready = (): void => {
       pidFile?.write(process.pid);
       if (waiting === null) return;
       sinks.splice(sinks.indexOf(stderr), 1);
+      leaveStderr();
       leaveDirectory(options.transport);
       waiting.release(native);
     };
-    return await start(options, native, log, { bound: runAs === null ? null : changing, ready });
+    const show = (text: string): void => {
+      try {
+        lines.line(text.replace(/\n$/, ''));
+      } catch {
+        // Nobody is there any more.
+      }
+    };
+    return await start(options, native, log, { bound, ready, show });
   } catch (error) {
     if (!(error instanceof ConfigError)) {
       // A bug of ours. In the background nobody but the log hears of it.
@@ -85,6 +111,7 @@ async function serve(options: Options, program: Program, native: Native, waiting
     return 1;
   } finally {
     file?.close();
+    leaveStderr();
   }
 }
 
@@ -95,7 +122,10 @@ function leaveDirectory(transport: Transport): void {
 
 async function serveAs(argv: readonly string[], options: Options, program: Program): Promise<number> {
   const waiting = Waiting.find(process.env);
+  const given = options.transport.kind === 'fd' ? options.transport.fd : -1;
+  closeInherited([given, ...(waiting?.descriptors ?? [])]);
   const native = loadAddon();
+  raiseFileLimit(native);
   if (options.background && waiting === null) {
     const { startInBackground } = await import('./background.js');
     return startInBackground(argv, options.transport, native, (message) => {
@@ -120,7 +150,7 @@ export async function run(argv: readonly string[], script = process.argv[1], arg
     const command = parseOptions(argv, undefined, { program, env: process.env });
     switch (command.action) {
       case 'help':
-        process.stdout.write(usage());
+        process.stdout.write(usage(program));
         return 0;
       case 'version':
         process.stdout.write(versionText(program));

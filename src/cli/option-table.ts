@@ -174,6 +174,15 @@ function off(field: Switch): Apply {
   };
 }
 
+/** The last one counts, as with passt; whoever gives both may have meant both families, which is the default. */
+function only(version: 4 | 6): Apply {
+  return (draft, _value, shown) => {
+    if (draft.only !== 0 && draft.only !== version)
+      draft.warnings.push(`${shown}: there is IPv${version} only, the option against it before has no effect`);
+    draft.only = version;
+  };
+}
+
 function level(name: LogLevel): Apply {
   return (draft) => {
     // --trace implies -d, whichever comes first; -q clears both.
@@ -391,12 +400,8 @@ export const OPTIONS: readonly OptionSpec[] = [
     applyMapGuest,
   ),
 
-  option('off', '4', 'ipv4-only', '', 'no IPv6', (draft) => {
-    draft.only = 4;
-  }),
-  option('off', '6', 'ipv6-only', '', 'no IPv4', (draft) => {
-    draft.only = 6;
-  }),
+  option('off', '4', 'ipv4-only', '', 'no IPv6', only(4)),
+  option('off', '6', 'ipv6-only', '', 'no IPv4', only(6)),
   option('off', '', 'no-tcp', '', 'no TCP', off('tcp')),
   option('off', '', 'no-udp', '', 'no UDP', off('udp')),
   option('off', '', 'no-icmp', '', 'no ICMP, which means no NDP either', (draft) => {
@@ -427,6 +432,7 @@ export const OPTIONS: readonly OptionSpec[] = [
   pasta('', 'userns', 'PATH', 'user namespace'),
   pasta('', 'netns-only', '', 'no user namespace'),
   pasta('', 'no-netns-quit', '', 'outlive the namespace'),
+  pasta('', 'no-pidns', '', 'no PID namespace'),
   pasta('', 'config-net', '', 'configure the namespace'),
   pasta('', 'no-copy-routes', '', 'leave routes alone'),
   pasta('', 'no-copy-addrs', '', 'leave addresses alone'),

@@ -3,7 +3,7 @@
  * or the end of a one-off session. What was opened is given back in the opposite order.
  */
 import { closeListeners, openListeners, type OpenedListeners } from '../config/listeners';
-import { flowLimits, resolveHostConfig, stackConfig } from '../config/host-config';
+import { flowLimits, resolveHostConfig, stackConfig, weakListeners } from '../config/host-config';
 import { readHostNetwork } from '../config/netlink';
 import { probePeekOff } from '../config/peek-off';
 import { readResolvConf } from '../config/resolv-conf';
@@ -15,7 +15,8 @@ import type { Log } from '../log';
 import type { ExporterOptions } from '../metrics/exporter';
 import type { MetricsServer } from '../metrics/server';
 import type { Native } from '../native';
-import type { StackConfig } from '../stack/config';
+import { formatIp, parseIp } from '../config/address';
+import type { OwnListener, StackConfig } from '../stack/config';
 import { COUNTERS } from '../stack/counters';
 import { AF_INET, AF_INET6, SOCK_UDP } from '../stack/ports';
 import { ServerError } from '../front-end/server';
@@ -23,14 +24,13 @@ import { StreamServer } from '../stream/server';
 import { VhostServer } from '../vhost/server';
 import { startStats } from '../metrics/stats';
 import { openCapture } from './capture';
+import { checkListeners, raiseFileLimit } from './file-limit';
 import { follow } from './follow';
 import type { Options } from './options';
 import { type Endpoint, summary } from './summary';
 import { version } from './version';
 import type { HostPort } from './values';
 
-/** Descriptors that forwarded ports of `all` may take: the rest is for connections. */
-const WEAK_SHARE = 0.5;
 const DEFAULT_SOCKETS = 99;
 
 /** Where passt listens if nothing is said: the first of /tmp/passt_1.socket … that nobody serves. */
@@ -73,6 +73,12 @@ async function startMetrics(at: HostPort, options: ExporterOptions): Promise<Met
     const why = errno === 0 ? messageOf(error) : describeErrno(errno);
     throw new ConfigError('CFG_ERR_BIND', `--metrics ${at.host}:${at.port}: cannot listen: ${why}`);
   }
+}
+
+function ownListener({ address, port }: MetricsServer): OwnListener {
+  const parsed = parseIp(address.split('%')[0]);
+  if (parsed === null) throw new Error(`the metrics are at ${address}, which is no address`);
+  return { address: parsed, port };
 }
 
 /** The socket's troubles in the words of the option that asked for it. */
@@ -153,9 +159,22 @@ interface Prepared {
   readonly v6Sockets: boolean;
 }
 
+/** A gateway outside of the guest's subnet works with clients that take routes by DHCP; or it is a typing error. */
+function warnOfGateway(options: Options, { ip4 }: Prepared['host'], log: Log): void {
+  const { gateway } = options.host.ip4;
+  if (gateway === null || ip4 === null) return;
+  const wide = (bytes: Uint8Array): number => Buffer.from(bytes).readUInt32BE() / 2 ** (32 - ip4.prefixLen);
+  if (Math.floor(wide(gateway)) === Math.floor(wide(ip4.guestAddr))) return;
+  const subnet = `${formatIp(ip4.guestAddr)}/${ip4.prefixLen}`;
+  log.warn(
+    `--gateway ${formatIp(gateway)}: not in the guest's subnet (${subnet}); DHCP gives a route to it (option 121), ` +
+      'which not every client takes',
+  );
+}
+
 /** Everything that can fail for the user's or the host's reasons. */
 function prepare(options: Options, native: Native, log: Log): Prepared {
-  const fileLimit = native.raiseFileLimit();
+  const fileLimit = raiseFileLimit(native);
   const facts = {
     network: readHostNetwork(native),
     resolvConf: readResolvConf(),
@@ -163,12 +182,14 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
   };
   const host = resolveHostConfig(options.host, facts);
   for (const note of host.notes) log.log(note.level, note.text);
+  warnOfGateway(options, host, log);
   const families = { v4: host.ip4 !== null, v6: host.ip6 !== null };
   const opened = openListeners(native, options.rules, {
     ...families,
     freebind: options.freebind,
-    maxWeak: Math.floor(fileLimit * WEAK_SHARE),
+    maxWeak: weakListeners(fileLimit),
   });
+  checkListeners(fileLimit, opened.listeners.length);
   const peekOff = canPeekOff(native, facts.v6Sockets);
   const limits = flowLimits(fileLimit, opened.listeners.length);
   log.debug(
@@ -181,10 +202,12 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
 
 /** What the program does at two moments of the start; what these throw ends it. */
 export interface StartHooks {
-  /** All that needs the first user's rights is open, no front-end was served yet. Null: there is nothing to do. */
-  readonly bound: (() => void) | null;
+  /** All that needs the first user's rights is open, no front-end was served yet. */
+  readonly bound: () => void;
   /** The service is ready. */
   readonly ready: () => void;
+  /** Shows lines (`--stats`) to whoever reads standard error. */
+  readonly show: (text: string) => void;
 }
 
 /** Takes the steps, last first, all of them also where one fails. @throws what failed first. */
@@ -222,7 +245,7 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       },
     });
     undo.push(() => plane.stop());
-    const { config, opened, host, v6Sockets } = prepare(options, native, log);
+    const { config: prepared, opened, host, v6Sockets } = prepare(options, native, log);
     // The data plane ends last of all that use listeners.
     undo.unshift(() => {
       closeListeners(native, opened.listeners);
@@ -233,6 +256,19 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
         native.close(captureFd);
       });
     }
+    let server: StreamServer | VhostServer | null = null;
+    let metricsUrl: string | null = null;
+    let ownListeners: readonly OwnListener[] = [];
+    if (options.metrics !== null) {
+      const exported = { counters, guestConnected: () => server?.connected === true, version: version() };
+      // Before the data plane begins: it must know where the guest may not connect to.
+      const metrics = await startMetrics(options.metrics, exported);
+      undo.push(() => metrics.close());
+      const host6 = metrics.host.includes(':');
+      metricsUrl = `http://${host6 ? `[${metrics.host}]` : metrics.host}:${metrics.port}/metrics`;
+      ownListeners = [ownListener(metrics)];
+    }
+    const config: StackConfig = { ...prepared, ownListeners };
     const { trace, pollUs } = options;
     const begun = plane.begin({ config, listeners: opened.listeners, counters, captureFd, trace, pollUs });
     begun.catch(() => undefined); // awaited below, if it comes to that
@@ -244,38 +280,30 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
           ? { listen: endpoint.path }
           : { connect: endpoint.path };
     const serverOptions = { native, device: plane, log: log.log, source, oneOff: options.oneOff };
-    const server = options.frontEnd === 'stream' ? new StreamServer(serverOptions) : new VhostServer(serverOptions);
-    server.once('end', () => {
+    const frontEnds = options.frontEnd === 'stream' ? new StreamServer(serverOptions) : new VhostServer(serverOptions);
+    server = frontEnds;
+    frontEnds.once('end', () => {
       ending.end(0);
     });
-    let metricsUrl: string | null = null;
-    if (options.metrics !== null) {
-      const exported = { counters, guestConnected: () => server.connected, version: version() };
-      const metrics = await startMetrics(options.metrics, exported);
-      undo.push(() => metrics.close());
-      const host6 = metrics.host.includes(':');
-      metricsUrl = `http://${host6 ? `[${metrics.host}]` : metrics.host}:${metrics.port}/metrics`;
-    }
     if (options.statsSeconds !== null) {
       undo.push(
         startStats(new Float64Array(counters), options.statsSeconds, (text) => {
-          process.stderr.write(text);
+          hooks.show(text);
         }),
       );
     }
-    undo.push(() => server.stop());
+    undo.push(() => frontEnds.stop());
     try {
       // Front-ends can connect while the thread boots, and wait.
-      server.listen();
+      frontEnds.listen();
       // The thread's files may be for the first user only: it has them before that one is given up.
-      if (hooks.bound !== null) await begun;
-      server.start();
+      await begun;
+      frontEnds.start();
     } catch (error) {
       throw socketError(error, endpoint);
     }
     // In the same turn: no front-end can have been heard.
-    hooks.bound?.();
-    await begun;
+    hooks.bound();
     const { rules, oneOff } = options;
     const report = {
       version: version(),

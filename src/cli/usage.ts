@@ -1,5 +1,6 @@
 /** The usage text, made from the option table. */
-import { GROUPS, type Group, OPTIONS } from './option-table';
+import type { Program } from './draft';
+import { GROUPS, type Group, OPTIONS, type OptionSpec } from './option-table';
 
 const COLUMN = 30;
 const WIDTH = 100;
@@ -17,7 +18,19 @@ function wrap(text: string, width: number): string[] {
   return [...lines, line];
 }
 
-function groupText(group: Group): string[] {
+/** What is said otherwise of options whose defaults are passt's. */
+const PASST_HELP: Readonly<Record<string, string>> = {
+  foreground: 'stay in the foreground',
+  background: 'go to the background when ready (default)',
+  'vhost-user': 'speak vhost-user',
+  stream: "speak QEMU's -netdev stream (default)",
+};
+
+function helpOf(option: OptionSpec, program: Program): string {
+  return (program === 'passt' ? PASST_HELP[option.long[0]] : undefined) ?? option.help;
+}
+
+function groupText(group: Group, program: Program): string[] {
   const lines = [`${GROUPS[group]}:`];
   const members = OPTIONS.filter((option) => option.group === group);
   if (group === 'later' || group === 'pasta') {
@@ -27,7 +40,7 @@ function groupText(group: Group): string[] {
   for (const option of members) {
     const short = option.short === '' ? '   ' : `-${option.short},`;
     const names = `  ${short} --${option.long[0]}${option.arg === '' ? '' : ` ${option.arg}`}`;
-    const [first, ...more] = wrap(option.help, WIDTH - COLUMN);
+    const [first, ...more] = wrap(helpOf(option, program), WIDTH - COLUMN);
     if (names.length + 2 > COLUMN) lines.push(names, ' '.repeat(COLUMN) + first);
     else lines.push(names.padEnd(COLUMN) + first);
     for (const line of more) lines.push(' '.repeat(COLUMN) + line);
@@ -60,27 +73,37 @@ const SPEC_HELP = `  SPEC is [ADDR][%IFNAME]/PORTS or PORTS, and PORTS a list wi
 ${columns(SPEC_EXAMPLES, 4)}`;
 
 const CONFIG_HELP = `Options from other places, by their long names; what stands further down this list counts more:
-${columns(OPTION_SOURCES, 2)}
+${columns(OPTION_SOURCES, 2)}`;
 
-Called by a name with "passt" in it (a symbolic link), the defaults are passt's: the background, and
+const AS_TUBETTI = `Gives a virtual machine its network without privileges: serves the vhost-user socket of its
+virtio-net card and turns its frames into ordinary sockets of the host. The options are those of
+passt.`;
+
+const AS_PASST = `This is Tubetti under the name of passt. Gives a virtual machine its network without privileges:
+serves QEMU's stream protocol, or vhost-user, and turns frames into ordinary sockets of the host.
+The options and, under this name, the defaults are those of passt.`;
+
+const NAME_HELP = `Called by a name with "passt" in it (a symbolic link), the defaults are passt's: the background, and
 QEMU's stream protocol.`;
 
-export function usage(): string {
+/** The text for the name we were called by. */
+export function usage(program: Program = 'tubetti'): string {
+  const passt = program === 'passt';
   const groups = (Object.keys(GROUPS) as Group[]).map((group) => {
-    const text = groupText(group).join('\n');
+    const text = groupText(group, program).join('\n');
     return group === 'ports' ? `${text}\n\n${SPEC_HELP}` : text;
   });
-  return `Usage: tubetti [OPTION]...
-       tubetti probe --socket PATH   (checks a vhost-user back-end: tubetti probe --help)
+  const probe = passt
+    ? ''
+    : '\n       tubetti probe --socket PATH   (checks a vhost-user back-end: tubetti probe --help)';
+  return `Usage: ${program} [OPTION]...${probe}
 
-Gives a virtual machine its network without privileges: serves the vhost-user socket of its
-virtio-net card and turns its frames into ordinary sockets of the host. The options are those of
-passt.
+${passt ? AS_PASST : AS_TUBETTI}
 
 ${groups.join('\n\n')}
 
 ${CONFIG_HELP}
-
-Example: tubetti --socket /tmp/vm.sock -t 2222:22
+${passt ? '' : `\n${NAME_HELP}\n`}
+Example: ${program} --socket /tmp/vm.sock -t 2222:22
 `;
 }

@@ -31,6 +31,11 @@ export class Waiting {
     return new Waiting(Number(value));
   }
 
+  /** What was handed to us besides the standard streams. */
+  get descriptors(): readonly number[] {
+    return [this.fd, FRONT_END_FD];
+  }
+
   /** Where the front-end is: its descriptor has another number here. */
   transport(given: Transport): Transport {
     return given.kind === 'fd' ? { kind: 'fd', fd: FRONT_END_FD } : given;

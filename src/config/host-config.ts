@@ -342,16 +342,31 @@ export interface FlowLimits {
 
 /** Descriptors that are not flows: Node itself, rings, memory regions, metrics connections, with room to spare. */
 const FILES_RESERVED = 192;
+/** Of these, Node, the addon and we need so many in any case, a front-end's memory and rings among them. */
+const FILES_NEEDED = 56;
+/** Of what is left, forwarded ports of `all` may take so much. */
+const WEAK_SHARE = 0.5;
+/** With fewer open files allowed there is no start. */
+export const MIN_FILES = 64;
 const MAX_TCP_FLOWS = 65536;
 const MAX_UDP_FLOWS = 32768;
 const MAX_PING_FLOWS = 4096;
+
+function filesReserved(fileLimit: number): number {
+  return Math.min(FILES_RESERVED, Math.max(FILES_NEEDED, Math.floor(fileLimit / 2)));
+}
+
+/** Descriptors that forwarded ports of `all` may take under a limit of open files: the rest is for connections. */
+export function weakListeners(fileLimit: number): number {
+  return Math.floor((fileLimit - filesReserved(fileLimit)) * WEAK_SHARE);
+}
 
 /**
  * Shares the descriptors out: no kind of flow can take those of another, so that a flood of DNS queries does not keep
  * TCP connections from opening. `listeners` are descriptors already in use.
  */
 export function flowLimits(fileLimit: number, listeners: number): FlowLimits {
-  const free = Math.max(64, fileLimit - FILES_RESERVED - listeners);
+  const free = Math.max(MIN_FILES - FILES_NEEDED, fileLimit - filesReserved(fileLimit) - listeners);
   return {
     maxTcpFlows: Math.min(MAX_TCP_FLOWS, Math.floor(free * 0.62)),
     maxUdpFlows: Math.min(MAX_UDP_FLOWS, Math.floor(free * 0.31)),
@@ -387,5 +402,6 @@ export function stackConfig(
     ...limits,
     ...sysctls,
     tcpPeekOff,
+    ownListeners: [],
   };
 }

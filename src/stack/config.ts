@@ -73,6 +73,13 @@ export interface ForwardListener {
   readonly targetAddr: AddressBytes | null;
 }
 
+/** A TCP listener of the service itself. */
+export interface OwnListener {
+  /** Unspecified: on all addresses; `::` also of IPv4. */
+  readonly address: AddressBytes;
+  readonly port: number;
+}
+
 export interface StackConfig {
   /** Our (the gateway's) Ethernet address, 6 bytes. */
   readonly ourMac: Uint8Array;
@@ -113,4 +120,6 @@ export interface StackConfig {
   readonly tcpKeepaliveMs: number;
   /** True if MSG_PEEK with SO_PEEK_OFF works on TCP for the families in use (probed at start). */
   readonly tcpPeekOff: boolean;
+  /** What the guest must not connect to. The same for the life of the process. */
+  readonly ownListeners: readonly OwnListener[];
 }

@@ -99,6 +99,7 @@ export const DROP_NAMES = [
   'fragment_timeout',
   'tcp_syn_limit',
   'tcp_answer_limit',
+  'own_listener',
 ] as const;
 
 export type DropName = (typeof DROP_NAMES)[number];

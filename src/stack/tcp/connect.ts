@@ -50,6 +50,7 @@ const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_SYN_LIMIT = dropCode('tcp_syn_limit');
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
+const DROP_OWN_LISTENER = dropCode('own_listener');
 
 const PROTO_TCP = 6;
 
@@ -195,6 +196,11 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
 /** `natResult` holds where to. Returns the flow, or -1: then the guest was answered, or its SYN counted as dropped. */
 function connectHost(t: TcpEngine, frame: FrameInfo, ports: number, seq: number, window: number): number {
   const nat = t.natResult;
+  if (t.own.reached(t.io, nat.dst, nat.scope, ports & 0xffff)) {
+    countDrop(t, DROP_OWN_LISTENER);
+    if (mayReset(t)) answerReset(t, frame, ports, seq, 0, 0, 1);
+    return -1;
+  }
   const flow = allocateForGuest(t);
   if (flow < 0) {
     countDrop(t, DROP_FLOW_TABLE_FULL);

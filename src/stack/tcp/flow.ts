@@ -72,6 +72,7 @@ import type { DropCode } from '../counters';
 import { FlowTable, SlotQueue } from '../flow-table';
 import type { NatTables } from '../nat';
 import { NatResult } from '../nat';
+import { OwnListeners } from './own-listeners';
 import type { Clock, GuestPort, HostIo } from '../ports';
 import { Credit, halfOpenLimit } from './credit';
 import { newListener } from './listener';
@@ -199,6 +200,7 @@ export class TcpEngine {
   readonly port: GuestPort;
   readonly clock: Clock;
   readonly nat: NatTables;
+  readonly own: OwnListeners;
   readonly natResult: NatResult;
   readonly table: FlowTable;
   readonly timers: TimerWheel;
@@ -333,6 +335,7 @@ export class TcpEngine {
     this.port = ctx.port;
     this.clock = ctx.clock;
     this.nat = ctx.link.nat;
+    this.own = new OwnListeners(ctx.config.ownListeners);
     this.natResult = new NatResult();
     this.table = new FlowTable(n, random.u32(), random.u32());
     this.timers = new TimerWheel(n * TIMERS, ctx.clock.nowMs);

@@ -73,6 +73,7 @@ export function stackConfig(
     tcpRtoMaxMs: 120_000,
     tcpKeepaliveMs: 7_200_000,
     tcpPeekOff: true,
+    ownListeners: [],
     ...over,
   };
 }

@@ -353,6 +353,7 @@ describe('options of passt that are not served are known by name', () => {
     ['--userns', 'x'],
     ['--netns-only'],
     ['--no-netns-quit'],
+    ['--no-pidns'],
     ['--config-net'],
     ['--no-copy-routes'],
     ['--no-copy-addrs'],

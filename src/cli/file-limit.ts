@@ -1,0 +1,26 @@
+/** How many files we may have open: too few are the user's to change, and are said before anything fails for them. */
+import { ConfigError } from '../errors';
+import { MIN_FILES } from '../config/host-config';
+import type { Native } from '../native';
+
+/** Raises the limit as far as we may. Throws ConfigError if not even a service without connections has room. */
+export function raiseFileLimit(native: Pick<Native, 'raiseFileLimit'>): number {
+  const limit = native.raiseFileLimit();
+  if (limit >= MIN_FILES) return limit;
+  throw new ConfigError(
+    'CFG_ERR_HOST',
+    `${limit} open files are too few: ${MIN_FILES} at least, and one more for each connection of the guest; ` +
+      'raise the limit (ulimit -Hn, LimitNOFILE=)',
+  );
+}
+
+/** Throws ConfigError if `listeners` forwarded ports leave no room for connections under the limit. */
+export function checkListeners(limit: number, listeners: number): void {
+  const needed = MIN_FILES + listeners;
+  if (listeners === 0 || limit >= needed) return;
+  throw new ConfigError(
+    'CFG_ERR_HOST',
+    `${limit} open files are too few for ${listeners} forwarded ports: ${needed} at least, ` +
+      'raise the limit (ulimit -Hn, LimitNOFILE=) or forward fewer',
+  );
+}

@@ -1,0 +1,54 @@
+/**
+ * Descriptors that the caller left open by mistake: they would live as long as the service, and hold up whoever waits for
+ * the end of a pipe, or keep a file or a port. Node opens files of its own before the first line of ours runs and marks
+ * all others close-on-exec as it does its own, so they are told apart by what they are: at this moment Node holds event
+ * loops (epoll, eventfd), pipes of which both ends are here, and /dev/null. What is none of these was inherited.
+ */
+import { closeSync, fstatSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+
+const FIRST_AFTER_STDIO = 3;
+
+interface Held {
+  readonly fd: number;
+  readonly target: string;
+}
+
+function held(): Held[] {
+  return readdirSync('/proc/self/fd').flatMap((name) => {
+    try {
+      return [{ fd: Number(name), target: readlinkSync(`/proc/self/fd/${name}`) }];
+    } catch {
+      return []; // the directory itself, which was open to be read
+    }
+  });
+}
+
+/** Whether a debugger's sockets may be among the descriptors. */
+function isDebugged(): boolean {
+  return [...process.execArgv, process.env.NODE_OPTIONS ?? ''].some((option) => option.includes('--inspect'));
+}
+
+/** Closes them, but for those in `keep`. To be called before anything of ours is open. */
+export function closeInherited(keep: readonly number[]): void {
+  if (isDebugged()) return;
+  const channel = (process.channel as { readonly fd?: number } | undefined)?.fd ?? -1;
+  const all = held();
+  const nullDevice = statSync('/dev/null').rdev;
+  for (const { fd, target } of all) {
+    if (fd < FIRST_AFTER_STDIO || fd === channel || keep.includes(fd)) continue;
+    const paired = all.some((other) => other.fd !== fd && other.fd >= FIRST_AFTER_STDIO && other.target === target);
+    try {
+      const stat = fstatSync(fd);
+      const foreign =
+        stat.isSocket() ||
+        stat.isFile() ||
+        stat.isDirectory() ||
+        stat.isBlockDevice() ||
+        (stat.isCharacterDevice() && stat.rdev !== nullDevice) ||
+        (stat.isFIFO() && !paired);
+      if (foreign) closeSync(fd);
+    } catch {
+      // It is gone.
+    }
+  }
+}
