@@ -259,7 +259,7 @@ describe('a given descriptor', () => {
     const end = once(rig.server, 'end');
     rig.server.start();
     const frontEnd = rig.adopt(new MockFrontEnd(native, pair[0]));
-    await replay(frontEnd, t.QEMU_RUNNING);
+    await replay(frontEnd, t.DPDK_22_11);
     frontEnd.close();
     await end;
     expect(native.fdKind(pair[1])).toBeLessThan(0);
