@@ -217,6 +217,9 @@ const KINDS = [
   noise,
 ];
 
+/** What the driver's slots hold. */
+const MAX_FRAME = 65_500;
+
 /** Changes bytes, words, the length; now and then the addresses on the Ethernet or its type. */
 function damaged(random: Seeded, frame: Uint8Array): Uint8Array {
   let bytes = frame;
@@ -248,7 +251,7 @@ function damaged(random: Seeded, frame: Uint8Array): Uint8Array {
         bytes[at] = random.below(256);
     }
   }
-  return bytes;
+  return bytes.subarray(0, MAX_FRAME);
 }
 
 function header(random: Seeded): NetHeader {
