@@ -151,6 +151,7 @@ export class EventLoop {
     if (this.rest.active && this.rest.look(this.clock.nowMs)) this.endRest();
     this.rearmReceive();
     this.reminder.look(this.clock);
+    if (this.clock.nowMs >= this.control.sharing.dueMs) this.control.lookForSharing(this.clock.nowMs);
     if (this.port.rx.fault !== 0 || this.port.tx.fault !== 0) this.control.reportFaults();
   }
 
@@ -193,7 +194,7 @@ export class EventLoop {
 
   private timeoutUs(): number {
     if (this.transmitPending || this.receiveReady || this.stack.busy) return 0;
-    let deadline = Math.min(this.stack.nextDeadline(), this.reminder.dueMs);
+    let deadline = Math.min(this.stack.nextDeadline(), this.reminder.dueMs, this.control.sharing.dueMs);
     if (this.control.polling) deadline = Math.min(deadline, this.clock.nowMs + POLL_INTERVAL_MS);
     if (deadline === Infinity) return this.noLaterThanReminder(-1);
     this.clock.update();
@@ -271,6 +272,7 @@ export class EventLoop {
       native.drain(fd);
     }
     control.kicked[index] = 1;
+    if (control.sharing.open) control.sharing.kicked(index, this.clock.nowMs);
   }
 
   private takeKicks(): void {

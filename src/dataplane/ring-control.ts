@@ -19,6 +19,7 @@ import { DirtyLogMarker } from './dirty-log';
 import { VHOST_F_LOG_ALL, has, negotiated } from './features';
 import type { NegotiatedFeatures } from './features';
 import { RING_RECEIVE, RING_TRANSMIT, VirtioGuestPort } from './guest-port';
+import { PRIVATE_MEMORY_TEXT, PrivateMemoryWatch } from './private-memory';
 import { BAD_RECEIVE_BUFFER } from './receive-side';
 
 export const RINGS = 2;
@@ -41,6 +42,8 @@ export class RingControl {
   /** Kicks seen since their descriptor was read. */
   readonly unread: Int32Array;
   readonly kicked: Uint8Array;
+  /** Is the guest's memory shared with us at all? */
+  readonly sharing: PrivateMemoryWatch;
 
   private readonly native: Native;
   private readonly messages: MessagePort;
@@ -74,6 +77,7 @@ export class RingControl {
     this.kickGeneration = new Int32Array(RINGS);
     this.unread = new Int32Array(RINGS);
     this.kicked = new Uint8Array(RINGS);
+    this.sharing = new PrivateMemoryWatch();
     this.stack = null;
     this.logAll = false;
     this.regions = [];
@@ -107,6 +111,11 @@ export class RingControl {
   reportFaults(): void {
     this.reportFault(RING_RECEIVE, this.port.rx.fault);
     this.reportFault(RING_TRANSMIT, this.port.tx.fault);
+  }
+
+  /** At a time that `sharing.dueMs` names. */
+  lookForSharing(nowMs: number): void {
+    if (this.sharing.look(nowMs)) this.post({ kind: 'log', level: 'warn', message: PRIVATE_MEMORY_TEXT });
   }
 
   private reportFault(index: number, fault: number): void {
@@ -184,6 +193,7 @@ export class RingControl {
   private setMemory(regions: readonly DeviceMemoryRegion[]): void {
     // What this turn did is named in terms of the old map.
     this.publishAll();
+    if (regions.length === 0) this.sharing.reset();
     const gone = this.sizesWithout(regions);
     this.regions = regions;
     this.memory.clear();
@@ -241,6 +251,7 @@ export class RingControl {
     this.faultReported[ring.index] = 0;
     this.logAddr[ring.index] = ring.logAddr;
     this.port.startRing(ring.index, queue, ring.enabled, ring.callFd);
+    this.sharing.started(ring.index, queue, Math.floor(this.native.nowUs() / 1000));
     this.watchKick(ring.index, ring.kickFd);
     this.applyLog();
     this.kicked[ring.index] = 1; // kicks from before the start are not repeated
@@ -252,6 +263,7 @@ export class RingControl {
     const queue = side.queue;
     this.publishAll();
     side.stop();
+    this.sharing.stopped(index);
     this.unwatchKick(index);
     this.started[index] = 0;
     this.updatePolling();

@@ -27,6 +27,8 @@ export interface FrontEndOptions {
   readonly ram?: RamOptions;
   /** Told by NET_SET_MTU, if MTU and NET_MTU are there. */
   readonly hostMtu?: number;
+  /** The back-end gets memory that the guest's writes never reach: QEMU without share=on. */
+  readonly privateMemory?: boolean;
 }
 
 /** One ring as the front-end sees it: memory, descriptors, base. */
@@ -180,6 +182,7 @@ export class FrontEnd {
   #backendFds: Int32Array | null = null;
   #log: { fd: number; region: number } | null = null;
   #memoryKnown = false;
+  #copyFd = -1;
 
   constructor(native: Native, connection: VhostUserConnection, options: FrontEndOptions = {}) {
     this.native = native;
@@ -249,6 +252,8 @@ export class FrontEnd {
       this.native.close(this.#log.fd);
       this.#log = null;
     }
+    if (this.#copyFd >= 0) this.native.close(this.#copyFd);
+    this.#copyFd = -1;
     this.ram.close();
   }
 
@@ -298,9 +303,19 @@ export class FrontEnd {
     return payload.subarray(12);
   }
 
+  #memoryFd(): number {
+    if (this.#options.privateMemory !== true) return this.ram.fd;
+    if (this.#copyFd < 0) {
+      const size = Math.max(...this.ram.regions.map((r) => r.mmapOffset + r.size));
+      this.#copyFd = check(this.native.memfdCreate('private-copy', size, 7), 'memfd');
+    }
+    return this.#copyFd;
+  }
+
   /** SET_MEM_TABLE of all regions (`pad` entries more than needed, as UML sends them), or ADD_MEM_REG of each. */
   async setMemory(pad = 0): Promise<void> {
-    const { regions, fd } = this.ram;
+    const { regions } = this.ram;
+    const fd = this.#memoryFd();
     if ((this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) !== 0n) {
       for (const r of regions) {
         const bytes = new Uint8Array(40);
