@@ -66,6 +66,7 @@ export interface Draft {
   tcp: boolean;
   udp: boolean;
   icmp: boolean;
+  keepDf: boolean;
   dhcp: boolean;
   ndp: boolean;
   dhcpv6: boolean;
@@ -127,6 +128,7 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     tcp: true,
     udp: true,
     icmp: true,
+    keepDf: false,
     dhcp: true,
     ndp: true,
     dhcpv6: true,

@@ -155,6 +155,11 @@ const applyPoll: Apply = (draft, value, shown) => {
   draft.pollUs = values.numberValue(shown, value, 0, MAX_POLL_US);
 };
 
+const applyDf: Apply = (draft, value, shown) => {
+  if (value !== 'fragment' && value !== 'keep') throw values.badValue(shown, value, 'give "fragment" or "keep"');
+  draft.keepDf = value === 'keep';
+};
+
 const applyStats: Apply = (draft, value, shown) => {
   draft.statsSeconds = values.numberValue(shown, value, 1, MAX_STATS_SECONDS);
 };
@@ -307,6 +312,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     'ADDR[/LEN]',
     "address of the guest, once per family (default: the host's)",
     applyAddress,
+  ),
+  option(
+    'address',
+    '',
+    'df',
+    'WHAT',
+    'datagrams with DF that are too long for the host: "fragment" them, or "keep" DF and tell the guest (default: fragment)',
+    applyDf,
   ),
   option(
     'address',

@@ -137,6 +137,7 @@ function finish(draft: Draft, program: Program): Options {
       tcp: draft.tcp,
       udp: draft.udp,
       icmp: draft.icmp,
+      keepDf: draft.keepDf,
       dhcp: draft.dhcp,
       ndp: draft.ndp,
       dhcpv6: draft.dhcpv6,

@@ -66,6 +66,7 @@ export interface HostRequest {
   readonly tcp: boolean;
   readonly udp: boolean;
   readonly icmp: boolean;
+  readonly keepDf: boolean;
   readonly dhcp: boolean;
   readonly ndp: boolean;
   readonly dhcpv6: boolean;
@@ -393,6 +394,7 @@ export function stackConfig(
     tcp: request.tcp,
     udp: request.udp,
     icmp: request.icmp,
+    keepDf: request.keepDf,
     dhcp: request.dhcp && host.ip4 !== null && host.ip4.gateway !== null,
     dhcpv6: request.dhcpv6 && host.ip6 !== null && host.ip6.guestAddr !== null,
     ndp: request.ndp && host.ip6 !== null,

@@ -140,6 +140,7 @@ function openRule(
       port: rule.first + i,
       targetPort: rule.targetFirst + i,
       targetAddr: rule.targetAddr,
+      ...(rule.ifname === null ? {} : { onDevice: true }),
     });
   }
   const error = failed < 0 ? null : bindError(rule, rule.first + failed, fds[failed]);

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { PortRange } from './port-spec';
 
 export interface HostSysctls {
-  /** net.netfilter.nf_conntrack_udp_timeout and …_stream, ms (RFC 4787 §4.3 asks for the latter to be 120 s or more). */
+  /** net.netfilter.nf_conntrack_udp_timeout and …_stream, ms, but not less than RFC 4787 §4.3 asks for. */
   readonly udpTimeoutMs: number;
   readonly udpStreamTimeoutMs: number;
   /** UDP ports that are left to programs of the host (`StackConfig.hostPorts`). */
@@ -13,6 +13,10 @@ export interface HostSysctls {
   readonly tcpRtoMaxMs: number;
   readonly tcpKeepaliveMs: number;
 }
+
+/** RFC 4787 §4.3, REQ-5: two minutes at least, five or more recommended (docs/adr/0010-udp-lifetimes.md). */
+const UDP_TIMEOUT_MS = 180_000;
+const UDP_STREAM_TIMEOUT_MS = 300_000;
 
 /** Reads a file under /proc/sys/net; null if it is not there. */
 export type SysctlReader = (name: string) => string | null;
@@ -66,8 +70,8 @@ export function readSysctls(read: SysctlReader = readSysctl): HostSysctls {
   // Bounds keep a strange value from turning into a busy loop or an overflow of timer arithmetic.
   const seconds = (name: string, fallback: number): number => 1000 * numberOr(read(name), fallback, 1, 86400);
   return {
-    udpTimeoutMs: seconds('netfilter/nf_conntrack_udp_timeout', 30),
-    udpStreamTimeoutMs: seconds('netfilter/nf_conntrack_udp_timeout_stream', 120),
+    udpTimeoutMs: Math.max(UDP_TIMEOUT_MS, seconds('netfilter/nf_conntrack_udp_timeout', 30)),
+    udpStreamTimeoutMs: Math.max(UDP_STREAM_TIMEOUT_MS, seconds('netfilter/nf_conntrack_udp_timeout_stream', 120)),
     hostPorts: readHostPorts(read),
     tcpSynRetries: numberOr(read('ipv4/tcp_syn_retries'), 6, 1, 127),
     tcpSynLinearTimeouts: numberOr(read('ipv4/tcp_syn_linear_timeouts'), 4, 0, 127),

@@ -71,6 +71,8 @@ export interface ForwardListener {
   readonly targetPort: number;
   /** Fixed guest-side target address; null: the guest's observed address. */
   readonly targetAddr: AddressBytes | null;
+  /** The socket is bound to one interface (SO_BINDTODEVICE). */
+  readonly onDevice?: boolean;
 }
 
 /** A TCP listener of the service itself. */
@@ -100,7 +102,9 @@ export interface StackConfig {
   /** Advertise resolvers / search list. */
   readonly advertiseDns: boolean;
   readonly advertiseSearch: boolean;
-  /** UDP flow timeouts in ms: unreplied, and stream. */
+  /** A datagram with DF that the host's interface is too small for is refused, and the guest told, not fragmented. */
+  readonly keepDf: boolean;
+  /** UDP flow timeouts in ms: without an answer, and with one. */
   readonly udpTimeoutMs: number;
   readonly udpStreamTimeoutMs: number;
   /**

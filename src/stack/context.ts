@@ -3,6 +3,7 @@ import type { StackConfig } from './config';
 import type { Counters } from './counters';
 import type { NatTables } from './nat';
 import type { NeighbourTable } from './neighbours';
+import type { PathMtus } from './path-mtus';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
 import type { SiteLog } from './site-log';
 import type { Traffic } from './traffic';
@@ -40,6 +41,8 @@ export interface LinkState {
   readonly neighbours: NeighbourTable;
   /** Address translation; follows the configuration. */
   readonly nat: NatTables;
+  /** MTUs of paths behind the guest. */
+  readonly paths: PathMtus;
 }
 
 export const SEEN_V4 = 1;

@@ -24,7 +24,7 @@ import {
 } from './context';
 import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS, SlotQueue } from './flow-table';
-import { FragmentSender, guestMtu } from './fragment/sender';
+import { FragmentSender, mtuToward } from './fragment/sender';
 import { PingFlows } from './icmp/flows';
 import { PingErrors } from './icmp/ping-errors';
 import { SelfEcho } from './icmp/self-echo';
@@ -65,7 +65,7 @@ import {
   icmpWrite,
 } from './wire/icmp';
 import { ETHERNET_HEADER_LEN } from './wire/ethernet';
-import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from './wire/ipv4';
+import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_HEADER_LEN } from './wire/ipv4';
 
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');
@@ -402,9 +402,10 @@ export class IcmpHandler implements FlowHandler {
     const headerLen = (v4 ? OUTPUT_HEADER_LEN4 : OUTPUT_HEADER_LEN6) + ICMP_HEADER_LEN;
     const payload = length - ICMP_HEADER_LEN;
     if (payload < 0) return this.discard(fd, DROP_ICMP_MALFORMED);
-    const cut = headerLen + payload > ETHERNET_HEADER_LEN + guestMtu(ctx);
+    const mtu = mtuToward(ctx, key, k);
+    const cut = headerLen + payload > ETHERNET_HEADER_LEN + mtu;
     const rowCount = cut
-      ? this.fragments.reserve(v4, ICMP_HEADER_LEN, payload, guestMtu(ctx), ROWS_OUT + 1)
+      ? this.fragments.reserve(v4, ICMP_HEADER_LEN, payload, mtu, ROWS_OUT + 1)
       : port.reserve(headerLen, payload, ROWS_OUT + 1);
     if (rowCount < 0) {
       // A reply that needs many buffers is not waited for: the ring may never have them all.
@@ -468,6 +469,7 @@ export class IcmpHandler implements FlowHandler {
       tos,
       0,
     );
+    if (v4) this.fragments.identify(at, IPV4_HEADER_LEN + length, IPV4_HEADER_LEN + length, protocol, ttl, tos, key, k);
     icmpWrite(port.out, at, type, 0, checksumFinish(sum), (id << 16) | seq);
     port.commit(payload, 0, 0, 0, GSO_NONE, 0);
     countToGuest(ctx, CLASS_ICMP, headerLen + payload);

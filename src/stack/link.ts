@@ -4,6 +4,7 @@ import type { StackConfig } from './config';
 import type { LinkState, StackContext } from './context';
 import { natTables } from './nat';
 import { NeighbourTable } from './neighbours';
+import { PathMtus } from './path-mtus';
 import { SITE_GUEST_MAC } from './site-log';
 import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText } from './wire/ethernet';
 
@@ -21,6 +22,7 @@ export function createLinkState(config: StackConfig): LinkState {
     seen: 0,
     neighbours: new NeighbourTable(config),
     nat: natTables(config),
+    paths: new PathMtus(),
   };
   resetLinkState(link, config);
   return link;
@@ -29,6 +31,7 @@ export function createLinkState(config: StackConfig): LinkState {
 /** Forgets what was learnt (the guest was reset), and what the guest knew. */
 export function resetLinkState(link: LinkState, config: StackConfig): void {
   link.nat.forgetGuest();
+  link.paths.clear();
   const words = new Int32Array(4);
   link.guestMacHi = MAC_BROADCAST_HI;
   link.guestMacLo = MAC_BROADCAST_LO;

@@ -14,8 +14,11 @@
  * now, as that of an unconnected socket would: each change counts up an epoch (`moved`), and a flow of an older one is
  * looked at when the guest sends. A query to a resolver that is the host's no more gets a flow to the present one.
  *
- * Flows end by time only (there is no close in UDP), with the limits of Linux's connection tracking; when the table or
- * the descriptors are used up, the flow least recently used makes room.
+ * What the guest sends from a port that is forwarded to it leaves from the listener's socket, too, whoever it is for and
+ * whether or not there was a flow (udp/forwarded.ts).
+ *
+ * Flows end by time only (there is no close in UDP), after minutes; when the table or the descriptors are used up, one
+ * makes room (udp/flows.ts).
  *
  * Nothing is queued here: from the guest, datagrams are sent within the turn; to the guest, they wait in the socket
  * until there are receive buffers (udp/inbound.ts).
@@ -29,6 +32,7 @@ import {
   KEY_UDP_LISTENER,
   type FlowHandler,
   type FrameInfo,
+  type QuotedPacket,
   type StackContext,
 } from './context';
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
@@ -48,6 +52,7 @@ import {
   UdpFlows,
 } from './udp/flows';
 import { UdpInbound } from './udp/inbound';
+import { ForwardedPorts } from './udp/forwarded';
 import { openUdpListeners, type UdpListener } from './udp/listeners';
 import { UdpOutbound } from './udp/outbound';
 import { UdpRoute } from './udp/route';
@@ -89,6 +94,7 @@ export class UdpHandler implements FlowHandler {
   private readonly inbound: UdpInbound;
   private readonly outbound: UdpOutbound;
   private readonly sockets: UdpSockets;
+  private readonly forwarded: ForwardedPorts;
   private readonly span: RowSpan;
   private readonly target: NatResult;
   /** Counts changes of the host's network. */
@@ -113,6 +119,7 @@ export class UdpHandler implements FlowHandler {
     this.inbound = new UdpInbound(ctx, this.flows, this.listeners, this.errors, this, route);
     this.outbound = new UdpOutbound(ctx, this.flows, this.listeners, this.errors, this);
     this.sockets = new UdpSockets(ctx, this.listeners);
+    this.forwarded = new ForwardedPorts(ctx, this.listeners);
     this.span = new RowSpan();
     this.target = new NatResult();
     this.epoch = 0;
@@ -132,6 +139,7 @@ export class UdpHandler implements FlowHandler {
   start(): void {
     openUdpListeners(this.ctx, this.forwards, this.listeners);
     this.sockets.ports.makeChains();
+    this.forwarded.makeChains();
     this.inbound.makeRoom(this.listeners.length);
   }
 
@@ -200,13 +208,27 @@ export class UdpHandler implements FlowHandler {
     return Math.min(this.flows.timers.nextDeadline(), this.inbound.deadline);
   }
 
+  /** A datagram to the guest was too long for a router behind it: those that follow are cut (../path-mtus.ts). */
+  pathMtu(quote: QuotedPacket, mtu: number): boolean {
+    if (quote.l4Len < UDP_HEADER_LEN) return false;
+    const { probe } = this.flows.table;
+    const { addr, head, l4Off } = quote;
+    for (let i = 0; i < 4; i++) {
+      probe[i] = addr[4 + i];
+      probe[4 + i] = addr[i];
+    }
+    probe[KEY_WORDS - 1] = (udpDstPort(head, l4Off) << 16) | udpSrcPort(head, l4Off);
+    if (this.flows.table.lookup() < 0) return false;
+    return this.ctx.link.paths.learn(this.ctx.clock.nowMs, mtu, addr[4], addr[5], addr[6], addr[7]);
+  }
+
   get busy(): boolean {
     return this.inbound.busy;
   }
 
   reset(): void {
     this.outbound.reset();
-    for (let slot = this.flows.order.first(); slot >= 0; slot = this.flows.order.first()) this.close(slot);
+    for (let slot = this.flows.oldest(); slot >= 0; slot = this.flows.oldest()) this.close(slot);
     this.inbound.reset();
   }
 
@@ -217,6 +239,22 @@ export class UdpHandler implements FlowHandler {
     if (this.flows.table.count === this.flows.table.capacity) this.evict();
     const slot = this.flows.open(-1, listener);
     if (slot >= 0) this.countOpened(slot);
+    return slot;
+  }
+
+  /** Makes a flow of a guest's service that sends first, from a port forwarded to it. -1: no room. */
+  private openForwarded(frame: FrameInfo, srcPort: number, dstPort: number, listener: number): number {
+    const { flows, target } = this;
+    this.fillProbe(frame, srcPort, dstPort);
+    const slot = this.openAtListener(listener);
+    if (slot < 0) return slot;
+    const p = 4 * slot;
+    for (let i = 0; i < 4; i++) flows.peer[p + i] = target.dst[i];
+    flows.peerPort[slot] = dstPort;
+    flows.peerScope[slot] = target.scope;
+    // A listener with an address sends from that.
+    if (this.listeners[listener].wildcard) this.sockets.sourceOf(target, flows.local, p);
+    else flows.local.fill(0, p, p + 4);
     return slot;
   }
 
@@ -344,9 +382,9 @@ export class UdpHandler implements FlowHandler {
     this.ctx.counters[C_FLOWS_UDP] = this.flows.table.count;
   }
 
-  /** Closes the flow least recently used. False if there is none. */
+  /** Closes the flow that is missed least. False if there is none. */
   private evict(): boolean {
-    const slot = this.flows.order.first();
+    const slot = this.flows.oldest();
     if (slot < 0) return false;
     this.close(slot);
     return true;
@@ -388,12 +426,24 @@ export class UdpHandler implements FlowHandler {
     const code = natToHost(this.nat, IP_PROTO_UDP, a[4], a[5], a[6], a[7], dstPort, target);
     if (code !== 0) return -code;
 
+    // Two for one: after a burst a crowd gets smaller.
+    for (let i = 0; i < 2; i++) {
+      const done = flows.crowdedOut();
+      if (done >= 0) this.close(done);
+    }
+    const { forwarded } = this;
+    forwarded.find(a, srcPort, target);
+    if (forwarded.listener >= 0) {
+      const slot = this.openForwarded(frame, srcPort, dstPort, forwarded.listener);
+      return slot < 0 ? -DROP_FLOW_TABLE_FULL : slot;
+    }
+
     if (flows.table.count === flows.table.capacity && !this.evict()) return -DROP_FLOW_TABLE_FULL;
     const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
     let fd = ctx.io.socket(family, SOCK_UDP);
     if ((fd === -EMFILE || fd === -ENFILE) && this.evict()) fd = ctx.io.socket(family, SOCK_UDP);
     if (fd < 0) return fd === -EMFILE || fd === -ENFILE ? -DROP_NO_DESCRIPTORS : -DROP_HOST_SOCKET_ERROR;
-    const error = this.sockets.prepare(fd, family, target, srcPort, dstPort, 0);
+    const error = this.sockets.prepare(fd, family, target, srcPort, dstPort, forwarded.port);
     if (error < 0) {
       ctx.io.close(fd);
       this.reportUnreachable(frame, srcPort, dstPort, error);

@@ -57,6 +57,7 @@ const TABLE: Readonly<Record<string, Row>> = {
   metrics: { good: ['9100', '[::1]:9100', '0.0.0.0:1'], bad: ['70000', ''] },
   'chroot-fallback': SWITCH,
   mtu: { good: ['0', '68', '65521', '0x5dc'], bad: ['65522', '--mtu 65522: give a number from 0 to 65521'] },
+  df: { good: ['keep', 'fragment'], bad: ['set', '--df set: give "fragment" or "keep"'] },
   address: { good: ['192.0.2.9', '192.0.2.9/24', '2001:db8::9'], bad: ['127.0.0.1', ''] },
   netmask: { good: ['24', '255.255.240.0', '0'], bad: ['255.0.255.0', ''] },
   'mac-addr': { good: ['52:54:00:12:34:56'], bad: ['52:54:00:12:34', ''] },

@@ -7,6 +7,7 @@
  */
 import { ROWS_PER_FRAME, type StackContext } from '../context';
 import { countToGuest } from '../output';
+import { NO_PATH_MTU } from '../path-mtus';
 import { GSO_NONE } from '../ports';
 import { ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from '../wire/ethernet';
 import { IPV4_HEADER_LEN, IPV4_MF, ipv4Write } from '../wire/ipv4';
@@ -14,6 +15,12 @@ import { IPV6_FRAGMENT, IPV6_FRAGMENT_LEN, IPV6_HEADER_LEN, ipv6FragmentWrite, i
 
 /** More than any link with a sensible MTU needs for 65 535 bytes, and less than any ring has buffers. */
 const MAX_FRAGMENTS = 200;
+
+/** IPv4 and UDP header. */
+const HEADERS = IPV4_HEADER_LEN + 8;
+
+/** Every IPv4 host takes so much (RFC 791 §3.1), and next to no link takes less. */
+const ATOMIC_LEN = 576;
 
 /** `reserve`: the guest's MTU, or the pieces its buffers are in, are too small for a datagram of that length. */
 export const FRAGMENT_IMPOSSIBLE = -2;
@@ -97,6 +104,29 @@ export class FragmentSender {
     return this.headers(0);
   }
 
+  /**
+   * A whole IPv4 packet of `totalLen` bytes whose transport header begins at `l4` of `port.out`, and whose IP header was
+   * written as that of a packet which is never fragmented: written again, unless it is one. `packetLen`: the length of
+   * those that the guest cuts the frame into, or `totalLen`. Identifications come from the same numbers as those of
+   * fragments (RFC 6864 §4.2): none may be theirs.
+   */
+  identify(
+    l4: number,
+    totalLen: number,
+    packetLen: number,
+    protocol: number,
+    ttl: number,
+    tos: number,
+    key: Int32Array,
+    k: number,
+  ): void {
+    const { ctx } = this;
+    if (isAtomic(ctx, packetLen, key, k)) return;
+    const id = (this.id + 1) & 0xffff;
+    this.id = (this.id + Math.ceil((totalLen - HEADERS) / Math.max(1, packetLen - HEADERS))) | 0;
+    ipv4Write(ctx.port.out, l4 - IPV4_HEADER_LEN, totalLen, tos, id, 0, ttl, protocol, key[k + 7], key[k + 3]);
+  }
+
   /** Commits the first frame and all others, counted as `protocolClass`. */
   finish(protocolClass: number): void {
     const { ctx } = this;
@@ -152,4 +182,22 @@ export class FragmentSender {
 export function guestMtu(ctx: StackContext): number {
   const { mtu } = ctx.config;
   return Math.min(mtu > 0 ? mtu : 0xffff, ctx.port.maxFrame - ETHERNET_HEADER_LEN);
+}
+
+/** Largest IP packet to the guest's address `key[k…]`: what its link, its buffers and the path behind it take. */
+export function mtuToward(ctx: StackContext, key: Int32Array, k: number): number {
+  return Math.min(guestMtu(ctx), pathMtu(ctx, key, k));
+}
+
+/**
+ * May an IPv4 packet of `length` bytes to the guest's address `key[k…]` be sent as one that is never fragmented (DF, and no
+ * identification, RFC 6864 §4.1)? A socket does not tell whether its sender wanted that, so only what passes anywhere may:
+ * a router behind the guest cuts what is longer, as it would cut the sender's without DF.
+ */
+function isAtomic(ctx: StackContext, length: number, key: Int32Array, k: number): boolean {
+  return length <= ATOMIC_LEN && pathMtu(ctx, key, k) === NO_PATH_MTU;
+}
+
+function pathMtu(ctx: StackContext, key: Int32Array, k: number): number {
+  return ctx.link.paths.get(ctx.clock.nowMs, key[k], key[k + 1], key[k + 2], key[k + 3]);
 }

@@ -8,13 +8,13 @@ import { ROWS_MISC, ROWS_OUT, SCRATCH_UDP } from '../context';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { KEY_WORDS } from '../flow-table';
-import { FragmentSender, guestMtu } from '../fragment/sender';
+import { FragmentSender, guestMtu, mtuToward } from '../fragment/sender';
 import { CLASS_UDP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from '../output';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_UDP_L4, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../socket-options';
 import { checksumFinishUdp, checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
-import { IP_PROTO_UDP } from '../wire/ipv4';
+import { IP_PROTO_UDP, IPV4_HEADER_LEN } from '../wire/ipv4';
 import { UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN, udpWrite } from '../wire/udp';
 import type { UdpRoute } from './route';
 
@@ -48,16 +48,22 @@ export class UdpDeliver {
     return ETHERNET_HEADER_LEN + guestMtu(this.ctx);
   }
 
+  /** The same to the guest's address `key[k…]`. */
+  frameLimitTo(key: Int32Array, k: number): number {
+    return ETHERNET_HEADER_LEN + mtuToward(this.ctx, key, k);
+  }
+
   /**
-   * Can `length` bytes be one frame of the family? As datagrams of `segment` bytes they can if the guest cuts them;
+   * Can `length` bytes be one frame to whom `route` found? As datagrams of `segment` bytes they can if the guest cuts them;
    * `segment` 0, or not below `length`: they are one datagram.
    */
   isFrame(v4: boolean, length: number, segment: number): boolean {
     const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
-    if (segment === 0 || length <= segment) return front + length <= this.frameLimit;
+    const limit = ETHERNET_HEADER_LEN + mtuToward(this.ctx, this.route.key, this.route.k);
+    if (segment === 0 || length <= segment) return front + length <= limit;
     const { port } = this.ctx;
     if (!(v4 ? port.gsoUdp4 : port.gsoUdp6)) return false;
-    return front + segment <= this.frameLimit && front + length <= port.maxFrame;
+    return front + segment <= limit && front + length <= port.maxFrame;
   }
 
   /**
@@ -71,6 +77,8 @@ export class UdpDeliver {
     const v4 = isV4(key[k], key[k + 1], key[k + 2]);
     port.front();
     const l4Len = UDP_HEADER_LEN + length;
+    const hops = ttl > 0 ? ttl : OUTPUT_TTL;
+    const cls = tos > 0 ? tos : 0;
     const at = outputHeaders(
       ctx,
       v4 ? 4 : 6,
@@ -84,14 +92,19 @@ export class UdpDeliver {
       key[k + 3],
       IP_PROTO_UDP,
       l4Len,
-      ttl > 0 ? ttl : OUTPUT_TTL,
-      tos > 0 ? tos : 0,
+      hops,
+      cls,
       0,
     );
+    const many = segment > 0 && segment < length;
+    if (v4) {
+      const totalLen = IPV4_HEADER_LEN + l4Len;
+      const packetLen = many ? totalLen - length + segment : totalLen;
+      this.fragments.identify(at, totalLen, packetLen, IP_PROTO_UDP, hops, cls, key, k);
+    }
     const ports = key[k + KEY_WORDS - 1];
     udpWrite(port.out, at, ports & 0xffff, ports >>> 16, l4Len, checksumFold(this.pseudoSum(v4, l4Len)));
     const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
-    const many = segment > 0 && segment < length;
     const l4 = front - UDP_HEADER_LEN;
     port.commit(length, COMMIT_NEEDS_CSUM, l4, UDP_CHECKSUM_OFFSET, many ? GSO_UDP_L4 : GSO_NONE, many ? segment : 0);
     countToGuest(ctx, CLASS_UDP, front + length);
@@ -147,7 +160,7 @@ export class UdpDeliver {
   private cut(v4: boolean, fd: number, at: number, length: number, ttl: number, tos: number): number {
     const { ctx, fragments } = this;
     const { key, k } = this.route;
-    const rowCount = fragments.reserve(v4, UDP_HEADER_LEN, length, guestMtu(ctx), ROWS_OUT);
+    const rowCount = fragments.reserve(v4, UDP_HEADER_LEN, length, mtuToward(ctx, key, k), ROWS_OUT);
     if (rowCount === -1) return STALLED;
     if (rowCount < 0) {
       if (fd >= 0) this.discard(fd);

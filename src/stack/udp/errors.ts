@@ -5,12 +5,21 @@ import type { StackContext } from '../context';
 import { KEY_WORDS } from '../flow-table';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../icmp/icmp-error';
 import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from '../icmp/socket-error';
-import { NatResult, natToGuest } from '../nat';
+import { NatResult, natOurAddress, natToGuest } from '../nat';
 import type { NatTables } from '../nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
+import {
+  ICMP_CODE_FRAGMENTATION_NEEDED,
+  ICMP_CODE_PORT,
+  ICMP_DEST_UNREACHABLE,
+  ICMPV6_CODE_PORT,
+  ICMPV6_DEST_UNREACHABLE,
+  ICMPV6_PACKET_TOO_BIG,
+} from '../wire/icmp';
 import { IP_PROTO_UDP } from '../wire/ipv4';
 import { UDP_HEADER_LEN, udpWrite } from '../wire/udp';
 import type { UdpFlows } from './flows';
+import { comesInOtherFamily, toOtherLoopback } from './forwarded';
 import type { UdpListener } from './listeners';
 
 const SLOT_OFFENDER = ADDR_SLOT_UDP + 1;
@@ -22,6 +31,10 @@ export class UdpErrors {
   private readonly flows: UdpFlows;
   private readonly sender: IcmpErrorSender;
   private readonly found: NatResult;
+  /** The peer that an error is about, as it is translated. */
+  private readonly seen: Int32Array;
+  /** Our address on the link. */
+  private readonly ours: NatResult;
 
   constructor(ctx: StackContext, nat: NatTables, flows: UdpFlows) {
     this.ctx = ctx;
@@ -29,6 +42,8 @@ export class UdpErrors {
     this.flows = flows;
     this.sender = new IcmpErrorSender(ctx);
     this.found = new NatResult();
+    this.seen = new Int32Array(4);
+    this.ours = new NatResult();
   }
 
   /** Empties the error queue of a flow's own socket. */
@@ -62,10 +77,10 @@ export class UdpErrors {
   private flowOf(listener: UdpListener): number {
     const { ctx, found } = this;
     const a = ctx.io.addrs;
-    const d0 = addrSlotWord(a, SLOT_DEST, 0);
-    const d1 = addrSlotWord(a, SLOT_DEST, 1);
-    const d2 = addrSlotWord(a, SLOT_DEST, 2);
-    const d3 = addrSlotWord(a, SLOT_DEST, 3);
+    const { seen } = this;
+    for (let i = 0; i < 4; i++) seen[i] = addrSlotWord(a, SLOT_DEST, i);
+    if (comesInOtherFamily(ctx.link, listener.target, seen[0], seen[1], seen[2], seen[3])) toOtherLoopback(seen);
+    const [d0, d1, d2, d3] = seen;
     if (natToGuest(this.nat, ctx.link, d0, d1, d2, d3, 0, 0, 0, 0, listener.target, found) !== 0) return -1;
     const { table } = this.flows;
     table.probe.set(found.dst, 0);
@@ -80,8 +95,16 @@ export class UdpErrors {
     const keys = flows.table.keys;
     const k = slot * KEY_WORDS;
     const v4 = isV4(keys[k], keys[k + 1], keys[k + 2]);
-    // The datagram leaves in fragments (outbound.ts): nothing is lost, so there is nothing to tell.
-    if (errorIsTooLong(ctx.io)) return;
+    // Where the datagram leaves in fragments (outbound.ts) nothing is lost, so there is nothing to tell.
+    if (errorIsTooLong(ctx.io)) {
+      if (ctx.config.keepDf) this.tooLong(v4, sockErrOut[SOCKERR_INFO], keys, k);
+      return;
+    }
+    const p = 4 * slot;
+    if (isV4(flows.peer[p], flows.peer[p + 1], flows.peer[p + 2]) !== v4) {
+      this.reportOther(v4, keys, k);
+      return;
+    }
     if (!errorIsForGuest(ctx.io, v4)) return;
     if (!errorSource(ctx, this.nat, SLOT_OFFENDER, flows.peer, 4 * slot, keys, k, found)) return;
     const length = Math.min(Math.max(0, sockErrOut[SOCKERR_LENGTH]), MAX_QUOTE6 - UDP_HEADER_LEN);
@@ -96,6 +119,26 @@ export class UdpErrors {
       ttl,
       length,
     );
+  }
+
+  /** The host's interface takes `mtu` bytes and must not fragment: the guest is told, as by a router (RFC 1191 §4). */
+  private tooLong(v4: boolean, mtu: number, keys: Int32Array, k: number): void {
+    if (!natOurAddress(this.nat, v4, this.ours)) return;
+    const { src } = this.ours;
+    if (v4) this.send(ICMP_DEST_UNREACHABLE, ICMP_CODE_FRAGMENTATION_NEEDED, mtu, src, keys, k, QUOTED_TTL, 0);
+    else this.send(ICMPV6_PACKET_TOO_BIG, 0, mtu, src, keys, k, QUOTED_TTL, 0);
+  }
+
+  /** The peer is of the other family: "port unreachable" is the one thing that means the same there (RFC 7915 §5.2). */
+  private reportOther(v4: boolean, keys: Int32Array, k: number): void {
+    const { sockErrOut } = this.ctx.io;
+    if (!errorIsForGuest(this.ctx.io, !v4)) return;
+    const type = v4 ? ICMPV6_DEST_UNREACHABLE : ICMP_DEST_UNREACHABLE;
+    const code = v4 ? ICMPV6_CODE_PORT : ICMP_CODE_PORT;
+    if (sockErrOut[SOCKERR_TYPE] !== type || sockErrOut[SOCKERR_CODE] !== code) return;
+    for (let i = 0; i < 4; i++) this.found.src[i] = keys[k + 4 + i];
+    if (v4) this.unreachable(ICMP_DEST_UNREACHABLE, ICMP_CODE_PORT, this.found.src, keys, k);
+    else this.unreachable(ICMPV6_DEST_UNREACHABLE, ICMPV6_CODE_PORT, this.found.src, keys, k);
   }
 
   /** The quoted UDP header goes in front of the payload that `next` left in scratch memory. */

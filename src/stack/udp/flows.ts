@@ -1,5 +1,10 @@
 /**
- * State of UDP flows: columns indexed by flow number, order of use, time limits.
+ * State of UDP flows: columns indexed by flow number, order of use, time limits (docs/adr/0010-udp-lifetimes.md).
+ *
+ * A flow that was answered lives for minutes (RFC 4787 §4.3), also after one exchange. When there are many, those go
+ * early that have done what they were for, the oldest first: queries of DNS that were all answered as soon as the table
+ * is crowded; once it is full they, then flows without an answer or with one exchange, and streams only when there is
+ * nothing else.
  *
  * A flow is a pair of ends as the guest sees it (its key), and how to reach the other end on the host: a connected
  * socket of its own (the guest sent first), or a listener's socket and the peer's address (the peer sent first).
@@ -23,8 +28,15 @@ export const FLOW_PORT_KEPT = 8;
 /** The peer is on the host itself: what is configured for outgoing traffic does not hold. */
 export const FLOW_LOCAL = 64;
 
-/** Life of a DNS flow after its latest datagram, once the answer was seen. */
+/** In a crowded table: life of a DNS flow after its latest datagram, once each query was answered. */
 const DNS_ANSWERED_MS = 5000;
+/** Flows that make a crowded table, if half of its slots are not less: their sockets take ports of the host. */
+const CROWD = 4096;
+
+// Which of the queues a flow is in.
+const DONE = 0;
+const BRIEF = 1;
+const STREAM = 2;
 
 const PORT_DNS = 53;
 
@@ -32,8 +44,6 @@ const NO_LIMIT = 1 << 16;
 
 export class UdpFlows {
   readonly table: FlowTable;
-  /** Flows in use, least recently used first. */
-  readonly order: SlotQueue;
   readonly timers: TimerWheel;
   /** Own connected socket, or -1. */
   readonly fd: Int32Array;
@@ -60,6 +70,12 @@ export class UdpFlows {
   /** Datagrams of this length and more are not joined: the kernel refused to cut them for this path. */
   readonly joinLimit: Int32Array;
   private readonly used: Uint8Array;
+  /** Flows in use by what becomes of them when others need room, each least recently used first. */
+  private readonly queues: readonly [SlotQueue, SlotQueue, SlotQueue];
+  private readonly queueOf: Uint8Array;
+  private readonly crowd: number;
+  /** DNS: queries without an answer; counting stops at 255. */
+  private readonly asked: Uint8Array;
   /** Datagrams seen from each side; counting stops at 2. */
   private readonly fromGuest: Uint8Array;
   private readonly fromHost: Uint8Array;
@@ -69,7 +85,6 @@ export class UdpFlows {
 
   constructor(capacity: number, timeoutMs: number, streamTimeoutMs: number, clock: Clock, random: Random) {
     this.table = new FlowTable(capacity, random.u32(), random.u32());
-    this.order = new SlotQueue(capacity);
     this.timers = new TimerWheel(capacity, clock.nowMs);
     this.fd = new Int32Array(capacity).fill(-1);
     this.listener = new Int32Array(capacity).fill(-1);
@@ -86,6 +101,10 @@ export class UdpFlows {
     this.tooLong = new Uint16Array(capacity);
     this.joinLimit = new Int32Array(capacity);
     this.used = new Uint8Array(capacity);
+    this.queues = [new SlotQueue(capacity), new SlotQueue(capacity), new SlotQueue(capacity)];
+    this.queueOf = new Uint8Array(capacity);
+    this.crowd = Math.min(CROWD, capacity >> 1);
+    this.asked = new Uint8Array(capacity);
     this.fromGuest = new Uint8Array(capacity);
     this.fromHost = new Uint8Array(capacity);
     this.clock = clock;
@@ -115,7 +134,8 @@ export class UdpFlows {
     this.fresh(slot);
     this.fromGuest[slot] = 0;
     this.fromHost[slot] = 0;
-    this.order.push(slot);
+    this.asked[slot] = 0;
+    this.enter(slot, BRIEF);
     this.arm(slot);
     return slot;
   }
@@ -134,7 +154,7 @@ export class UdpFlows {
     this.used[slot] = 0;
     this.fd[slot] = -1;
     this.listener[slot] = -1;
-    this.order.remove(slot);
+    this.leave(slot);
     this.timers.cancel(slot);
     this.table.remove(slot);
     this.table.free(slot);
@@ -142,29 +162,66 @@ export class UdpFlows {
 
   touchFromGuest(slot: number): void {
     if (this.fromGuest[slot] < 2) this.fromGuest[slot]++;
-    this.touch(slot);
+    this.touch(slot, this.listener[slot] < 0);
   }
 
   touchFromHost(slot: number): void {
     if (this.fromHost[slot] < 2) this.fromHost[slot]++;
-    this.touch(slot);
+    this.touch(slot, this.listener[slot] >= 0);
   }
 
-  private touch(slot: number): void {
-    this.order.remove(slot);
-    this.order.push(slot);
+  /** The flow that makes room for another one, when there is none; -1: there is no flow. */
+  oldest(): number {
+    for (let i = DONE; i <= STREAM; i++) if (this.queues[i].length > 0) return this.queues[i].first();
+    return -1;
+  }
+
+  /** A flow that has done what it was for, in a table that is getting full; -1: none. */
+  crowdedOut(): number {
+    const done = this.queues[DONE];
+    if (done.length === 0 || this.table.count < this.crowd) return -1;
+    const slot = done.first();
+    const lastMs = this.timers.deadlineOf(slot) - this.idleLimitMs(slot);
+    return this.clock.nowMs - lastMs >= DNS_ANSWERED_MS ? slot : -1;
+  }
+
+  private enter(slot: number, queue: number): void {
+    this.queueOf[slot] = queue;
+    this.queues[queue].push(slot);
+  }
+
+  private leave(slot: number): void {
+    this.queues[this.queueOf[slot]].remove(slot);
+  }
+
+  /** A datagram passed; `asks`: it went the way of the first one. */
+  private touch(slot: number, asks: boolean): void {
+    if (asks) {
+      if (this.asked[slot] < 255) this.asked[slot]++;
+    } else if (this.asked[slot] > 0) {
+      this.asked[slot]--;
+    }
+    this.leave(slot);
+    this.enter(slot, this.kind(slot));
     this.arm(slot);
+  }
+
+  private kind(slot: number): number {
+    const answered = this.isAnswered(slot);
+    if ((this.flags[slot] & FLOW_DNS) !== 0) return answered && this.asked[slot] === 0 ? DONE : BRIEF;
+    // As Linux's connection tracking: a stream has an answer and more than one datagram from a side.
+    return answered && (this.fromGuest[slot] > 1 || this.fromHost[slot] > 1) ? STREAM : BRIEF;
+  }
+
+  private isAnswered(slot: number): boolean {
+    return this.fromGuest[slot] > 0 && this.fromHost[slot] > 0;
   }
 
   private arm(slot: number): void {
     this.timers.set(slot, this.clock.nowMs + this.idleLimitMs(slot));
   }
 
-  /** As Linux's connection tracking: a stream is a flow with an answer and more than one datagram from a side. */
   private idleLimitMs(slot: number): number {
-    const answered = this.fromGuest[slot] > 0 && this.fromHost[slot] > 0;
-    if (!answered) return this.timeoutMs;
-    if ((this.flags[slot] & FLOW_DNS) !== 0) return Math.min(DNS_ANSWERED_MS, this.timeoutMs);
-    return this.fromGuest[slot] > 1 || this.fromHost[slot] > 1 ? this.streamTimeoutMs : this.timeoutMs;
+    return this.isAnswered(slot) ? this.streamTimeoutMs : this.timeoutMs;
   }
 }

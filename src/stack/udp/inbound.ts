@@ -24,7 +24,7 @@ import { isV4 } from '../address';
 import { ROWS_MISC, ROWS_OUT, ROWS_OUT_COUNT, ROWS_PER_CALL, SCRATCH_UDP } from '../context';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode, type DropCode } from '../counters';
-import { SlotQueue } from '../flow-table';
+import { KEY_WORDS, SlotQueue } from '../flow-table';
 import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../socket-options';
 import { UdpBursts } from './bursts';
@@ -273,7 +273,7 @@ export class UdpInbound {
     const guess = this.guess[id];
     const v4 = this.last4[id] === 1;
     const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
-    if (front + guess > (this.bursts.joins(id) ? port.maxFrame : deliver.frameLimit)) return NO_ROOM;
+    if (front + guess > (this.bursts.joins(id) ? port.maxFrame : this.frameLimit(id))) return NO_ROOM;
     const many = front + guess <= SMALL || this.steady[id] === 1;
     const want = many ? Math.min(this.burst[id], most, BATCH_MAX, Math.ceil(BYTES_PER_SERVICE / guess)) : 1;
     let row = ROWS_OUT;
@@ -314,6 +314,12 @@ export class UdpInbound {
     // Unless another's datagram has cost this very flow its place.
     if ((got >= BURST || this.bursts.joins(id)) && this.fdOf(id) === fd) this.bursts.tune(id, fd, v4);
     return got;
+  }
+
+  /** Most bytes of a frame of socket `id`, as far as that is known before its datagrams are. */
+  private frameLimit(id: number): number {
+    const { deliver, flows } = this;
+    return this.isFlow(id) ? deliver.frameLimitTo(flows.table.keys, KEY_WORDS * id) : deliver.frameLimit;
   }
 
   /** If joined datagrams among messages `m … end - 1` had to be taken apart, which copies, they come one by one now. */

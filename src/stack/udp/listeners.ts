@@ -17,6 +17,7 @@ import {
   IPV6_RECVHOPLIMIT,
   IPV6_RECVPKTINFO,
   IPV6_RECVTCLASS,
+  SO_BROADCAST,
   SO_RCVBUF,
   SOL_SOCKET,
 } from '../socket-options';
@@ -36,6 +37,8 @@ export interface UdpListener {
   readonly wildcard: boolean;
   readonly takes4: boolean;
   readonly takes6: boolean;
+  /** It sends and receives on one interface only. */
+  readonly onDevice: boolean;
 }
 
 /** Opens the UDP listeners among `forwards`; their numbers are their places in `listeners`. */
@@ -60,6 +63,8 @@ function makeListener(io: HostIo, listener: ForwardListener, index: number): Udp
   io.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
   if (takes4) {
     io.setsockopt(fd, IPPROTO_IP, IP_PKTINFO, 1);
+    // What the service sends to all leaves from here as well.
+    io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
     io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
     io.setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
     io.setsockopt(fd, IPPROTO_IP, IP_RECVTOS, 1);
@@ -88,5 +93,6 @@ function makeListener(io: HostIo, listener: ForwardListener, index: number): Udp
     wildcard: isUnspecified(bound[0], bound[1], bound[2], bound[3]),
     takes4,
     takes6,
+    onDevice: listener.onDevice ?? false,
   };
 }

@@ -12,7 +12,7 @@
  * to be, and the guest, which is told of the errors, finds out by itself. Only what exceeds the MTU of the host's own
  * interface cannot leave so; the guest, whose link may take much more, has done nothing wrong: its datagram leaves in
  * fragments all the same. It is not told: Linux sets DF on every datagram by default, and a sender that hears of an MTU
- * gets EMSGSIZE for a datagram that has arrived.
+ * gets EMSGSIZE for a datagram that has arrived (docs/adr/0009-df-of-datagrams.md). `--df keep` does as a router would.
  *
  * A connected socket keeps the address that it had when it was connected. When the host has that no more, the kernel
  * refuses what is sent, and the flow gets a new socket (`FlowOwner.renew`); a listener's answer leaves from whatever
@@ -280,8 +280,9 @@ export class UdpOutbound {
       const segment = io.msgSegment[i];
       if (n === -EMSGSIZE && this.fragment(slot, segment > 0 ? segment : this.lengthOf(i))) continue;
       const refused = segment > 0 && (n === -EINVAL || n === -EIO || n === -EMSGSIZE);
+      const kept = n === -EMSGSIZE && this.ctx.config.keepDf;
       // An error may be an earlier datagram's, reported at the next call: fetch it and send again.
-      if (!refused && !retried && n !== -EAGAIN && n !== -ENOBUFS && n !== -EPERM) {
+      if (!kept && !refused && !retried && n !== -EAGAIN && n !== -ENOBUFS && n !== -EPERM) {
         retried = true;
         this.drainErrors(slot);
         continue;
@@ -332,12 +333,14 @@ export class UdpOutbound {
 
   /**
    * The host's interface refused a datagram of `length` bytes. If that is because it must not be fragmented, takes the
-   * kernel's error off the queue, lets fragments be made, and returns true: send it again.
+   * kernel's error off the queue, lets fragments be made, and returns true: send it again. With `--df keep` the error goes
+   * to the guest, and the datagram is lost.
    */
   private fragment(slot: number, length: number): boolean {
     const { flows } = this;
     if (flows.listener[slot] >= 0 || flows.discover[slot] !== PMTUDISC_PROBE) return false;
     this.errors.drainFlow(slot);
+    if (this.ctx.config.keepDf) return false;
     flows.tooLong[slot] = length;
     this.setDiscover(slot, PMTUDISC_DONT);
     return true;

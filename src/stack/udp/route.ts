@@ -11,6 +11,7 @@ import { NatResult, natSourceToGuest, natToGuest } from '../nat';
 import type { NatTables } from '../nat';
 import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';
 import type { UdpFlows } from './flows';
+import { comesInOtherFamily, toOtherLoopback } from './forwarded';
 import type { UdpListener } from './listeners';
 
 const DROP_SOURCE_INVALID = dropCode('source_invalid');
@@ -41,6 +42,8 @@ export class UdpRoute {
   private readonly listeners: readonly UdpListener[];
   private readonly owner: FlowOwner;
   private readonly found: NatResult;
+  /** The peer of a listener's datagram as it is translated. */
+  private readonly seen: Int32Array;
 
   constructor(ctx: StackContext, nat: NatTables, flows: UdpFlows, listeners: readonly UdpListener[], owner: FlowOwner) {
     this.ctx = ctx;
@@ -49,6 +52,7 @@ export class UdpRoute {
     this.listeners = listeners;
     this.owner = owner;
     this.found = new NatResult();
+    this.seen = new Int32Array(4);
     this.key = flows.table.probe;
     this.k = 0;
     this.slot = -1;
@@ -95,7 +99,26 @@ export class UdpRoute {
     const l1 = known ? addrSlotWord(a, local, 1) : bound[1];
     const l2 = known ? addrSlotWord(a, local, 2) : bound[2];
     const l3 = known ? addrSlotWord(a, local, 3) : bound[3];
-    const code = natToGuest(this.nat, ctx.link, p0, p1, p2, p3, l0, l1, l2, l3, listener.target, found);
+    const { seen } = this;
+    seen[0] = p0;
+    seen[1] = p1;
+    seen[2] = p2;
+    seen[3] = p3;
+    if (comesInOtherFamily(ctx.link, listener.target, p0, p1, p2, p3)) toOtherLoopback(seen);
+    const code = natToGuest(
+      this.nat,
+      ctx.link,
+      seen[0],
+      seen[1],
+      seen[2],
+      seen[3],
+      l0,
+      l1,
+      l2,
+      l3,
+      listener.target,
+      found,
+    );
     if (code !== 0) return code;
     const { probe } = table;
     for (let i = 0; i < 4; i++) {

@@ -1,5 +1,5 @@
 /** Host sockets for flows that the guest starts: bound, connected where there is one peer, prepared for what is read. */
-import { addressWords, addrSlotPort, addrSlotWrite, isMulticast, isUnspecified, V4_MAPPED } from '../address';
+import { addressWords, addrSlotPort, addrSlotWrite, isMulticast, isUnspecified, isV4, V4_MAPPED } from '../address';
 import type { Ip4Config, Ip6Config } from '../config';
 import { ADDR_SLOT_UDP } from '../context';
 import type { StackContext } from '../context';
@@ -64,6 +64,16 @@ export class UdpSockets {
   reconfigure(): void {
     const { ip4 } = this.ctx.config;
     this.broadcast4 = ip4 === null ? 0 : makeBroadcast(ip4);
+  }
+
+  /** The address configured for what leaves toward `target`, as `to[at…]`; zero: the kernel's choice. */
+  sourceOf(target: NatResult, to: Int32Array, at: number): void {
+    const { dst } = target;
+    const v4 = isV4(dst[0], dst[1], dst[2]);
+    const from = v4 ? this.outbound4 : this.outbound6;
+    for (let i = 0; i < 4; i++) to[at + i] = target.local ? 0 : from[i];
+    // Unspecified too is of a family.
+    if (v4) to[at + 2] = V4_MAPPED;
   }
 
   /**

@@ -160,7 +160,10 @@ export function dissect(frame: Uint8Array): Dissected {
   if (base.type === 0x0800) {
     if (frame[14] !== 0x45) fail('IPv4 header');
     if (internetChecksum(frame.subarray(14, 34)) !== 0) fail('IPv4 header checksum');
-    if (view.getUint16(18) !== 0 || view.getUint16(20) !== 0x4000) fail('IPv4 identification or flags');
+    // RFC 6864 §4: a packet that is never fragmented has no identification; one that may be has no DF.
+    if (view.getUint16(20) === 0x4000 ? view.getUint16(18) !== 0 : view.getUint16(20) !== 0) {
+      fail('IPv4 identification or flags');
+    }
     end = 14 + view.getUint16(16);
     ipPart = {
       ttl: frame[22],

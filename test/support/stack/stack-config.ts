@@ -56,6 +56,7 @@ export function stackConfig(
     tcp: true,
     udp: true,
     icmp: true,
+    keepDf: false,
     dhcp: true,
     dhcpv6: true,
     ndp: true,

@@ -105,6 +105,7 @@ describe('what they mean', () => {
       tcp: true,
       udp: true,
       icmp: true,
+      keepDf: false,
       dhcp: true,
       ndp: true,
       dhcpv6: true,

@@ -397,8 +397,8 @@ describe('resolv.conf', () => {
 describe('kernel settings', () => {
   test('defaults where the kernel does not say, bounds where it says strange things', () => {
     expect(readSysctls(() => null)).toEqual({
-      udpTimeoutMs: 30_000,
-      udpStreamTimeoutMs: 120_000,
+      udpTimeoutMs: 180_000,
+      udpStreamTimeoutMs: 300_000,
       hostPorts: expect.any(Uint8Array) as unknown,
       tcpSynRetries: 6,
       tcpSynLinearTimeouts: 4,
@@ -407,14 +407,15 @@ describe('kernel settings', () => {
     });
     const odd = new Map([
       ['netfilter/nf_conntrack_udp_timeout', '0\n'],
-      ['netfilter/nf_conntrack_udp_timeout_stream', '180\n'],
+      ['netfilter/nf_conntrack_udp_timeout_stream', '3600\n'],
       ['ipv4/tcp_syn_retries', 'many'],
       ['ipv4/tcp_rto_max_ms', '5\n'],
       ['ipv4/tcp_keepalive_time', '1\n'],
     ]);
     expect(readSysctls((name) => odd.get(name) ?? null)).toMatchObject({
-      udpTimeoutMs: 1000,
-      udpStreamTimeoutMs: 180_000,
+      // Longer than RFC 4787 wants is obeyed, shorter is not.
+      udpTimeoutMs: 180_000,
+      udpStreamTimeoutMs: 3_600_000,
       hostPorts: expect.any(Uint8Array) as unknown,
       tcpSynRetries: 6,
       tcpRtoMaxMs: 1000,

@@ -265,6 +265,15 @@ withAddon('real sockets', () => {
       targetAddr: null,
     };
     rig = new RealRig(native, [forward]);
+    // A guest that was heard in one family alone would see loopback peers in that.
+    for (const [at, guest, gateway] of [
+      ['127.0.0.1', GUEST, GATEWAY],
+      ['::1', GUEST6, GATEWAY6],
+    ]) {
+      const hears = rig.open(at);
+      rig.guest(datagram(guest, 999, gateway, portOf(native, hears), ascii('here')));
+      expect(latin1(rig.receive(hears))).toBe('here');
+    }
     // 127.0.0.2 is not the address that the kernel would choose for an answer.
     for (const [from, to, seen, guest] of [
       ['127.0.0.1', '127.0.0.2', GATEWAY, GUEST],

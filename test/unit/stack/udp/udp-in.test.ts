@@ -110,12 +110,16 @@ describe('time', () => {
     expect(rig.udp.nextDeadline()).toBe(Infinity);
   });
 
-  test('one question and one answer are no stream yet', () => {
+  test('after one question and one answer the peer may go on for the long limit', () => {
     const rig = new DatagramRig();
     rig.guest(ask('q'));
     rig.host.queue(onlySocket(rig), PEER, HOST, ascii('a'));
     rig.pump();
-    expect(expiry(rig)).toBe(30);
+    rig.later(119_000);
+    rig.host.queue(onlySocket(rig), PEER, HOST, ascii('late'));
+    rig.pump();
+    expect(rig.seen()).toEqual(['203.0.113.5:7000 > 192.0.2.10:5000 a', '203.0.113.5:7000 > 192.0.2.10:5000 late']);
+    expect(expiry(rig)).toBe(120);
   });
 
   test('a stream lives for the long limit', () => {
@@ -144,14 +148,61 @@ describe('time', () => {
     expect(rig.counter(C_FLOWS_UDP)).toBe(0);
   });
 
-  test('a DNS flow ends seconds after its answer', () => {
-    const rig = new DatagramRig();
-    rig.guest(ask('q', 53));
-    rig.later(10_000);
-    expect(rig.counter(C_FLOWS_UDP)).toBe(1);
-    rig.host.queue(onlySocket(rig), { ...PEER, port: 53 }, HOST, ascii('a'));
+  test('two queries from one port, the first answered at once, the second late: both answers arrive', () => {
+    const rig = new DatagramRig({ config: { maxUdpFlows: 2 } });
+    rig.guest(ask('one', 53), ask('two', 53));
+    rig.host.queue(onlySocket(rig), { ...PEER, port: 53 }, HOST, ascii('1'));
     rig.pump();
-    expect(expiry(rig)).toBe(5);
+    // A crowded table: what was asked and not answered stays all the same.
+    rig.later(8000);
+    rig.guest(ask('q', 53, 5001));
+    for (const s of rig.host.sockets.values())
+      if (s.local?.port === 5000) rig.host.queue(s, { ...PEER, port: 53 }, HOST, ascii('2'));
+    rig.pump();
+    expect(rig.seen().map((s) => s.slice(-1))).toEqual(['1', '2']);
+  });
+
+  test('a DNS flow lives on after its answer, but not in a crowded table', () => {
+    const rig = new DatagramRig({ config: { maxUdpFlows: 8 } });
+    const answered = (port: number): void => {
+      rig.guest(ask('q', 53, port));
+      const socket = [...rig.host.sockets.values()].find((s) => s.local?.port === port);
+      if (socket === undefined) throw new Error('no socket');
+      rig.host.queue(socket, { ...PEER, port: 53 }, HOST, ascii('a'));
+      rig.pump();
+    };
+    for (let port = 5000; port < 5003; port++) answered(port);
+    rig.later(100_000);
+    expect(rig.counter(C_FLOWS_UDP)).toBe(3);
+    answered(5003);
+    expect(rig.counter(C_FLOWS_UDP)).toBe(4);
+    // Half of the table: those that are done make room, but not within seconds of their answer.
+    answered(5004);
+    answered(5005);
+    expect([...rig.host.sockets.values()].map((s) => s.local?.port)).toEqual([5002, 5003, 5004, 5005]);
+    answered(5006);
+    answered(5007);
+    expect(rig.counter(C_FLOWS_UDP)).toBe(5);
+  });
+
+  test('a full table: a finished query goes first, then the oldest without an answer, and a stream last', () => {
+    const rig = new DatagramRig({ config: { maxUdpFlows: 3 } });
+    const ports = (): (number | undefined)[] => [...rig.host.sockets.values()].map((s) => s.local?.port);
+    const answer = (port: number, from: number): void => {
+      const socket = [...rig.host.sockets.values()].find((s) => s.local?.port === port);
+      if (socket !== undefined) rig.host.queue(socket, { ...PEER, port: from }, HOST, ascii('a'));
+      rig.pump();
+    };
+    rig.guest(ask('s', 7000, 6000), ask('s', 7000, 6000));
+    answer(6000, 7000);
+    rig.guest(ask('u', 7000, 6001));
+    rig.guest(ask('d', 53, 6002));
+    answer(6002, 53);
+    rig.guest(ask('n', 7000, 6003));
+    expect(ports()).toEqual([6000, 6001, 6003]);
+    rig.guest(ask('n', 7000, 6004));
+    rig.guest(ask('n', 7000, 6005));
+    expect(ports()).toEqual([6000, 6004, 6005]);
   });
 
   test('an event for a flow that is gone is ignored', () => {
@@ -279,6 +330,7 @@ describe('a forwarded port', () => {
     rig.ctx.link.guest4 = 0;
     rig.host.deliver(PEER, { address: HOST, port: 8000 }, ascii('early'));
     rig.pump();
+    rig.pump();
     rig.ctx.link.guest4 = 0xc000020a | 0;
     rig.host.deliver({ ...PEER, port: 0 }, { address: HOST, port: 8000 }, ascii('no port'));
     rig.host.deliver(PEER, { address: HOST, port: 8000 }, ascii('good'));
@@ -287,16 +339,121 @@ describe('a forwarded port', () => {
     expect(rig.allDrops()).toEqual({ destination_invalid: 1, source_invalid: 1 });
   });
 
-  test('a peer the guest talked to first uses the flow there is', () => {
-    const rig = new DatagramRig({}, [{ address: '0.0.0.0', port: 5000 }]);
-    rig.guest(ask('q'));
-    expect(rig.left()).toEqual(['198.51.100.99:5000 > 203.0.113.5:7000 q']);
-    rig.host.queue(rig.listeners[0], PEER, HOST, ascii('by the other door'));
+  test('what the service sends leaves from there before a peer came, and long after its flow ended', () => {
+    const rig = new DatagramRig({}, [{ address: '0.0.0.0', port: 8000, targetPort: 80 }]);
+    const say = (text: string): void => rig.guest(datagram(GUEST, 80, PEER.address, 7000, ascii(text)));
+    say('first');
+    expect(rig.left()).toEqual(['0.0.0.0:8000 > 203.0.113.5:7000 first']);
+    rig.host.deliver(PEER, { address: '192.0.2.200', port: 8000 }, ascii('hello'));
     rig.pump();
-    expect(rig.seen()).toEqual(['203.0.113.5:7000 > 192.0.2.10:5000 by the other door']);
+    say('answer');
+    expect(rig.left()).toEqual(['192.0.2.200:8000 > 203.0.113.5:7000 answer']);
     expect(rig.counter(C_FLOWS_UDP)).toBe(1);
-    rig.guest(ask('r'));
-    expect(rig.left()).toEqual(['198.51.100.99:5000 > 203.0.113.5:7000 r']);
+    rig.later(3_600_000);
+    expect(rig.counter(C_FLOWS_UDP)).toBe(0);
+    say('an hour later');
+    rig.guest(datagram(GUEST, 80, '203.0.113.77', 1, ascii('to another')));
+    expect(rig.left()).toEqual([
+      '0.0.0.0:8000 > 203.0.113.5:7000 an hour later',
+      '0.0.0.0:8000 > 203.0.113.77:1 to another',
+    ]);
+    expect([...rig.host.sockets.values()]).toEqual(rig.listeners);
+    expect(rig.allDrops()).toEqual({});
+  });
+
+  test('so does what it sends to a group and to all, and the answers get there', () => {
+    const rig = new DatagramRig({}, [{ address: '0.0.0.0', port: 5353 }]);
+    rig.guest(datagram(GUEST, 5353, '224.0.0.251', 5353, ascii('who?'), { ttl: 255 }));
+    rig.guest(datagram(GUEST, 5353, '255.255.255.255', 9, ascii('all')));
+    expect(rig.host.sent[0]).toMatchObject({ fd: rig.listeners[0].fd, ttl: 255 });
+    expect(rig.left()).toEqual(['0.0.0.0:5353 > 224.0.0.251:5353 who?', '0.0.0.0:5353 > 255.255.255.255:9 all']);
+    rig.host.deliver({ address: '203.0.113.9', port: 5353 }, { address: HOST, port: 5353 }, ascii('me'));
+    rig.pump();
+    expect(rig.seen()).toEqual(['203.0.113.9:5353 > 192.0.2.10:5353 me']);
+  });
+
+  test('of several listeners the one sends that can reach the peer; else a socket with its port does', () => {
+    const rig = new DatagramRig({}, [
+      { address: '127.0.0.1', port: 8001, targetPort: 80 },
+      { address: '192.0.2.200', port: 8002, targetPort: 80 },
+      { address: '127.0.0.1', port: 8003, targetPort: 81 },
+      { address: '0.0.0.0', port: 8004, targetPort: 82, targetAddr: ip('192.0.2.99') },
+    ]);
+    rig.guest(
+      datagram(GUEST, 80, PEER.address, 7000, ascii('out')),
+      datagram(GUEST, 80, '192.0.2.1', 7000, ascii('in')),
+    );
+    rig.guest(datagram(GUEST, 81, PEER.address, 7000, ascii('own socket')));
+    rig.guest(datagram(GUEST, 5082, PEER.address, 7000, ascii('not forwarded')));
+    rig.guest(datagram('192.0.2.99', 82, PEER.address, 7000, ascii('the target')));
+    expect(rig.left()).toEqual([
+      '192.0.2.200:8002 > 203.0.113.5:7000 out',
+      '127.0.0.1:8001 > 127.0.0.1:7000 in',
+      '198.51.100.99:8003 > 203.0.113.5:7000 own socket',
+      '198.51.100.99:5082 > 203.0.113.5:7000 not forwarded',
+      '0.0.0.0:8004 > 203.0.113.5:7000 the target',
+    ]);
+  });
+
+  test('an interface or address for outgoing traffic is kept to', () => {
+    const forwards = [{ address: '0.0.0.0', port: 8000, targetPort: 80 }];
+    const rig = new DatagramRig({ ip4: { outboundAddr: ip('198.51.100.7') } }, forwards);
+    rig.guest(datagram(GUEST, 80, PEER.address, 7000, ascii('x')));
+    expect(rig.left()).toEqual(['198.51.100.7:8000 > 203.0.113.5:7000 x']);
+    const other = new DatagramRig({ ip4: { outboundIf: 'eth7' } }, forwards);
+    other.guest(datagram(GUEST, 80, PEER.address, 7000, ascii('x')));
+    expect(other.left()).toEqual(['198.51.100.99:8000 > 203.0.113.5:7000 x']);
+    expect([...other.host.sockets.values()].map((s) => s.device)).toEqual([null, 'eth7']);
+  });
+
+  describe('on the loopback of a family that the guest does not speak', () => {
+    const LOOP6: Address = { address: '::1', port: 6000 };
+
+    test('its peers come in the other one, and are answered', () => {
+      const rig = new DatagramRig({}, [{ address: '::1', port: 8000, targetPort: 80 }]);
+      rig.guest(datagram(GUEST, 999, PEER.address, 7000, ascii('v4 is spoken')));
+      rig.left();
+      rig.host.deliver(LOOP6, { address: '::1', port: 8000 }, ascii('hello'));
+      rig.pump();
+      expect(rig.seen()).toEqual(['192.0.2.1:6000 > 192.0.2.10:80 hello']);
+      const answer = datagram(GUEST, 80, '192.0.2.1', 6000, ascii('hi'));
+      rig.guest(answer);
+      rig.later(3_600_000);
+      rig.guest(answer);
+      expect(rig.left()).toEqual(['::1:8000 > ::1:6000 hi', '::1:8000 > ::1:6000 hi']);
+      expect(rig.allDrops()).toEqual({});
+    });
+
+    test('a closed port of such a peer is "port unreachable" to the guest, and nothing else is anything', () => {
+      const rig = new DatagramRig({}, [{ address: '::1', port: 8000, targetPort: 80 }]);
+      rig.guest(datagram(GUEST, 999, PEER.address, 7000, ascii('v4 is spoken')));
+      rig.host.deliver(LOOP6, { address: '::1', port: 8000 }, ascii('hello'));
+      rig.pump();
+      rig.seen();
+      for (const code of [4, 3]) {
+        rig.host.fail(rig.listeners[0], { errno: 111, origin: 3, type: 1, code, offender: '::1', dest: LOOP6 });
+        rig.pump();
+      }
+      const frames = rig.port.sent().map((frame) => dissect(frame));
+      expect(frames.map((d) => [d.protocol, d.payload[0], d.payload[1]])).toEqual([[1, 3, 3]]);
+    });
+
+    test('a remote peer keeps its family, as does one of a guest that speaks both, or has said nothing', () => {
+      const rig = new DatagramRig({}, [{ address: '::', port: 8000, dual: true }]);
+      rig.host.deliver(LOOP6, { address: '::1', port: 8000 }, ascii('early'));
+      rig.pump();
+      rig.guest(datagram(GUEST, 999, PEER.address, 7000, ascii('x')));
+      rig.host.deliver({ address: '2001:db8:5::5', port: 1 }, { address: '2001:db8::10', port: 8000 }, ascii('far'));
+      rig.pump();
+      rig.guest(datagram('2001:db8::10', 999, '2001:db8:5::5', 7000, ascii('x')));
+      rig.host.deliver(LOOP6, { address: '::1', port: 8000 }, ascii('both'));
+      rig.pump();
+      expect(rig.seen().map((s) => s.split(' > ')[1])).toEqual([
+        '2001:db8::10:8000 early',
+        '2001:db8::10:8000 far',
+        '2001:db8::10:8000 both',
+      ]);
+    });
   });
 
   test('without receive buffers its datagrams wait', () => {
@@ -334,13 +491,13 @@ describe('between bind and connect', () => {
   });
 
   test('one that was meant for a listener gets there', () => {
-    const rig = new DatagramRig({}, [{ address: '0.0.0.0', port: 5000 }]);
+    const rig = new DatagramRig({}, [{ address: '0.0.0.0', port: 5000, targetPort: 50 }]);
     rig.host.onConnect = (s) => rig.host.queue(s, STRANGER, HOST, ascii('hello'));
     rig.guest(ask('q'));
     rig.pump();
-    expect(rig.seen()).toEqual(['203.0.113.66:6666 > 192.0.2.10:5000 hello']);
+    expect(rig.seen()).toEqual(['203.0.113.66:6666 > 192.0.2.10:50 hello']);
     expect(rig.left()).toHaveLength(1);
-    rig.guest(datagram(GUEST, 5000, STRANGER.address, STRANGER.port, ascii('welcome')));
+    rig.guest(datagram(GUEST, 50, STRANGER.address, STRANGER.port, ascii('welcome')));
     expect(rig.host.sent[0].fd).toBe(rig.listeners[0].fd);
     expect(rig.allDrops()).toEqual({});
   });

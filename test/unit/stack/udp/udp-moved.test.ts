@@ -155,8 +155,8 @@ describe('ports of the host', () => {
     expect(d).toBe(5000);
   });
 
-  test('one that is forwarded to the guest is its own', () => {
-    const rig = new DatagramRig({ config: { hostPorts } }, [{ address: '0.0.0.0', port: 5353 }]);
+  test('one that is forwarded to the guest is its own, also where another port of it is meant', () => {
+    const rig = new DatagramRig({ config: { hostPorts } }, [{ address: '0.0.0.0', port: 5353, targetPort: 53 }]);
     rig.guest(ask('a', 5353), ask('b', 5353, 7001));
     expect(ports(rig)).toEqual([5353, 5353]);
     // The listener shares with nobody else.

@@ -118,6 +118,16 @@ describe('a datagram from the guest', () => {
     expect(rig.seen()).toEqual(['203.0.113.5:123 > 192.0.2.10:123 time']);
   });
 
+  test('a privileged source port is kept where the kernel allows it', () => {
+    const rig = new DatagramRig();
+    rig.host.privileged = true;
+    rig.guest(ask('ike', 500, 500), datagram(GUEST6, 500, REMOTE6, 500, ascii('ike')));
+    expect(rig.left()).toEqual([
+      '198.51.100.99:500 > 203.0.113.5:500 ike',
+      '2001:db8:99::99:500 > 2001:db8:5::5:500 ike',
+    ]);
+  });
+
   test('one source port talks to many', () => {
     const rig = new DatagramRig();
     rig.guest(ask('a', 7001), ask('b', 7002));
