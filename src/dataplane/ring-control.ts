@@ -115,7 +115,9 @@ export class RingControl {
 
   /** At a time that `sharing.dueMs` names. */
   lookForSharing(nowMs: number): void {
-    if (this.sharing.look(nowMs)) this.post({ kind: 'log', level: 'warn', message: PRIVATE_MEMORY_TEXT });
+    if (this.sharing.look(nowMs)) {
+      this.post({ kind: 'log', level: 'warn', message: PRIVATE_MEMORY_TEXT, leftOut: 0 });
+    }
   }
 
   private reportFault(index: number, fault: number): void {
