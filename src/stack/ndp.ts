@@ -66,6 +66,9 @@ const RA_LIFETIME_SEC_MIN = 1800;
 const RA_INTERVAL_MS = 200_000;
 const RA_INTERVAL_SPREAD_S = 400;
 
+/** First word of ff02::1:ff00:0/104, the solicited-node groups (RFC 4291 §2.7.1). */
+const NODE_GROUP_0 = 0xff020000 | 0;
+
 /** Offset of the ICMPv6 message in frames we build. */
 const L4 = OUTPUT_HEADER_LEN6;
 
@@ -114,7 +117,7 @@ export class NdpService {
     if (!port.csumPartial && !checksumOk(checksumAdd(head, off, frame.l4Len, sum))) return DROP_NDP_MALFORMED;
     switch (icmpType(head, off)) {
       case NDP_NEIGHBOR_SOLICITATION:
-        return this.#solicited(frame, head, off);
+        return this.#solicited(frame, head, off, end);
       case NDP_ROUTER_SOLICITATION:
         return this.#routerSolicited(frame, head, off, end);
       default:
@@ -122,7 +125,7 @@ export class NdpService {
     }
   }
 
-  #solicited(frame: FrameInfo, head: DataView, off: number): DropCode {
+  #solicited(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
     const t0 = ndpTargetWord(head, off, 0);
     const t1 = ndpTargetWord(head, off, 1);
     const t2 = ndpTargetWord(head, off, 2);
@@ -132,6 +135,9 @@ export class NdpService {
     }
     const a = frame.addr;
     if (ipv6IsUnspecified(a[0], a[1], a[2], a[3])) {
+      // RFC 4861 §7.1.1: only to a solicited-node group, and without saying where nobody is found.
+      const toGroup = a[4] === NODE_GROUP_0 && a[5] === 0 && a[6] === 1 && a[7] >>> 24 === 0xff;
+      if (!toGroup || ndpFindOption(head, off + NDP_NS_LEN, end, NDP_OPTION_SOURCE_LL) >= 0) return DROP_NDP_MALFORMED;
       // Duplicate address detection: the guest is about to use it (RFC 4862 §5.4). One that autoconfigures, and then
       // serves without ever sending first, is found by nothing else.
       learn6(this.#ctx, t0, t1, t2, t3);

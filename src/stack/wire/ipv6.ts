@@ -27,6 +27,9 @@ export const IPV6_NO_NEXT = 59;
 /** Most extension headers we walk. RFC 8200 §4.1 lists six at most; more is an attack or a mistake. */
 export const IPV6_MAX_EXTENSIONS = 8;
 
+/** Offset in a routing header (RFC 8200 §4.4). */
+const ROUTING_SEGMENTS_LEFT = 3;
+
 const TCP_FIXED_LEN = 20;
 const TCP_DATA_OFFSET = 12;
 
@@ -128,11 +131,13 @@ export function ipv6FragmentWrite(
 /**
  * Walks the extension headers of the packet at `off` (checked by `ipv6Check`) to its transport header. Hop-by-hop,
  * routing and destination options are skipped without looking at their options, so is an atomic fragment header (offset
- * 0, no more fragments: RFC 6946). `end` is the end of the packet, `limit` the end of the bytes in `dv`.
+ * 0, no more fragments: RFC 6946). A routing header must have no segments left: its packet is not yet on its way to where
+ * it ends, and a socket cannot carry the header (RFC 5095 §3, RFC 8200 §4.4). `end` is the end of the packet, `limit` the
+ * end of the bytes in `dv`.
  *
  * Returns protocol * 65536 + (offset of the transport header - off), or minus a drop code: 'ipv6_fragment' for real
- * fragments, 'ipv6_extension' for too many or cut headers and for "no next header", 'head_too_short' if the headers go
- * on past `limit`. Unknown next headers are returned as the protocol: whoever dispatches refuses them.
+ * fragments, 'ipv6_extension' for too many or cut headers, segments left and "no next header", 'head_too_short' if the
+ * headers go on past `limit`. Unknown next headers are returned as the protocol: whoever dispatches refuses them.
  */
 export function ipv6Walk(dv: DataView, off: number, end: number, limit: number): number {
   let protocol = dv.getUint8(off + NEXT_HEADER);
@@ -160,6 +165,7 @@ export function ipv6Walk(dv: DataView, off: number, end: number, limit: number):
       if ((dv.getUint16(at + 2) & 0xfff9) !== 0) return -DROP_IPV6_FRAGMENT;
     } else {
       length = (dv.getUint8(at + 1) + 1) * 8;
+      if (protocol === IPV6_ROUTING && dv.getUint8(at + ROUTING_SEGMENTS_LEFT) !== 0) return -DROP_IPV6_EXTENSION;
     }
     protocol = dv.getUint8(at);
     at += length;
