@@ -41,6 +41,14 @@ test('set while expiring, for a time that has come, fires in the same run', () =
   expect(drain(w, 5000)).toHaveLength(3);
 });
 
+test('a timer has one place, however often it is set', () => {
+  const w = new TimerWheel(4, 0);
+  for (let n = 0; n < 100_000; n++) w.set(n & 3, 100 + ((n * 7919) % 1_000_000));
+  expect(w.count).toBe(4);
+  expect(drain(w, 2_000_000)).toEqual([0, 1, 2, 3]);
+  expect(w.nextDeadline()).toBe(Infinity);
+});
+
 test('against a naive model', () => {
   const op = fc.oneof(
     fc.record({
