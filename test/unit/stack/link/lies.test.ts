@@ -1,5 +1,6 @@
 /** Headers that lie or are cut, beside those of stack.test.ts, ndp.test.ts and dhcpv6.test.ts: dropped and counted. */
 import type { DropName } from '../../../../src/stack/counters';
+import { GSO_TCPV4, GSO_TCPV6 } from '../../../../src/stack/ports';
 import { ip, text } from '../../../support/stack/addresses';
 import { ascii, DatagramRig } from '../../../support/stack/datagram-rig';
 import { GUEST_MAC, bytes, datagram, ethernet, icmpv6, linkRig, packet } from '../../../support/stack/link-rig';
@@ -85,4 +86,14 @@ test.each([
   const [socket] = [...rig.host.sockets.values()];
   expect([socket.option(0, 2), socket.option(41, 16)]).toEqual([undefined, undefined]);
   expect(rig.allDrops()).toEqual({});
+});
+
+test.each([
+  ['IPv4', datagram(GUEST, 5000, REMOTE, 7000, ascii('x')), GSO_TCPV4],
+  ['IPv6', datagram(GUEST6, 5000, REMOTE6, 7000, ascii('x')), GSO_TCPV6],
+])('a datagram of %s marked as TCP segments', (_name, frame, gsoType) => {
+  const rig = new DatagramRig();
+  rig.guestVnet(frame, { csumPartial: true, gsoType, gsoSize: 1000 });
+  expect(rig.host.sent).toEqual([]);
+  expect(rig.allDrops()).toEqual({ vnet_header: 1 });
 });
