@@ -430,6 +430,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
       const count = this.native.watchdogRead(this.news);
       for (let i = 0; i < count; i++) this.onNews(this.news[2 * i], this.news[2 * i + 1]);
     });
+    if (this.watchPoll < 0) this.options.log('warn', `the watchdog is not listened to (errno ${-this.watchPoll})`);
   }
 
   private onNews(id: number, stage: number): void {

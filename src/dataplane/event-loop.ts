@@ -15,7 +15,7 @@ import type { Native } from '../native';
 import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../stack/counters';
 import type { Counters } from '../stack/counters';
 import { KEY_DATAPLANE, KEY_INDEX_MASK, KEY_KIND_SHIFT } from '../stack/context';
-import { EPOLLERR, EPOLLHUP, EPOLLIN } from '../stack/ports';
+import { EPOLLERR, EPOLLHUP } from '../stack/ports';
 import type { Clock, GuestPort } from '../stack/ports';
 import type { Stack } from '../stack/stack';
 import { RING_TRANSMIT } from './guest-port';
@@ -25,6 +25,7 @@ import { PollWindow } from './poll-window';
 import { Reminder } from './reminder';
 import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
+import { watchCommands } from './watch-commands';
 
 /** Frames taken from the guest in one turn: keeps sockets and timers served under a flood (CVE-2019-3900). */
 export const FRAMES_PER_TURN = 256;
@@ -113,8 +114,7 @@ export class EventLoop {
 
   /** Runs until the control plane says stop. */
   run(): void {
-    this.native.epollInit();
-    this.native.watch(this.control.wakeFd, EPOLLIN, KEY_WAKE, 0);
+    watchCommands(this.native, this.control.wakeFd, KEY_WAKE);
     this.stack.start();
     while (this.control.running) this.turn();
   }

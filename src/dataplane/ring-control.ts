@@ -309,7 +309,10 @@ export class RingControl {
     this.kickGeneration[index] = (this.kickGeneration[index] + 1) & 0x7fffffff;
     this.unread[index] = 0;
     const key = (KIND_KICK << KEY_KIND_SHIFT) | index;
-    if (fd >= 0) this.native.watch(fd, EPOLLIN | EPOLLET, key, this.kickGeneration[index]);
+    if (fd >= 0 && this.native.watch(fd, EPOLLIN | EPOLLET, key, this.kickGeneration[index]) < 0) {
+      // No memory for a watch, or none left (epoll_ctl(2)): the ring is looked at as one without a kick descriptor.
+      this.kickFd[index] = -1;
+    }
     this.updatePolling();
   }
 

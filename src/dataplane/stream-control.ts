@@ -162,7 +162,11 @@ export class StreamControl {
     this.hangup = false;
     this.opened = true;
     this.port.start(fd);
-    this.native.watch(fd, EPOLLIN | EPOLLRDHUP, KIND_STREAM << KEY_KIND_SHIFT, this.generation);
+    const watched = this.native.watch(fd, EPOLLIN | EPOLLRDHUP, KIND_STREAM << KEY_KIND_SHIFT, this.generation);
+    if (watched < 0) {
+      this.finish(watched);
+      return;
+    }
     // Flows are kept from one client to the next, as passt keeps them: a guest that knows nothing of them resets them.
     this.stack?.onLinkUp();
   }

@@ -18,6 +18,7 @@ import type { StreamControl } from './stream-control';
 import { STREAM_OPEN } from './stream-input';
 import type { StreamInput } from './stream-input';
 import type { StreamOutput } from './stream-output';
+import { watchCommands } from './watch-commands';
 
 export class StreamLoop {
   private readonly native: Native;
@@ -56,8 +57,7 @@ export class StreamLoop {
 
   /** Runs until the control plane says stop. */
   run(): void {
-    this.native.epollInit();
-    this.native.watch(this.control.wakeFd, EPOLLIN, KEY_WAKE, 0);
+    watchCommands(this.native, this.control.wakeFd, KEY_WAKE);
     this.stack.start();
     while (this.control.running) this.turn();
   }

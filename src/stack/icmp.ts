@@ -40,6 +40,8 @@ import {
   EAGAIN,
   EMFILE,
   ENFILE,
+  ENOBUFS,
+  ENOMEM,
   IP_MTU_DISCOVER,
   IP_TOS,
   IP_TTL,
@@ -281,7 +283,8 @@ export class IcmpHandler implements FlowHandler {
     const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
     let fd = ctx.io.socket(family, SOCK_ICMP);
     if ((fd === -EMFILE || fd === -ENFILE) && this.evict()) fd = ctx.io.socket(family, SOCK_ICMP);
-    if (fd === -EMFILE || fd === -ENFILE) return -DROP_NO_DESCRIPTORS;
+    // What runs out may come back: no reason to tell the user that pings are forbidden.
+    if (fd === -EMFILE || fd === -ENFILE || fd === -ENOMEM || fd === -ENOBUFS) return -DROP_NO_DESCRIPTORS;
     if (fd < 0) {
       this.hint(fd);
       return REFUSED;

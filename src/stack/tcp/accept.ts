@@ -6,7 +6,7 @@ import { natToGuest } from '../nat';
 import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
 import { EAGAIN, ECONNABORTED, EINTR } from '../socket-options';
 import { allocateForPeer, mayAccept, peerBucket } from './admission';
-import { release } from './close';
+import { abortHost, release } from './close';
 import { open, prepareSocket } from './connect';
 import { F_SYN_DUE, F_V6, ST_SYN_SENT, TIMER_MAIN, countDrop, setTimer } from './flow';
 import type { TcpEngine } from './flow';
@@ -126,7 +126,11 @@ function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): 
   t.flags[flow] |= F_SYN_DUE;
   // Runs from now on, whether or not the guest has room for the SYN: the peer must not wait for ever.
   setTimer(t, flow, TIMER_MAIN, synTimeout(t, 0));
-  io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]);
+  if (io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]) < 0) {
+    abortHost(t, flow);
+    countDrop(t, DROP_NO_DESCRIPTORS);
+    return -1;
+  }
   service(t, flow);
   return flow;
 }

@@ -41,6 +41,7 @@ import {
 import type { TcpEngine } from './flow';
 import { allocateForGuest, countIn, handshakeDone } from './admission';
 import { mayReset } from './challenge';
+import { abortHost } from './close';
 import { startIdle } from './idle';
 import { DEFAULT_TTL, DSCP_MASK, markSocket } from './marks';
 import { answerReset, pseudoSum } from './send';
@@ -220,7 +221,12 @@ function connectHost(t: TcpEngine, frame: FrameInfo, ports: number, seq: number,
   t.ttl[flow] = frame.ttl;
   t.dscp[flow] = frame.tos & DSCP_MASK;
   learnSyn(t, flow, t.port.head, frame.l4Off, seq, window);
-  t.io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]);
+  if (t.io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]) < 0) {
+    // Nobody would learn that the connection is there: as if there had been no descriptor. The guest sends its SYN again.
+    abortHost(t, flow);
+    countDrop(t, DROP_NO_DESCRIPTORS);
+    return -1;
+  }
   return flow;
 }
 

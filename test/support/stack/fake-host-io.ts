@@ -36,6 +36,7 @@ export const EMFILE = 24;
 export const EPIPE = 32;
 export const ENETUNREACH = 101;
 export const ENOTCONN = 107;
+export const ENOMEM = 12;
 export const ETIMEDOUT = 110;
 export const EINPROGRESS = 115;
 

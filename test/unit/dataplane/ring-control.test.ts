@@ -4,7 +4,7 @@ import { SplitQueueDriver, type RingPlace } from 'virtio-ring-ts';
 import type { Command } from '../../../src/dataplane/commands';
 import { bit } from '../../../src/dataplane/features';
 import { RingControl } from '../../../src/dataplane/ring-control';
-import { loadNative } from '../../../src/native';
+import { loadNative, type Native } from '../../../src/native';
 import { COUNTERS } from '../../../src/stack/counters';
 import { GSO_NONE } from '../../../src/stack/ports';
 
@@ -58,4 +58,33 @@ it('a ring is told of all that was done before its disabling is answered', () =>
   expect(rx.usedLen).toBe(12 + 60);
   port1.close();
   native.retireRegion(region);
+});
+
+it('a ring whose kick descriptor cannot be watched is looked at without kicks', () => {
+  const native = loadNative();
+  const short = Object.create(native) as Native;
+  let watches = 0;
+  short.watch = () => {
+    watches++;
+    return -12; // ENOMEM
+  };
+  const region = native.allocRegion(SIZE);
+  const buffer = native.regionBuffer(region);
+  const kickFd = native.eventFd(0);
+  const { port1, port2 } = new MessageChannel();
+  const control = new RingControl(short, port1, -1, new Float64Array(COUNTERS));
+  const say = (command: Command): void => {
+    port2.postMessage({ seq: 1, command });
+    control.takeCommands();
+  };
+  say({ kind: 'features', features: bit(32) });
+  say({ kind: 'memory', regions: [{ region, buffer, gpa: 0, size: SIZE }] });
+  const place = (offset: number) => ({ region, offset });
+  const parts = { desc: place(0), avail: place(0x400), used: place(0x800) };
+  const ring = { index: 1, size: RING, base: 0, enabled: true, logAddr: -1, ...parts, kickFd, callFd: -1, errFd: -1 };
+  say({ kind: 'startRing', ring });
+  expect([watches, control.polling]).toEqual([1, true]);
+  port1.close();
+  native.retireRegion(region);
+  native.close(kickFd);
 });

@@ -327,6 +327,16 @@ describe('errors', () => {
     expect(rig.allDrops()).toEqual({ host_socket_error: 1 });
   });
 
+  test.each([12, 105])(
+    'no memory for a socket (errno %d): dropped, and nobody is told that pings are forbidden',
+    (errno) => {
+      const rig = new DatagramRig();
+      rig.host.socket = (): number => -errno;
+      rig.guest(ping(REMOTE, 1, 1, ascii('x')));
+      expect(rig.allDrops()).toEqual({ no_descriptors: 1 });
+    },
+  );
+
   test('a socket that only ever fails is given up', () => {
     const rig = new DatagramRig();
     rig.guest(ping(REMOTE, 1, 1, ascii('x')));

@@ -1,7 +1,7 @@
 /** Connections opened by the guest. */
 import { C_FLOWS_TCP, C_TCP_RESETS_TO_GUEST } from '../../../../src/stack/counters';
 import { EACCES, EADDRINUSE, EADDRNOTAVAIL } from '../../../../src/stack/socket-options';
-import { ENETUNREACH, ETIMEDOUT } from '../../../support/stack/fake-host-io';
+import { ENETUNREACH, ENOMEM, ETIMEDOUT } from '../../../support/stack/fake-host-io';
 import { ip } from '../../../support/stack/addresses';
 import { GUEST_ISN, TcpRig, openFromGuest, payloadText } from '../../../support/stack/tcp-rig';
 
@@ -323,6 +323,18 @@ describe('connection from the guest', () => {
     expect(rig.sent()).toEqual([]);
     expect(rig.drops('no_descriptors')).toBe(1);
     expect(rig.tcp.engine.table.count).toBe(0);
+  });
+
+  test('a connection that cannot be watched is none; the SYN that comes again opens it', () => {
+    const rig = new TcpRig();
+    rig.host.failures.set('watch', ENOMEM);
+    rig.guest(SYN);
+    expect(rig.sent()).toEqual([]);
+    expect(rig.drops('no_descriptors')).toBe(1);
+    expect([rig.tcp.engine.table.count, rig.counter(C_FLOWS_TCP), rig.host.openCount]).toEqual([0, 0, 0]);
+    rig.guest(SYN);
+    rig.act(() => rig.host.last.accept());
+    expect(rig.one().flags).toBe('S.');
   });
 
   test('initial numbers: different for different ports, later for later connections', () => {

@@ -1,5 +1,5 @@
 /** Connections accepted on forwarded ports. */
-import { ECONNRESET, EMFILE } from '../../../support/stack/fake-host-io';
+import { ECONNRESET, EMFILE, ENOMEM } from '../../../support/stack/fake-host-io';
 import { GUEST_ISN, TcpRig, openFromHost, payloadText } from '../../../support/stack/tcp-rig';
 
 const FORWARD = { forward: [{ port: 8080, targetPort: 80 }] };
@@ -182,6 +182,19 @@ describe('connection from the host', () => {
     rig.wait(300);
     expect(rig.one().flags).toBe('S');
     expect(EMFILE).toBe(24);
+  });
+
+  test('a connection that cannot be watched is reset, and costs nothing', () => {
+    const rig = new TcpRig(FORWARD);
+    const before = rig.host.openCount;
+    const peer = rig.host.incoming(rig.listeners[0], '203.0.113.5', 51000);
+    rig.host.failures.set('watch', ENOMEM);
+    rig.settle();
+    expect(peer.ending).toBe('aborted');
+    expect(rig.sent()).toEqual([]);
+    expect(rig.drops('no_descriptors')).toBe(1);
+    expect([rig.tcp.engine.table.count, rig.host.openCount]).toEqual([0, before]);
+    openFromHost(rig, { port: 51001 });
   });
 
   test('a burst beyond one turn is accepted wholly', () => {
