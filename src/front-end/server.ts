@@ -199,6 +199,13 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     this.#listenPoll = this.#options.native.pollStart(this.#listenFd, POLL_IN, () => {
       this.#accept();
     });
+    if (this.#listenPoll < 0) this.#listenLater(this.#listenPoll);
+  }
+
+  /** Out of descriptors or memory: the poll would spin, so look again later. */
+  #listenLater(error: number): void {
+    this.#say('error', 'accept', `cannot accept a front-end: ${getSystemErrorName(error)}`);
+    this.#restListener(this.#retryMs);
   }
 
   #unpollListener(): void {
@@ -237,9 +244,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
       return;
     }
     if (fd === -EAGAIN || fd === -EINTR || fd === -ECONNABORTED) return;
-    // Out of descriptors or memory: the poll would spin, so look again later.
-    this.#say('error', 'accept', `cannot accept a front-end: ${getSystemErrorName(fd)}`);
-    this.#restListener(this.#retryMs);
+    this.#listenLater(fd);
   }
 
   #restListener(ms: number): void {

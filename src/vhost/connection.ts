@@ -23,7 +23,7 @@ import { ProtocolError } from './errors';
 import { decodeHeader, validateHeader } from './messages';
 import { MAX_FDS, MAX_PAYLOAD, VHOST_USER_HDR_SIZE } from './protocol';
 
-const { EAGAIN, EINTR, EMSGSIZE } = constants.errno;
+const { EAGAIN, EINTR, EMSGSIZE, ENOBUFS, ENOMEM } = constants.errno;
 
 const POLL_IN = 1;
 const POLL_OUT = 4;
@@ -83,6 +83,9 @@ export interface ConnectionHandler {
   ended(error: ProtocolError | null): void;
 }
 
+/** The kernel has no memory for the call now, which is not the peer's doing. */
+const isShortage = (error: number): boolean => error === -ENOMEM || error === -ENOBUFS;
+
 export class Connection {
   readonly #native: Native;
   readonly #fd: number;
@@ -112,14 +115,16 @@ export class Connection {
     this.#fds = new ReceivedFds(native);
   }
 
-  start(): void {
+  /** Begins to read. Returns 0, or -errno: the kernel has no memory or no watches left (epoll_ctl(2)). */
+  start(): number {
     this.#native.setNonBlocking(this.#fd);
     this.#poll = this.#native.pollStart(this.#fd, POLL_IN, () => {
       if (this.#output !== null) this.#flush();
       else if (!this.#busy) this.#read();
     });
-    if (this.#poll < 0) throw new Error(`connection cannot be watched: ${this.#poll}`);
+    if (this.#poll < 0) return this.#poll;
     this.#polled = POLL_IN;
+    return 0;
   }
 
   /**
@@ -186,7 +191,7 @@ export class Connection {
       const bytes = this.#output;
       const n = this.#native.sendFds(this.#fd, bytes, 0, bytes.length, NO_FDS, 0);
       if (n === -EINTR) continue;
-      if (n === -EAGAIN) break;
+      if (n === -EAGAIN || isShortage(n)) break;
       if (n < 0) {
         this.#end(null); // the peer is gone: EPIPE, ECONNRESET
         return;
@@ -237,6 +242,7 @@ export class Connection {
           this.#runIdle();
           return false;
         }
+        if (isShortage(n)) return false; // what came is still there, and the poll says so again
         if (n === -EMSGSIZE) {
           this.#end(new ProtocolError('VU_ERR_FDS', `more than ${MAX_FDS} descriptors at once`));
           return false;

@@ -18,6 +18,7 @@
  * Invariants: every received descriptor is closed on every path (by the message, the ring or the back-end that owns
  * it); nothing a front-end says ends more than its own session.
  */
+import { getSystemErrorName } from 'node:util';
 import { whenClosed } from '../front-end/unclosed';
 import type { BackendOptions } from './backend';
 import { Backend } from './backend';
@@ -108,7 +109,11 @@ export class Session {
         this.#checkMemory();
       });
     }
-    this.#connection.start();
+    const watched = this.#connection.start();
+    if (watched < 0) {
+      this.#options.log('error', `cannot watch the front-end's connection: ${getSystemErrorName(watched)}`);
+      this.#end({ reason: 'stopped' });
+    }
   }
 
   /** Ends the session from our side. */

@@ -1,6 +1,7 @@
 /** The life of the service: who is served, who is turned away, how it begins and ends. */
 import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
@@ -11,6 +12,8 @@ import { LeakCheck } from '../support/vhost/leaks';
 import { MockFrontEnd } from '../support/vhost/mock-front-end';
 import { Rig, replay } from '../support/vhost/rig';
 import * as t from '../support/vhost/traces';
+
+const { ENOBUFS, ENOMEM } = constants.errno;
 
 let native: Native;
 let leaks: LeakCheck;
@@ -54,6 +57,39 @@ describe('listening', () => {
     expect(statSync(rig.path).mode & 0o777).toBe(0o600);
     await rig.server.stop();
     expect(existsSync(rig.path)).toBe(false);
+  });
+
+  test('no memory to watch the socket, or a connection: served later, and the next one', async () => {
+    let failing = 1;
+    const short = Object.create(native) as Native;
+    short.pollStart = (...args) => (failing-- > 0 ? -ENOMEM : native.pollStart(...args));
+    const rig = makeRig({ native: short, retryMs: 10 });
+    rig.server.start();
+    await replay(rig.connect(), t.QEMU_RUNNING);
+    rig.closeFrontEnds();
+    await rig.sessionEnd();
+    // The session's two watches: of faults, without which it lives, and of its connection.
+    failing = 2;
+    const lost = rig.connect();
+    await lost.closed();
+    expect(await rig.sessionEnd()).toEqual({ reason: 'stopped' });
+    await replay(rig.connect(), t.QEMU_RUNNING);
+    expect(rig.complaints).toEqual([
+      'cannot accept a front-end: ENOMEM',
+      "cannot watch the front-end's connection: ENOMEM",
+    ]);
+  });
+
+  test('no memory for a message or a reply: it is read and sent a little later', async () => {
+    const failing = { recvFds: 3, sendFds: 3 };
+    const short = Object.create(native) as Native;
+    short.recvFds = (...args) => (failing.recvFds-- > 0 ? -ENOMEM : native.recvFds(...args));
+    short.sendFds = (...args) => (failing.sendFds-- > 0 ? -ENOBUFS : native.sendFds(...args));
+    const rig = makeRig({ native: short });
+    rig.server.start();
+    await replay(rig.connect(), t.QEMU_RUNNING);
+    expect([failing.recvFds < 0, failing.sendFds < 0]).toEqual([true, true]);
+    expect(rig.complaints).toEqual([]);
   });
 
   test('what somebody else put in its place is not removed', async () => {

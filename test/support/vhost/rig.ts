@@ -52,6 +52,11 @@ export class Rig {
     return frontEnd;
   }
 
+  /** All front-ends leave. */
+  closeFrontEnds(): void {
+    for (const frontEnd of this.#frontEnds.splice(0)) frontEnd.close();
+  }
+
   /** How the next session (or one that ended and was not asked for yet) ended, all given back. */
   async sessionEnd(): Promise<SessionEnd> {
     for (;;) {
@@ -62,7 +67,7 @@ export class Rig {
   }
 
   async close(): Promise<void> {
-    for (const frontEnd of this.#frontEnds) frontEnd.close();
+    this.closeFrontEnds();
     await this.server.stop();
     this.device.memory = []; // a test may have kept it from letting go
     rmSync(this.dir, { recursive: true, force: true });
