@@ -33,8 +33,23 @@ export function follow({ options, native, log, plane, host, config, v6Sockets }:
   let place: string | null = null;
   const withDefault = new Set<number>();
   const indexOf = (name: string | null): number => links.find((link) => link.name === name)?.index ?? 0;
+  let unread = false;
+  /** Descriptors or memory may have run out for a moment, and nobody tells of the change a second time. */
+  const readOrRetry = (): HostNetwork | null => {
+    try {
+      const network = readHostNetwork(native);
+      unread = false;
+      return network;
+    } catch (error) {
+      monitor.lookAgain();
+      if (!unread) warn(error);
+      unread = true;
+      return null;
+    }
+  };
   const look = async (): Promise<void> => {
-    const network = readHostNetwork(native);
+    const network = readOrRetry();
+    if (network === null) return;
     links = network.links;
     withDefault.clear();
     for (const route of network.routes) if (isDefaultRoute(route)) withDefault.add(route.family);

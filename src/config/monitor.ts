@@ -33,6 +33,8 @@ const DATAGRAMS_PER_TURN = 256;
 const SETTLE_MS = 300;
 /** What never rests is looked at no more often than this: a look may mean to read a large routing table. */
 const LOOK_MS = 1000;
+/** What failed for want of descriptors or memory is tried again after this. */
+const AGAIN_MS = 1000;
 /** Neighbours change all the time on a busy link. */
 const NEIGHBOURS_MS = 100;
 
@@ -57,6 +59,8 @@ export class HostMonitor {
   private watchers: FSWatcher[] = [];
   private settling: NodeJS.Timeout | null = null;
   private telling: NodeJS.Timeout | null = null;
+  private asking: NodeJS.Timeout | null = null;
+  private looking: NodeJS.Timeout | null = null;
   /** When `onChange` was last called (performance.now()). */
   private looked = -Infinity;
 
@@ -87,6 +91,8 @@ export class HostMonitor {
     this.watchers = [];
     if (this.settling !== null) clearTimeout(this.settling);
     if (this.telling !== null) clearTimeout(this.telling);
+    if (this.asking !== null) clearTimeout(this.asking);
+    if (this.looking !== null) clearTimeout(this.looking);
   }
 
   /**
@@ -131,7 +137,13 @@ export class HostMonitor {
     if (fd < 0) return;
     this.neighbours.clear();
     const request = dumpRequest(RTM_GETNEIGH, AF_UNSPEC, 1);
-    this.options.native.write(fd, request, 0, request.length);
+    // Without room for the question there are no neighbours, which is to be asked again.
+    if (this.options.native.write(fd, request, 0, request.length) < 0) {
+      this.asking ??= setTimeout(() => {
+        this.asking = null;
+        this.dumpNeighbours(fd);
+      }, AGAIN_MS);
+    }
     this.tell();
   }
 
@@ -145,6 +157,14 @@ export class HostMonitor {
       this.watchResolvers();
       this.options.onChange();
     }, wait);
+  }
+
+  /** Calls `onChange` in a while: the host's network could not be read now. */
+  lookAgain(): void {
+    this.looking ??= setTimeout(() => {
+      this.looking = null;
+      this.changed();
+    }, AGAIN_MS);
   }
 
   /** Calls `onNeighbours`, a little later. */
