@@ -82,9 +82,8 @@ bool Fill(Thread& thread, napi_value exports) {
   const napi_env env = thread.env;
   napi_value memory = nullptr;
   void* data = nullptr;
-  napi_ref held = nullptr;  // for the environment's life, whatever becomes of the exports
   if (napi_create_arraybuffer(env, sizeof(Tables), &data, &memory) != napi_ok ||
-      napi_create_reference(env, memory, 1, &held) != napi_ok) {
+      napi_create_reference(env, memory, 1, &thread.tables_held) != napi_ok) {
     return false;
   }
   thread.tables = static_cast<Tables*>(data);

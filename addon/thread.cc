@@ -15,6 +15,8 @@ Thread::~Thread() {
   if (aio != 0) syscall(SYS_io_destroy, aio);
   if (scratch_region >= 0) RetireRegion(scratch_region);
   LeaveWatchdog(watched);
+  // No JavaScript of this environment runs any more. Node frees no reference that is not given back.
+  if (tables_held != nullptr) napi_delete_reference(env, tables_held);
 }
 
 }  // namespace tubetti

@@ -25,6 +25,7 @@ struct Thread {
 
   napi_env env;
   Tables* tables = nullptr;
+  napi_ref tables_held = nullptr;  // keeps the tables' ArrayBuffer, whatever becomes of the exports
   PollSet* polls = nullptr;  // owned by its cleanup hook: outlives this object while libuv closes handles
   int epoll_fd = -1;
   Watched* watched = nullptr;  // by the watchdog, once watchdogEnter was called
