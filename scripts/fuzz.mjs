@@ -7,12 +7,13 @@ import { parseArgs } from 'node:util';
 import { ROOT } from './lib/run.mjs';
 import { SetupError, setUp } from './lib/setup.mjs';
 
-const HELP = `npm run fuzz -- [--minutes N] [--seed N] [--sequences N] [--kinds messages,rings,frames]
+const HELP = `npm run fuzz -- [--minutes N] [--seed N] [--sequences N] [--kinds messages,rings,frames,life] [--warm-up N]
 
   --minutes N     how long (default 5)
   --seed N        of the first sequence; the next ones have the numbers that follow (default: from the clock)
   --sequences N   end after this many sequences
   --kinds LIST    only these kinds of sequences
+  --warm-up N     sequences before the first look at descriptors and memory (default 0)
 `;
 
 const require = createRequire(import.meta.url);
@@ -27,7 +28,14 @@ function number(option, text, otherwise) {
 async function main() {
   const string = /** @type {const} */ ({ type: 'string' });
   const { values } = parseArgs({
-    options: { minutes: string, seed: string, sequences: string, kinds: string, help: { type: 'boolean' } },
+    options: {
+      minutes: string,
+      seed: string,
+      sequences: string,
+      kinds: string,
+      'warm-up': string,
+      help: { type: 'boolean' },
+    },
   });
   if (values.help) {
     process.stdout.write(HELP);
@@ -50,6 +58,7 @@ async function main() {
     seed: number('seed', values.seed, Date.now() % 2 ** 31),
     sequences: number('sequences', values.sequences, Infinity),
     kinds,
+    warmUp: number('warm-up', values['warm-up'], 0),
     log: (/** @type {string} */ line) => console.error(line),
   });
   console.log(reportText(report));

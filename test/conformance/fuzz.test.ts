@@ -2,13 +2,13 @@
 import { describeWith } from '../e2e/support';
 import { whyNoNamespaces } from '../support/rig/host-world';
 import { fuzz } from '../fuzz/fuzz';
-import { SEQUENCES } from '../fuzz/sequences';
+import { HOSTILE } from '../fuzz/sequences';
 
 const SEQUENCES_OF_EACH = 4;
 
 describeWith('hostile front-ends and guests', whyNoNamespaces(), () => {
   test('nothing they do ends the service, keeps the next guest waiting or is left behind', async () => {
-    const kinds = Object.keys(SEQUENCES);
+    const kinds = Object.keys(HOSTILE);
     const seed = Date.now() % 2 ** 31;
     const sequences = kinds.length * SEQUENCES_OF_EACH;
     const report = await fuzz({ minutes: 2, seed, kinds, sequences, log: () => undefined });

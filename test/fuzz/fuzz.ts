@@ -24,6 +24,8 @@ export interface FuzzOptions {
   readonly kinds: readonly string[];
   /** Ends after this many sequences. Default: no limit. */
   readonly sequences?: number;
+  /** Sequences before the first look at what the service holds. Default: none but some good guests. */
+  readonly warmUp?: number;
   readonly log: (line: string) => void;
 }
 
@@ -43,6 +45,7 @@ export interface FuzzReport {
 
 const SERVED_LIMIT_MS = 1000;
 const CONNECT_MS = 20_000;
+const SEQUENCE_MS = 120_000;
 /** Complaints of the service about itself. */
 const OWN_FAULTS = /internal error|data plane failed|keeps failing|uncaught|unhandled|AddressSanitizer|runtime error/i;
 /** Room for what is cached and collected later, over what the service held after its first guests. */
@@ -95,7 +98,7 @@ async function oneSequence(target: Target, kind: string, seed: number): Promise<
   const where = `--kinds ${kind} --seed ${String(seed)} --sequences 1`;
   tally.sequences[kind] = (tally.sequences[kind] ?? 0) + 1;
   try {
-    await withTimeout(SEQUENCES[kind](target, new Seeded(seed)), 60_000, 'the end of the sequence');
+    await withTimeout(SEQUENCES[kind](target, new Seeded(seed)), SEQUENCE_MS, 'the end of the sequence');
   } catch (error) {
     // A front-end whose session is closed under its hands fails; that is no find.
     if (error instanceof RangeError || error instanceof TypeError) tally.finds.push(`${where}: ${String(error)}`);
@@ -133,6 +136,9 @@ async function run(bench: Bench, target: Target, options: FuzzOptions): Promise<
   const { pid } = bench.service.process;
   // Memory and code that the first guests cost are no leak.
   for (let i = 0; i < 5; i++) await serveGoodGuest(target);
+  for (let n = 0; n < (options.warmUp ?? 0); n++) {
+    await oneSequence(target, options.kinds[n % options.kinds.length], options.seed - 1 - n);
+  }
   const before = holding(pid);
   const begun = performance.now();
   const end = begun + options.minutes * 60_000;
@@ -143,7 +149,11 @@ async function run(bench: Bench, target: Target, options: FuzzOptions): Promise<
       tally.finds.push(`--kinds ${kind} --seed ${String(options.seed + n)}: the service ended`);
       break;
     }
-    if (n % 20 === 19) options.log(`${tally.total.toLocaleString('en')} inputs, ${tally.finds.length} finds`);
+    if (n % 20 === 19) {
+      const { descriptors, mappings, residentMiB } = holding(pid);
+      const held = `${descriptors} descriptors, ${mappings} mappings, ${residentMiB} MiB`;
+      options.log(`${tally.total.toLocaleString('en')} inputs, ${held}, ${tally.finds.length} finds`);
+    }
   }
   const seconds = (performance.now() - begun) / 1000;
   const alive = bench.service.process.exitStatus === null;
@@ -158,7 +168,14 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
   const bench = await setUpBench(['-t', '2222:22', '-u', '2222:22']);
   const writer = new MemoryWriter();
   try {
-    const target = { native: loadNative(), socket: bench.socketPath, writer, tally: new Tally() };
+    const target: Target = {
+      native: loadNative(),
+      socket: bench.socketPath,
+      writer,
+      tally: new Tally(),
+      world: bench.world,
+      signal: (signal) => bench.service.process.kill(signal),
+    };
     return await run(bench, target, options);
   } finally {
     await writer.end();
@@ -174,6 +191,7 @@ export function reportText({ tally, before, after, seconds }: FuzzReport): strin
     '| inputs | tried |',
     '| --- | --- |',
     ...Object.entries(tally.inputs).map(([kind, count]) => `| ${kind} | ${number(count)} |`),
+    ...Object.entries(tally.events).map(([kind, count]) => `| ${kind} | ${number(count)} |`),
     `| all but memory writes | ${number(tally.total)} |`,
     '',
     '| the service holds | before | after |',

@@ -4,7 +4,9 @@ import { VhostUserConnection } from '../support/guest/connection';
 import * as vu from '../support/guest/constants';
 import { FrontEnd, type FrontEndStyle } from '../support/guest/front-end';
 import { NetDriver } from '../support/guest/net-driver';
+import type { HostWorld } from '../support/rig/host-world';
 import { nextFrame } from './frames';
+import { life } from './life';
 import type { MemoryWriter } from './memory-writer';
 import { sayDamagedTrace } from './messages';
 import type { Seeded } from './random';
@@ -16,6 +18,9 @@ export interface Target {
   readonly socket: string;
   readonly writer: MemoryWriter;
   readonly tally: Tally;
+  readonly world: HostWorld;
+  /** Sends a signal to the service. */
+  readonly signal: (signal: NodeJS.Signals) => void;
 }
 
 const TRACES_PER_SEQUENCE = 60;
@@ -121,8 +126,9 @@ export async function frames(target: Target, random: Seeded): Promise<void> {
   }
 }
 
-export const SEQUENCES: Readonly<Record<string, (target: Target, random: Seeded) => Promise<void>>> = {
-  messages,
-  rings,
-  frames,
-};
+type Sequence = (target: Target, random: Seeded) => Promise<void>;
+
+/** Sequences of hostile front-ends and guests. */
+export const HOSTILE: Readonly<Record<string, Sequence>> = { messages, rings, frames };
+
+export const SEQUENCES: Readonly<Record<string, Sequence>> = { ...HOSTILE, life };

@@ -2,8 +2,12 @@
 
 export type InputKind = 'messages' | 'ring entries' | 'frames' | 'memory writes';
 
+/** What happened in sequences that break no rule. */
+export type EventKind = 'connections' | 'datagrams' | 'leases' | 'lives' | 'memory tables' | 'sleeps';
+
 export class Tally {
   readonly inputs: Record<InputKind, number> = { messages: 0, 'ring entries': 0, frames: 0, 'memory writes': 0 };
+  readonly events: Partial<Record<EventKind, number>> = {};
   readonly sequences: Record<string, number> = {};
   /** Time until a good guest was served after a sequence, in ms. */
   readonly servedMs: number[] = [];
@@ -12,6 +16,10 @@ export class Tally {
 
   add(kind: InputKind, count: number): void {
     this.inputs[kind] += count;
+  }
+
+  happened(kind: EventKind, count: number): void {
+    this.events[kind] = (this.events[kind] ?? 0) + count;
   }
 
   /** Messages, ring entries and frames; words that the second process wrote are counted apart. */
