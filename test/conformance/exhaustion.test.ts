@@ -116,7 +116,7 @@ describeWith('exhaustion', whyNoNamespaces(), () => {
 
   /** A TCP echo either way; a connection that did not come to its end is reset. */
   async function exchange(guest: Guest, address: string): Promise<void> {
-    const stream = await guest.tcpConnect(address, bench.world.remote.ports.echo);
+    const stream = await guest.tcpConnect(address, bench.world.remote.ports.echo, { rtoMs: 100 });
     try {
       const data = noise(50_000, 1);
       await withTimeout(Promise.all([stream.readAll(), stream.write(data).then(() => stream.end())]), TRY_MS, 'echo');
@@ -190,7 +190,7 @@ describeWith('exhaustion', whyNoNamespaces(), () => {
 
   /** A guest, or null if it is not served soon. One that is served later leaves at once. */
   async function start(): Promise<Guest | null> {
-    const starting = startGuest(native, bench.service, { tcp: { timeWaitMs: 20, rtoMs: 100 } });
+    const starting = startGuest(native, bench.service, { tcp: { timeWaitMs: 20 } });
     try {
       return await withTimeout(starting, TRY_MS, 'a start');
     } catch {
