@@ -260,7 +260,9 @@ describeWith('exhaustion', whyNoNamespaces(), () => {
     await expectAlive(next, bench);
     expect(next.violations).toEqual([]);
     await stopGuest(next);
-    expect(await afterBoot()).toBeLessThanOrEqual(baseline);
+    await afterBoot();
+    // Some are closed by a thread of their own.
+    await poll('descriptors as before', () => (openFds(service) <= baseline ? true : null), 5000, 20);
     expect(await service.metric('tubetti_data_plane_restarts_total')).toBe(0);
     expect(service.process.lines.slice(mark).filter((line) => OWN_FAULTS.test(line))).toEqual([]);
     expect(service.process.lines.length - mark).toBeLessThan(MOST_LINES);
