@@ -18,7 +18,7 @@ import type { Counters } from '../stack/counters';
 import { COMMIT_NEEDS_CSUM, MAX_FRAME } from '../stack/ports';
 import type { GuestPort } from '../stack/ports';
 import { ROWS_PORT, ROWS_PORT_COUNT } from '../stack/context';
-import { ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetType } from '../stack/wire/ethernet';
+import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetHeaderLen, ethernetInnerType } from '../stack/wire/ethernet';
 import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../stack/wire/ipv4';
 import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../stack/wire/ipv6';
 import { PortDecorator } from './port-decorator';
@@ -264,22 +264,23 @@ export class CapturingPort extends PortDecorator {
   /** A frame of the guest's whose transport checksum is the pseudo-header's sum so far. */
   private completeGuests(at: number, length: number): void {
     const { view } = this;
-    const l3 = at + ETHERNET_HEADER_LEN;
+    const headerLen = ethernetHeaderLen(view, at, length);
+    const l3 = at + headerLen;
     let l4: number;
     let protocol: number;
-    switch (ethernetType(view, at)) {
+    switch (ethernetInnerType(view, at, headerLen)) {
       case ETHERTYPE_IPV4:
-        if (length < ETHERNET_HEADER_LEN + 20) return;
-        l4 = ETHERNET_HEADER_LEN + ipv4HeaderLen(view, l3);
+        if (length < headerLen + 20) return;
+        l4 = headerLen + ipv4HeaderLen(view, l3);
         protocol = ipv4Protocol(view, l3);
         break;
       case ETHERTYPE_IPV6: {
-        if (length < ETHERNET_HEADER_LEN + IPV6_HEADER_LEN) return;
+        if (length < headerLen + IPV6_HEADER_LEN) return;
         const end = Math.min(at + length, l3 + IPV6_HEADER_LEN + ipv6PayloadLen(view, l3));
         const found = ipv6Walk(view, l3, end, end);
         if (found < 0) return;
         protocol = found >>> 16;
-        l4 = ETHERNET_HEADER_LEN + (found & 0xffff);
+        l4 = headerLen + (found & 0xffff);
         break;
       }
       default:

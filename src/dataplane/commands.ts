@@ -55,6 +55,8 @@ export type Command =
   | { readonly kind: 'moved' }
   /** The host's neighbours, all of them: NEIGHBOUR_WORDS int32 each (src/stack/neighbours.ts). */
   | { readonly kind: 'neighbours'; readonly entries: Int32Array }
+  /** NET_SET_MTU of the front-end; 0: it left. */
+  | { readonly kind: 'mtu'; readonly mtu: number }
   | { readonly kind: 'reset' }
   | { readonly kind: 'stop' };
 

@@ -236,6 +236,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
   async detach(): Promise<void> {
     await this.setLog(null);
     await this.setMemory([]);
+    if (this.mirror.mtu !== 0) await this.setMtu(0);
     // The front-end's session is over: what it negotiated is not what a worker dies of from now on.
     this.mirror.forgetFrontEnd();
   }
@@ -290,6 +291,12 @@ export class DataPlane implements VhostDevice, StreamDevice {
   async setLog(log: DirtyLog | null): Promise<void> {
     if (!this.failed) this.mirror.log = log;
     await this.send({ kind: 'log', log });
+  }
+
+  /** NET_SET_MTU of the front-end; 0: it left. */
+  async setMtu(mtu: number): Promise<void> {
+    if (!this.failed) this.mirror.mtu = mtu;
+    await this.send({ kind: 'mtu', mtu });
   }
 
   async resetDevice(): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * What the data plane's worker was told and a new one would have to know: the front-end's features, memory, rings and log,
- * the stream's socket, the host's neighbours. Written before the command goes out.
+ * What the data plane's worker was told and a new one would have to know: the front-end's features, memory, rings, log and
+ * MTU, the stream's socket, the host's neighbours. Written before the command goes out.
  */
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';
 import { BASE_FROM_USED_INDEX, type Command } from './commands';
@@ -14,11 +14,18 @@ export class DeviceMirror {
   log: DirtyLog | null = null;
   streamFd = -1;
   neighbours: Int32Array | null = null;
+  /** NET_SET_MTU; 0: none. */
+  mtu = 0;
 
   /** True if anything here comes from a front-end, which may then be what a worker died of. */
   get ofFrontEnd(): boolean {
     return (
-      this.features !== 0n || this.regions.length > 0 || this.rings.size > 0 || this.log !== null || this.streamFd >= 0
+      this.features !== 0n ||
+      this.mtu !== 0 ||
+      this.regions.length > 0 ||
+      this.rings.size > 0 ||
+      this.log !== null ||
+      this.streamFd >= 0
     );
   }
 
@@ -34,6 +41,7 @@ export class DeviceMirror {
     this.rings.clear();
     this.log = null;
     this.streamFd = -1;
+    this.mtu = 0;
   }
 
   /** The commands that bring a new worker to where the old one was, without rings in `stopped`. */
@@ -44,6 +52,7 @@ export class DeviceMirror {
     list.push({ kind: 'features', features: this.features });
     list.push({ kind: 'memory', regions: this.regions });
     list.push({ kind: 'log', log: this.log });
+    if (this.mtu !== 0) list.push({ kind: 'mtu', mtu: this.mtu });
     if (this.streamFd >= 0) list.push({ kind: 'streamOpen', fd: this.streamFd });
     for (const ring of this.rings.values()) {
       if (!stopped.has(ring.index)) list.push({ kind: 'startRing', ring: { ...ring, base: BASE_FROM_USED_INDEX } });

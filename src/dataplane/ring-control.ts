@@ -171,6 +171,9 @@ export class RingControl {
       case 'neighbours':
         this.stack?.setNeighbours(command.entries);
         return 0;
+      case 'mtu':
+        this.stack?.setMtu(command.mtu);
+        return 0;
       case 'reset':
         this.stack?.reset();
         return 0;

@@ -5,7 +5,9 @@ import {
   ETHERTYPE_ARP,
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
-  ethernetType,
+  ethernetHeaderLen,
+  ethernetInnerType,
+  ethernetVlan,
 } from '../stack/wire/ethernet';
 import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../stack/wire/ipv4';
 import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../stack/wire/ipv6';
@@ -42,9 +44,14 @@ function transport(dv: DataView, l4: number, end: number, protocol: number, from
 /** The frame at `at` of `dv`, of which `length` bytes are there, in a line. Never reads past them. */
 export function frameText(dv: DataView, at: number, length: number): string {
   const end = at + length;
-  const l3 = at + ETHERNET_HEADER_LEN;
-  if (l3 > end) return 'cut short';
-  const type = ethernetType(dv, at);
+  if (length < ETHERNET_HEADER_LEN) return 'cut short';
+  const headerLen = ethernetHeaderLen(dv, at, length);
+  const l3 = at + headerLen;
+  const type = ethernetInnerType(dv, at, headerLen);
+  // A tag of VLAN 0 is as none.
+  if (headerLen > ETHERNET_HEADER_LEN && ethernetVlan(dv, at) !== 0) {
+    return `vlan ${ethernetVlan(dv, at)}, ethertype 0x${type.toString(16).padStart(4, '0')}`;
+  }
   if (type === ETHERTYPE_ARP && l3 + 28 <= end) {
     const asks = dv.getUint16(l3 + 6) === 1;
     return asks ? `arp who has ${ip4(dv, l3 + 24)}, tell ${ip4(dv, l3 + 14)}` : `arp ${ip4(dv, l3 + 14)} is here`;

@@ -22,7 +22,13 @@ import type { Counters } from '../stack/counters';
 import { GSO_NONE, MAX_FRAME, MAX_HEAD } from '../stack/ports';
 import type { Rows } from '../stack/ports';
 import { ROWS_IN, ROWS_IN_COUNT } from '../stack/context';
-import { ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetType } from '../stack/wire/ethernet';
+import {
+  ETHERNET_HEADER_LEN,
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  ethernetHeaderLen,
+  ethernetInnerType,
+} from '../stack/wire/ethernet';
 import { IPV4_HEADER_LEN, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../stack/wire/ipv4';
 import { IPV6_HEADER_LEN, ipv6NextHeader } from '../stack/wire/ipv6';
 import { UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN } from '../stack/wire/udp';
@@ -254,8 +260,9 @@ export class TransmitSide {
     const { head, vnet } = this;
     const start = netHdrCsumStart(vnet, 0);
     if (netHdrCsumOffset(vnet, 0) !== UDP_CHECKSUM_OFFSET || start + UDP_HEADER_LEN > frameLen) return false;
-    const l3 = ETHERNET_HEADER_LEN;
-    switch (ethernetType(head, 0)) {
+    // A tag (VLAN 0, if the frame is not dropped for it) counts in what the marks say.
+    const l3 = ethernetHeaderLen(head, 0, frameLen);
+    switch (ethernetInnerType(head, 0, l3)) {
       case ETHERTYPE_IPV4:
         if (frameLen < l3 + IPV4_HEADER_LEN || ipv4Protocol(head, l3) !== IP_PROTO_UDP) return false;
         return start === l3 + ipv4HeaderLen(head, l3);

@@ -2,14 +2,15 @@
  * ARP, RFC 826: every IPv4 address is reached through us, so each is answered for: with the Ethernet address that the
  * host knows it by, else the gateway's, else ours (neighbours.ts).
  *
- * Not answered: the guest's own address (assigned or observed), announcements, and probes (RFC 5227 §2.1: sender
+ * Not answered: the guest's own addresses (assigned, observed, or found at another Ethernet address behind the link),
+ * announcements, and probes (RFC 5227 §2.1: sender
  * 0.0.0.0) for anything but our own address: an answer would tell a guest that the address it is about to use is taken.
  */
 import type { FrameInfo, StackContext } from './context';
 import type { DropCode } from './counters';
 import { V4_MAPPED, addressWords } from './address';
 import type { Mac } from './link';
-import { macFor } from './link';
+import { learnArp, macFor } from './link';
 import { CLASS_OTHER, sendSmall, trySendSmall } from './output';
 import {
   ARP_LEN,
@@ -56,10 +57,12 @@ export class ArpService {
     if (drop !== 0) return drop;
     const sender = arpSenderIp(head, off);
     const target = arpTargetIp(head, off);
-    if (arpOperation(head, off) !== ARP_REQUEST || !this.#answers(sender, target)) return 0;
-    macFor(ctx, 0, 0, V4_MAPPED, target, this.#mac);
     const toHi = arpSenderMacHi(head, off);
     const toLo = arpSenderMacLo(head, off);
+    const answers = arpOperation(head, off) === ARP_REQUEST && this.#answers(sender, target, toHi, toLo);
+    learnArp(ctx, sender, toHi, toLo);
+    if (!answers) return 0;
+    macFor(ctx, 0, 0, V4_MAPPED, target, this.#mac);
     const { guestMacHi, guestMacLo, ourMacHi, ourMacLo } = ctx.link;
     ethernetWrite(this.#out, 0, guestMacHi, guestMacLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
     const { hi, lo } = this.#mac;
@@ -68,16 +71,24 @@ export class ArpService {
     return 0;
   }
 
-  #answers(sender: number, target: number): boolean {
+  #answers(sender: number, target: number, senderHi: number, senderLo: number): boolean {
     if (sender === 0) return target === this.#ours || target === 0;
-    return target !== sender && target !== this.#assigned && target !== this.#ctx.link.guest4;
+    const { link, clock } = this.#ctx;
+    if (target === sender || target === this.#assigned || target === link.guest4) return false;
+    // Behind another Ethernet address of the guest's: it answers for itself.
+    return !link.stations.isElsewhere(0, 0, V4_MAPPED, target, senderHi, senderLo, clock.nowMs);
   }
 
   /** Asks for the guest's assigned address, to learn its Ethernet address. False if it must be tried again. */
   probe(): boolean {
+    return this.ask(this.#assigned);
+  }
+
+  /** Asks the guest for one of its addresses. False if it must be tried again. */
+  ask(target: number): boolean {
     if (this.#ours === 0) return true;
     const { ourMacHi, ourMacLo } = this.#ctx.link;
-    this.#broadcast(ourMacHi, ourMacLo, this.#ours, this.#assigned);
+    this.#broadcast(ourMacHi, ourMacLo, this.#ours, target);
     return trySendSmall(this.#ctx, this.#out, FRAME_LEN, CLASS_OTHER);
   }
 

@@ -1,11 +1,14 @@
 /** What every protocol handler of the stack shares: fields updated in place, never reallocated. */
 import type { StackConfig } from './config';
 import type { Counters } from './counters';
+import type { GuestMtu } from './guest-mtu';
+import type { LeaseHolder } from './lease-holder';
 import type { NatTables } from './nat';
 import type { NeighbourTable } from './neighbours';
 import type { PathMtus } from './path-mtus';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
 import type { SiteLog } from './site-log';
+import type { StationTable } from './stations';
 import type { Traffic } from './traffic';
 
 /** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */
@@ -25,11 +28,19 @@ export interface StackContext {
 
 /** What has been learnt about the guest's end of the link (passt-compatible "observed" addresses). */
 export interface LinkState {
-  /** Guest's Ethernet address as two numbers: high 16 bits, low 32 bits (int32). Broadcast until a frame was seen. */
+  /**
+   * Ethernet source of the guest's latest frame as two numbers: high 16 bits, low 32 bits (int32). Broadcast until a frame
+   * was seen. Where an address of the guest's is found `stations` says.
+   */
   guestMacHi: number;
   guestMacLo: number;
   ourMacHi: number;
   ourMacLo: number;
+  /** Assigned to the guest, and our own on the link, as configured; 0, all zero: none. */
+  assigned4: number;
+  readonly assigned6: Int32Array;
+  ours4: number;
+  readonly ours6: Int32Array;
   /** Observed IPv4 address of the guest (int32, network order value); 0: none. */
   guest4: number;
   /** Observed global and link-local IPv6 addresses, four words each; all zero: none. */
@@ -37,6 +48,14 @@ export interface LinkState {
   readonly guest6LinkLocal: Int32Array;
   /** Families that the guest was heard to speak, neighbour discovery and DHCP included: SEEN_* bits. */
   seen: number;
+  /** Ethernet addresses of the guest that the log has named. */
+  readonly saidMacs: Float64Array;
+  /** Ethernet addresses of the guest's addresses. */
+  readonly stations: StationTable;
+  readonly mtu: GuestMtu;
+  /** Who has the address that DHCP and DHCPv6 give. */
+  readonly lease4: LeaseHolder;
+  readonly lease6: LeaseHolder;
   /** Ethernet addresses of the host's neighbours. */
   readonly neighbours: NeighbourTable;
   /** Address translation; follows the configuration. */

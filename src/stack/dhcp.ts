@@ -1,7 +1,7 @@
 /**
- * DHCP and BOOTP server for one client with one address, RFC 2131, RFC 2132. Stateless: the guest's address is known
- * from the start, so an answer depends on the request alone, and any lease can be renewed for ever. Leases end all the
- * same, so that a client hears of another network of the host's (docs/adr/0008).
+ * DHCP and BOOTP server with one address, for one client at a time (lease-holder.ts), RFC 2131, RFC 2132. All that is
+ * remembered is who has the address: another client hears nothing, and a NAK when it asks for it all the same. Any lease can
+ * be renewed for ever, but leases end, so that a client hears of another network of the host's (docs/adr/0008).
  *
  * | request | answer |
  * |---|---|
@@ -11,19 +11,25 @@
  * | REQUEST that chose another server | nothing |
  * | INFORM | ACK without address and lease |
  * | BOOTP (no message type) | reply with the options BOOTP clients know |
- * | DECLINE, RELEASE, anything else | nothing |
+ * | DECLINE, RELEASE of the holder | nothing; another client may have the address |
+ * | anything else | nothing |
  *
  * Options are sent whether asked for or not, those asked for first and in the order asked (RFC 2132 §9.8), as room
- * allows: clients exist that ask for nothing and need the MTU.
+ * allows: clients exist that ask for nothing and need the MTU. Some that say nothing new (ON_REQUEST) are sent if asked
+ * for only.
  */
 import type { FrameInfo, StackContext } from './context';
 import type { DropCode } from './counters';
 import { dropCode } from './counters';
 import { V4_MAPPED, addressWords } from './address';
 import { LINK_UDP_PAYLOAD4, linkUdpPull, linkUdpSend } from './link-udp';
+import { learn4, type Mac } from './link';
+import { SITE_DHCP_REFUSED } from './site-log';
+import { macText } from './wire/ethernet';
 import {
   DHCP_ACK,
   DHCP_CLIENT_PORT,
+  DHCP_DECLINE,
   DHCP_DISCOVER,
   DHCP_FLAG_BROADCAST,
   DHCP_HEADER_LEN,
@@ -33,8 +39,10 @@ import {
   DHCP_NAK,
   DHCP_OFFER,
   DHCP_OPTIONS,
+  DHCP_OPT_BROADCAST,
   DHCP_OPT_CLIENT_ID,
   DHCP_OPT_DNS,
+  DHCP_OPT_DOMAIN,
   DHCP_OPT_END,
   DHCP_OPT_FQDN,
   DHCP_OPT_HOSTNAME,
@@ -46,24 +54,31 @@ import {
   DHCP_OPT_RAPID_COMMIT,
   DHCP_OPT_REQUESTED_ADDRESS,
   DHCP_OPT_ROUTER,
+  DHCP_OPT_ROUTER_DISCOVERY,
   DHCP_OPT_ROUTES,
+  DHCP_OPT_ROUTES_MS,
   DHCP_OPT_SEARCH,
   DHCP_OPT_SERVER_ID,
   DHCP_OPT_T1,
   DHCP_OPT_T2,
   DHCP_OPT_TYPE,
+  DHCP_RELEASE,
   DHCP_REQUEST,
   DHCP_SERVER_PORT,
+  type DhcpOptions,
+  dhcpChaddrHi,
+  dhcpChaddrLo,
   dhcpCheck,
   dhcpCiaddr,
-  dhcpFindOption,
   dhcpFlags,
   dhcpGiaddr,
+  dhcpHlen,
   dhcpMagic,
+  dhcpOptions,
   dhcpWriteReply,
 } from './wire/dhcp';
 import { encodeName, encodeSearchList } from './wire/domain-name';
-import { IPV4_BROADCAST } from './wire/ipv4';
+import { IPV4_BROADCAST, ipv4Text } from './wire/ipv4';
 import { UDP_HEADER_LEN, udpLength } from './wire/udp';
 
 const DROP_DHCP_MALFORMED = dropCode('dhcp_malformed');
@@ -92,6 +107,20 @@ const ESSENTIAL: readonly number[] = [
   DHCP_OPT_RAPID_COMMIT,
 ];
 
+/**
+ * Sent if asked for only: the domain (the search list has it), the broadcast address (the mask says it), that there are no
+ * router advertisements of RFC 1256, and Microsoft's number for the routes where the right one is not asked for.
+ */
+const ON_REQUEST: readonly number[] = [
+  DHCP_OPT_DOMAIN,
+  DHCP_OPT_BROADCAST,
+  DHCP_OPT_ROUTER_DISCOVERY,
+  DHCP_OPT_ROUTES_MS,
+];
+
+/** The longest client identifier that an option holds, and so the longest that is given back. */
+const MAX_CLIENT_ID = 255;
+
 /** RFC 4702 §2.1: the name is in wire encoding. */
 const FQDN_FLAG_ENCODED = 0x04;
 
@@ -102,6 +131,9 @@ export class DhcpService {
   /** Options that follow from the configuration. */
   readonly #fixed: ReadonlyMap<number, Uint8Array>;
   readonly #assigned: number;
+  /** Hardware address and identifier of the client whose message is being answered. */
+  readonly #client: Mac;
+  #clientId: Uint8Array;
   /** Source and destination of the reply, four words each. */
   readonly #addr: Int32Array;
   readonly #out: DataView;
@@ -121,6 +153,8 @@ export class DhcpService {
       addressWords(ip4.guestAddr, words, 0);
     }
     this.#assigned = words[3];
+    this.#client = { hi: 0, lo: 0 };
+    this.#clientId = NONE;
     this.#out = new DataView(new ArrayBuffer(LINK_UDP_PAYLOAD4 + MESSAGE_IP_LEN_MAX));
   }
 
@@ -133,73 +167,141 @@ export class DhcpService {
     const end = frame.l4Off + udpLength(head, frame.l4Off);
     const malformed = dhcpCheck(head, off, end);
     if (malformed !== 0) return malformed;
+    const sent = dhcpOptions(head, off, end);
+    const type = sent?.get(DHCP_OPT_TYPE);
+    if (sent === null || (type !== undefined && type.length !== 1)) return DROP_DHCP_MALFORMED;
+    if ((sent.get(DHCP_OPT_CLIENT_ID)?.length ?? 0) > MAX_CLIENT_ID) return DROP_DHCP_MALFORMED;
     // Without a gateway we have no address of our own on the link to be a server with.
     if (this.#addr[3] === 0) return 0;
-    const typeAt = dhcpFindOption(head, off, end, DHCP_OPT_TYPE);
-    if (typeAt < 0) {
-      this.#replyBootp(head, off, end);
+    this.#setClient(head, off, sent);
+    if (type === undefined) {
+      if (this.#admits()) this.#replyBootp(head, off, sent);
       return 0;
     }
-    if (head.getUint8(typeAt + 1) !== 1) return DROP_DHCP_MALFORMED;
-    switch (head.getUint8(typeAt + 2)) {
+    switch (type[0]) {
       case DHCP_DISCOVER: {
-        const rapid = dhcpFindOption(head, off, end, DHCP_OPT_RAPID_COMMIT) >= 0;
-        this.#reply(head, off, end, rapid ? DHCP_ACK : DHCP_OFFER, rapid);
+        const rapid = sent.has(DHCP_OPT_RAPID_COMMIT);
+        if (this.#admits()) this.#reply(head, off, sent, rapid ? DHCP_ACK : DHCP_OFFER, rapid);
         return 0;
       }
       case DHCP_REQUEST:
-        return this.#request(frame, head, off, end);
+        return this.#request(frame, head, off, sent);
       case DHCP_INFORM:
-        this.#reply(head, off, end, DHCP_ACK, false, true);
+        this.#reply(head, off, sent, DHCP_ACK, false, true);
         return 0;
+      case DHCP_DECLINE:
+      case DHCP_RELEASE:
+        return this.#givenBack(sent);
       default:
         return 0;
     }
   }
 
-  #request(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
-    const server = addressOption(head, off, end, DHCP_OPT_SERVER_ID);
-    const requested = addressOption(head, off, end, DHCP_OPT_REQUESTED_ADDRESS);
+  #request(frame: FrameInfo, head: DataView, off: number, sent: DhcpOptions): DropCode {
+    const server = addressOption(sent, DHCP_OPT_SERVER_ID);
+    const requested = addressOption(sent, DHCP_OPT_REQUESTED_ADDRESS);
     if (server === null || requested === null) return DROP_DHCP_MALFORMED;
-    if (server !== 0 && server !== this.#addr[3]) return 0;
+    if (server !== 0 && server !== this.#addr[3]) {
+      // RFC 2131 §4.3.2: what was offered here is declined by that.
+      if (this.#isHolder()) this.#ctx.link.lease4.free();
+      return 0;
+    }
     this.#asked = frame.addr[7];
     // SELECTING and INIT-REBOOT name the address in option 50, RENEWING and REBINDING in ciaddr.
     const wanted = requested !== 0 ? requested : dhcpCiaddr(head, off);
-    const type = wanted === 0 || wanted === this.#assigned ? DHCP_ACK : DHCP_NAK;
-    this.#reply(head, off, end, type, false);
+    const right = wanted === 0 || wanted === this.#assigned;
+    this.#reply(head, off, sent, right && this.#admits() ? DHCP_ACK : DHCP_NAK, false);
     return 0;
   }
 
-  #reply(head: DataView, off: number, end: number, type: number, rapid: boolean, inform = false): void {
+  /** DECLINE or RELEASE. */
+  #givenBack(sent: DhcpOptions): DropCode {
+    const server = addressOption(sent, DHCP_OPT_SERVER_ID);
+    if (server === null) return DROP_DHCP_MALFORMED;
+    if ((server === 0 || server === this.#addr[3]) && this.#isHolder()) this.#ctx.link.lease4.free();
+    return 0;
+  }
+
+  /** Who asks: by hardware address (that of its frame, if it is not Ethernet's) and identifier. */
+  #setClient(head: DataView, off: number, sent: DhcpOptions): void {
+    const { guestMacHi, guestMacLo } = this.#ctx.link;
+    const ethernet = dhcpHlen(head, off) === 6;
+    this.#client.hi = ethernet ? dhcpChaddrHi(head, off) : guestMacHi;
+    this.#client.lo = ethernet ? dhcpChaddrLo(head, off) : guestMacLo;
+    this.#clientId = sent.get(DHCP_OPT_CLIENT_ID) ?? NONE;
+  }
+
+  #isHolder(): boolean {
+    return this.#ctx.link.lease4.isHolder(this.#client.hi, this.#client.lo, this.#clientId);
+  }
+
+  /** May the client that asks have the address? If not, the log says so once. */
+  #admits(): boolean {
+    const { link, clock, log } = this.#ctx;
+    const { lease4, stations } = link;
+    const { hi, lo } = this.#client;
+    const usedMs = stations.heardMs(0, 0, V4_MAPPED, this.#assigned, lease4.holderHi, lease4.holderLo);
+    if (lease4.admits(hi, lo, this.#clientId, usedMs, clock.nowMs)) return true;
+    stations.wantAsked(0, 0, V4_MAPPED, this.#assigned);
+    if (lease4.isNews() && log.take(SITE_DHCP_REFUSED)) {
+      const holder = macText(lease4.holderHi, lease4.holderLo);
+      const which = `${ipv4Text(this.#assigned)} belongs to ${holder}, so ${macText(hi, lo)} gets none`;
+      log.say(SITE_DHCP_REFUSED, 'warn', `DHCP gives one address to one client: ${which}`);
+    }
+    return false;
+  }
+
+  #reply(head: DataView, off: number, sent: DhcpOptions, type: number, rapid: boolean, inform = false): void {
     const options: Options = type === DHCP_NAK ? new Map<number, Uint8Array>() : new Map(this.#fixed);
     options.set(DHCP_OPT_TYPE, Uint8Array.of(type));
     // A client that renews asks the server it knows, which has had another address since; and there are those that take
     // a refusal from no other.
     const server = type === DHCP_NAK && isUnicast(this.#asked) ? this.#asked : this.#addr[3];
     options.set(DHCP_OPT_SERVER_ID, addressBytes(server));
-    if (type !== DHCP_NAK && !inform)
-      setLease(options, head, off, end, this.#ctx.config.ip4?.leaseSec ?? LEASE_SEC_MIN);
+    if (type !== DHCP_NAK && !inform) setLease(options, sent, this.#ctx.config.ip4?.leaseSec ?? LEASE_SEC_MIN);
     if (rapid) options.set(DHCP_OPT_RAPID_COMMIT, NONE);
-    const clientId = optionBytes(head, off, end, DHCP_OPT_CLIENT_ID);
     // RFC 6842 §3: a client that sent an identifier gets it back.
-    if (clientId !== null) options.set(DHCP_OPT_CLIENT_ID, clientId);
+    const clientId = sent.get(DHCP_OPT_CLIENT_ID);
+    if (clientId !== undefined) options.set(DHCP_OPT_CLIENT_ID, clientId);
     const yiaddr = inform || type === DHCP_NAK ? 0 : this.#assigned;
-    const acknowledged = type === DHCP_ACK && !inform;
-    if (this.#send(head, off, end, options, yiaddr, type) && acknowledged) {
-      // From now on the guest has this address, whatever it used before.
-      this.#ctx.link.guest4 = this.#assigned;
-      this.#ctx.link.nat.guestKnows(4);
+    const went = this.#send(head, off, sent, options, yiaddr, type);
+    if (!went || inform || type === DHCP_NAK) return;
+    if (type === DHCP_OFFER) {
+      const { link, clock } = this.#ctx;
+      const { hi, lo } = this.#client;
+      link.lease4.offer(hi, lo, this.#clientId, clock.nowMs);
+      return;
     }
+    this.#take(leaseMs(options));
+    this.#leased(sent);
+  }
+
+  /** The address is the client's for `ms`, as far as others are concerned. */
+  #take(ms: number): void {
+    const { link, clock } = this.#ctx;
+    const { hi, lo } = this.#client;
+    link.lease4.take(hi, lo, this.#clientId, clock.nowMs, ms);
+  }
+
+  /** From now on the guest has this address, whatever it used before. */
+  #leased(sent: DhcpOptions): void {
+    const { link, clock } = this.#ctx;
+    const asked = sent.get(DHCP_OPT_PARAMETERS);
+    link.guest4 = this.#assigned;
+    learn4(this.#ctx, this.#assigned);
+    link.mtu.leased(asked === undefined || asked.includes(DHCP_OPT_MTU), clock.nowMs);
+    link.nat.guestKnows(4);
   }
 
   /** RFC 1534 §2: no DHCP-only options to BOOTP clients. */
-  #replyBootp(head: DataView, off: number, end: number): void {
+  #replyBootp(head: DataView, off: number, sent: DhcpOptions): void {
     const known = dhcpMagic(head, off) === DHCP_MAGIC;
-    this.#send(head, off, end, known ? new Map(this.#fixed) : new Map<number, Uint8Array>(), this.#assigned, 0);
+    const options = known ? new Map(this.#fixed) : new Map<number, Uint8Array>();
+    if (this.#send(head, off, sent, options, this.#assigned, 0)) this.#take(Infinity);
   }
 
   /** `type`: of the DHCP message, 0 for BOOTP. */
-  #send(head: DataView, off: number, end: number, options: Options, yiaddr: number, type: number): boolean {
+  #send(head: DataView, off: number, sent: DhcpOptions, options: Options, yiaddr: number, type: number): boolean {
     const out = this.#out;
     const at = LINK_UDP_PAYLOAD4;
     const nak = type === DHCP_NAK;
@@ -210,8 +312,8 @@ export class DhcpService {
     // RFC 2131 §4.3.2: a relay is to broadcast a NAK, for the client may have no usable address.
     if (nak && giaddr !== 0) flags |= DHCP_FLAG_BROADCAST;
     dhcpWriteReply(out, at, head, off, ciaddr, yiaddr, flags);
-    const order = optionOrder(options, optionBytes(head, off, end, DHCP_OPT_PARAMETERS));
-    const budget = messageLimit(head, off, end) - DHCP_HEADER_LEN;
+    const order = optionOrder(options, sent.get(DHCP_OPT_PARAMETERS) ?? NONE);
+    const budget = messageLimit(sent) - DHCP_HEADER_LEN;
     let next = at + DHCP_OPTIONS;
     if (dhcpMagic(head, off) === DHCP_MAGIC) next = writeOptions(out, next, options, order, budget);
     while (next < at + DHCP_MIN_LEN) out.setUint8(next++, 0);
@@ -238,8 +340,8 @@ export class DhcpService {
  * The lease, the shorter one of what we give and what the client wishes (RFC 2131 §4.3.1), with the times at which it
  * is to be renewed (§4.4.5).
  */
-function setLease(options: Options, head: DataView, off: number, end: number, mostSec: number): void {
-  const wish = addressOption(head, off, end, DHCP_OPT_LEASE) ?? 0;
+function setLease(options: Options, sent: DhcpOptions, mostSec: number): void {
+  const wish = addressOption(sent, DHCP_OPT_LEASE) ?? 0;
   const leaseSec = wish === 0 ? mostSec : Math.min(mostSec, Math.max(LEASE_SEC_MIN, wish >>> 0));
   options.set(DHCP_OPT_LEASE, addressBytes(leaseSec));
   options.set(DHCP_OPT_T1, addressBytes(leaseSec >>> 1));
@@ -260,30 +362,47 @@ function fixedOptions(ctx: StackContext): ReadonlyMap<number, Uint8Array> {
     const name = new TextEncoder().encode(config.hostname);
     if (name.length <= 255) options.set(DHCP_OPT_HOSTNAME, name);
   }
-  if (config.mtu !== 0) options.set(DHCP_OPT_MTU, Uint8Array.of(config.mtu >> 8, config.mtu & 0xff));
+  const mtu = ctx.link.mtu.told;
+  if (mtu !== 0) options.set(DHCP_OPT_MTU, Uint8Array.of(mtu >> 8, mtu & 0xff));
   const fqdn = config.fqdn === null ? null : encodeName(config.fqdn);
   if (fqdn !== null && fqdn.length + 3 <= 255) {
     options.set(DHCP_OPT_FQDN, Uint8Array.from([FQDN_FLAG_ENCODED, 0xff, 0xff, ...fqdn]));
   }
   const search = config.advertiseSearch ? encodeSearchList(config.search, 255) : NONE;
   if (search.length > 0) options.set(DHCP_OPT_SEARCH, search);
+  const domain = config.advertiseSearch ? domainName(config.search) : null;
+  if (domain !== null) options.set(DHCP_OPT_DOMAIN, domain);
   const mask = prefixMask(ip4.prefixLen);
+  // RFC 3021 §2.2: links of two addresses have no broadcast address.
+  if (ip4.prefixLen < 31) options.set(DHCP_OPT_BROADCAST, addressBytes(wordOf(ip4.guestAddr) | ~mask));
+  options.set(DHCP_OPT_ROUTER_DISCOVERY, Uint8Array.of(0));
   if ((wordOf(ip4.gateway) & mask) !== (wordOf(ip4.guestAddr) & mask)) {
     // RFC 3442: the gateway is on the link though not in the subnet, then the default route through it.
-    options.set(DHCP_OPT_ROUTES, Uint8Array.from([32, ...ip4.gateway, 0, 0, 0, 0, 0, ...ip4.gateway]));
+    const routes = Uint8Array.from([32, ...ip4.gateway, 0, 0, 0, 0, 0, ...ip4.gateway]);
+    options.set(DHCP_OPT_ROUTES, routes);
+    options.set(DHCP_OPT_ROUTES_MS, routes);
   }
   return options;
 }
 
+/** The domain of option 15, without a dot at its end: the first of the search list that is a name in ASCII. */
+function domainName(search: readonly string[]): Uint8Array | null {
+  const name = search.find((entry) => encodeName(entry) !== null && /^[!-~]+$/.test(entry));
+  return name === undefined ? null : new TextEncoder().encode(name.replace(/\.$/, ''));
+}
+
 /** Codes in the order of sending: type first unless asked for elsewhere, then as asked, then ascending. */
-function optionOrder(options: Options, asked: Uint8Array | null): number[] {
+function optionOrder(options: Options, asked: Uint8Array): number[] {
   const order = new Set<number>();
-  if (!asked?.includes(DHCP_OPT_TYPE)) order.add(DHCP_OPT_TYPE);
-  for (const code of asked ?? NONE) {
+  if (!asked.includes(DHCP_OPT_TYPE)) order.add(DHCP_OPT_TYPE);
+  for (const code of asked) {
+    // RFC 3442 asks for one of the two numbers: the right one where the client knows both.
+    if (code === DHCP_OPT_ROUTES_MS && asked.includes(DHCP_OPT_ROUTES)) continue;
     if (code === DHCP_OPT_ROUTER) order.add(DHCP_OPT_MASK); // the mask comes before it (RFC 2132 §3.3)
     order.add(code);
   }
-  for (const code of [...options.keys()].sort((a, b) => a - b)) order.add(code);
+  const rest = [...options.keys()].filter((code) => !ON_REQUEST.includes(code));
+  for (const code of rest.sort((a, b) => a - b)) order.add(code);
   return [...order].filter((code) => options.has(code));
 }
 
@@ -311,24 +430,23 @@ function writeOptions(out: DataView, at: number, options: Options, order: readon
 }
 
 /** Bytes of DHCP message the client takes. */
-function messageLimit(head: DataView, off: number, end: number): number {
-  const at = dhcpFindOption(head, off, end, DHCP_OPT_MAX_SIZE);
-  const asked = at >= 0 && head.getUint8(at + 1) === 2 ? head.getUint16(at + 2) : 0;
+function messageLimit(sent: DhcpOptions): number {
+  const data = sent.get(DHCP_OPT_MAX_SIZE);
+  const asked = data?.length === 2 ? (data[0] << 8) | data[1] : 0;
   return Math.min(Math.max(asked, MESSAGE_IP_LEN), MESSAGE_IP_LEN_MAX) - IP_UDP_LEN;
 }
 
-/** Data of an option, copied, or null if absent. */
-function optionBytes(dv: DataView, off: number, end: number, code: number): Uint8Array | null {
-  const at = dhcpFindOption(dv, off, end, code);
-  if (at < 0) return null;
-  return Uint8Array.from(new Uint8Array(dv.buffer, dv.byteOffset + at + 2, dv.getUint8(at + 1)));
+/** How long the lease of a reply is, ms. */
+function leaseMs(options: Options): number {
+  const seconds = options.get(DHCP_OPT_LEASE);
+  return seconds === undefined ? Infinity : (wordOf(seconds) >>> 0) * 1000;
 }
 
 /** Address in an option: 0 if the option is absent, null if it has not 4 bytes. */
-function addressOption(dv: DataView, off: number, end: number, code: number): number | null {
-  const at = dhcpFindOption(dv, off, end, code);
-  if (at < 0) return 0;
-  return dv.getUint8(at + 1) === 4 ? dv.getInt32(at + 2) : null;
+function addressOption(sent: DhcpOptions, code: number): number | null {
+  const data = sent.get(code);
+  if (data === undefined) return 0;
+  return data.length === 4 ? wordOf(data) : null;
 }
 
 function isUnicast(word: number): boolean {

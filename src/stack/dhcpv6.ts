@@ -1,6 +1,6 @@
 /**
- * DHCPv6 server for one client with one address, RFC 8415. Stateless like its IPv4 sister (dhcp.ts): lifetimes are finite
- * as there, and bindings are never forgotten because there is nothing to remember.
+ * DHCPv6 server with one address, for one client at a time, RFC 8415. As its IPv4 sister (dhcp.ts) it remembers who has
+ * the address (lease-holder.ts): one identity association of one client. Lifetimes are finite as there.
  *
  * | message | server id | answer |
  * |---|---|---|
@@ -13,12 +13,18 @@
  *
  * The first IA_NA gets the assigned address, every other identity association the status that there is none. Addresses
  * that are not ours: a REQUEST for them gets NotOnLink, RENEW and REBIND get them back with lifetimes of zero.
+ *
+ * While another client has the address: SOLICIT and REQUEST get NoAddrsAvail, RENEW and REBIND NoBinding (§18.3.4), CONFIRM
+ * NotOnLink, so that the client starts over.
  */
 import type { FrameInfo, StackContext } from './context';
 import type { DropCode } from './counters';
 import { dropCode } from './counters';
 import { addressWords, wordsEqual } from './address';
+import { learn6 } from './link';
 import { LINK_UDP_PAYLOAD6, linkUdpPull, linkUdpSend } from './link-udp';
+import { SITE_DHCP_REFUSED } from './site-log';
+import { macText } from './wire/ethernet';
 import {
   DHCPV6_ADVERTISE,
   DHCPV6_CLIENT_PORT,
@@ -50,6 +56,7 @@ import {
   DHCPV6_SOLICIT,
   DHCPV6_STATUS_NOT_ON_LINK,
   DHCPV6_STATUS_NO_ADDRS_AVAIL,
+  DHCPV6_STATUS_NO_BINDING,
   DHCPV6_STATUS_NO_PREFIX_AVAIL,
   DHCPV6_STATUS_SUCCESS,
   dhcpv6Check,
@@ -64,6 +71,7 @@ import {
   dhcpv6Xid,
 } from './wire/dhcpv6';
 import { encodeName, encodeNames } from './wire/domain-name';
+import { ipv6Text } from './wire/ipv6';
 import { UDP_HEADER_LEN, udpLength } from './wire/udp';
 
 const DROP_DHCPV6_MALFORMED = dropCode('dhcpv6_malformed');
@@ -89,6 +97,9 @@ export class Dhcpv6Service {
   readonly #search: Uint8Array;
   readonly #fqdn: Uint8Array;
   readonly #out: DataView;
+  /** Who asks: DUID and the IAID of the first IA_NA; and whether that client may have the address. */
+  #clientId: Uint8Array;
+  #admitted: boolean;
   /** Next byte and end of the message being written. */
   #at: number;
   #end: number;
@@ -109,6 +120,8 @@ export class Dhcpv6Service {
     this.#search = config.advertiseSearch ? encodeNames(config.search, 512) : new Uint8Array(0);
     this.#fqdn = (config.fqdn === null ? null : encodeName(config.fqdn)) ?? new Uint8Array(0);
     this.#out = new DataView(new ArrayBuffer(LINK_UDP_PAYLOAD6 + MAX_MESSAGE));
+    this.#clientId = new Uint8Array(0);
+    this.#admitted = true;
     this.#at = 0;
     this.#end = 0;
   }
@@ -169,12 +182,17 @@ export class Dhcpv6Service {
     const type = dhcpv6Type(head, off);
     const rapid = type === DHCPV6_SOLICIT && dhcpv6FindOption(head, options, end, DHCPV6_OPT_RAPID_COMMIT) >= 0;
     let status = -1;
+    this.#setClient(head, options, end);
     if (type === DHCPV6_CONFIRM) {
       const found = this.#addressesSeen(head, options, end);
       if (found === 0) return; // §18.3.3: nothing to confirm, no answer
-      status = found === 1 ? DHCPV6_STATUS_SUCCESS : DHCPV6_STATUS_NOT_ON_LINK;
+      const right = found === 1 && this.#admits();
+      status = right ? DHCPV6_STATUS_SUCCESS : DHCPV6_STATUS_NOT_ON_LINK;
     } else if (type === DHCPV6_RELEASE || type === DHCPV6_DECLINE) {
       status = DHCPV6_STATUS_SUCCESS;
+      if (this.#isHolder()) this.#ctx.link.lease6.free();
+    } else if (type !== DHCPV6_INFORMATION_REQUEST && firstAssociation(head, options, end) >= 0) {
+      this.#admits();
     }
     const xid = dhcpv6Xid(head, off);
     const client = dhcpv6FindOption(head, options, end, DHCPV6_OPT_CLIENTID);
@@ -198,10 +216,55 @@ export class Dhcpv6Service {
     }
     const length = this.#at - LINK_UDP_PAYLOAD6;
     const sent = linkUdpSend(this.#ctx, this.#out, 6, this.#addr, DHCPV6_SERVER_PORT, DHCPV6_CLIENT_PORT, length, xid);
-    if (sent && assigned && (type !== DHCPV6_SOLICIT || rapid)) {
-      this.#ctx.link.guest6.set(this.#assigned);
-      this.#ctx.link.nat.guestKnows(6);
+    if (!sent || !assigned) return;
+    const { link, clock, config } = this.#ctx;
+    const { guestMacHi: hi, guestMacLo: lo, lease6 } = link;
+    if (type === DHCPV6_SOLICIT && !rapid) {
+      lease6.offer(hi, lo, this.#clientId, clock.nowMs);
+      return;
     }
+    // For as long as the address is valid (`#address`).
+    const validSec = 2 * (config.ip6?.leaseSec ?? 0);
+    lease6.take(hi, lo, this.#clientId, clock.nowMs, validSec * 1000);
+    const [w0, w1, w2, w3] = this.#assigned;
+    link.guest6.set(this.#assigned);
+    learn6(this.#ctx, w0, w1, w2, w3);
+    link.nat.guestKnows(6);
+  }
+
+  /** Who asks: the identity association is one client's, whichever of its interfaces it asks on (RFC 8415 §12). */
+  #setClient(head: DataView, options: number, end: number): void {
+    const client = dhcpv6FindOption(head, options, end, DHCPV6_OPT_CLIENTID);
+    const ia = firstAssociation(head, options, end);
+    const id: number[] = [];
+    for (let i = 0; client >= 0 && ia >= 0 && i < dhcpv6OptionLen(head, client); i++) {
+      id.push(head.getUint8(client + DHCPV6_OPTION_HEADER_LEN + i));
+    }
+    for (let i = 0; client >= 0 && ia >= 0 && i < 4; i++) id.push(head.getUint8(ia + DHCPV6_OPTION_HEADER_LEN + i));
+    this.#clientId = Uint8Array.from(id);
+    this.#admitted = true;
+  }
+
+  #isHolder(): boolean {
+    const { guestMacHi, guestMacLo, lease6 } = this.#ctx.link;
+    return lease6.isHolder(guestMacHi, guestMacLo, this.#clientId);
+  }
+
+  /** May the client that asks have the address? If not, the log says so once. */
+  #admits(): boolean {
+    const { link, clock, log } = this.#ctx;
+    const { guestMacHi: hi, guestMacLo: lo, lease6, stations } = link;
+    const [w0, w1, w2, w3] = this.#assigned;
+    const usedMs = stations.heardMs(w0, w1, w2, w3, lease6.holderHi, lease6.holderLo);
+    this.#admitted = lease6.admits(hi, lo, this.#clientId, usedMs, clock.nowMs);
+    if (this.#admitted) return true;
+    stations.wantAsked(w0, w1, w2, w3);
+    if (lease6.isNews() && log.take(SITE_DHCP_REFUSED)) {
+      const holder = macText(lease6.holderHi, lease6.holderLo);
+      const which = `${ipv6Text(w0, w1, w2, w3)} belongs to ${holder}, so ${macText(hi, lo)} gets none`;
+      log.say(SITE_DHCP_REFUSED, 'warn', `DHCPv6 gives one address to one client: ${which}`);
+    }
+    return false;
   }
 
   /** Writes an answer to every identity association. Returns true if the address was assigned to one. */
@@ -212,6 +275,10 @@ export class Dhcpv6Service {
         case DHCPV6_OPT_IA_NA:
           if (type === DHCPV6_REQUEST && this.#foreign(head, at, DHCPV6_IA_LEN)) {
             this.#associationStatus(head, at, DHCPV6_OPT_IA_NA, DHCPV6_STATUS_NOT_ON_LINK);
+          } else if (!this.#admitted) {
+            const known = type === DHCPV6_RENEW || type === DHCPV6_REBIND;
+            const status = known ? DHCPV6_STATUS_NO_BINDING : DHCPV6_STATUS_NO_ADDRS_AVAIL;
+            this.#associationStatus(head, at, DHCPV6_OPT_IA_NA, status);
           } else if (assigned) {
             this.#associationStatus(head, at, DHCPV6_OPT_IA_NA, DHCPV6_STATUS_NO_ADDRS_AVAIL);
           } else {
@@ -368,6 +435,11 @@ function fixedLen(code: number): number {
   return code === DHCPV6_OPT_IA_TA ? DHCPV6_IA_TA_LEN : -1;
 }
 
+/** The first IA_NA, or -1. */
+function firstAssociation(head: DataView, options: number, end: number): number {
+  return dhcpv6FindOption(head, options, end, DHCPV6_OPT_IA_NA);
+}
+
 /** Every IA is long enough, and the options inside it tile it. */
 function associationsValid(head: DataView, options: number, end: number): boolean {
   for (let at = options; at < end; at = dhcpv6OptionNext(head, at)) {
@@ -394,6 +466,8 @@ function statusText(status: number): string {
       return 'Success.';
     case DHCPV6_STATUS_NO_ADDRS_AVAIL:
       return 'One address, given to another association.';
+    case DHCPV6_STATUS_NO_BINDING:
+      return 'No binding.';
     case DHCPV6_STATUS_NOT_ON_LINK:
       return 'Prefix not appropriate for link.';
     default:

@@ -8,7 +8,7 @@ import type { StackConfig } from './config';
 import type { StackContext } from './context';
 import { DhcpService } from './dhcp';
 import { Dhcpv6Service } from './dhcpv6';
-import { reconfigureLink, resetLinkState } from './link';
+import { linkCameUp, reconfigureLink, resetLinkState } from './link';
 import { NdpService } from './ndp';
 import { NEIGHBOUR_WORDS } from './neighbours';
 import { Withdrawn } from './withdrawn';
@@ -47,6 +47,7 @@ export class LinkServices {
    */
   onLinkUp(): void {
     const { config } = this.ctx;
+    linkCameUp(this.ctx.link, this.ctx.clock.nowMs);
     this.announce = 0;
     if (config.ip4 !== null) this.announce |= ANNOUNCE_ARP;
     if (config.ip6 !== null && config.ndp) {
@@ -71,6 +72,26 @@ export class LinkServices {
     reconfigureLink(ctx.link, config);
     this.withdrawn.supersede(old, config);
     this.create();
+  }
+
+  /** NET_SET_MTU of the front-end, 0: it left. What the guest is told changes with it. */
+  setMtu(mtu: number): void {
+    if (!this.ctx.link.mtu.setFrontEnd(mtu)) return;
+    this.create();
+    this.readvertise();
+  }
+
+  /** Asks the guest for the address that the stations' table wants to hear of; what finds no buffer is not asked for. */
+  ask(): void {
+    const { link, port, config } = this.ctx;
+    const { ask } = link.stations;
+    link.stations.asking = false;
+    if (!port.up) return;
+    if (isV4(ask[0], ask[1], ask[2])) {
+      if (config.ip4 !== null) this.arp.ask(ask[3]);
+    } else if (config.ip6 !== null && config.ndp) {
+      this.ndp.ask(ask[0], ask[1], ask[2], ask[3]);
+    }
   }
 
   /** After `reconfigure`, when all have the new configuration: what can be told unasked (IPv6) the guest is told. */
@@ -101,7 +122,7 @@ export class LinkServices {
 
   /** The guest was reset or rebooted: what was learnt of it, and what it was told, is forgotten. */
   reset(): void {
-    resetLinkState(this.ctx.link, this.ctx.config);
+    resetLinkState(this.ctx.link);
     if (this.withdrawn.empty) return;
     this.withdrawn.clear();
     this.create();

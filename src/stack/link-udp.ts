@@ -5,7 +5,7 @@ import { dropCode } from './counters';
 import { CLASS_UDP, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeadersTo, sendSmall } from './output';
 import { GSO_NONE } from './ports';
 import { checksumAdd, checksumFinishUdp, checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from './wire/checksum';
-import { ethernetSetSrc } from './wire/ethernet';
+import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from './wire/ethernet';
 import { IP_PROTO_UDP } from './wire/ipv4';
 import { UDP_HEADER_LEN, udpCheck, udpChecksum, udpLength, udpSetChecksum, udpWrite } from './wire/udp';
 
@@ -74,8 +74,10 @@ export function linkUdpSend(
     0,
     flowLabel,
   );
-  // These datagrams are ours, whoever the gateway's address belongs to on the host's link.
-  ethernetSetSrc(dv, 0, ctx.link.ourMacHi, ctx.link.ourMacLo);
+  // These datagrams are ours, whoever the gateway's address belongs to on the host's link; and they go back to where the
+  // question came from, whoever had the address that it is about before.
+  const { guestMacHi, guestMacLo, ourMacHi, ourMacLo } = ctx.link;
+  ethernetWrite(dv, 0, guestMacHi, guestMacLo, ourMacHi, ourMacLo, version === 4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
   udpWrite(dv, l4, srcPort, dstPort, length, 0);
   const pseudo =
     version === 4

@@ -1,12 +1,33 @@
-/** What is known of the guest's end of the link, and how it is learnt from the guest's own frames. */
-import { addressWords, isLinkLocal6 } from './address';
+/**
+ * What is known of the guest's end of the link, and how it is learnt from the guest's own frames.
+ *
+ * There may be several Ethernet and IP addresses behind it (stations.ts). Connections and datagrams that are forwarded
+ * without a target of their own go to one: the address that the guest was given, while it is seen in use; else the one
+ * that it used last.
+ */
+import { V4_MAPPED, addressWords, isLinkLocal6, isLoopback, isMulticast, isUnspecified, wordsEqual } from './address';
 import type { StackConfig } from './config';
-import type { LinkState, StackContext } from './context';
+import type { FrameInfo, LinkState, StackContext } from './context';
+import { GuestMtu } from './guest-mtu';
+import { LeaseHolder } from './lease-holder';
 import { natTables } from './nat';
 import { NeighbourTable } from './neighbours';
 import { PathMtus } from './path-mtus';
-import { SITE_GUEST_MAC } from './site-log';
+import { SITE_GUEST_MAC, SITE_GUEST_MTU } from './site-log';
+import { StationTable } from './stations';
 import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText } from './wire/ethernet';
+import { IPV4_BROADCAST } from './wire/ipv4';
+import { TCP_HEADER_LEN, TCP_SYN, tcpCheck, tcpFlags, tcpOptionMss } from './wire/tcp';
+
+/** How long the address given to the guest may be silent, while another one is used, before it is asked for, ms. */
+const IN_USE_MS = 10_000;
+
+/** IP and TCP headers without options: what a segment size leaves out (RFC 9293 §3.7.1). */
+const HEADERS4 = 40;
+const HEADERS6 = 60;
+
+/** Ethernet addresses of the guest that the log names; further ones it does not. */
+const MACS_SAID = 8;
 
 /** The state before any frame was seen: broadcast MAC, and the assigned addresses taken as the guest's. */
 export function createLinkState(config: StackConfig): LinkState {
@@ -16,31 +37,65 @@ export function createLinkState(config: StackConfig): LinkState {
     guestMacLo: MAC_BROADCAST_LO,
     ourMacHi: mac.getUint16(0),
     ourMacLo: mac.getInt32(2),
+    assigned4: 0,
+    assigned6: new Int32Array(4),
+    ours4: 0,
+    ours6: new Int32Array(4),
     guest4: 0,
     guest6: new Int32Array(4),
     guest6LinkLocal: new Int32Array(4),
     seen: 0,
+    saidMacs: new Float64Array(MACS_SAID),
+    stations: new StationTable(),
+    mtu: new GuestMtu(config),
+    lease4: new LeaseHolder(),
+    lease6: new LeaseHolder(),
     neighbours: new NeighbourTable(config),
     nat: natTables(config),
     paths: new PathMtus(),
   };
-  resetLinkState(link, config);
+  makeKnown(link, config);
+  resetLinkState(link);
   return link;
 }
 
+/** Addresses that follow from the configuration. */
+function makeKnown(link: LinkState, config: StackConfig): void {
+  const { ip4, ip6 } = config;
+  const words = new Int32Array(4);
+  if (ip4 !== null) addressWords(ip4.guestAddr, words, 0);
+  link.assigned4 = words[3];
+  words.fill(0);
+  if (ip4 !== null && ip4.gateway !== null) addressWords(ip4.gateway, words, 0);
+  link.ours4 = words[3];
+  link.assigned6.fill(0);
+  link.ours6.fill(0);
+  if (ip6 === null) return;
+  addressWords(ip6.ourLinkLocal, link.ours6, 0);
+  if (ip6.guestAddr !== null) addressWords(ip6.guestAddr, link.assigned6, 0);
+}
+
 /** Forgets what was learnt (the guest was reset), and what the guest knew. */
-export function resetLinkState(link: LinkState, config: StackConfig): void {
+export function resetLinkState(link: LinkState): void {
   link.nat.forgetGuest();
   link.paths.clear();
-  const words = new Int32Array(4);
   link.guestMacHi = MAC_BROADCAST_HI;
   link.guestMacLo = MAC_BROADCAST_LO;
   link.seen = 0;
-  if (config.ip4 !== null) addressWords(config.ip4.guestAddr, words, 0);
-  link.guest4 = words[3];
-  link.guest6.fill(0);
+  link.guest4 = link.assigned4;
+  link.guest6.set(link.assigned6);
   link.guest6LinkLocal.fill(0);
-  if (config.ip6 !== null && config.ip6.guestAddr !== null) addressWords(config.ip6.guestAddr, link.guest6, 0);
+  link.saidMacs.fill(0);
+  link.stations.reset();
+  link.mtu.reset();
+  link.lease4.free();
+  link.lease6.free();
+}
+
+/** Both rings run, or another client of the stream is there: the guest may be another one that was not reset. */
+export function linkCameUp(link: LinkState, nowMs: number): void {
+  link.lease4.linkUp(nowMs);
+  link.lease6.linkUp(nowMs);
 }
 
 /**
@@ -50,40 +105,143 @@ export function resetLinkState(link: LinkState, config: StackConfig): void {
 export function reconfigureLink(link: LinkState, config: StackConfig): void {
   link.nat.configure(config);
   link.neighbours.configure(config);
-  const words = new Int32Array(4);
-  if (link.guest4 === 0 && config.ip4 !== null) {
-    addressWords(config.ip4.guestAddr, words, 0);
-    link.guest4 = words[3];
-  }
-  const guestAddr = config.ip6?.guestAddr;
-  if (guestAddr && link.guest6.every((word) => word === 0)) addressWords(guestAddr, link.guest6, 0);
+  link.mtu.configure(config);
+  makeKnown(link, config);
+  if (link.guest4 === 0) link.guest4 = link.assigned4;
+  const { guest6 } = link;
+  if (isUnspecified(guest6[0], guest6[1], guest6[2], guest6[3])) guest6.set(link.assigned6);
 }
 
-/** Takes the Ethernet source of the guest's latest frame. Group addresses, zero and our own are not a guest's. */
-export function learnMac(ctx: StackContext, hi: number, lo: number): void {
+/** Can an Ethernet address be a guest's? Group addresses, zero and our own cannot. */
+function isGuestMac(link: LinkState, hi: number, lo: number): boolean {
+  return !macIsGroup(hi) && (hi !== 0 || lo !== 0) && (hi !== link.ourMacHi || lo !== link.ourMacLo);
+}
+
+/** Takes the Ethernet source of the guest's latest frame. False if it cannot be a guest's. */
+export function learnMac(ctx: StackContext, hi: number, lo: number): boolean {
   const link = ctx.link;
-  if (hi === link.guestMacHi && lo === link.guestMacLo) return;
-  if (macIsGroup(hi) || (hi === 0 && lo === 0) || (hi === link.ourMacHi && lo === link.ourMacLo)) return;
+  if (hi === link.guestMacHi && lo === link.guestMacLo) return hi !== MAC_BROADCAST_HI;
+  if (!isGuestMac(link, hi, lo)) return false;
+  if (link.guestMacHi !== MAC_BROADCAST_HI) link.stations.several = true;
   link.guestMacHi = hi;
   link.guestMacLo = lo;
-  if (ctx.log.take(SITE_GUEST_MAC))
-    ctx.log.say(SITE_GUEST_MAC, 'info', `guest's Ethernet address is ${macText(hi, lo)}`);
+  sayMac(ctx, hi, lo);
+  return true;
 }
 
-/** Takes the source of a valid IPv4 frame (neither zero, loopback nor multicast) as the guest's address. */
+/** Each Ethernet address of the guest is said once, the first MACS_SAID of them. */
+function sayMac(ctx: StackContext, hi: number, lo: number): void {
+  const { saidMacs } = ctx.link;
+  const mac = hi * 2 ** 32 + (lo >>> 0);
+  for (let i = 0; i < MACS_SAID; i++) {
+    if (saidMacs[i] === mac) return;
+    if (saidMacs[i] !== 0) continue;
+    if (!ctx.log.take(SITE_GUEST_MAC)) return;
+    saidMacs[i] = mac;
+    const last = i === MACS_SAID - 1 ? ' (further ones are not logged)' : '';
+    // eslint-disable-next-line no-restricted-syntax -- cold: a few times a guest
+    ctx.log.say(SITE_GUEST_MAC, 'info', `guest's Ethernet address is ${macText(hi, lo)}${last}`);
+    return;
+  }
+}
+
+/** Takes the source of a valid IPv4 frame (neither zero, loopback nor multicast), from a guest's Ethernet address. */
 export function learn4(ctx: StackContext, src: number): void {
-  if (ctx.config.ip4 !== null && !ctx.config.ip4.addrFixed) ctx.link.guest4 = src;
+  const { link, config, clock } = ctx;
+  const { stations } = link;
+  if (src === link.ours4) return;
+  stations.learn(0, 0, V4_MAPPED, src, link.guestMacHi, link.guestMacLo, clock.nowMs);
+  if (src === link.guest4 || config.ip4 === null || config.ip4.addrFixed) return;
+  useAs4(ctx, src);
 }
 
-/** Takes the source of a valid IPv6 frame (neither unspecified, loopback nor multicast) as the guest's address. */
+/**
+ * Takes sender and Ethernet address of an ARP packet; what cannot be a guest's is passed over. As the guest's address only
+ * one of our subnet counts: hosts put any address of theirs into a request (Linux's arp_announce).
+ */
+export function learnArp(ctx: StackContext, sender: number, hi: number, lo: number): void {
+  const { link, config, clock } = ctx;
+  if (sender === 0 || sender === IPV4_BROADCAST || sender === link.ours4 || !isGuestMac(link, hi, lo)) return;
+  if (isLoopback(0, 0, V4_MAPPED, sender) || isMulticast(0, 0, V4_MAPPED, sender)) return;
+  link.stations.learn(0, 0, V4_MAPPED, sender, hi, lo, clock.nowMs);
+  if (config.ip4 === null || config.ip4.addrFixed || sender === link.guest4) return;
+  const { prefixLen } = config.ip4;
+  const mask = prefixLen === 0 ? 0 : (-1 << (32 - prefixLen)) | 0;
+  if (((sender ^ link.assigned4) & mask) === 0) useAs4(ctx, sender);
+}
+
+/** The guest uses `src`: forwarded connections go there, unless the address that it was given is still in use. */
+function useAs4(ctx: StackContext, src: number): void {
+  const { link, clock } = ctx;
+  const { stations, assigned4 } = link;
+  if (link.guest4 === assigned4 && stations.isInUse(0, 0, V4_MAPPED, assigned4, IN_USE_MS, clock.nowMs)) return;
+  link.guest4 = src;
+}
+
+/** Takes the source of a valid IPv6 frame (neither unspecified, loopback nor multicast), from a guest's Ethernet address. */
 export function learn6(ctx: StackContext, w0: number, w1: number, w2: number, w3: number): void {
-  const linkLocal = isLinkLocal6(w0);
-  if (!linkLocal && (ctx.config.ip6 === null || ctx.config.ip6.addrFixed)) return;
-  const to = linkLocal ? ctx.link.guest6LinkLocal : ctx.link.guest6;
+  const { link } = ctx;
+  learn6At(ctx, w0, w1, w2, w3, link.guestMacHi, link.guestMacLo);
+}
+
+/** As `learn6`, for an address that the guest says is found at `hi`, `lo` (neighbour advertisements). */
+export function learn6At(
+  ctx: StackContext,
+  w0: number,
+  w1: number,
+  w2: number,
+  w3: number,
+  hi: number,
+  lo: number,
+): void {
+  const { link, config, clock } = ctx;
+  const { stations, guest6, assigned6 } = link;
+  if (wordsEqual(link.ours6, 0, w0, w1, w2, w3) || !isGuestMac(link, hi, lo)) return;
+  stations.learn(w0, w1, w2, w3, hi, lo, clock.nowMs);
+  if (isLinkLocal6(w0)) {
+    setWords(link.guest6LinkLocal, w0, w1, w2, w3);
+    return;
+  }
+  if (wordsEqual(guest6, 0, w0, w1, w2, w3) || config.ip6 === null || config.ip6.addrFixed) return;
+  const a0 = assigned6[0];
+  const a1 = assigned6[1];
+  const a2 = assigned6[2];
+  const a3 = assigned6[3];
+  // A host has several addresses of a prefix (RFC 4862, RFC 8981), and its services answer from the one that it prefers,
+  // which is the one that it used last.
+  const sameHost = w0 === a0 && w1 === a1 && stations.heardMs(a0, a1, a2, a3, hi, lo) !== -Infinity;
+  const given = wordsEqual(guest6, 0, a0, a1, a2, a3) && !sameHost;
+  if (given && stations.isInUse(a0, a1, a2, a3, IN_USE_MS, clock.nowMs)) return;
+  setWords(guest6, w0, w1, w2, w3);
+}
+
+function setWords(to: Int32Array, w0: number, w1: number, w2: number, w3: number): void {
   to[0] = w0;
   to[1] = w1;
   to[2] = w2;
   to[3] = w3;
+}
+
+/** The guest showed that its link takes IP packets of `mtu` bytes. One line where that is less than it was told. */
+export function learnMtu(ctx: StackContext, mtu: number): void {
+  const { clock, log } = ctx;
+  const known = ctx.link.mtu;
+  known.shown(mtu, clock.nowMs);
+  if (!known.isNews(clock.nowMs) || !log.take(SITE_GUEST_MTU)) return;
+  const used = known.bound(true);
+  // eslint-disable-next-line no-restricted-syntax -- cold: once for each MTU
+  const text = `the guest uses an MTU of ${used}, where ${known.told} was offered: datagrams to it are cut to that`;
+  log.say(SITE_GUEST_MTU, 'warn', text);
+}
+
+/** A SYN's segment size, if the frame is one, shows the MTU of the guest's interface. Its header is in `port.head`. */
+export function learnSegmentSize(ctx: StackContext, frame: FrameInfo): void {
+  const { head } = ctx.port;
+  const off = frame.l4Off;
+  if (frame.l4Len < TCP_HEADER_LEN || (tcpFlags(head, off) & TCP_SYN) === 0) return;
+  if (tcpCheck(head, off, off + frame.l4Len) !== 0) return;
+  const mss = tcpOptionMss(head, off);
+  if (mss > 0) learnMtu(ctx, mss + (frame.version === 4 ? HEADERS4 : HEADERS6));
 }
 
 /** An Ethernet address as two numbers: high 16 bits, low 32 bits (int32). */

@@ -3,7 +3,7 @@
  * address that the host knows it by (neighbours.ts).
  *
  * Solicitations are answered for any target but the guest's own addresses and those under duplicate address detection
- * (source `::`, RFC 4862 §5.4). Advertisements from the guest are only learnt from (its source address, by the stack).
+ * (source `::`, RFC 4862 §5.4). Advertisements from the guest are only learnt from.
  * Router advertisements answer solicitations, are sent when the link comes up, and are repeated every 200 to 600 s.
  */
 import { addressWords, wordsEqual } from './address';
@@ -11,7 +11,7 @@ import type { FrameInfo, StackContext } from './context';
 import type { DropCode } from './counters';
 import { dropCode } from './counters';
 import type { Mac } from './link';
-import { learn6, macFor } from './link';
+import { learn6, learn6At, macFor } from './link';
 import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from './output';
 import { MAX_HEADER } from './ports';
 import { Withdrawn } from './withdrawn';
@@ -25,6 +25,7 @@ import {
   NA_SOLICITED,
   NDP_HOP_LIMIT,
   NDP_NA_LEN,
+  NDP_NEIGHBOR_ADVERTISEMENT,
   NDP_NEIGHBOR_SOLICITATION,
   NDP_NS_LEN,
   NDP_OPTION_SOURCE_LL,
@@ -120,8 +121,11 @@ export class NdpService {
         return this.#solicited(frame, head, off, end);
       case NDP_ROUTER_SOLICITATION:
         return this.#routerSolicited(frame, head, off, end);
+      case NDP_NEIGHBOR_ADVERTISEMENT:
+        this.#advertisedBy(head, off, end);
+        return 0;
       default:
-        return 0; // advertisements: nothing to do
+        return 0; // a router advertisement of the guest's: nothing to do
     }
   }
 
@@ -144,12 +148,29 @@ export class NdpService {
       return 0;
     }
     if (this.#isGuests(t0, t1, t2, t3)) return 0;
+    const { link, clock } = this.#ctx;
+    // Behind another Ethernet address of the guest's: it answers for itself.
+    if (link.stations.isElsewhere(t0, t1, t2, t3, link.guestMacHi, link.guestMacLo, clock.nowMs)) return 0;
     macFor(this.#ctx, t0, t1, t2, t3, this.#mac);
     ndpWriteNa(this.#out, L4, NA_ROUTER | NA_SOLICITED | NA_OVERRIDE, t0, t1, t2, t3);
     ndpWriteLinkLayer(this.#out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, this.#mac.hi, this.#mac.lo);
     const length = this.#complete(this.#out, NDP_NA_LEN + 8, a[0], a[1], a[2], a[3]);
     sendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
     return 0;
+  }
+
+  /** The guest says where an address of its own is found, asked or not (RFC 4861 §7.2.6: it may have moved). */
+  #advertisedBy(head: DataView, off: number, end: number): void {
+    const { link } = this.#ctx;
+    const t0 = ndpTargetWord(head, off, 0);
+    const t1 = ndpTargetWord(head, off, 1);
+    const t2 = ndpTargetWord(head, off, 2);
+    const t3 = ndpTargetWord(head, off, 3);
+    if (ipv6IsMulticast(t0) || ipv6IsUnspecified(t0, t1, t2, t3) || ipv6IsLoopback(t0, t1, t2, t3)) return;
+    const at = ndpFindOption(head, off + NDP_NA_LEN, end, NDP_OPTION_TARGET_LL);
+    const hi = at < 0 ? link.guestMacHi : head.getUint16(at + 2);
+    const lo = at < 0 ? link.guestMacLo : head.getInt32(at + 4);
+    learn6At(this.#ctx, t0, t1, t2, t3, hi, lo);
   }
 
   #isGuests(w0: number, w1: number, w2: number, w3: number): boolean {
@@ -176,11 +197,16 @@ export class NdpService {
   }
 
   /**
-   * Asks for the guest's assigned address, to learn its Ethernet address: to its solicited-node group (RFC 4291
-   * §2.7.1). False if it must be tried again.
+   * Asks for the guest's assigned address, to learn its Ethernet address (RFC 4291 §2.7.1). False if it must be tried
+   * again.
    */
   probe(): boolean {
     const [w0, w1, w2, w3] = this.#assigned;
+    return this.ask(w0, w1, w2, w3);
+  }
+
+  /** Asks the guest for one of its addresses, to that one's solicited-node group. False if it must be tried again. */
+  ask(w0: number, w1: number, w2: number, w3: number): boolean {
     if (this.#ctx.config.ip6 === null || ipv6IsUnspecified(w0, w1, w2, w3)) return true;
     const { ourMacHi, ourMacLo } = this.#ctx.link;
     ndpWriteNs(this.#out, L4, w0, w1, w2, w3);
@@ -223,6 +249,7 @@ export class NdpService {
   }
 
   #completeRa(): number {
+    this.#ctx.link.mtu.advertised(this.#ctx.clock.nowMs);
     return this.#complete(this.#ra, this.#raLen, 0xff020000 | 0, 0, 0, 1);
   }
 
@@ -281,7 +308,7 @@ export class NdpService {
       at = ndpWritePrefix64(dv, at, flags, words[0], words[1], 0, 0);
     }
     at = ndpWriteLinkLayer(dv, at, NDP_OPTION_SOURCE_LL, link.ourMacHi, link.ourMacLo);
-    if (config.mtu >= IPV6_MIN_MTU) at = ndpWriteMtu(dv, at, config.mtu);
+    if (link.mtu.told >= IPV6_MIN_MTU) at = ndpWriteMtu(dv, at, link.mtu.told);
     if (config.advertiseDns && ip6.dns.length > 0 && !ip6.withdrawn) {
       at = ndpWriteRdnss(dv, at, lifetimeSec, ip6.dns.slice(0, 3));
     }
@@ -292,7 +319,7 @@ export class NdpService {
 
   /** Writes a DNSSL option with those names that fit; none, no option. Returns the offset after it. */
   #writeSearch(at: number, lifetimeSec: number, search: readonly string[]): number {
-    const { mtu } = this.#ctx.config;
+    const mtu = this.#ctx.link.mtu.told;
     // The advertisement must fit into one packet; an option's length is counted in one byte of 8-byte units.
     const linkMtu = mtu >= IPV6_MIN_MTU ? mtu : mtu === 0 ? LINK_MTU_DEFAULT : IPV6_MIN_MTU;
     const room = Math.min(linkMtu + 14, MAX_HEADER) - at - 16;

@@ -35,10 +35,11 @@ import type { DropCode } from './counters';
 import { C_BYTES_FROM_GUEST_TCP, C_DROPS, C_FRAMES_FROM_GUEST, dropCode } from './counters';
 import { Reassembly } from './fragment/reassembly';
 import { ErrorsFromGuest, isPathError } from './icmp/from-guest-errors';
-import { learn4, learn6, learnMac } from './link';
+import { ProtocolErrors } from './icmp/protocol-errors';
+import { learn4, learn6, learnMac, learnMtu, learnSegmentSize } from './link';
 import { LinkServices } from './link-services';
 import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './output';
-import { MAX_HEAD } from './ports';
+import { GSO_NONE, MAX_HEAD } from './ports';
 import { DHCP_SERVER_PORT } from './wire/dhcp';
 import { DHCPV6_SERVER_PORT } from './wire/dhcpv6';
 import {
@@ -49,9 +50,11 @@ import {
   ETHERTYPE_QINQ,
   ETHERTYPE_VLAN,
   ethernetCheck,
+  ethernetHeaderLen,
+  ethernetInnerType,
   ethernetSrcHi,
   ethernetSrcLo,
-  ethernetType,
+  ethernetVlan,
 } from './wire/ethernet';
 import { NDP_NEIGHBOR_ADVERTISEMENT, NDP_ROUTER_SOLICITATION } from './wire/icmpv6/ndp';
 import {
@@ -143,6 +146,7 @@ export class Stack {
   readonly #errors: ErrorsFromGuest;
   readonly #services: LinkServices;
   readonly #fragments: Reassembly;
+  readonly #protocolErrors: ProtocolErrors;
   readonly #frame: FrameInfo;
   /** Byte counter class of the frame being handled. */
   #class: number;
@@ -150,6 +154,8 @@ export class Stack {
   #row: number;
   /** The frame being handled was put together from fragments. */
   #whole: boolean;
+  /** The frame came from an Ethernet address that can be a guest's: what it says is learnt. */
+  #learns: boolean;
 
   constructor(ctx: StackContext, handlers: StackHandlers) {
     this.#ctx = ctx;
@@ -159,6 +165,7 @@ export class Stack {
     this.#errors = new ErrorsFromGuest(ctx, handlers.tcp, handlers.udp);
     this.#services = new LinkServices(ctx);
     this.#fragments = new Reassembly(ctx);
+    this.#protocolErrors = new ProtocolErrors(ctx);
     this.#frame = {
       frameLen: 0,
       row: 0,
@@ -176,6 +183,7 @@ export class Stack {
     this.#class = CLASS_OTHER;
     this.#row = ROWS_IN;
     this.#whole = false;
+    this.#learns = false;
   }
 
   /** True if flows wait for another turn without any event to come. */
@@ -238,14 +246,18 @@ export class Stack {
   #ethernet(frame: FrameInfo): DropCode {
     const head = this.#ctx.port.head;
     if (ethernetCheck(head, 0, frame.frameLen) !== 0) return DROP_FRAME_SHORT;
-    learnMac(this.#ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
-    frame.l3Off = ETHERNET_HEADER_LEN;
-    switch (ethernetType(head, 0)) {
+    frame.l3Off = ethernetHeaderLen(head, 0, frame.frameLen);
+    // VLAN 0 is none: the tag has a priority alone. Rows and offsets count it, as the guest's do.
+    if (frame.l3Off !== ETHERNET_HEADER_LEN && ethernetVlan(head, 0) !== 0) return DROP_VLAN;
+    switch (ethernetInnerType(head, 0, frame.l3Off)) {
       case ETHERTYPE_IPV4:
+        this.#learns = learnMac(this.#ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
         return this.#ipv4(frame, head);
       case ETHERTYPE_IPV6:
+        this.#learns = learnMac(this.#ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
         return this.#ipv6(frame, head);
       case ETHERTYPE_ARP:
+        learnMac(this.#ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
         if (this.#ctx.config.ip4 === null) return DROP_FAMILY_DISABLED;
         this.#ctx.link.seen |= SEEN_V4;
         return this.#services.arp.fromGuest(frame);
@@ -258,7 +270,7 @@ export class Stack {
   }
 
   #ipv4(frame: FrameInfo, head: DataView): DropCode {
-    const off = ETHERNET_HEADER_LEN;
+    const off = frame.l3Off;
     if (this.#ctx.config.ip4 === null) return DROP_FAMILY_DISABLED;
     const malformed = ipv4Check(head, off, frame.frameLen);
     if (malformed !== 0) return malformed;
@@ -286,7 +298,7 @@ export class Stack {
     if (ipv4IsMulticast(src) || src === IPV4_BROADCAST) return DROP_SOURCE;
     if (dst === 0) return DROP_DESTINATION;
     if (src !== 0) {
-      learn4(this.#ctx, src);
+      if (this.#learns) learn4(this.#ctx, src);
       this.#ctx.link.seen |= SEEN_V4;
     }
     if (ipv4IsFragment(head, off)) {
@@ -299,7 +311,7 @@ export class Stack {
   }
 
   #ipv6(frame: FrameInfo, head: DataView): DropCode {
-    const off = ETHERNET_HEADER_LEN;
+    const off = frame.l3Off;
     if (this.#ctx.config.ip6 === null) return DROP_FAMILY_DISABLED;
     const malformed = ipv6Check(head, off, frame.frameLen);
     if (malformed !== 0) return malformed;
@@ -317,7 +329,7 @@ export class Stack {
     if (ipv6IsUnspecified(a[4], a[5], a[6], a[7]) || isMapped(a, 4)) return DROP_DESTINATION;
     const noSource = ipv6IsUnspecified(a[0], a[1], a[2], a[3]);
     if (!noSource) {
-      learn6(this.#ctx, a[0], a[1], a[2], a[3]);
+      if (this.#learns) learn6(this.#ctx, a[0], a[1], a[2], a[3]);
       this.#ctx.link.seen |= SEEN_V6;
     }
 
@@ -361,6 +373,7 @@ export class Stack {
     io.rows.length[row] = length;
     frame.frameLen = length;
     frame.rowCount = 1;
+    frame.l3Off = ETHERNET_HEADER_LEN;
     port.substitute(io.scratch, this.#fragments.at, length, row);
     this.#whole = true;
     const drop = frame.version === 4 ? this.#ipv4(frame, port.head) : this.#ipv6(frame, port.head);
@@ -373,10 +386,16 @@ export class Stack {
     const { port, config } = this.#ctx;
     const need = frame.l4Off + (frame.l4Len < L4_HEAD ? frame.l4Len : L4_HEAD);
     if (port.headLen < need && port.pull(need) < need) return DROP_HEAD_TOO_SHORT;
+    const length = frame.l4Off + frame.l4Len - frame.l3Off;
+    // One packet of the guest's own, so its link takes as long ones.
+    if (length > this.#ctx.link.mtu.bound(true) && port.gsoType === GSO_NONE && !this.#whole) {
+      learnMtu(this.#ctx, length);
+    }
     switch (frame.protocol) {
       case IP_PROTO_TCP:
         if (noSource) return DROP_SOURCE;
         if (!config.tcp) return DROP_PROTOCOL_DISABLED;
+        learnSegmentSize(this.#ctx, frame);
         this.#row = this.#tcp.fromGuest(frame);
         return 0;
       case IP_PROTO_UDP:
@@ -399,7 +418,7 @@ export class Stack {
         break;
       }
       default:
-        return DROP_PROTOCOL;
+        return this.#unknownProtocol(frame, noSource);
     }
     if (noSource) return DROP_SOURCE;
     if (!config.icmp) return DROP_PROTOCOL_DISABLED;
@@ -410,6 +429,13 @@ export class Stack {
   /** Obeyed with `--no-icmp` too: they are of TCP and UDP. */
   #error(frame: FrameInfo, noSource: boolean): DropCode {
     return noSource ? DROP_SOURCE : this.#errors.fromGuest(frame);
+  }
+
+  /** A transport that we do not carry: the guest is told. */
+  #unknownProtocol(frame: FrameInfo, noSource: boolean): DropCode {
+    if (noSource) return DROP_SOURCE;
+    this.#protocolErrors.report(frame);
+    return DROP_PROTOCOL;
   }
 
   #datagram(frame: FrameInfo, noSource: boolean): DropCode {
@@ -469,6 +495,7 @@ export class Stack {
     this.#udp.onTimer();
     this.#icmp.onTimer();
     this.#fragments.onTimer();
+    if (this.#ctx.link.stations.asking) this.#services.ask();
   }
 
   /** Milliseconds (clock.nowMs scale) of the earliest timer, or Infinity. */
@@ -502,6 +529,11 @@ export class Stack {
     this.#tcp.moved?.();
     this.#udp.moved?.();
     this.#icmp.moved?.();
+  }
+
+  /** The front-end configured the link's MTU (NET_SET_MTU); 0: it left. */
+  setMtu(mtu: number): void {
+    this.#services.setMtu(mtu);
   }
 
   /** The host's neighbours are `entries` from now on (NEIGHBOUR_WORDS each). */

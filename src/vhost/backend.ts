@@ -172,11 +172,11 @@ export class Backend {
   }
 
   /** NET_SET_MTU. */
-  setMtu(mtu: bigint): void {
+  async setMtu(mtu: bigint): Promise<void> {
     if (mtu < BigInt(MIN_MTU) || mtu > BigInt(MAX_MTU)) {
       throw new ProtocolError('VU_ERR_MTU', `MTU ${mtu.toString()} is not in ${MIN_MTU}…${MAX_MTU}`);
     }
-    this.#device.setMtu?.(Number(mtu));
+    await this.#device.setMtu?.(Number(mtu));
   }
 
   /** SET_BACKEND_REQ_FD: kept open, nothing is ever sent. Comes again when the front-end reconnects a part of itself. */

@@ -68,8 +68,11 @@ export interface VhostDevice {
   setRingLog(index: number, logAddr: number): Promise<void>;
   /** Dirty log for migration; null: off. */
   setLog(log: DirtyLog | null): Promise<void>;
-  /** NET_SET_MTU: the link's MTU (68 … 65535) as the front-end configured it. Optional: not every device cares. */
-  setMtu?(mtu: number): void;
+  /**
+   * NET_SET_MTU: the link's MTU (68 … 65535) as the front-end configured it, until `detach`. Settles when it is in force.
+   * Optional: not every device cares.
+   */
+  setMtu?(mtu: number): Promise<void>;
   /** RESET_DEVICE: the guest was reset; flows may go. All rings were stopped before. */
   resetDevice(): Promise<void>;
   /** Called when a ring breaks (the session signals the ring's err descriptor and logs). Set by the session. */

@@ -196,9 +196,7 @@ export const REQUESTS: ReadonlyMap<number, Request> = new Map<number, Request>([
   [p.VHOST_USER_SEND_RARP, acked('SEND_RARP', U64_SIZE, 0, p.VHOST_USER_PROTOCOL_F_RARP, NOTHING)],
   [
     p.VHOST_USER_NET_SET_MTU,
-    acked('NET_SET_MTU', U64_SIZE, 0, p.VHOST_USER_PROTOCOL_F_NET_MTU, (b, m) => {
-      b.setMtu(decodeU64(m.payload));
-    }),
+    acked('NET_SET_MTU', U64_SIZE, 0, p.VHOST_USER_PROTOCOL_F_NET_MTU, (b, m) => b.setMtu(decodeU64(m.payload))),
   ],
   [p.VHOST_USER_GET_CONFIG, answered('GET_CONFIG', ANY, 0, p.VHOST_USER_PROTOCOL_F_CONFIG, getConfig)],
   [p.VHOST_USER_SET_CONFIG, acked('SET_CONFIG', ANY, 0, p.VHOST_USER_PROTOCOL_F_CONFIG, setConfig)],

@@ -7,6 +7,7 @@
  */
 import { isMulticast, isUnspecified } from '../address';
 import type { FrameInfo, StackContext } from '../context';
+import { ErrorBudget } from '../icmp/error-budget';
 import type { IcmpErrorSender } from '../icmp/icmp-error';
 import { NatResult, natOurAddress, type NatTables } from '../nat';
 import { MAX_HEAD } from '../ports';
@@ -19,26 +20,19 @@ import {
 import { IP_PROTO_ICMPV6 } from '../wire/ipv4';
 import { IPV6_FRAGMENT_LEN, IPV6_FRAGMENT_OFFSET_AT, IPV6_PAYLOAD_LENGTH_AT } from '../wire/ipv6';
 
-/** Errors at once, and how soon another one may follow (RFC 4443 §2.4 f suggests ten, and ten a second). */
-const BURST = 10;
-const REFILL_MS = 100;
-
 export class FragmentErrors {
   private readonly ctx: StackContext;
   private readonly nat: NatTables;
   private readonly sender: IcmpErrorSender;
   private readonly ours: NatResult;
-  private tokens: number;
-  /** When the bucket was last filled, milliseconds. */
-  private filledMs: number;
+  private readonly budget: ErrorBudget;
 
   constructor(ctx: StackContext, sender: IcmpErrorSender) {
     this.ctx = ctx;
     this.nat = ctx.link.nat;
     this.sender = sender;
     this.ours = new NatResult();
-    this.tokens = BURST;
-    this.filledMs = ctx.clock.nowMs;
+    this.budget = new ErrorBudget(ctx.clock);
   }
 
   /** A fragment that is not the last one, and not a multiple of 8 bytes. Its data lie at `dataOff`, as with the others. */
@@ -76,21 +70,8 @@ export class FragmentErrors {
     }
     const toGroup = (head.getUint8(0) & 1) !== 0 || isMulticast(a[4], a[5], a[6], a[7]);
     if (toGroup || isUnspecified(a[0], a[1], a[2], a[3])) return;
-    if (!natOurAddress(this.nat, false, ours) || !this.allowed()) return;
+    if (!natOurAddress(this.nat, false, ours) || !this.budget.take()) return;
     const { l3Off } = frame;
     this.sender.sendAbout(ICMPV6_PARAMETER_PROBLEM, code, pointer, ours.src, a, 0, head, l3Off, end - l3Off);
-  }
-
-  /** Takes a token, if there is one. */
-  private allowed(): boolean {
-    const { nowMs } = this.ctx.clock;
-    const fresh = Math.floor((nowMs - this.filledMs) / REFILL_MS);
-    if (fresh > 0) {
-      this.tokens = Math.min(BURST, this.tokens + fresh);
-      this.filledMs += fresh * REFILL_MS;
-    }
-    if (this.tokens === 0) return false;
-    this.tokens--;
-    return true;
   }
 }

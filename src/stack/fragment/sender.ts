@@ -5,11 +5,12 @@
  * that one system call fills them in place, as it does a single frame. The first fragment carries the transport header,
  * whose checksum the caller computes over those rows; every fragment but the last carries a multiple of 8 bytes.
  */
+import { isV4 } from '../address';
 import { ROWS_PER_FRAME, type StackContext } from '../context';
-import { countToGuest } from '../output';
+import { countToGuest, outputEthernet } from '../output';
 import { NO_PATH_MTU } from '../path-mtus';
 import { GSO_NONE } from '../ports';
-import { ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from '../wire/ethernet';
+import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
 import { IPV4_HEADER_LEN, IPV4_MF, ipv4Write } from '../wire/ipv4';
 import { IPV6_FRAGMENT, IPV6_FRAGMENT_LEN, IPV6_HEADER_LEN, ipv6FragmentWrite, ipv6Write } from '../wire/ipv6';
 
@@ -142,14 +143,26 @@ export class FragmentSender {
   /** Ethernet and IP headers of the oldest frame, whose fragment begins at byte `at`. Returns the offset behind them. */
   private headers(at: number): number {
     const { ctx, key, k } = this;
-    const { port, link } = ctx;
+    const { port } = ctx;
     port.front();
     const out = port.out;
     const l3 = port.outOff + ETHERNET_HEADER_LEN;
     const length = Math.min(this.step, this.total - at);
     const more = at + length < this.total;
-    const type = this.v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
-    ethernetWrite(out, port.outOff, link.guestMacHi, link.guestMacLo, link.ourMacHi, link.ourMacLo, type);
+    outputEthernet(
+      ctx,
+      out,
+      port.outOff,
+      this.v4,
+      key[k + 4],
+      key[k + 5],
+      key[k + 6],
+      key[k + 7],
+      key[k],
+      key[k + 1],
+      key[k + 2],
+      key[k + 3],
+    );
     if (this.v4) {
       const flags = (more ? IPV4_MF : 0) | (at >> 3);
       const totalLen = IPV4_HEADER_LEN + length;
@@ -178,15 +191,14 @@ export class FragmentSender {
   }
 }
 
-/** Largest IP packet to the guest: the link's MTU as advertised, or what the guest's buffers hold if that is less. */
-export function guestMtu(ctx: StackContext): number {
-  const { mtu } = ctx.config;
-  return Math.min(mtu > 0 ? mtu : 0xffff, ctx.port.maxFrame - ETHERNET_HEADER_LEN);
+/** Largest IP packet of the family to the guest: what its link takes (guest-mtu.ts), or its buffers hold if that is less. */
+export function guestMtu(ctx: StackContext, v4: boolean): number {
+  return Math.min(ctx.link.mtu.bound(v4), ctx.port.maxFrame - ETHERNET_HEADER_LEN);
 }
 
 /** Largest IP packet to the guest's address `key[k…]`: what its link, its buffers and the path behind it take. */
 export function mtuToward(ctx: StackContext, key: Int32Array, k: number): number {
-  return Math.min(guestMtu(ctx), pathMtu(ctx, key, k));
+  return Math.min(guestMtu(ctx, isV4(key[k], key[k + 1], key[k + 2])), pathMtu(ctx, key, k));
 }
 
 /**

@@ -44,8 +44,8 @@ export class UdpDeliver {
   }
 
   /** Most bytes that a frame of the family may have, Ethernet header included. */
-  get frameLimit(): number {
-    return ETHERNET_HEADER_LEN + guestMtu(this.ctx);
+  frameLimit(v4: boolean): number {
+    return ETHERNET_HEADER_LEN + guestMtu(this.ctx, v4);
   }
 
   /** The same to the guest's address `key[k…]`. */
@@ -136,7 +136,7 @@ export class UdpDeliver {
     const { ctx } = this;
     let from = at;
     if (fd >= 0) {
-      if (UDP_FRONT6 + segment <= this.frameLimit) {
+      if (UDP_FRONT6 + segment <= this.frameLimit(true)) {
         if (ctx.port.reserve(UDP_FRONT6, segment, ROWS_OUT) < 0) return STALLED;
         ctx.port.cancel();
       }

@@ -319,7 +319,9 @@ export class UdpInbound {
   /** Most bytes of a frame of socket `id`, as far as that is known before its datagrams are. */
   private frameLimit(id: number): number {
     const { deliver, flows } = this;
-    return this.isFlow(id) ? deliver.frameLimitTo(flows.table.keys, KEY_WORDS * id) : deliver.frameLimit;
+    return this.isFlow(id)
+      ? deliver.frameLimitTo(flows.table.keys, KEY_WORDS * id)
+      : deliver.frameLimit(this.last4[id] === 1);
   }
 
   /** If joined datagrams among messages `m … end - 1` had to be taken apart, which copies, they come one by one now. */

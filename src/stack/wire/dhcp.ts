@@ -27,6 +27,7 @@ const SIADDR = 20;
 const GIADDR = 24;
 const CHADDR = 28;
 const SNAME = 44;
+const FILE = 108;
 const MAGIC = 236;
 export const DHCP_OPTIONS = DHCP_HEADER_LEN;
 
@@ -52,9 +53,13 @@ export const DHCP_OPT_MASK = 1;
 export const DHCP_OPT_ROUTER = 3;
 export const DHCP_OPT_DNS = 6;
 export const DHCP_OPT_HOSTNAME = 12;
+export const DHCP_OPT_DOMAIN = 15;
 export const DHCP_OPT_MTU = 26;
+export const DHCP_OPT_BROADCAST = 28;
+export const DHCP_OPT_ROUTER_DISCOVERY = 31;
 export const DHCP_OPT_REQUESTED_ADDRESS = 50;
 export const DHCP_OPT_LEASE = 51;
+export const DHCP_OPT_OVERLOAD = 52;
 export const DHCP_OPT_TYPE = 53;
 export const DHCP_OPT_SERVER_ID = 54;
 export const DHCP_OPT_PARAMETERS = 55;
@@ -68,43 +73,87 @@ export const DHCP_OPT_RAPID_COMMIT = 80;
 export const DHCP_OPT_FQDN = 81;
 export const DHCP_OPT_SEARCH = 119;
 export const DHCP_OPT_ROUTES = 121;
+/** Microsoft's number for the same, from before RFC 3442. */
+export const DHCP_OPT_ROUTES_MS = 249;
 export const DHCP_OPT_END = 255;
 
 const DROP_DHCP_MALFORMED = dropCode('dhcp_malformed');
 
-/**
- * A request from a client: fixed part present, op 1, hardware address of at most 16 bytes and, if the cookie is DHCP's,
- * well-formed options up to END or the end of the message (which may be missing: RFC 2131 does not require pads after).
- */
+// Values of the overload option: which fields hold options (RFC 2132 §9.3).
+const OVERLOAD_FILE = 1;
+const OVERLOAD_SNAME = 2;
+
+/** Options of one length: if one comes twice, the first counts. Of others the parts are put together (RFC 3396 §7). */
+const OF_ONE_LENGTH: ReadonlySet<number> = new Set([
+  DHCP_OPT_REQUESTED_ADDRESS,
+  DHCP_OPT_LEASE,
+  DHCP_OPT_OVERLOAD,
+  DHCP_OPT_TYPE,
+  DHCP_OPT_SERVER_ID,
+  DHCP_OPT_MAX_SIZE,
+  DHCP_OPT_RAPID_COMMIT,
+]);
+
+/** Options of a message by their codes, each with its data. */
+export type DhcpOptions = ReadonlyMap<number, Uint8Array>;
+
+/** A request from a client: fixed part present, op 1, hardware address of at most 16 bytes. Options: `dhcpOptions`. */
 export function dhcpCheck(dv: DataView, off: number, end: number): DropCode {
   if (end - off < DHCP_HEADER_LEN) return DROP_DHCP_MALFORMED;
-  if (dv.getUint8(off + OP) !== DHCP_OP_REQUEST || dv.getUint8(off + HLEN) > 16) return DROP_DHCP_MALFORMED;
-  if (dhcpMagic(dv, off) !== DHCP_MAGIC) return 0;
-  let i = off + DHCP_OPTIONS;
+  return dv.getUint8(off + OP) !== DHCP_OP_REQUEST || dv.getUint8(off + HLEN) > 16 ? DROP_DHCP_MALFORMED : 0;
+}
+
+/**
+ * All options of a message that `dhcpCheck` passed, copied: those of the options field, then those of `file` and `sname`
+ * if option 52 says that these hold some (RFC 2131 §4.1). A field's options end with END or with the field. None if the
+ * cookie is not DHCP's. Null if an option is cut short or option 52 says what it cannot.
+ */
+export function dhcpOptions(dv: DataView, off: number, end: number): DhcpOptions | null {
+  const options = new Map<number, number[]>();
+  if (dhcpMagic(dv, off) !== DHCP_MAGIC) return new Map();
+  if (!readOptions(dv, off + DHCP_OPTIONS, end, options)) return null;
+  const overload = options.get(DHCP_OPT_OVERLOAD);
+  if (overload !== undefined) {
+    const fields = overload.length === 1 ? overload[0] : 0;
+    if (fields < 1 || fields > (OVERLOAD_FILE | OVERLOAD_SNAME)) return null;
+    if ((fields & OVERLOAD_FILE) !== 0 && !readOptions(dv, off + FILE, off + MAGIC, options)) return null;
+    if ((fields & OVERLOAD_SNAME) !== 0 && !readOptions(dv, off + SNAME, off + FILE, options)) return null;
+  }
+  return new Map([...options].map(([code, data]) => [code, Uint8Array.from(data)]));
+}
+
+/** Adds the options of [from, end) to `options`. False if one is cut short. */
+function readOptions(dv: DataView, from: number, end: number, options: Map<number, number[]>): boolean {
+  let i = from;
   while (i < end) {
     const code = dv.getUint8(i);
-    if (code === DHCP_OPT_END) return 0;
+    if (code === DHCP_OPT_END) return true;
     if (code === DHCP_OPT_PAD) {
       i++;
       continue;
     }
-    if (i + 2 > end || i + 2 + dv.getUint8(i + 1) > end) return DROP_DHCP_MALFORMED;
-    i += 2 + dv.getUint8(i + 1);
+    if (i + 2 > end || i + 2 + dv.getUint8(i + 1) > end) return false;
+    const data = new Uint8Array(dv.buffer, dv.byteOffset + i + 2, dv.getUint8(i + 1));
+    const before = options.get(code);
+    if (before === undefined) options.set(code, [...data]);
+    else if (!OF_ONE_LENGTH.has(code)) before.push(...data);
+    i += 2 + data.length;
   }
-  return 0;
+  return true;
 }
 
-/** Offset of the first option `code` (its code byte), or -1. Only after `dhcpCheck`; unknown cookie: always -1. */
-export function dhcpFindOption(dv: DataView, off: number, end: number, code: number): number {
-  if (dhcpMagic(dv, off) !== DHCP_MAGIC) return -1;
-  let i = off + DHCP_OPTIONS;
-  while (i < end) {
-    const c = dv.getUint8(i);
-    if (c === DHCP_OPT_END) return -1;
-    if (c === code) return i;
-    i += c === DHCP_OPT_PAD ? 1 : 2 + dv.getUint8(i + 1);
-  }
-  return -1;
+/** High 16 bits of a hardware address of 6 bytes, as Ethernet's are. */
+export function dhcpChaddrHi(dv: DataView, off: number): number {
+  return dv.getUint16(off + CHADDR);
+}
+
+/** Its low 32 bits, as int32. */
+export function dhcpChaddrLo(dv: DataView, off: number): number {
+  return dv.getInt32(off + CHADDR + 2);
+}
+
+export function dhcpHlen(dv: DataView, off: number): number {
+  return dv.getUint8(off + HLEN);
 }
 
 export function dhcpHtype(dv: DataView, off: number): number {
@@ -166,7 +215,7 @@ export function dhcpWriteReply(
 
 /** For traces and tests; allocates. */
 export function dhcpDescribe(dv: DataView, off: number, end: number): string {
-  const at = dhcpFindOption(dv, off, end, DHCP_OPT_TYPE);
-  const type = at < 0 ? 'none' : String(dv.getUint8(at + 2));
+  const data = dhcpOptions(dv, off, end)?.get(DHCP_OPT_TYPE);
+  const type = data === undefined ? 'none' : String(data[0]);
   return `dhcp op ${String(dv.getUint8(off + OP))} type ${type} ciaddr ${ipv4Text(dhcpCiaddr(dv, off))} yiaddr ${ipv4Text(dhcpYiaddr(dv, off))}`;
 }

@@ -40,6 +40,7 @@ export const DHCPV6_OPT_FQDN = 39;
 // Status codes, RFC 8415 §21.13.
 export const DHCPV6_STATUS_SUCCESS = 0;
 export const DHCPV6_STATUS_NO_ADDRS_AVAIL = 2;
+export const DHCPV6_STATUS_NO_BINDING = 3;
 export const DHCPV6_STATUS_NOT_ON_LINK = 4;
 export const DHCPV6_STATUS_NO_PREFIX_AVAIL = 6;
 

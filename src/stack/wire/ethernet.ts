@@ -16,9 +16,12 @@ const TYPE = 12;
 export const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_ARP = 0x0806;
 export const ETHERTYPE_IPV6 = 0x86dd;
-/** 802.1Q and 802.1ad tags: not supported on this link. */
+/** 802.1Q tag (a priority alone is taken) and 802.1ad tag (not supported on this link). */
 export const ETHERTYPE_VLAN = 0x8100;
 export const ETHERTYPE_QINQ = 0x88a8;
+
+/** A tag: priority and VLAN, then the type that stood in its place. */
+export const VLAN_TAG_LEN = 4;
 
 export const MAC_BROADCAST_HI = 0xffff;
 export const MAC_BROADCAST_LO = -1;
@@ -47,6 +50,25 @@ export function ethernetSrcLo(dv: DataView, off: number): number {
 
 export function ethernetType(dv: DataView, off: number): number {
   return dv.getUint16(off + TYPE);
+}
+
+/**
+ * Bytes in front of the network header of the frame of `length` bytes at `off`: the Ethernet header, with a tag of 802.1Q
+ * where there is one (the first alone). The type of what follows is `ethernetInnerType`.
+ */
+export function ethernetHeaderLen(dv: DataView, off: number, length: number): number {
+  const tagged = ethernetType(dv, off) === ETHERTYPE_VLAN && length >= ETHERNET_HEADER_LEN + VLAN_TAG_LEN;
+  return tagged ? ETHERNET_HEADER_LEN + VLAN_TAG_LEN : ETHERNET_HEADER_LEN;
+}
+
+/** Type of what follows a header of `headerLen` bytes, tag included. */
+export function ethernetInnerType(dv: DataView, off: number, headerLen: number): number {
+  return dv.getUint16(off + headerLen - 2);
+}
+
+/** VLAN of a tagged frame; 0: none, the tag has a priority alone (802.1Q §6.9.1). */
+export function ethernetVlan(dv: DataView, off: number): number {
+  return dv.getUint16(off + ETHERNET_HEADER_LEN) & 0xfff;
 }
 
 /** True for group (multicast and broadcast) addresses: the lowest bit of the first octet. */

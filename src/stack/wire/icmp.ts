@@ -38,8 +38,9 @@ export const ICMPV6_TIME_EXCEEDED = 3;
 export const ICMPV6_PARAMETER_PROBLEM = 4;
 export const ICMPV6_ECHO_REQUEST = 128;
 export const ICMPV6_ECHO_REPLY = 129;
-/** Codes of parameter problem: a field with a wrong value; a first fragment without all headers (RFC 7112 §7). */
+/** Codes of parameter problem: a field with a wrong value; a next header, an option that is not known; a first fragment without all headers (RFC 7112 §7). */
 export const ICMPV6_CODE_ERRONEOUS_FIELD = 0;
+export const ICMPV6_CODE_UNRECOGNIZED_NEXT_HEADER = 1;
 export const ICMPV6_CODE_UNRECOGNIZED_OPTION = 2;
 export const ICMPV6_CODE_INCOMPLETE_CHAIN = 3;
 /** First type of informational messages: those below are errors (RFC 4443 §2.1). */

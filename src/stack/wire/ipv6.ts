@@ -206,6 +206,21 @@ export function ipv6ChainComplete(dv: DataView, next: number, at: number, end: n
 }
 
 /**
+ * Offset of the field that names the transport of a packet whose transport header `ipv6Walk` found at `l4`: in the IPv6
+ * header or in the last extension header.
+ */
+export function ipv6TransportNamedAt(dv: DataView, off: number, l4: number): number {
+  let named = off + NEXT_HEADER;
+  let at = off + IPV6_HEADER_LEN;
+  while (at < l4) {
+    const length = dv.getUint8(named) === IPV6_FRAGMENT ? IPV6_FRAGMENT_LEN : (dv.getUint8(at + 1) + 1) * 8;
+    named = at;
+    at += length;
+  }
+  return named;
+}
+
+/**
  * Offset of the fragment header of a packet of which `ipv6Walk`, with the same arguments, returned 'ipv6_fragment'. What
  * lies in front of it is hop-by-hop, routing and destination options.
  */

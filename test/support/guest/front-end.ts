@@ -25,7 +25,7 @@ export interface FrontEndOptions {
   /** Index fresh rings start at (mod 2^16). Default 0. */
   readonly start?: number;
   readonly ram?: RamOptions;
-  /** Told by NET_SET_MTU, if MTU and NET_MTU are there. */
+  /** Told by NET_SET_MTU, if NET_MTU is there. */
   readonly hostMtu?: number;
   /** The back-end gets memory that the guest's writes never reach: QEMU without share=on. */
   readonly privateMemory?: boolean;
@@ -384,7 +384,8 @@ export class FrontEnd {
     if (this.style === 'qemu10' && resets && !this.#memoryKnown) this.post(vu.VHOST_USER_RESET_DEVICE);
     await this.#enableBoth();
     const mtu = this.#options.hostMtu;
-    const tellMtu = (this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_NET_MTU) !== 0n && this.has(vu.VIRTIO_NET_F_MTU);
+    // QEMU shows its guest an MTU whether the back-end offers the feature or not (x-mtu-bypass-backend), and tells it.
+    const tellMtu = (this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_NET_MTU) !== 0n;
     if (mtu !== undefined && tellMtu) await this.ask(vu.VHOST_USER_NET_SET_MTU, u64(mtu));
     await this.#enableBoth();
     this.post(vu.VHOST_USER_SET_FEATURES, u64(this.features));

@@ -117,8 +117,8 @@ export class FakeDevice implements VhostDevice {
     this.dirtyLog = log;
   }
 
-  setMtu(mtu: number): void {
-    this.calls.push(`setMtu(${mtu})`);
+  async setMtu(mtu: number): Promise<void> {
+    await this.#call('setMtu', mtu);
     this.mtu = mtu;
   }
 

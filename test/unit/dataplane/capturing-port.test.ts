@@ -3,6 +3,7 @@ import { CapturingPort, createCaptureBlock, type CaptureIo } from '../../../src/
 import { frameText } from '../../../src/dataplane/tracing-port';
 import { COUNTERS, C_CAPTURED, C_CAPTURE_LOST } from '../../../src/stack/counters';
 import { noise } from '../../support/guest/noise';
+import { datagram, internetChecksum } from '../../support/stack/link-rig';
 import { StreamRig, framed, unframed } from '../../support/stream-rig';
 
 const ENOSPC = 28;
@@ -135,6 +136,23 @@ test('a disk that is full in the middle of a record keeps whole records, and wha
   expect([failures, cut]).toEqual([[ENOSPC], 50]);
   expect(records()).toEqual([0, 1].map((i) => Buffer.from(noise(100, i))));
   expect([counters[C_CAPTURED], counters[C_CAPTURE_LOST]]).toEqual([2, 5]);
+});
+
+test('a frame with a priority tag is traced and captured as one without, its checksum completed', () => {
+  const plain = Buffer.from(datagram('192.0.2.10', 1024, '9.9.9.9', 53, noise(50, 1)));
+  const frame = Buffer.concat([plain.subarray(0, 12), Buffer.from('8100e000', 'hex'), plain.subarray(12)]);
+  const text = (b: Buffer): string => frameText(new DataView(Uint8Array.from(b).buffer), 0, b.length);
+  expect(text(frame)).toBe(text(plain));
+  // As a guest sends it: the checksum is that of the pseudo-header, not inverted.
+  const left = Buffer.from(frame);
+  const pseudo = Buffer.concat([plain.subarray(26, 34), Buffer.of(0, 17), plain.subarray(38, 40)]);
+  left.writeUInt16BE(0xffff - internetChecksum(pseudo), 44);
+  (rig.port as { csumPartial: boolean }).csumPartial = true;
+  fromGuest(left);
+  port.flush();
+  expect(records()).toEqual([frame]);
+  frame[15] = 7;
+  expect(text(frame)).toBe('vlan 7, ethertype 0x0800');
 });
 
 test('a trace never reads past the bytes that are there', () => {

@@ -17,6 +17,7 @@ interface Told {
   readonly kind: string;
   readonly ring?: DeviceRing;
   readonly features?: string;
+  readonly mtu?: number;
   readonly regions?: readonly { readonly gpa: number }[];
 }
 
@@ -76,6 +77,7 @@ describe('DataPlane', () => {
     await plane.startRing(ring(1, 8192));
     await plane.setRingEnabled(0, true);
     await plane.setRingCall(0, 55);
+    await plane.setMtu(1500);
     told.length = 0;
     const reset = plane.resetDevice();
     const stopped = plane.stopRing(1);
@@ -83,14 +85,26 @@ describe('DataPlane', () => {
     // The base that a dead worker cannot tell is what it had completed.
     expect(await stopped).toBe(1234);
     expect(await plane.stopRing(0)).toBe(77);
-    expect(told.map((t) => t.kind)).toEqual(['features', 'memory', 'log', 'startRing', 'stopRing']);
+    expect(told.map((t) => t.kind)).toEqual(['features', 'memory', 'log', 'mtu', 'startRing', 'stopRing']);
     expect(told[0].features).toBe(String(0x1_3000_8000n));
     expect(told[1].regions?.[0].gpa).toBe(0x1000);
-    expect(told[3].ring).toMatchObject({ index: 0, base: -1, enabled: true, callFd: 55 });
+    expect(told[3].mtu).toBe(1500);
+    expect(told[4].ring).toMatchObject({ index: 0, base: -1, enabled: true, callFd: 55 });
     expect(logged).toHaveLength(1);
     expect(logged[0]).toContain('told to die');
     await plane.stop();
     expect(fatal).toEqual([]);
+  });
+
+  it('forgets the MTU of a front-end that left', async () => {
+    await plane.detach();
+    expect(told.map((t) => t.kind)).toEqual(['log', 'memory']);
+    await plane.setMtu(1500);
+    told.length = 0;
+    await plane.detach();
+    await plane.detach();
+    expect(told.filter((t) => t.kind === 'mtu')).toEqual([{ kind: 'mtu', mtu: 0 }]);
+    await plane.stop();
   });
 
   it('gets a worker out of a notification that the front-end makes it wait in', async () => {

@@ -46,6 +46,9 @@ describe('datagrams in one frame', () => {
     ['IPv6', marks(54, 6), frame(0x86dd, V6)],
     ['IPv6 with an extension header', marks(62, 6), frame(0x86dd, { ...V6, 20: 60 })],
     ['no payload', marks(34, 6), frame(0x0800, V4, 42)],
+    // A priority tag counts in the marks, as in all that the guest says of a frame.
+    ['IPv4 with a priority tag', marks(38, 6), frame(0x8100, { 14: 0xe0, 16: 0x08, 18: 0x45, 27: 17 })],
+    ['IPv6 with a priority tag', marks(58, 6), frame(0x8100, { 16: 0x86, 17: 0xdd, 18: 0x60, 24: 17 })],
   ])('%s: passed on with the marks', (_, header, data) => {
     const rig = new PortRig({ features: USO });
     rig.transmit([header, data]);
@@ -66,6 +69,9 @@ describe('datagrams in one frame', () => {
     ['IPv6 with an extension header, before it', marks(54, 6), frame(0x86dd, { ...V6, 20: 60 })],
     ['ARP', marks(34, 6), frame(0x0806, {})],
     ['a VLAN tag', marks(38, 6), frame(0x8100, {})],
+    ['a tag that the marks do not count', marks(34, 6), frame(0x8100, { 16: 0x08, 18: 0x45, 27: 17 })],
+    ['two tags', marks(42, 6), frame(0x8100, { 16: 0x81, 20: 0x08, 22: 0x45, 31: 17 })],
+    ['a tag that is cut', marks(0, 6), frame(0x8100, {}, 16)],
     ['an IPv6 header that is cut', marks(34, 6), frame(0x86dd, V6, 50)],
   ])('%s: dropped', (_, header, data) => {
     const rig = new PortRig({ features: USO });

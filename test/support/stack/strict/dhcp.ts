@@ -10,10 +10,28 @@ const NAK = 6;
 const ANSWERS: Readonly<Partial<Record<number, readonly number[]>>> = { 1: [OFFER, ACK], 3: [ACK, NAK], 8: [ACK] };
 const UDP_IP = 28;
 
+/** Options of which only one length is right: if they come twice, the first counts. */
+const OF_ONE_LENGTH: readonly number[] = [50, 51, 52, 53, 54, 57, 80];
+
+/** A client's options: of all fields that hold some (RFC 2131 §4.1), parts put together (RFC 3396 §5). */
+function askedFor(request: Uint8Array): Option[] {
+  const all = options(request, false);
+  const overload = dataOf(all, 52)?.[0] ?? 0;
+  if ((overload & 1) !== 0) all.push(...options(request.subarray(0, 236), false, 108));
+  if ((overload & 2) !== 0) all.push(...options(request.subarray(0, 108), false, 44));
+  const joined = new Map<number, Uint8Array>();
+  for (const { code, data } of all) {
+    const before = joined.get(code);
+    if (before === undefined) joined.set(code, data);
+    else if (!OF_ONE_LENGTH.includes(code)) joined.set(code, Uint8Array.from([...before, ...data]));
+  }
+  return [...joined].map(([code, data]) => ({ code, data }));
+}
+
 /** Options up to END. `strict`: and nothing but zeros behind it, which a client's own message need not keep to. */
-function options(message: Uint8Array, strict: boolean): Option[] {
+function options(message: Uint8Array, strict: boolean, from = 240): Option[] {
   const found: Option[] = [];
-  let at = 240;
+  let at = from;
   while (at < message.length) {
     const code = message[at];
     if (code === 255) {
@@ -56,7 +74,7 @@ export function strictDhcp(reply: Dissected, request: Uint8Array): void {
 
   const vendor = m.getUint32(236) === MAGIC;
   if (!vendor) demand(zero(message.subarray(240)), 'options without a cookie');
-  const asked = vendor ? options(request, false) : [];
+  const asked = vendor ? askedFor(request) : [];
   const given = vendor ? options(message, true) : [];
   demandUnique(given);
   for (const option of given) demandOption(option, asked);
@@ -67,6 +85,7 @@ export function strictDhcp(reply: Dissected, request: Uint8Array): void {
 }
 
 function demandOption({ code, data }: Option, asked: readonly Option[]): void {
+  const requested = [...(dataOf(asked, 55) ?? [])];
   const d = view(data);
   const addresses = data.length >= 4 && data.length % 4 === 0;
   switch (code) {
@@ -82,6 +101,17 @@ function demandOption({ code, data }: Option, asked: readonly Option[]): void {
       return;
     case 12:
       demand(data.length > 0 && data.every((b) => b > 0x20 && b < 0x7f), 'the host name');
+      return;
+    case 15:
+      // RFC 2132 §3.17: text, as a resolver takes it.
+      demand(/^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$/.test(Buffer.from(data).toString('latin1')), 'the domain');
+      demand(requested.includes(code), 'a domain that was not asked for');
+      return;
+    case 28:
+      demand(data.length === 4 && (data[3] & 1) === 1 && requested.includes(code), 'the broadcast address');
+      return;
+    case 31:
+      demand(data.length === 1 && data[0] <= 1 && requested.includes(code), 'router discovery');
       return;
     case 26:
       demand(data.length === 2 && d.getUint16(0) >= 68, 'the MTU');
@@ -110,19 +140,28 @@ function demandOption({ code, data }: Option, asked: readonly Option[]): void {
     case 119:
       names(data, { compression: true, padding: false });
       return;
-    case 121: {
-      let at = 0;
-      while (at < data.length) {
-        const width = data[at];
-        demand(width <= 32, 'a route of more than 32 bits');
-        at += 1 + Math.ceil(width / 8) + 4;
-      }
-      demand(at === data.length && at > 0, 'a route cut short');
+    case 249:
+      // [MS-DHCPE] §2.2.8; a client that knows RFC 3442 is to get that.
+      demand(requested.includes(code) && !requested.includes(121), "Microsoft's routes");
+      demandRoutes(data);
       return;
-    }
+    case 121:
+      demandRoutes(data);
+      return;
     default:
       demand(false, `option ${String(code)}, which nobody knows us to send`);
   }
+}
+
+/** RFC 3442: prefix length, its bytes, router. */
+function demandRoutes(data: Uint8Array): void {
+  let at = 0;
+  while (at < data.length) {
+    const width = data[at];
+    demand(width <= 32, 'a route of more than 32 bits');
+    at += 1 + Math.ceil(width / 8) + 4;
+  }
+  demand(at === data.length && at > 0, 'a route cut short');
 }
 
 /** RFC 2131 table 3, RFC 4039 §3.1. */

@@ -23,9 +23,10 @@ export function strictIcmpError(d: Dissected): boolean {
   demand(m.length + (v4 ? 20 : 40) <= (v4 ? 576 : 1280), 'too long');
 
   const quoted = m.subarray(8);
-  const header = v4 ? 20 : 40;
-  // RFC 792: the header and 64 bits of what follows; IPv6 wants as much as fits.
-  demand(quoted.length >= header + 8, 'too little of the packet');
+  const header = v4 ? 4 * (quoted[0] & 15) : 40;
+  const whole = v4 ? view(quoted).getUint16(2) : 40 + view(quoted).getUint16(4);
+  // RFC 792: the header and 64 bits of what follows, if there are as many; IPv6 wants as much as fits.
+  demand(quoted.length >= Math.min(header + 8, whole), 'too little of the packet');
   demand(quoted[0] >> 4 === (v4 ? 4 : 6), 'quotes something else');
   const q = view(quoted);
   const src = v4 ? quoted.subarray(12, 16) : quoted.subarray(8, 24);
@@ -37,7 +38,7 @@ export function strictIcmpError(d: Dissected): boolean {
   demand(!isError(protocol, quoted[header]), 'about an error');
   const total = v4 ? q.getUint16(2) : 40 + q.getUint16(4);
   if (v4) {
-    demand((quoted[0] & 15) === 5 && internetChecksum(quoted.subarray(0, 20)) === 0, 'the header of the packet');
+    demand(header >= 20 && internetChecksum(quoted.subarray(0, header)) === 0, 'the header of the packet');
     demand((q.getUint16(6) & 0x1fff) === 0, 'about a fragment that is not the first');
   }
   demand(quoted.length <= total, 'more than the packet had');

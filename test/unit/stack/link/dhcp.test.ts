@@ -1,3 +1,4 @@
+import type { Ip4Config, StackConfig } from '../../../../src/stack/config';
 import { GSO_UDP_L4 } from '../../../../src/stack/ports';
 import { ip } from '../../../support/stack/addresses';
 import { GUEST_MAC, bytes, datagram, dissect, hex, linkRig, u16 } from '../../../support/stack/link-rig';
@@ -65,6 +66,9 @@ function parse(sent: Uint8Array[]): Reply {
 const yiaddr = (r: Reply): string => [...r.fixed.subarray(16, 20)].join('.');
 const ciaddr = (r: Reply): string => [...r.fixed.subarray(12, 16)].join('.');
 
+const ROUTES = '20c00002010000000000c0000201';
+const ascii = (text: string): string => hex(Buffer.from(text));
+
 const DISCOVER = '35 01 01';
 const REQUEST = '35 01 03';
 const OURS = '36 04 c0000201';
@@ -121,6 +125,101 @@ describe('DHCP', () => {
     expect(r.options.map(([code]) => code)).toEqual([12, 51, 1, 3, 53, 26, 54, 58, 59]);
     const other = parse(ask(linkRig({ hostname: 'h' }), message(`${DISCOVER} 37 02 1a 0c`)));
     expect(other.options.map(([code]) => code)).toEqual([53, 26, 12, 1, 3, 51, 54, 58, 59]);
+  });
+
+  test.each<[string, Partial<StackConfig>, Partial<Ip4Config>, string, [number, string][]]>([
+    [
+      'the domain is the first of the search list (RFC 2132 §3.17)',
+      {},
+      {},
+      '01 03 06 0f',
+      [[15, ascii('example.com')]],
+    ],
+    ['its dot is cut off', { search: ['lab.example.com.', 'b.test'] }, {}, '0f', [[15, ascii('lab.example.com')]]],
+    ['what is no name is passed over', { search: ['', 'a..b', 'b.test'] }, {}, '0f', [[15, ascii('b.test')]]],
+    ['no search list, no domain', { search: [] }, {}, '0f', []],
+    ['nor if it is switched off', { advertiseSearch: false }, {}, '0f', []],
+    ['the broadcast address', {}, { prefixLen: 28 }, '1c', [[28, 'c000020f']]],
+    ['which a link of two addresses has not (RFC 3021)', {}, { prefixLen: 31 }, '1c', [[121, ROUTES]]],
+    ['no router discovery of RFC 1256', {}, {}, '1f', [[31, '00']]],
+    [
+      "routes by Microsoft's number",
+      {},
+      { prefixLen: 32 },
+      'f9',
+      [
+        [249, ROUTES],
+        [121, ROUTES],
+      ],
+    ],
+    ['and by the right one alone if both are asked for', {}, { prefixLen: 32 }, 'f9 79', [[121, ROUTES]]],
+    ['neither where the gateway is in the subnet', {}, {}, 'f9 79', []],
+  ])('asked for, and only then: %s', (_, config, ip4, list, expected) => {
+    const rig = linkRig({ search: ['example.com', 'lab.example.com'], ...config }, ip4);
+    const options = `37 ${hex(Uint8Array.of(bytes(list).length))} ${list}`;
+    const special = (r: Reply): [number, string][] =>
+      r.options.filter(([code]) => [15, 28, 31, 121, 249].includes(code));
+    expect(special(parse(ask(rig, message(`${DISCOVER} ${options}`))))).toEqual(expected);
+    for (const [code] of expected.filter(([c]) => c !== 121)) {
+      expect(parse(ask(rig, message(DISCOVER))).option.has(code)).toBe(false);
+    }
+  });
+
+  test('what Windows, dhclient and systemd-networkd ask for comes in their order', () => {
+    const rig = linkRig({ search: ['example.com'], hostname: 'h' }, { dns: [ip('9.9.9.9')], prefixLen: 25 });
+    const windows = parse(ask(rig, message(`${DISCOVER} 37 0e 01 03 06 0f 1f 21 2b 2c 2e 2f 77 79 f9 fc`)));
+    expect(windows.options.map(([code]) => code)).toEqual([53, 1, 3, 6, 15, 31, 119, 12, 26, 51, 54, 58, 59]);
+    const dhclient = parse(ask(rig, message(`${DISCOVER} 37 0b 01 1c 02 03 0f 06 77 0c 2c 2f 1a`)));
+    expect(dhclient.options.map(([code]) => code)).toEqual([53, 1, 28, 3, 15, 6, 119, 12, 26, 51, 54, 58, 59]);
+  });
+
+  describe('option overload (RFC 2131 §4.1)', () => {
+    const fields = (options: string, sname: string, file: string): Uint8Array => {
+      const m = message(options);
+      m.set(bytes(sname), 44);
+      m.set(bytes(file), 108);
+      return m;
+    };
+
+    test.each([
+      ['in file', fields('34 01 01', '', `${DISCOVER} ff`)],
+      ['in sname', fields('34 01 02', `${DISCOVER} ff`, '')],
+      ['in file, sname holds others', fields('34 01 03', '3d 02 0102 ff', `${DISCOVER} ff`)],
+      ['in sname, file holds others', fields('34 01 03', `${DISCOVER} ff`, '3d 02 0102')],
+      ['in file behind pads, without END', fields('00 34 01 01 00', '', `00 00 ${DISCOVER}`)],
+      ['at the very end of file', fields('34 01 01', '', `${'00'.repeat(125)} ${DISCOVER}`)],
+    ])('the message type is %s', (_, payload) => {
+      const r = parse(ask(linkRig(), payload));
+      expect([r.option.get(53), r.option.get(51), r.option.get(54)]).toEqual(['02', '00000e10', 'c0000201']);
+    });
+
+    test('file and sname are not looked at otherwise', () => {
+      expect(parse(ask(linkRig(), fields('34 01 01', `${DISCOVER} ff`, ''))).option.has(53)).toBe(false);
+      expect(parse(ask(linkRig(), fields('', `${DISCOVER} ff`, `${DISCOVER} ff`))).option.has(53)).toBe(false);
+    });
+
+    test('parts of an option are put together in the order options, file, sname (RFC 3396 §5)', () => {
+      const payload = fields(`34 01 03 ${DISCOVER} 3d 02 0102 3d 01 03`, '3d 02 0607 ff', '3d 02 0405 37 01 1a ff');
+      expect(parse(ask(linkRig(), payload)).option.get(61)).toBe('01020304050607');
+    });
+
+    test('of an option of one length the first counts', () => {
+      expect(parse(ask(linkRig(), fields(`34 01 01 ${DISCOVER}`, '', '35 01 03 ff'))).option.get(53)).toBe('02');
+    });
+
+    test.each([
+      ['an option past the end of file', fields(`34 01 01 ${DISCOVER}`, '', `${'00'.repeat(120)} 0c 07`)],
+      ['an option past the end of sname', fields(`34 01 02 ${DISCOVER}`, `${'00'.repeat(60)} 0c 03`, '')],
+      ['a code at the end of file', fields(`34 01 01 ${DISCOVER}`, '', `${'00'.repeat(127)} 0c`)],
+      ['overload of 0', fields(`34 01 00 ${DISCOVER}`, '', '')],
+      ['overload of 4', fields(`34 01 04 ${DISCOVER}`, '', '')],
+      ['overload of two bytes', fields(`34 02 01 01 ${DISCOVER}`, '', '')],
+      ['an identifier that no option holds', message(`${DISCOVER} 3d ff ${'01'.repeat(255)} 3d 01 02`)],
+    ])('malformed, dropped and counted: %s', (_, payload) => {
+      const rig = linkRig();
+      expect(ask(rig, payload)).toEqual([]);
+      expect(rig.drops('dhcp_malformed')).toBe(1);
+    });
   });
 
   test('rapid commit gets an ACK', () => {

@@ -109,6 +109,15 @@ describe('dispatch', () => {
 
   test.each<[DropName, string, Uint8Array]>([
     ['vlan_tagged', '802.1Q', ethernet(0x8100, bytes('00 01 08 00', new Uint8Array(42)))],
+    ['vlan_tagged', '802.1Q with a priority', ethernet(0x8100, bytes('e0 01 08 00', new Uint8Array(42)))],
+    [
+      'vlan_tagged',
+      'a priority tag in front of a tag',
+      ethernet(0x8100, bytes('e0 00 81 00 0000 0800', new Uint8Array(42))),
+    ],
+    ['vlan_tagged', '802.1ad in a priority tag', ethernet(0x8100, bytes('e0 00 88 a8 0000 0800', new Uint8Array(42)))],
+    ['vlan_tagged', 'a tag that is cut', ethernet(0x8100, bytes('00 00'))],
+    ['ethertype_unsupported', 'LLDP with a priority', ethernet(0x8100, bytes('e0 00 88 cc', new Uint8Array(42)))],
     ['vlan_tagged', '802.1ad', ethernet(0x88a8, new Uint8Array(46))],
     ['ethertype_unsupported', 'LLDP', ethernet(0x88cc, new Uint8Array(46))],
     ['ipv4_header', 'IPv4 version', packet(G4, '9.9.9.9', 6, TCP).fill(0x55, 14, 15)],
@@ -156,7 +165,6 @@ describe('dispatch', () => {
       packet(G6, '2001:db8:9::9', 6, TCP, { extensions: bytes('06 ff', new Uint8Array(2046)), next: 60 }),
     ],
     ['ip_protocol_unsupported', 'IGMP', packet(G4, '224.0.0.22', 2, new Uint8Array(8))],
-    ['ip_protocol_unsupported', 'SCTP over IPv6', packet(G6, '2001:db8:9::9', 132, new Uint8Array(12))],
     ['ip_protocol_unsupported', 'ICMP over IPv6', packet(G6, '2001:db8:9::9', 1, ECHO)],
     ['ip_protocol_unsupported', 'ICMPv6 over IPv4', packet(G4, '9.9.9.9', 58, ECHO)],
     ['loopback_address', 'to 127/8', packet(G4, '127.9.9.9', 6, TCP)],

@@ -1,0 +1,105 @@
+/**
+ * What the guest is told of packets whose transport is not carried (ESP, GRE, SCTP …): protocol unreachable (RFC 1122
+ * §3.2.2.1), in IPv6 a parameter problem that points at the next header (RFC 8200 §4, RFC 4443 §3.4). The log names each
+ * protocol once.
+ *
+ * Nothing is said about what went to a group or to all, in either layer's address (RFC 1122 §3.2.2, RFC 4443 §2.4 e):
+ * IGMP, VRRP and OSPF are none of our business. Nor about the other family's ICMP, which may be an error. And not more
+ * often than a token bucket allows.
+ */
+import { isGroup } from '../address';
+import type { FrameInfo, StackContext } from '../context';
+import { NatResult, natOurAddress, type NatTables } from '../nat';
+import { MAX_HEAD } from '../ports';
+import { SITE_IP_PROTOCOL } from '../site-log';
+import { macIsGroup } from '../wire/ethernet';
+import {
+  ICMP_CODE_PROTOCOL,
+  ICMP_DEST_UNREACHABLE,
+  ICMPV6_CODE_UNRECOGNIZED_NEXT_HEADER,
+  ICMPV6_PARAMETER_PROBLEM,
+} from '../wire/icmp';
+import { ipv6TransportNamedAt } from '../wire/ipv6';
+import { ErrorBudget } from './error-budget';
+import { IcmpErrorSender } from './icmp-error';
+
+/** Names that an administrator knows them by (IANA, "Protocol Numbers"). */
+const NAMES: ReadonlyMap<number, string> = new Map([
+  [4, 'IPv4 in IP'],
+  [33, 'DCCP'],
+  [41, 'IPv6 in IP'],
+  [47, 'GRE'],
+  [50, 'ESP'],
+  [51, 'AH'],
+  [89, 'OSPF'],
+  [94, 'IPIP'],
+  [97, 'EtherIP'],
+  [103, 'PIM'],
+  [115, 'L2TP'],
+  [132, 'SCTP'],
+  [136, 'UDP-Lite'],
+]);
+
+export class ProtocolErrors {
+  private readonly ctx: StackContext;
+  private readonly nat: NatTables;
+  private readonly sender: IcmpErrorSender;
+  private readonly budget: ErrorBudget;
+  private readonly ours: NatResult;
+  /** One for each protocol that the log has named. */
+  private readonly said: Uint8Array;
+
+  constructor(ctx: StackContext) {
+    this.ctx = ctx;
+    this.nat = ctx.link.nat;
+    this.sender = new IcmpErrorSender(ctx);
+    this.budget = new ErrorBudget(ctx.clock);
+    this.ours = new NatResult();
+    this.said = new Uint8Array(256);
+  }
+
+  /** A packet, whole, whose addresses are checked and whose source is one. */
+  report(frame: FrameInfo): void {
+    const { ctx, ours } = this;
+    const { port } = ctx;
+    const a = frame.addr;
+    const v4 = frame.version === 4;
+    if (macIsGroup(port.head.getUint16(0)) || isGroup(v4, a[4], a[5], a[6], a[7])) return;
+    if (v4 && this.isSubnetBroadcast(a[7])) return;
+    this.say(frame.protocol);
+    if (!this.budget.take()) return;
+    // Without an address of our own on the link, it comes from where the packet was to go.
+    if (!natOurAddress(this.nat, v4, ours)) for (let i = 0; i < 4; i++) ours.src[i] = a[4 + i];
+    const { l3Off } = frame;
+    // Ethernet padding is no part of the packet.
+    const end = Math.min(port.pull(Math.min(frame.frameLen, MAX_HEAD)), frame.l4Off + frame.l4Len);
+    const { head } = port;
+    const length = end - l3Off;
+    if (v4) {
+      this.sender.sendAbout(ICMP_DEST_UNREACHABLE, ICMP_CODE_PROTOCOL, 0, ours.src, a, 0, head, l3Off, length);
+      return;
+    }
+    const pointer = ipv6TransportNamedAt(head, l3Off, frame.l4Off) - l3Off;
+    const code = ICMPV6_CODE_UNRECOGNIZED_NEXT_HEADER;
+    this.sender.sendAbout(ICMPV6_PARAMETER_PROBLEM, code, pointer, ours.src, a, 0, head, l3Off, length);
+  }
+
+  private isSubnetBroadcast(dst: number): boolean {
+    const { ip4 } = this.ctx.config;
+    if (ip4 === null || ip4.prefixLen > 30) return false;
+    const host = ip4.prefixLen === 0 ? -1 : ~(-1 << (32 - ip4.prefixLen));
+    return (dst & host) === host && ((dst ^ this.ctx.link.assigned4) & ~host) === 0;
+  }
+
+  private say(protocol: number): void {
+    if (this.said[protocol] !== 0 || !this.ctx.log.take(SITE_IP_PROTOCOL)) return;
+    this.said[protocol] = 1;
+    this.ctx.log.say(SITE_IP_PROTOCOL, 'warn', refusalText(protocol));
+  }
+}
+
+function refusalText(protocol: number): string {
+  const name = NAMES.get(protocol);
+  const which = name === undefined ? `IP protocol ${protocol}` : `${name} (IP protocol ${protocol})`;
+  return `the guest sends ${which}, which cannot be carried: only TCP, UDP and ICMP echo can; it is told so`;
+}

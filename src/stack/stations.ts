@@ -1,0 +1,225 @@
+/**
+ * Which Ethernet address each of the guest's IP addresses is found at.
+ *
+ * There may be more than one behind a link: bridges, macvlan, containers and VRRP in the guest. The table learns from
+ * ARP, neighbour discovery and the source of every frame; the latest word counts, so an address that moves (a gratuitous
+ * ARP, an unsolicited advertisement, or its first frame from elsewhere) is followed at once. While only one Ethernet
+ * address has been seen on the link, every frame goes there and nothing is looked up.
+ *
+ * An entry that nothing was heard of for STALE_MS, though frames go to it, is asked for (who-has, neighbour solicitation)
+ * once a second; after ASKS_BEFORE_GONE without a word it is forgotten. As the table itself sends nothing, it leaves the
+ * address to ask for in `ask`, for `LinkServices` to take at the end of the turn. Addresses without an entry are asked
+ * for as well, and reached at the Ethernet address that spoke last.
+ *
+ * Memory is fixed: STATIONS entries, of which the one not heard of for longest makes room. The guest chooses what is in
+ * here, so the hash is keyed; chains are short then whatever it sends.
+ */
+import { wordsEqual } from './address';
+import { halfSipHash } from './siphash';
+
+/** Most addresses of the guest that are known at a time. */
+export const STATIONS = 256;
+/** How long an entry is taken to be right without a word from it, ms (as Linux's base_reachable_time). */
+export const STALE_MS = 30_000;
+/** How often one address is asked for, ms, and how often in vain before it is forgotten (RFC 4861 §10: 1 s, 3). */
+export const ASK_MS = 1000;
+export const ASKS_BEFORE_GONE = 3;
+
+const BUCKETS = 512;
+/** Slots found last, by the lowest bits of an address: frames of a flow come in rows. */
+const MEMO = 16;
+
+export class StationTable {
+  /** More than one Ethernet address has been seen on the link. */
+  several: boolean;
+  /** What `lookup` found. */
+  macHi: number;
+  macLo: number;
+  /** Someone is to ask for the address in `ask` (four words) and clear this. */
+  asking: boolean;
+  readonly ask: Int32Array;
+  private readonly keys: Int32Array;
+  private readonly hi: Int32Array;
+  private readonly lo: Int32Array;
+  /** When the address was last heard of, and last asked for since; how often it was. */
+  private readonly seenMs: Float64Array;
+  private readonly askedMs: Float64Array;
+  private readonly asks: Uint8Array;
+  private readonly hash: Int32Array;
+  /** First slot of a bucket, next slot of the same bucket; each + 1, 0 for none. */
+  private readonly buckets: Int32Array;
+  private readonly next: Int32Array;
+  private readonly used: Uint8Array;
+  private readonly memo: Uint16Array;
+  private readonly probe: Int32Array;
+  private readonly key: Int32Array;
+  /** When an address without an entry was last asked for. */
+  private unknownMs: number;
+
+  constructor() {
+    this.several = false;
+    this.macHi = 0;
+    this.macLo = 0;
+    this.asking = false;
+    this.ask = new Int32Array(4);
+    this.keys = new Int32Array(4 * STATIONS);
+    this.hi = new Int32Array(STATIONS);
+    this.lo = new Int32Array(STATIONS);
+    this.seenMs = new Float64Array(STATIONS);
+    this.askedMs = new Float64Array(STATIONS);
+    this.asks = new Uint8Array(STATIONS);
+    this.hash = new Int32Array(STATIONS);
+    this.buckets = new Int32Array(BUCKETS);
+    this.next = new Int32Array(STATIONS);
+    this.used = new Uint8Array(STATIONS);
+    this.memo = new Uint16Array(MEMO);
+    this.probe = new Int32Array(4);
+    // No result of the hash leaves this file, so the key need not come from a cryptographic source.
+    this.key = Int32Array.of(Math.random() * 2 ** 32, Math.random() * 2 ** 32);
+    this.unknownMs = -Infinity;
+  }
+
+  /** `w0…w3` (IPv4 as v4-mapped) was heard of at an Ethernet address. */
+  learn(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number, nowMs: number): void {
+    let slot = this.find(w0, w1, w2, w3);
+    if (slot < 0) slot = this.insert(w0, w1, w2, w3, nowMs);
+    this.hi[slot] = hi;
+    this.lo[slot] = lo;
+    this.seenMs[slot] = nowMs;
+    this.asks[slot] = 0;
+  }
+
+  /**
+   * Where frames to `w0…w3` go: `macHi` and `macLo` then hold it. `hi` and `lo` are the Ethernet address that spoke last,
+   * for addresses without an entry.
+   */
+  lookup(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number, nowMs: number): void {
+    this.macHi = hi;
+    this.macLo = lo;
+    if (!this.several) return;
+    const slot = this.find(w0, w1, w2, w3);
+    if (slot < 0) {
+      if (nowMs - this.unknownMs < ASK_MS) return;
+      this.unknownMs = nowMs;
+      this.wantAsked(w0, w1, w2, w3);
+      return;
+    }
+    if (nowMs - this.seenMs[slot] > STALE_MS && this.isGone(slot, nowMs)) return;
+    this.macHi = this.hi[slot];
+    this.macLo = this.lo[slot];
+  }
+
+  /** Is the address in use by the guest, as far as can be known? One not heard of for `staleMs` is asked for. */
+  isInUse(w0: number, w1: number, w2: number, w3: number, staleMs: number, nowMs: number): boolean {
+    const slot = this.find(w0, w1, w2, w3);
+    return slot >= 0 && (nowMs - this.seenMs[slot] <= staleMs || !this.isGone(slot, nowMs));
+  }
+
+  /** When the address was last heard of at that Ethernet address, ms; -Infinity: it was not, or at another one since. */
+  heardMs(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number): number {
+    const slot = this.find(w0, w1, w2, w3);
+    return slot >= 0 && this.hi[slot] === hi && this.lo[slot] === lo ? this.seenMs[slot] : -Infinity;
+  }
+
+  /** Is the address the guest's own, at another Ethernet address than the one given? */
+  isElsewhere(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number, nowMs: number): boolean {
+    if (!this.several) return false;
+    const slot = this.find(w0, w1, w2, w3);
+    if (slot < 0 || (this.hi[slot] === hi && this.lo[slot] === lo)) return false;
+    return nowMs - this.seenMs[slot] <= STALE_MS || !this.isGone(slot, nowMs);
+  }
+
+  /** Asks for an address now, unless another one is to be asked for already. */
+  wantAsked(w0: number, w1: number, w2: number, w3: number): void {
+    if (this.asking) return;
+    this.asking = true;
+    this.ask[0] = w0;
+    this.ask[1] = w1;
+    this.ask[2] = w2;
+    this.ask[3] = w3;
+  }
+
+  /** The guest was reset: all is forgotten. */
+  reset(): void {
+    this.several = false;
+    this.asking = false;
+    this.used.fill(0);
+    this.buckets.fill(0);
+    this.unknownMs = -Infinity;
+  }
+
+  /** Asks for an entry that is stale. True if that was in vain often enough: the entry is gone then. */
+  private isGone(slot: number, nowMs: number): boolean {
+    if (this.asks[slot] > 0 && nowMs - this.askedMs[slot] < ASK_MS) return false;
+    if (this.asks[slot] >= ASKS_BEFORE_GONE) {
+      this.remove(slot);
+      return true;
+    }
+    if (this.asking) return false;
+    this.asks[slot]++;
+    this.askedMs[slot] = nowMs;
+    const k = 4 * slot;
+    this.wantAsked(this.keys[k], this.keys[k + 1], this.keys[k + 2], this.keys[k + 3]);
+    return false;
+  }
+
+  /** Slot of an address, or -1. */
+  private find(w0: number, w1: number, w2: number, w3: number): number {
+    const { keys, memo, probe } = this;
+    const m = w3 & (MEMO - 1);
+    let slot = memo[m];
+    if (this.used[slot] !== 0 && wordsEqual(keys, 4 * slot, w0, w1, w2, w3)) return slot;
+    probe[0] = w0;
+    probe[1] = w1;
+    probe[2] = w2;
+    probe[3] = w3;
+    const hash = halfSipHash(probe, 0, 4, this.key[0], this.key[1]);
+    slot = this.buckets[hash & (BUCKETS - 1)] - 1;
+    while (slot >= 0 && !wordsEqual(keys, 4 * slot, w0, w1, w2, w3)) slot = this.next[slot] - 1;
+    if (slot >= 0) memo[m] = slot;
+    return slot;
+  }
+
+  /** A slot for an address that has none. */
+  private insert(w0: number, w1: number, w2: number, w3: number, nowMs: number): number {
+    let slot = -1;
+    let oldestMs = Infinity;
+    for (let i = 0; i < STATIONS; i++) {
+      if (this.used[i] === 0) {
+        slot = i;
+        break;
+      }
+      if (this.seenMs[i] < oldestMs) {
+        oldestMs = this.seenMs[i];
+        slot = i;
+      }
+    }
+    if (this.used[slot] !== 0) this.remove(slot);
+    const { probe, keys } = this;
+    probe[0] = keys[4 * slot] = w0;
+    probe[1] = keys[4 * slot + 1] = w1;
+    probe[2] = keys[4 * slot + 2] = w2;
+    probe[3] = keys[4 * slot + 3] = w3;
+    const hash = halfSipHash(probe, 0, 4, this.key[0], this.key[1]);
+    const bucket = hash & (BUCKETS - 1);
+    this.hash[slot] = hash;
+    this.next[slot] = this.buckets[bucket];
+    this.buckets[bucket] = slot + 1;
+    this.used[slot] = 1;
+    this.seenMs[slot] = nowMs;
+    return slot;
+  }
+
+  private remove(slot: number): void {
+    const { buckets, next } = this;
+    const bucket = this.hash[slot] & (BUCKETS - 1);
+    this.used[slot] = 0;
+    if (buckets[bucket] === slot + 1) {
+      buckets[bucket] = next[slot];
+      return;
+    }
+    let before = buckets[bucket] - 1;
+    while (next[before] !== slot + 1) before = next[before] - 1;
+    next[before] = next[slot];
+  }
+}
