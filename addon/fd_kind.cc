@@ -76,7 +76,13 @@ struct Mount {
 // proc(5): "36 35 98:0 /root /point options optional… - type source options".
 bool ParseMount(std::string_view line, Mount& mount) {
   const std::string start(line.substr(0, 64));
-  if (sscanf(start.c_str(), "%ld %*d %u:%u", &mount.id, &mount.major, &mount.minor) != 3) return false;
+  char* end = nullptr;
+  mount.id = strtol(start.c_str(), &end, 10);
+  static_cast<void>(strtol(end, &end, 10));  // the parent's number
+  mount.major = static_cast<unsigned>(strtoul(end, &end, 10));
+  if (*end != ':') return false;
+  mount.minor = static_cast<unsigned>(strtoul(end + 1, &end, 10));
+  if (*end != ' ') return false;
   const size_t at = line.find(" - ");
   if (at == std::string_view::npos) return false;
   const std::string_view rest = line.substr(at + 3);
