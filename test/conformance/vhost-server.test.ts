@@ -228,6 +228,16 @@ describe('listening', () => {
     expect(native.unixConnect(rig.path)).toBeLessThan(0);
   });
 
+  test('one-off: ends with a front-end that breaks the protocol, too, and no file is left', async () => {
+    const rig = makeRig({ oneOff: true });
+    rig.server.start();
+    const end = once(rig.server, 'end');
+    rig.connect().sendRaw(new Uint8Array(12).fill(0xff));
+    await end;
+    expect(existsSync(rig.path)).toBe(false);
+    expect(rig.complaints).toEqual([expect.stringContaining('broke the protocol')]);
+  });
+
   test('stop while rings run: they stop, the front-end sees the end', async () => {
     const rig = makeRig();
     rig.server.start();
