@@ -345,8 +345,9 @@ export interface FlowLimits {
 const FILES_RESERVED = 192;
 /** Of these, Node, the addon and we need so many in any case, a front-end's memory and rings among them. */
 const FILES_NEEDED = 56;
-/** Of what is left, forwarded ports of `all` may take so much. */
+/** Forwarded ports of `all` may take half of the limit, and of a low one no more than this part of what is left. */
 const WEAK_SHARE = 0.5;
+const WEAK_SHARE_OF_FREE = 0.75;
 /** With fewer open files allowed there is no start. */
 export const MIN_FILES = 64;
 const MAX_TCP_FLOWS = 65536;
@@ -359,7 +360,8 @@ function filesReserved(fileLimit: number): number {
 
 /** Descriptors that forwarded ports of `all` may take under a limit of open files: the rest is for connections. */
 export function weakListeners(fileLimit: number): number {
-  return Math.floor((fileLimit - filesReserved(fileLimit)) * WEAK_SHARE);
+  const free = fileLimit - filesReserved(fileLimit);
+  return Math.floor(Math.min(fileLimit * WEAK_SHARE, free * WEAK_SHARE_OF_FREE));
 }
 
 /**

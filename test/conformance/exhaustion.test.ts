@@ -209,7 +209,15 @@ describeWith('exhaustion', whyNoNamespaces(), () => {
       else if (guest !== null) await stopGuest(guest).catch(() => undefined);
       guest = await start();
       await guest?.dhcp([], TRY_MS).catch(() => undefined);
-      if (n % 3 === 0) await guest?.reboot().catch(() => undefined);
+      if (n % 3 !== 0 || guest === null) continue;
+      // A front-end whose memory was refused on the way has rings that never start.
+      const booted = await guest.reboot().then(
+        () => true,
+        () => false,
+      );
+      if (booted) continue;
+      killGuest(guest);
+      guest = null;
     }
     return guest;
   }
