@@ -10,9 +10,9 @@ import { join } from 'node:path';
 import { loadNative } from '../../src/native';
 import { poll } from '../support/rig/processes';
 import { sumOfSamples } from '../support/rig/service';
-import { BROADCAST_MAC } from '../support/guest/bytes';
+import { BROADCAST_MAC, parseAddr } from '../support/guest/bytes';
 import { Guest } from '../support/guest/guest';
-import { ethernet } from '../support/guest/packets';
+import { ETHER_ARP, arp, ethernet } from '../support/guest/packets';
 import { BIN, connected, launchProgram, SAME_USER } from '../support/program';
 import { residentBytes, scrape, startService, tcpTo, type Started } from '../support/run-service';
 
@@ -24,6 +24,10 @@ const FRAMES = 200_000;
 const BATCH = 200;
 /** Soon enough for whoever waits, on a machine that does other things too. */
 const SOON_MS = 1000;
+
+const ANY = new Uint8Array(4);
+/** An address that nobody answers for. */
+const NOBODY = parseAddr('203.0.113.77');
 
 let dir: string;
 let service: Started | null = null;
@@ -52,12 +56,13 @@ async function timed<T>(work: () => Promise<T>): Promise<{ ms: number; value: T 
   return { ms: performance.now() - before, value };
 }
 
-/** Frames of an EtherType for experiments, each with another source address. `between` is called between batches. */
+/** ARP probes, each from another Ethernet address. `between` is called between batches. */
 async function changeMac(guest: Guest, frames: number, between: (sent: number) => Promise<void>): Promise<void> {
   for (let sent = 0; sent < frames; sent += BATCH) {
     for (let i = sent; i < sent + BATCH; i++) {
       const mac = Uint8Array.of(2, 0, 0, i >>> 16, (i >>> 8) & 0xff, i & 0xff);
-      guest.sendFrame(ethernet(BROADCAST_MAC, mac, 0x88b5, new Uint8Array(46)));
+      const probe = arp({ op: 1, senderMac: mac, senderIp: ANY, targetMac: new Uint8Array(6), targetIp: NOBODY });
+      guest.sendFrame(ethernet(BROADCAST_MAC, mac, ETHER_ARP, probe));
     }
     await guest.driver.drained();
     await between(sent);
@@ -94,9 +99,9 @@ test('a guest with another source address in each frame', async () => {
   await floodAndLook(service.pid, service.metricsPort, socket);
   const seconds = Math.ceil((performance.now() - started) / 1000);
   const lines = service.stderr().match(/guest's Ethernet address is/g) ?? [];
-  expect(lines.length).toBeGreaterThan(5);
-  expect(lines.length).toBeLessThanOrEqual(5 * (seconds + 1));
-  expect(service.stderr()).toMatch(/\([0-9]+ similar messages suppressed\)/);
+  // The first eight addresses are named, five a second, to each of the two front-ends.
+  expect(lines.length).toBeGreaterThanOrEqual(5);
+  expect(lines.length).toBeLessThanOrEqual(Math.min(2 * 8, 5 * (seconds + 1)));
 });
 
 describe('while nobody reads the log, with a line for each frame', () => {

@@ -17,6 +17,7 @@ export class LeakCheck {
 
   constructor(native: Native) {
     this.#native = native;
+    native.closerWait(1000); // what an earlier test left to the closing thread
     this.#fds = countFds();
     this.#regions = native.regionCount();
   }
