@@ -17,7 +17,7 @@ const TESTS = [
   'test/unit/stack/(tcp|udp)/real-sockets',
   'test/unit/config/listeners',
   'test/unit/vhost',
-  'test/conformance/(guest-inside|guest-uso|vhost-|stream-server|fuzz|exhaustion)',
+  'test/conformance/(guest-inside|guest-uso|vhost-|stream-server|fuzz)',
 ];
 const ADDON = 'tubetti.node';
 /** Frames above the addon's in the stack of an allocation of its own: malloc, operator new, a container. */

@@ -50,7 +50,8 @@ const SEQUENCE_MS = 120_000;
 const OWN_FAULTS = /internal error|data plane failed|keeps failing|uncaught|unhandled|AddressSanitizer|runtime error/i;
 /** Room for what is cached and collected later, over what the service held after its first guests. */
 const SPARE_DESCRIPTORS = 8;
-const SPARE_MAPPINGS = 64;
+// Regions that were taken back wait for a collection, 256 of them at most (addon/memory.cc).
+const SPARE_MAPPINGS = 2 * 256;
 const SPARE_MIB = 64;
 const SETTLE_MS = 10_000;
 const SETTLE_STEP_MS = 100;
