@@ -1,8 +1,9 @@
 /** What the TCP cases count: the guest's own counters, and the service's descriptors, memory and time. */
-import { readFileSync, readdirSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { parseResults, type CommandOptions, type Guest, type ResultFields } from '../support/rig/guest';
 import { poll } from '../support/rig/processes';
 import { sumOfSamples, type Service } from '../support/rig/service';
+import { openFdsOf } from '../support/open-fds';
 
 export interface PeerOutcome {
   readonly status: number;
@@ -91,7 +92,7 @@ export async function losses(guest: Pick<Guest, 'sh'>, service: Service): Promis
 }
 
 export function openDescriptors(service: Service): number {
-  return readdirSync(`/proc/${String(service.process.pid)}/fd`).length;
+  return openFdsOf(service.process.pid);
 }
 
 /** Memory of its own, in KiB: without the guest's, which is shared. */

@@ -3,7 +3,6 @@
  * the rings it may have. Everything is awaited as an event; a check that fails throws jest's error.
  */
 import { createHash } from 'node:crypto';
-import { readdirSync } from 'node:fs';
 import type { Native } from '../../src/native';
 import * as vu from './guest/constants';
 import type { FrontEndRing } from './guest/front-end';
@@ -23,6 +22,7 @@ import {
 } from './rig/host-world';
 import { poll } from './rig/processes';
 import type { Service } from './rig/service';
+import { openFdsOf } from './open-fds';
 
 export const FORWARDED_PORT = 2222;
 export const GUEST_PORT = 22;
@@ -118,7 +118,7 @@ export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update
 
 /** Descriptors the service has open. */
 export function openFds(service: Service): number {
-  return readdirSync(`/proc/${service.process.pid}/fd`).length;
+  return openFdsOf(service.process.pid);
 }
 
 /** What no connection of an undisturbed guest may have seen. */

@@ -2,7 +2,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Native } from '../../../src/native';
-import { countFds } from './mock-front-end';
+import { openFdsOf } from '../open-fds';
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
@@ -18,7 +18,7 @@ export class LeakCheck {
   constructor(native: Native) {
     this.#native = native;
     native.closerWait(1000); // what an earlier test left to the closing thread
-    this.#fds = countFds();
+    this.#fds = openFdsOf('self');
     this.#regions = native.regionCount();
   }
 
@@ -29,11 +29,14 @@ export class LeakCheck {
   async verify(): Promise<void> {
     this.#native.closerWait(1000);
     for (let turn = 0; turn < TURNS; turn++) {
-      if (countFds() <= this.#fds && this.#native.regionCount() <= this.#regions) break;
+      if (openFdsOf('self') <= this.#fds && this.#native.regionCount() <= this.#regions) break;
       collectGarbage();
       await new Promise((resolve) => setImmediate(resolve));
     }
-    expect({ fds: countFds() - this.#fds, regions: Math.max(0, this.#native.regionCount() - this.#regions) }).toEqual({
+    expect({
+      fds: openFdsOf('self') - this.#fds,
+      regions: Math.max(0, this.#native.regionCount() - this.#regions),
+    }).toEqual({
       fds: 0,
       regions: 0,
     });
