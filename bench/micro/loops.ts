@@ -1,7 +1,7 @@
 /** The loops of the hot path, each by itself: parse, ring, flow lookup, calls into the addon, checksum. */
 import { GuestMemory, SplitQueueDevice, SplitQueueDriver } from 'virtio-ring-ts';
 import { loadNative } from '../../src/native';
-import { FlowTable } from '../../src/stack/flow-table';
+import { FlowTable } from '../../src/stack/kit/flow-table';
 import { checksumAdd, checksumFinish } from '../../src/stack/wire/checksum';
 import { ETHERNET_HEADER_LEN, ethernetType, ethernetWrite } from '../../src/stack/wire/ethernet';
 import {

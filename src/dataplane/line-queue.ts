@@ -9,7 +9,7 @@
  * control plane does anything else.
  */
 export const MAX_WAITING_TRACE = 1000;
-/** Other lines that may wait; each place that logs has its own limit per second besides (src/stack/site-log.ts). */
+/** Other lines that may wait; each place that logs has its own limit per second besides (src/stack/kit/site-log.ts). */
 export const MAX_WAITING_LOG = 256;
 
 export class LineQueue {

@@ -8,7 +8,7 @@ import type { Counters } from '../stack/counters';
 import type { GuestPort, Random } from '../stack/ports';
 import { IcmpHandler } from '../stack/icmp';
 import { createLinkState } from '../stack/link';
-import { SiteLog } from '../stack/site-log';
+import { SiteLog } from '../stack/kit/site-log';
 import { Stack } from '../stack/stack';
 import { TcpHandler } from '../stack/tcp/tcp';
 import { Traffic } from '../stack/traffic';

@@ -7,7 +7,7 @@ import type { NatTables } from './nat';
 import type { NeighbourTable } from './neighbours';
 import type { PathMtus } from './path-mtus';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
-import type { SiteLog } from './site-log';
+import type { SiteLog } from './kit/site-log';
 import type { StationTable } from './stations';
 import type { Traffic } from './traffic';
 

@@ -24,7 +24,7 @@ import { dropCode } from './counters';
 import { V4_MAPPED, addressWords } from './address';
 import { LINK_UDP_PAYLOAD4, linkUdpPull, linkUdpSend } from './link-udp';
 import { learn4, type Mac } from './link';
-import { SITE_DHCP_REFUSED } from './site-log';
+import { SITE_DHCP_REFUSED } from './kit/site-log';
 import { macText } from './wire/ethernet';
 import {
   DHCP_ACK,

@@ -23,7 +23,7 @@ import { dropCode } from './counters';
 import { addressWords, wordsEqual } from './address';
 import { learn6 } from './link';
 import { LINK_UDP_PAYLOAD6, linkUdpPull, linkUdpSend } from './link-udp';
-import { SITE_DHCP_REFUSED } from './site-log';
+import { SITE_DHCP_REFUSED } from './kit/site-log';
 import { macText } from './wire/ethernet';
 import {
   DHCPV6_ADVERTISE,

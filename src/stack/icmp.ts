@@ -23,7 +23,7 @@ import {
   type StackContext,
 } from './context';
 import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from './counters';
-import { KEY_WORDS, SlotQueue } from './flow-table';
+import { KEY_WORDS, SlotQueue } from './kit/flow-table';
 import { FragmentSender, mtuToward } from './fragment/sender';
 import { PingFlows } from './icmp/flows';
 import { PingErrors } from './icmp/ping-errors';
@@ -34,8 +34,8 @@ import { isMoved } from './moved';
 import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
 import { CLASS_ICMP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from './output';
 import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from './ports';
-import { SITE_PING_REFUSED } from './site-log';
-import { RowSpan } from './row-span';
+import { SITE_PING_REFUSED } from './kit/site-log';
+import { RowSpan } from './kit/rows';
 import {
   EAGAIN,
   EMFILE,
@@ -52,7 +52,7 @@ import {
   IPV6_UNICAST_HOPS,
   PMTUDISC_DONT,
   PMTUDISC_PROBE,
-} from './socket-options';
+} from './kit/linux';
 import { checksumFinish, checksumOk, pseudoHeaderSum6 } from './wire/checksum';
 import {
   ICMP_ECHO_REPLY,

@@ -13,7 +13,7 @@ import { LeaseHolder } from './lease-holder';
 import { natTables } from './nat';
 import { NeighbourTable } from './neighbours';
 import { PathMtus } from './path-mtus';
-import { SITE_GUEST_MAC, SITE_GUEST_MTU } from './site-log';
+import { SITE_GUEST_MAC, SITE_GUEST_MTU } from './kit/site-log';
 import { StationTable } from './stations';
 import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText } from './wire/ethernet';
 import { IPV4_BROADCAST } from './wire/ipv4';

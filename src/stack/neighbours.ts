@@ -16,7 +16,7 @@
  */
 import { addressWords, isV4, wordsEqual } from './address';
 import type { AddressBytes, Ip6Config, StackConfig } from './config';
-import { halfSipHash } from './siphash';
+import { halfSipHash } from './kit/siphash';
 
 /** Most entries taken from the host, as in passt; further ones are left out. */
 export const MAX_NEIGHBOURS = 512;

@@ -15,7 +15,7 @@
  * here, so the hash is keyed; chains are short then whatever it sends.
  */
 import { wordsEqual } from './address';
-import { halfSipHash } from './siphash';
+import { halfSipHash } from './kit/siphash';
 
 /** Most addresses of the guest that are known at a time. */
 export const STATIONS = 256;

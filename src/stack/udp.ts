@@ -36,11 +36,11 @@ import {
   type StackContext,
 } from './context';
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
-import { KEY_WORDS } from './flow-table';
+import { KEY_WORDS } from './kit/flow-table';
 import { isResolverPort, NatResult, natOurAddress, natToHost, type NatTables } from './nat';
 import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from './ports';
-import { RowSpan } from './row-span';
-import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './socket-options';
+import { RowSpan } from './kit/rows';
+import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './kit/linux';
 import { UdpErrors } from './udp/errors';
 import {
   FLOW_ANY_PORT,

@@ -17,12 +17,12 @@ import { isGroup } from '../address';
 import type { FrameInfo, StackContext } from '../context';
 import { ROWS_MISC, SCRATCH_FRAGMENT, SCRATCH_FRAGMENT_SLOT, SCRATCH_FRAGMENT_SLOTS } from '../context';
 import { C_DROPS, dropCode, type DropCode } from '../counters';
-import { SlotQueue } from '../flow-table';
+import { SlotQueue } from '../kit/flow-table';
 import { IcmpErrorSender } from '../icmp/icmp-error';
 import { NatResult, natOurAddress, type NatTables } from '../nat';
 import { MAX_HEAD } from '../ports';
-import { RowSpan } from '../row-span';
-import { TimerWheel } from '../timers';
+import { RowSpan } from '../kit/rows';
+import { TimerWheel } from '../kit/timer-wheel';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
 import {
   ICMP_CODE_REASSEMBLY,

@@ -1,8 +1,8 @@
 /** State of echo flows: columns indexed by flow number, order of use, time limit. */
-import { FlowTable, KEY_WORDS, SlotQueue } from '../flow-table';
+import { FlowTable, KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import type { NatResult } from '../nat';
 import type { Clock, Random } from '../ports';
-import { TimerWheel } from '../timers';
+import { TimerWheel } from '../kit/timer-wheel';
 
 const IDLE_MS = 60_000;
 

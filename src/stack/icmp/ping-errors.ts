@@ -2,7 +2,7 @@
 import { isV4 } from '../address';
 import { ADDR_SLOT_ICMP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
-import { KEY_WORDS } from '../flow-table';
+import { KEY_WORDS } from '../kit/flow-table';
 import { NatResult, natOurAddress } from '../nat';
 import type { NatTables } from '../nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';

@@ -11,7 +11,7 @@ import { isGroup } from '../address';
 import type { FrameInfo, StackContext } from '../context';
 import { NatResult, natOurAddress, type NatTables } from '../nat';
 import { MAX_HEAD } from '../ports';
-import { SITE_IP_PROTOCOL } from '../site-log';
+import { SITE_IP_PROTOCOL } from '../kit/site-log';
 import { macIsGroup } from '../wire/ethernet';
 import {
   ICMP_CODE_PROTOCOL,

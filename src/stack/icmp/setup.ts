@@ -1,6 +1,6 @@
 /** What the echo handler needs once. Allocates. */
 import { addressWords } from '../address';
-import { EACCES, EPERM } from '../socket-options';
+import { EACCES, EPERM } from '../kit/linux';
 
 /** Why the host gives no ping socket, for the log; `error` is -errno. */
 export function refusedText(error: number): string {

@@ -5,7 +5,7 @@ import { natSourceToGuest } from '../nat';
 import type { NatResult, NatTables } from '../nat';
 import type { HostIo } from '../ports';
 import { SOCKERR_ERRNO, SOCKERR_INFO, SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
-import { EMSGSIZE } from '../socket-options';
+import { EMSGSIZE } from '../kit/linux';
 import { icmpErrorKnown } from './icmp-error';
 
 // struct sock_extended_err, ee_origin (<linux/errqueue.h>).

@@ -16,7 +16,7 @@ import {
   IPV6_RECVTCLASS,
   SO_BROADCAST,
   SOL_SOCKET,
-} from '../socket-options';
+} from '../kit/linux';
 import type { PingFlows } from './flows';
 import { makeWords } from './setup';
 

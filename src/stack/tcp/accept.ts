@@ -4,7 +4,7 @@ import { ADDR_SLOT_TCP, KEY_KIND_SHIFT, KEY_TCP_LISTENER, SEEN_V4, SEEN_V6 } fro
 import { dropCode } from '../counters';
 import { natToGuest } from '../nat';
 import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
-import { EAGAIN, ECONNABORTED, EINTR } from '../socket-options';
+import { EAGAIN, ECONNABORTED, EINTR } from '../kit/linux';
 import { allocateForPeer, mayAccept, peerBucket } from './admission';
 import { abortHost, release } from './close';
 import { open, prepareSocket } from './connect';

@@ -19,8 +19,8 @@
  * wait in the backlog.
  */
 import { C_TCP_EVICTED_HALF_CLOSED, C_TCP_EVICTED_HALF_OPEN } from '../counters';
-import type { SlotQueue } from '../flow-table';
-import { halfSipHash } from '../siphash';
+import type { SlotQueue } from '../kit/flow-table';
+import { halfSipHash } from '../kit/siphash';
 import { abortHost, release } from './close';
 import { PEER_BUCKETS } from './flow';
 import type { TcpEngine } from './flow';

@@ -3,7 +3,7 @@ import { V4_MAPPED, addrSlotWrite, addressWords, familyOf, isGroup } from '../ad
 import { ADDR_SLOT_TCP } from '../context';
 import type { FrameInfo } from '../context';
 import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
-import { KEY_WORDS } from '../flow-table';
+import { KEY_WORDS } from '../kit/flow-table';
 import { natToHost } from '../nat';
 import { AF_INET6, SOCK_TCP } from '../ports';
 import {
@@ -15,9 +15,9 @@ import {
   SOL_SOCKET,
   SO_OOBINLINE,
   SO_REUSEADDR,
-} from '../socket-options';
-import { SITE_TCP_OUTBOUND_ADDR, SITE_TCP_OUTBOUND_IF } from '../site-log';
-import { halfSipHash } from '../siphash';
+} from '../kit/linux';
+import { SITE_TCP_OUTBOUND_ADDR, SITE_TCP_OUTBOUND_IF } from '../kit/site-log';
+import { halfSipHash } from '../kit/siphash';
 import { tcpOptionMss, tcpOptionWindowScale } from '../wire/tcp';
 import {
   DEFAULT_MSS4,

@@ -69,7 +69,7 @@ import type { ForwardListener } from '../config';
 import type { StackContext } from '../context';
 import { C_DROPS } from '../counters';
 import type { DropCode } from '../counters';
-import { FlowTable, SlotQueue } from '../flow-table';
+import { FlowTable, SlotQueue } from '../kit/flow-table';
 import type { NatTables } from '../nat';
 import { NatResult } from '../nat';
 import { OwnListeners } from './own-listeners';
@@ -78,7 +78,7 @@ import { Credit, halfOpenLimit } from './credit';
 import { newListener } from './listener';
 import type { Listener } from './listener';
 import { SEND_BUFFER_GOAL } from './send-buffer';
-import { TimerWheel } from '../timers';
+import { TimerWheel } from '../kit/timer-wheel';
 
 // ---- states (column `state`)
 export const ST_FREE = 0;

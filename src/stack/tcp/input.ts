@@ -10,8 +10,8 @@
 import type { FrameInfo } from '../context';
 import { ROWS_PER_CALL } from '../context';
 import { C_TCP_RESETS_FROM_GUEST, dropCode } from '../counters';
-import { seqInWindow } from '../seq';
-import { EAGAIN, EINTR, ENOBUFS, ENOMEM, SOL_SOCKET, SO_KEEPALIVE } from '../socket-options';
+import { seqInWindow } from '../kit/seq';
+import { EAGAIN, EINTR, ENOBUFS, ENOMEM, SOL_SOCKET, SO_KEEPALIVE } from '../kit/linux';
 import { checksumAdd, checksumFold, checksumOk } from '../wire/checksum';
 import {
   TCP_ACK,

@@ -6,7 +6,7 @@
  *
  * The other way there is nothing to copy: Linux tells a TCP socket neither TTL nor TOS of what it received.
  */
-import { IPPROTO_IP, IPPROTO_IPV6, IPV6_TCLASS, IPV6_UNICAST_HOPS, IP_TOS, IP_TTL } from '../socket-options';
+import { IPPROTO_IP, IPPROTO_IPV6, IPV6_TCLASS, IPV6_UNICAST_HOPS, IP_TOS, IP_TTL } from '../kit/linux';
 import type { TcpEngine } from './flow';
 
 /** What a socket sends without being told, as almost every guest does as well (net.ipv4.ip_default_ttl). */

@@ -5,8 +5,8 @@
 import { SCRATCH_TCP, SCRATCH_TCP_SIZE, ROWS_OUT, ROWS_PER_CALL } from '../context';
 import { C_TCP_RETRANSMITS } from '../counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, MSG_PEEK } from '../ports';
-import { rowBytes } from '../row-span';
-import { EAGAIN, EINTR, SOL_SOCKET, SO_PEEK_OFF } from '../socket-options';
+import { rowBytes } from '../kit/rows';
+import { EAGAIN, EINTR, SOL_SOCKET, SO_PEEK_OFF } from '../kit/linux';
 import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp';
 import {
   ACK_DELAY_MS,

@@ -9,7 +9,7 @@
  * RFC 1191 §3 allows; an IPv6 link has 1280 bytes or more, and who says less is not believed (RFC 8201 §4).
  */
 import type { QuotedPacket } from '../context';
-import { seqLe, seqLt } from '../seq';
+import { seqLe, seqLt } from '../kit/seq';
 import { C_TCP_RESETS_FROM_GUEST } from '../counters';
 import { abortHost } from './close';
 import { F_FIN_ACKED, F_NO_DF, F_RECOVERY, F_RTX_DUE, F_TIMING, ST_OPEN, ST_SYN_SENT, touch } from './flow';

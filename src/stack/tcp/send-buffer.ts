@@ -12,7 +12,7 @@
  * what is queued in them delays what the guest sends next.
  */
 import { MEMINFO_SNDBUF } from '../ports';
-import { SOL_SOCKET, SO_BUF_LOCK, SO_SNDBUF } from '../socket-options';
+import { SOL_SOCKET, SO_BUF_LOCK, SO_SNDBUF } from '../kit/linux';
 import type { TcpEngine } from './flow';
 
 /** Bytes from the guest before its flow counts as one that sends much. */

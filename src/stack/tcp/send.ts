@@ -6,10 +6,10 @@
  */
 import { C_TCP_RESETS_TO_GUEST, C_TCP_RETRANSMITS } from '../counters';
 import type { FrameInfo } from '../context';
-import { KEY_WORDS } from '../flow-table';
+import { KEY_WORDS } from '../kit/flow-table';
 import { CLASS_TCP, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, countToGuest, outputHeaders } from '../output';
 import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../ports';
-import { seqLe } from '../seq';
+import { seqLe } from '../kit/seq';
 import { checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
 import { IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
 import {

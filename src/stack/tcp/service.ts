@@ -16,7 +16,7 @@ import {
   ST_TIME_WAIT,
 } from './flow';
 import type { TcpEngine } from './flow';
-import type { SlotQueue } from '../flow-table';
+import type { SlotQueue } from '../kit/flow-table';
 import { release, resetBoth } from './close';
 import {
   BULK_SHARE,

@@ -1,6 +1,6 @@
 /** Sockets that give bursts: prepared for more, once, and only then, so that a question and its answer cost nothing. */
 import type { StackContext } from '../context';
-import { IPPROTO_UDP, SO_RCVBUF, SOL_SOCKET, UDP_GRO } from '../socket-options';
+import { IPPROTO_UDP, SO_RCVBUF, SOL_SOCKET, UDP_GRO } from '../kit/linux';
 
 /** Wanted receive buffer of a busy socket; the kernel cuts it to net.core.rmem_max. */
 const BUSY_BUFFER = 4 << 20;

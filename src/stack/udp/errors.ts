@@ -2,7 +2,7 @@
 import { addrSlotPort, addrSlotWord, isV4 } from '../address';
 import { ADDR_SLOT_UDP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
-import { KEY_WORDS } from '../flow-table';
+import { KEY_WORDS } from '../kit/flow-table';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../icmp/icmp-error';
 import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from '../icmp/socket-error';
 import { NatResult, natOurAddress, natToGuest } from '../nat';

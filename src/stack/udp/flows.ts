@@ -9,9 +9,9 @@
  * A flow is a pair of ends as the guest sees it (its key), and how to reach the other end on the host: a connected
  * socket of its own (the guest sent first), or a listener's socket and the peer's address (the peer sent first).
  */
-import { FlowTable, KEY_WORDS, SlotQueue } from '../flow-table';
+import { FlowTable, KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import type { Clock, Random } from '../ports';
-import { TimerWheel } from '../timers';
+import { TimerWheel } from '../kit/timer-wheel';
 
 /** A datagram from another peer may wait in the socket: it came between bind and connect. */
 export const FLOW_FRESH = 1;

@@ -4,7 +4,7 @@ import type { ForwardListener } from '../config';
 import { ADDR_SLOT_UDP, KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../context';
 import type { StackContext } from '../context';
 import type { HostIo } from '../ports';
-import { SITE_UDP_LISTENER } from '../site-log';
+import { SITE_UDP_LISTENER } from '../kit/site-log';
 import { EPOLLET, EPOLLIN } from '../ports';
 import {
   IP_PKTINFO,
@@ -20,7 +20,7 @@ import {
   SO_BROADCAST,
   SO_RCVBUF,
   SOL_SOCKET,
-} from '../socket-options';
+} from '../kit/linux';
 
 /** Wanted receive buffer of a listener, which all its peers share; the kernel cuts it to net.core.rmem_max. */
 const RECEIVE_BUFFER = 4 << 20;

@@ -43,7 +43,7 @@ import {
   IPV6_UNICAST_HOPS,
   PMTUDISC_DONT,
   PMTUDISC_PROBE,
-} from '../socket-options';
+} from '../kit/linux';
 import type { UdpErrors } from './errors';
 import { FLOW_GROUP, FLOW_MULTICAST } from './flows';
 import type { UdpFlows } from './flows';

@@ -6,7 +6,7 @@ import { addrSlotFamily, addrSlotPort, addrSlotScope, addrSlotWord, isMulticast,
 import { ADDR_SLOT_UDP_MSG } from '../context';
 import type { StackContext } from '../context';
 import { dropCode, type DropCode } from '../counters';
-import { KEY_WORDS } from '../flow-table';
+import { KEY_WORDS } from '../kit/flow-table';
 import { NatResult, natSourceToGuest, natToGuest } from '../nat';
 import type { NatTables } from '../nat';
 import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';

@@ -23,7 +23,7 @@ import {
   SO_BROADCAST,
   SO_REUSEADDR,
   SOL_SOCKET,
-} from '../socket-options';
+} from '../kit/linux';
 import { IPV4_BROADCAST } from '../wire/ipv4';
 import { SourcePorts } from './source-ports';
 import type { UdpListener } from './listeners';

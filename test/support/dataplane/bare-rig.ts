@@ -21,7 +21,7 @@ import { BROADCAST_MAC } from '../guest/bytes';
 import { ETHER_ARP, ETHER_IPV4, PROTO_TCP, arp, ethernet, ipHeader } from '../guest/packets';
 import { FakeRandom } from '../stack/fake-random';
 import { stackConfig } from '../stack/stack-config';
-import { SiteLog } from '../../../src/stack/site-log';
+import { SiteLog } from '../../../src/stack/kit/site-log';
 
 /** Where guest memory begins in the guest's addresses. */
 const GPA = 0x4000_0000;

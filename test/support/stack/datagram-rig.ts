@@ -18,7 +18,7 @@ import type { FakeSocket } from './fake-host-io-udp';
 import { FakeRandom } from './fake-random';
 import { dissect, RecordingHandler } from './link-rig';
 import { stackConfig } from './stack-config';
-import { SiteLog } from '../../../src/stack/site-log';
+import { SiteLog } from '../../../src/stack/kit/site-log';
 
 export interface DatagramRigOptions {
   readonly config?: Partial<StackConfig>;

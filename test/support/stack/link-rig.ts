@@ -16,7 +16,7 @@ import { FakeGuestPort } from './fake-guest-port';
 import type { FakeGuestPortOptions } from './fake-guest-port';
 import { FakeRandom } from './fake-random';
 import { stackConfig } from './stack-config';
-import { SiteLog } from '../../../src/stack/site-log';
+import { SiteLog } from '../../../src/stack/kit/site-log';
 
 export const GUEST_MAC = '52 54 00 12 34 56';
 export const OUR_MAC = '9a 55 9a 55 9a 55';

@@ -21,7 +21,7 @@ import { FakeRandom } from './fake-random';
 import { stackConfig } from './stack-config';
 import { guestFrame, parseFrame } from './tcp-segment';
 import type { GuestSegment, Segment } from './tcp-segment';
-import { SiteLog } from '../../../src/stack/site-log';
+import { SiteLog } from '../../../src/stack/kit/site-log';
 
 export { flagText, guestFrame, parseFrame } from './tcp-segment';
 export type { GuestSegment, Segment } from './tcp-segment';

@@ -11,7 +11,7 @@ import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { GUEST_MAC, bytes, datagram, ethernet, icmpv6, packet } from '../../../support/stack/link-rig';
 import { stackConfig } from '../../../support/stack/stack-config';
-import { SiteLog } from '../../../../src/stack/site-log';
+import { SiteLog } from '../../../../src/stack/kit/site-log';
 
 /** Serves the same frame again and again, and swallows what is sent; itself free of allocation. */
 class LoopPort implements GuestPort {

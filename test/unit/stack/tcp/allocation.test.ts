@@ -12,7 +12,7 @@ import { TcpHandler } from '../../../../src/stack/tcp/tcp';
 import { Traffic } from '../../../../src/stack/traffic';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { stackConfig } from '../../../support/stack/stack-config';
-import { SiteLog } from '../../../../src/stack/site-log';
+import { SiteLog } from '../../../../src/stack/kit/site-log';
 
 const PAYLOAD = 1000;
 

@@ -1,6 +1,6 @@
 /** Acknowledgements that wait for an answer to carry them, and those that must not. */
 import { ACK_DELAY_MS, ACK_QUICK } from '../../../../src/stack/tcp/flow';
-import { TICK_MS } from '../../../../src/stack/timers';
+import { TICK_MS } from '../../../../src/stack/kit/timer-wheel';
 import { TcpRig, openFromGuest, openFromHost, pattern } from '../../../support/stack/tcp-rig';
 import type { Connection } from '../../../support/stack/tcp-rig';
 

@@ -1,6 +1,6 @@
 /** Connections opened by the guest. */
 import { C_FLOWS_TCP, C_TCP_RESETS_TO_GUEST } from '../../../../src/stack/counters';
-import { EACCES, EADDRINUSE, EADDRNOTAVAIL } from '../../../../src/stack/socket-options';
+import { EACCES, EADDRINUSE, EADDRNOTAVAIL } from '../../../../src/stack/kit/linux';
 import { ENETUNREACH, ENOMEM, ETIMEDOUT } from '../../../support/stack/fake-host-io';
 import { ip } from '../../../support/stack/addresses';
 import { GUEST_ISN, TcpRig, openFromGuest, payloadText } from '../../../support/stack/tcp-rig';

@@ -11,7 +11,7 @@ import { FakeHostIo } from '../../../support/stack/fake-host-io';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { stackConfig } from '../../../support/stack/stack-config';
 import { TcpRig, openFromGuest } from '../../../support/stack/tcp-rig';
-import { SiteLog } from '../../../../src/stack/site-log';
+import { SiteLog } from '../../../../src/stack/kit/site-log';
 
 /** passt's flow table. */
 const MOST = 131_072;

@@ -21,7 +21,7 @@ import type { ModelOptions } from '../../../support/stack/model-tcp';
 import { stackConfig } from '../../../support/stack/stack-config';
 import { guestFrame, idleHandler, parseFrame, pattern } from '../../../support/stack/tcp-rig';
 import type { GuestSegment } from '../../../support/stack/tcp-rig';
-import { SiteLog } from '../../../../src/stack/site-log';
+import { SiteLog } from '../../../../src/stack/kit/site-log';
 
 /** Regions the addon knows, so that system calls can read and write them. */
 class NativeMemory extends FakeMemory {

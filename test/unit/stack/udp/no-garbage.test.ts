@@ -18,7 +18,7 @@ import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { datagram } from '../../../support/stack/link-rig';
 import { stackConfig } from '../../../support/stack/stack-config';
-import { SiteLog } from '../../../../src/stack/site-log';
+import { SiteLog } from '../../../../src/stack/kit/site-log';
 
 const FRAME = datagram('192.0.2.10', 5000, '203.0.113.5', 7000, ascii('x'.repeat(100)));
 const BATCH = 32;

@@ -33,7 +33,7 @@ import {
 } from '../../../support/stack/link-rig';
 import { NativeMemory } from '../../../support/stack/native-memory';
 import { stackConfig } from '../../../support/stack/stack-config';
-import { SiteLog } from '../../../../src/stack/site-log';
+import { SiteLog } from '../../../../src/stack/kit/site-log';
 
 const built = existsSync(join(__dirname, '../../../../build/Release/tubetti.node'));
 const withAddon = built ? describe : describe.skip;

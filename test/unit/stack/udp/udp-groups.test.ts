@@ -1,5 +1,5 @@
 /** What leaves for a group or for all, and who may answer; "don't fragment". */
-import { IPPROTO_IP, IPPROTO_IPV6 } from '../../../../src/stack/socket-options';
+import { IPPROTO_IP, IPPROTO_IPV6 } from '../../../../src/stack/kit/linux';
 import { ip } from '../../../support/stack/addresses';
 import { ascii, DatagramRig } from '../../../support/stack/datagram-rig';
 import type { FakeSocket } from '../../../support/stack/fake-host-io-udp';

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { RowSpan } from '../../../../src/stack/row-span';
+import { RowSpan } from '../../../../src/stack/kit/rows';
 import { FakeMemory } from '../../../support/stack/fake-guest-port';
 
 /** Rows over one region whose byte i is i, cut into the given lengths with gaps between them. */

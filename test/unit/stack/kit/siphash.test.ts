@@ -1,4 +1,4 @@
-import { halfSipHash } from '../../../../src/stack/siphash';
+import { halfSipHash } from '../../../../src/stack/kit/siphash';
 
 /** Input 00 01 02 …, key 00 … 07, little-endian words. */
 const WORDS = Int32Array.from({ length: 16 }, (_, i) => 0x03020100 + i * 0x04040404);

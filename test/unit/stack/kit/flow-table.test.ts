@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { FlowTable, KEY_WORDS, SlotQueue } from '../../../../src/stack/flow-table';
+import { FlowTable, KEY_WORDS, SlotQueue } from '../../../../src/stack/kit/flow-table';
 
 function key(t: FlowTable, n: number): void {
   for (let i = 0; i < KEY_WORDS; i++) t.probe[i] = i === 8 ? n : 7;

@@ -1,4 +1,4 @@
-import { SITE_GUEST_MAC, SITE_LINES_PER_SECOND, SITE_PING_REFUSED, SiteLog } from '../../../../src/stack/site-log';
+import { SITE_GUEST_MAC, SITE_LINES_PER_SECOND, SITE_PING_REFUSED, SiteLog } from '../../../../src/stack/kit/site-log';
 import { FakeClock } from '../../../support/stack/fake-clock';
 
 test('each site has a few lines a second, and says what it left out when it speaks again', () => {

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { TICK_MS, TimerWheel } from '../../../../src/stack/timers';
+import { TICK_MS, TimerWheel } from '../../../../src/stack/kit/timer-wheel';
 
 function drain(w: TimerWheel, now: number): number[] {
   const out: number[] = [];

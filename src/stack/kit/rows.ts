@@ -1,5 +1,5 @@
 /** What rows name, and narrowing them to a part of it: how a handler gets from a frame's rows to its payload. */
-import type { Rows } from './ports';
+import type { Rows } from '../ports';
 
 /** How many bytes rows `row … row + count - 1` name. */
 export function rowBytes(rows: Rows, row: number, count: number): number {

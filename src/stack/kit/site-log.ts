@@ -3,7 +3,7 @@
  * budget, which is spent before the line is built: a flood costs a comparison a frame, no string, no message to the
  * control plane and no memory.
  */
-import type { Clock } from './ports';
+import type { Clock } from '../ports';
 
 export type StackLogLevel = 'debug' | 'info' | 'warn';
 

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { seqAdd, seqDiff, seqGe, seqGt, seqInWindow, seqLe, seqLt, seqMax } from '../../../../src/stack/seq';
+import { seqAdd, seqDiff, seqGe, seqGt, seqInWindow, seqLe, seqLt, seqMax } from '../../../../src/stack/kit/seq';
 
 const u32 = fc.nat(0xffffffff);
 const near = fc.integer({ min: -(2 ** 31) + 1, max: 2 ** 31 - 1 });
