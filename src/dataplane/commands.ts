@@ -53,7 +53,7 @@ export type Command =
   | { readonly kind: 'config'; readonly config: StackConfig }
   /** The host's addresses or routes changed, and nothing that the guest is told of. */
   | { readonly kind: 'moved' }
-  /** The host's neighbours, all of them: NEIGHBOUR_WORDS int32 each (src/stack/neighbours.ts). */
+  /** The host's neighbours, all of them: NEIGHBOUR_WORDS int32 each (src/stack/link/neighbours.ts). */
   | { readonly kind: 'neighbours'; readonly entries: Int32Array }
   /** NET_SET_MTU of the front-end; 0: it left. */
   | { readonly kind: 'mtu'; readonly mtu: number }

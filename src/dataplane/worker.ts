@@ -7,7 +7,7 @@ import type { StackContext } from '../stack/context';
 import type { Counters } from '../stack/counters';
 import type { GuestPort, Random } from '../stack/ports';
 import { IcmpHandler } from '../stack/icmp';
-import { createLinkState } from '../stack/link';
+import { createLinkState } from '../stack/link/guest-state';
 import { SiteLog } from '../stack/kit/site-log';
 import { Stack } from '../stack/stack';
 import { TcpHandler } from '../stack/tcp/tcp';

@@ -1,14 +1,14 @@
 /** What every protocol handler of the stack shares: fields updated in place, never reallocated. */
 import type { StackConfig } from './config';
 import type { Counters } from './counters';
-import type { GuestMtu } from './guest-mtu';
-import type { LeaseHolder } from './lease-holder';
+import type { GuestMtu } from './link/guest-mtu';
+import type { LeaseHolder } from './link/lease-holder';
 import type { NatTables } from './nat';
-import type { NeighbourTable } from './neighbours';
+import type { NeighbourTable } from './link/neighbours';
 import type { PathMtus } from './path-mtus';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
 import type { SiteLog } from './kit/site-log';
-import type { StationTable } from './stations';
+import type { StationTable } from './link/stations';
 import type { Traffic } from './traffic';
 
 /** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */

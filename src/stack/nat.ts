@@ -28,7 +28,7 @@ import {
 import type { AddressBytes, Ip4Config, Ip6Config, StackConfig } from './config';
 import type { LinkState } from './context';
 import { dropCode, type DropCode } from './counters';
-import { FormerResolvers } from './former-resolvers';
+import { FormerResolvers } from './link/former-resolvers';
 
 const DROP_FAMILY_DISABLED = dropCode('family_disabled');
 const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');

@@ -36,8 +36,8 @@ import { C_BYTES_FROM_GUEST_TCP, C_DROPS, C_FRAMES_FROM_GUEST, dropCode } from '
 import { Reassembly } from './fragment/reassembly';
 import { ErrorsFromGuest, isPathError } from './icmp/from-guest-errors';
 import { ProtocolErrors } from './icmp/protocol-errors';
-import { learn4, learn6, learnMac, learnMtu, learnSegmentSize } from './link';
-import { LinkServices } from './link-services';
+import { learn4, learn6, learnMac, learnMtu, learnSegmentSize } from './link/guest-state';
+import { LinkServices } from './link/services';
 import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './output';
 import { GSO_NONE, MAX_HEAD } from './ports';
 import { DHCP_SERVER_PORT } from './wire/dhcp';

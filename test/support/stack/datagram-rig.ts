@@ -4,7 +4,7 @@ import type { StackContext } from '../../../src/stack/context';
 import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
 import { IcmpHandler } from '../../../src/stack/icmp';
-import { createLinkState } from '../../../src/stack/link';
+import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/traffic';
 import { UdpHandler } from '../../../src/stack/udp';

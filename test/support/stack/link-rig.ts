@@ -6,7 +6,7 @@ import { SCRATCH_SIZE, type FlowHandler, type FrameInfo, type StackContext } fro
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
 import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
-import { createLinkState } from '../../../src/stack/link';
+import { createLinkState } from '../../../src/stack/link/guest-state';
 import type { HostIo } from '../../../src/stack/ports';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/traffic';

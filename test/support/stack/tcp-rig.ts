@@ -7,7 +7,7 @@ import type { ForwardListener, Ip4Config, Ip6Config, StackConfig } from '../../.
 import type { FlowHandler, StackContext } from '../../../src/stack/context';
 import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
-import { createLinkState } from '../../../src/stack/link';
+import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/traffic';
 import { TcpHandler } from '../../../src/stack/tcp/tcp';

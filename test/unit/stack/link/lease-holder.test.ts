@@ -1,5 +1,5 @@
 /** One address goes to one client (RFC 2131 §3.1), in both families. */
-import { ASKS_IN_VAIN, GONE_MS, OFFER_MS } from '../../../../src/stack/lease-holder';
+import { ASKS_IN_VAIN, GONE_MS, OFFER_MS } from '../../../../src/stack/link/lease-holder';
 import { ip } from '../../../support/stack/addresses';
 import {
   OUR_MAC,

@@ -1,5 +1,5 @@
 import * as fc from 'fast-check';
-import { MAX_NEIGHBOURS, NEIGHBOUR_WORDS, NeighbourTable } from '../../../../src/stack/neighbours';
+import { MAX_NEIGHBOURS, NEIGHBOUR_WORDS, NeighbourTable } from '../../../../src/stack/link/neighbours';
 import { outputHeadersTo } from '../../../../src/stack/output';
 import { macText } from '../../../../src/stack/wire/ethernet';
 import { ip, words } from '../../../support/stack/addresses';

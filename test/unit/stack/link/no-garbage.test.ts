@@ -1,5 +1,5 @@
 /** The path of a frame through the stack allocates nothing: measured, for every kind of frame that may come often. */
-import { createLinkState } from '../../../../src/stack/link';
+import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { COUNTERS } from '../../../../src/stack/counters';
 import type { FlowHandler, FrameInfo, StackContext } from '../../../../src/stack/context';
 import type { GuestPort, HostIo } from '../../../../src/stack/ports';

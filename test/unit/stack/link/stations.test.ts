@@ -1,7 +1,7 @@
 /** More than one Ethernet and IP address behind the link: bridges, containers, VRRP in the guest. */
 import { FragmentSender } from '../../../../src/stack/fragment/sender';
 import { outputHeadersTo } from '../../../../src/stack/output';
-import { ASKS_BEFORE_GONE, ASK_MS, STALE_MS, STATIONS, StationTable } from '../../../../src/stack/stations';
+import { ASKS_BEFORE_GONE, ASK_MS, STALE_MS, STATIONS, StationTable } from '../../../../src/stack/link/stations';
 import { ip, text } from '../../../support/stack/addresses';
 import {
   BROADCAST_MAC,

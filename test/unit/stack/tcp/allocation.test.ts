@@ -5,7 +5,7 @@
 import { PerformanceObserver } from 'node:perf_hooks';
 import type { FrameInfo, StackContext } from '../../../../src/stack/context';
 import { COUNTERS } from '../../../../src/stack/counters';
-import { createLinkState } from '../../../../src/stack/link';
+import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { EPOLLIN, EPOLLOUT, MAX_HEAD, MEMINFO_SNDBUF, MEMINFO_WMEM_QUEUED } from '../../../../src/stack/ports';
 import type { GuestPort, HostIo } from '../../../../src/stack/ports';
 import { TcpHandler } from '../../../../src/stack/tcp/tcp';

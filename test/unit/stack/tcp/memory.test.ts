@@ -1,7 +1,7 @@
 /** What a flow costs in memory of ours, and the largest table there can be. */
 import type { StackContext } from '../../../../src/stack/context';
 import { COUNTERS } from '../../../../src/stack/counters';
-import { createLinkState } from '../../../../src/stack/link';
+import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { ST_OPEN } from '../../../../src/stack/tcp/flow';
 import { TcpHandler } from '../../../../src/stack/tcp/tcp';
 import { Traffic } from '../../../../src/stack/traffic';

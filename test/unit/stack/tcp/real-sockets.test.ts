@@ -10,7 +10,7 @@ import { loadNative } from '../../../../src/native';
 import type { Native } from '../../../../src/native';
 import type { ForwardListener } from '../../../../src/stack/config';
 import { COUNTERS, C_TCP_RETRANSMITS } from '../../../../src/stack/counters';
-import { createLinkState } from '../../../../src/stack/link';
+import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { TcpHandler } from '../../../../src/stack/tcp/tcp';
 import { Stack } from '../../../../src/stack/stack';
 import { Traffic } from '../../../../src/stack/traffic';

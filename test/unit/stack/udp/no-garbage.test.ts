@@ -1,7 +1,7 @@
 /** Datagrams in the steady state allocate nothing: the heap does not grow while hundreds of thousands pass. */
 import { KEY_KIND_SHIFT, KEY_UDP, ROWS_TOTAL, SCRATCH_SIZE, type StackContext } from '../../../../src/stack/context';
 import { C_FRAMES_TO_GUEST, COUNTERS } from '../../../../src/stack/counters';
-import { createLinkState } from '../../../../src/stack/link';
+import { createLinkState } from '../../../../src/stack/link/guest-state';
 import {
   ADDR_SLOT_SIZE,
   ADDR_SLOTS,

@@ -10,7 +10,7 @@ import type { ForwardListener, StackConfig } from '../../../../src/stack/config'
 import { KEY_DATAPLANE, KEY_KIND_SHIFT, ROWS_MISC, type StackContext } from '../../../../src/stack/context';
 import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../../src/stack/counters';
 import { IcmpHandler } from '../../../../src/stack/icmp';
-import { createLinkState } from '../../../../src/stack/link';
+import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { AF_INET, AF_INET6, EPOLLIN, SOCK_UDP } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';
 import { Traffic } from '../../../../src/stack/traffic';

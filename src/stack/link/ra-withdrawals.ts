@@ -3,7 +3,7 @@
  * longer true must be taken back: with lifetimes of zero, in every advertisement to come, for any of them may be lost
  * (RFC 4861 §6.2.3, RFC 8106 §5.3.1, RFC 9096 §3.5).
  */
-import type { AddressBytes, StackConfig } from './config';
+import type { AddressBytes, StackConfig } from '../config';
 
 /** The most that is remembered of each kind; the oldest is forgotten. */
 const MOST_PREFIXES = 4;

@@ -6,19 +6,19 @@
  * (source `::`, RFC 4862 §5.4). Advertisements from the guest are only learnt from.
  * Router advertisements answer solicitations, are sent when the link comes up, and are repeated every 200 to 600 s.
  */
-import { addressWords, wordsEqual } from './address';
-import type { FrameInfo, StackContext } from './context';
-import type { DropCode } from './counters';
-import { dropCode } from './counters';
-import type { Mac } from './link';
-import { learn6, learn6At, macFor } from './link';
-import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from './output';
-import { MAX_HEADER } from './ports';
-import { Withdrawn } from './withdrawn';
-import { checksumAdd, checksumFinish, checksumOk, pseudoHeaderSum6 } from './wire/checksum';
-import { encodeNames } from './wire/domain-name';
-import { ethernetSetSrc } from './wire/ethernet';
-import { icmpSetChecksum, icmpType } from './wire/icmp';
+import { addressWords, wordsEqual } from '../address';
+import type { FrameInfo, StackContext } from '../context';
+import type { DropCode } from '../counters';
+import { dropCode } from '../counters';
+import type { Mac } from './guest-state';
+import { learn6, learn6At, macFor } from './guest-state';
+import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from '../output';
+import { MAX_HEADER } from '../ports';
+import { Withdrawn } from './ra-withdrawals';
+import { checksumAdd, checksumFinish, checksumOk, pseudoHeaderSum6 } from '../wire/checksum';
+import { encodeNames } from '../wire/domain-name';
+import { ethernetSetSrc } from '../wire/ethernet';
+import { icmpSetChecksum, icmpType } from '../wire/icmp';
 import {
   NA_OVERRIDE,
   NA_ROUTER,
@@ -47,9 +47,9 @@ import {
   ndpWritePrefix64,
   ndpWriteRa,
   ndpWriteRdnss,
-} from './wire/icmpv6/ndp';
-import { IP_PROTO_ICMPV6 } from './wire/ipv4';
-import { ipv6IsLoopback, ipv6IsMulticast, ipv6IsUnspecified } from './wire/ipv6';
+} from '../wire/icmpv6/ndp';
+import { IP_PROTO_ICMPV6 } from '../wire/ipv4';
+import { ipv6IsLoopback, ipv6IsMulticast, ipv6IsUnspecified } from '../wire/ipv6';
 
 const DROP_NDP_MALFORMED = dropCode('ndp_malformed');
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');

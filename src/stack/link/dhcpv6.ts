@@ -17,14 +17,14 @@
  * While another client has the address: SOLICIT and REQUEST get NoAddrsAvail, RENEW and REBIND NoBinding (§18.3.4), CONFIRM
  * NotOnLink, so that the client starts over.
  */
-import type { FrameInfo, StackContext } from './context';
-import type { DropCode } from './counters';
-import { dropCode } from './counters';
-import { addressWords, wordsEqual } from './address';
-import { learn6 } from './link';
-import { LINK_UDP_PAYLOAD6, linkUdpPull, linkUdpSend } from './link-udp';
-import { SITE_DHCP_REFUSED } from './kit/site-log';
-import { macText } from './wire/ethernet';
+import type { FrameInfo, StackContext } from '../context';
+import type { DropCode } from '../counters';
+import { dropCode } from '../counters';
+import { addressWords, wordsEqual } from '../address';
+import { learn6 } from './guest-state';
+import { LINK_UDP_PAYLOAD6, linkUdpPull, linkUdpSend } from './small-datagram';
+import { SITE_DHCP_REFUSED } from '../kit/site-log';
+import { macText } from '../wire/ethernet';
 import {
   DHCPV6_ADVERTISE,
   DHCPV6_CLIENT_PORT,
@@ -69,10 +69,10 @@ import {
   dhcpv6Write,
   dhcpv6WriteOptionHeader,
   dhcpv6Xid,
-} from './wire/dhcpv6';
-import { encodeName, encodeNames } from './wire/domain-name';
-import { ipv6Text } from './wire/ipv6';
-import { UDP_HEADER_LEN, udpLength } from './wire/udp';
+} from '../wire/dhcpv6';
+import { encodeName, encodeNames } from '../wire/domain-name';
+import { ipv6Text } from '../wire/ipv6';
+import { UDP_HEADER_LEN, udpLength } from '../wire/udp';
 
 const DROP_DHCPV6_MALFORMED = dropCode('dhcpv6_malformed');
 

@@ -1,13 +1,13 @@
 /** UDP for the services on the link: small datagrams, checksummed in full, both ways. */
-import type { FrameInfo, StackContext } from './context';
-import type { DropCode } from './counters';
-import { dropCode } from './counters';
-import { CLASS_UDP, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeadersTo, sendSmall } from './output';
-import { GSO_NONE } from './ports';
-import { checksumAdd, checksumFinishUdp, checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from './wire/checksum';
-import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from './wire/ethernet';
-import { IP_PROTO_UDP } from './wire/ipv4';
-import { UDP_HEADER_LEN, udpCheck, udpChecksum, udpLength, udpSetChecksum, udpWrite } from './wire/udp';
+import type { FrameInfo, StackContext } from '../context';
+import type { DropCode } from '../counters';
+import { dropCode } from '../counters';
+import { CLASS_UDP, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../output';
+import { GSO_NONE } from '../ports';
+import { checksumAdd, checksumFinishUdp, checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
+import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from '../wire/ethernet';
+import { IP_PROTO_UDP } from '../wire/ipv4';
+import { UDP_HEADER_LEN, udpCheck, udpChecksum, udpLength, udpSetChecksum, udpWrite } from '../wire/udp';
 
 const DROP_UDP_MALFORMED = dropCode('udp_malformed');
 const DROP_UDP_CHECKSUM = dropCode('udp_checksum');

@@ -2,16 +2,16 @@
  * The services on the link (ARP, ND, DHCP, DHCPv6), and what the guest is told unasked: when the link comes up, when the
  * host's network changes, when its neighbours do.
  */
-import { isV4, sameBytes } from './address';
+import { isV4, sameBytes } from '../address';
 import { ArpService } from './arp';
-import type { StackConfig } from './config';
-import type { StackContext } from './context';
+import type { StackConfig } from '../config';
+import type { StackContext } from '../context';
 import { DhcpService } from './dhcp';
 import { Dhcpv6Service } from './dhcpv6';
-import { linkCameUp, reconfigureLink, resetLinkState } from './link';
+import { linkCameUp, reconfigureLink, resetLinkState } from './guest-state';
 import { NdpService } from './ndp';
 import { NEIGHBOUR_WORDS } from './neighbours';
-import { Withdrawn } from './withdrawn';
+import { Withdrawn } from './ra-withdrawals';
 
 /** What still has to be sent since the link came up. */
 const ANNOUNCE_ARP = 1;

@@ -6,12 +6,12 @@
  * announcements, and probes (RFC 5227 §2.1: sender
  * 0.0.0.0) for anything but our own address: an answer would tell a guest that the address it is about to use is taken.
  */
-import type { FrameInfo, StackContext } from './context';
-import type { DropCode } from './counters';
-import { V4_MAPPED, addressWords } from './address';
-import type { Mac } from './link';
-import { learnArp, macFor } from './link';
-import { CLASS_OTHER, sendSmall, trySendSmall } from './output';
+import type { FrameInfo, StackContext } from '../context';
+import type { DropCode } from '../counters';
+import { V4_MAPPED, addressWords } from '../address';
+import type { Mac } from './guest-state';
+import { learnArp, macFor } from './guest-state';
+import { CLASS_OTHER, sendSmall, trySendSmall } from '../output';
 import {
   ARP_LEN,
   ARP_REPLY,
@@ -23,8 +23,14 @@ import {
   arpSenderMacLo,
   arpTargetIp,
   arpWrite,
-} from './wire/arp';
-import { ETHERNET_HEADER_LEN, ETHERTYPE_ARP, MAC_BROADCAST_HI, MAC_BROADCAST_LO, ethernetWrite } from './wire/ethernet';
+} from '../wire/arp';
+import {
+  ETHERNET_HEADER_LEN,
+  ETHERTYPE_ARP,
+  MAC_BROADCAST_HI,
+  MAC_BROADCAST_LO,
+  ethernetWrite,
+} from '../wire/ethernet';
 
 const FRAME_LEN = ETHERNET_HEADER_LEN + ARP_LEN;
 

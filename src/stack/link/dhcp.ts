@@ -18,14 +18,14 @@
  * allows: clients exist that ask for nothing and need the MTU. Some that say nothing new (ON_REQUEST) are sent if asked
  * for only.
  */
-import type { FrameInfo, StackContext } from './context';
-import type { DropCode } from './counters';
-import { dropCode } from './counters';
-import { V4_MAPPED, addressWords } from './address';
-import { LINK_UDP_PAYLOAD4, linkUdpPull, linkUdpSend } from './link-udp';
-import { learn4, type Mac } from './link';
-import { SITE_DHCP_REFUSED } from './kit/site-log';
-import { macText } from './wire/ethernet';
+import type { FrameInfo, StackContext } from '../context';
+import type { DropCode } from '../counters';
+import { dropCode } from '../counters';
+import { V4_MAPPED, addressWords } from '../address';
+import { LINK_UDP_PAYLOAD4, linkUdpPull, linkUdpSend } from './small-datagram';
+import { learn4, type Mac } from './guest-state';
+import { SITE_DHCP_REFUSED } from '../kit/site-log';
+import { macText } from '../wire/ethernet';
 import {
   DHCP_ACK,
   DHCP_CLIENT_PORT,
@@ -76,10 +76,10 @@ import {
   dhcpMagic,
   dhcpOptions,
   dhcpWriteReply,
-} from './wire/dhcp';
-import { encodeName, encodeSearchList } from './wire/domain-name';
-import { IPV4_BROADCAST, ipv4Text } from './wire/ipv4';
-import { UDP_HEADER_LEN, udpLength } from './wire/udp';
+} from '../wire/dhcp';
+import { encodeName, encodeSearchList } from '../wire/domain-name';
+import { IPV4_BROADCAST, ipv4Text } from '../wire/ipv4';
+import { UDP_HEADER_LEN, udpLength } from '../wire/udp';
 
 const DROP_DHCP_MALFORMED = dropCode('dhcp_malformed');
 

@@ -9,7 +9,7 @@
  * one to two windows of WINDOW_MS counts. It is not offered: a guest that has not taken the larger MTU yet (its TCP over
  * IPv6 is often older than its DHCP lease) would never be able to take it.
  */
-import type { StackConfig } from './config';
+import type { StackConfig } from '../config';
 
 const WINDOW_MS = 60_000;
 /** What may be any IPv4 host's (RFC 1122 §3.3.3), and any IPv6 link's (RFC 8200 §5): nothing smaller is believed. */
