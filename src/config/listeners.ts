@@ -1,7 +1,7 @@
 /** Opens the host's ends of forwarded ports, before anything is promised to anybody: a port that is taken ends the start. */
 import { ConfigError, describeErrno, EACCES, EMFILE, EPERM } from '../errors';
 import type { Native } from '../native';
-import { addrSlotWrite, V4_MAPPED } from '../stack/address';
+import { addrSlotWrite, V4_MAPPED } from '../stack/ip/address';
 import type { ForwardListener } from '../stack/config';
 import { ADDR_SLOT_TCP } from '../stack/context';
 import { AF_INET, AF_INET6, type HostIo } from '../stack/ports';

@@ -6,7 +6,7 @@ import { EAGAIN, EINPROGRESS } from '../errors';
 import { pause } from '../pause';
 import { AF_INET, AF_INET6, type HostIo, MSG_PEEK, SOCK_TCP } from '../stack/ports';
 import { ADDR_SLOT_TCP, ROWS_MISC, SCRATCH_MISC } from '../stack/context';
-import { addrSlotWrite, V4_MAPPED } from '../stack/address';
+import { addrSlotWrite, V4_MAPPED } from '../stack/ip/address';
 
 const SOL_SOCKET = 1;
 const SO_PEEK_OFF = 42;

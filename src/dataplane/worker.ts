@@ -11,7 +11,7 @@ import { createLinkState } from '../stack/link/guest-state';
 import { SiteLog } from '../stack/kit/site-log';
 import { Stack } from '../stack/stack';
 import { TcpHandler } from '../stack/tcp/tcp';
-import { Traffic } from '../stack/traffic';
+import { Traffic } from '../stack/ip/guest-hints';
 import { UdpHandler } from '../stack/udp';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
 import { CapturingPort, createCaptureBlock } from './capturing-port';

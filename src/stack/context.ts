@@ -3,13 +3,13 @@ import type { StackConfig } from './config';
 import type { Counters } from './counters';
 import type { GuestMtu } from './link/guest-mtu';
 import type { LeaseHolder } from './link/lease-holder';
-import type { NatTables } from './nat';
+import type { NatTables } from './ip/nat';
 import type { NeighbourTable } from './link/neighbours';
-import type { PathMtus } from './path-mtus';
+import type { PathMtus } from './ip/path-mtus';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
 import type { SiteLog } from './kit/site-log';
 import type { StationTable } from './link/stations';
-import type { Traffic } from './traffic';
+import type { Traffic } from './ip/guest-hints';
 
 /** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */
 export interface StackContext {

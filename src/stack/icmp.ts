@@ -11,7 +11,7 @@
  *
  * Everything else that a guest may send by ICMP is not ours: neighbour discovery is handled before, the rest ignored.
  */
-import { familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
+import { familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './ip/address';
 import {
   KEY_KIND_SHIFT,
   KEY_PING,
@@ -24,15 +24,22 @@ import {
 } from './context';
 import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS, SlotQueue } from './kit/flow-table';
-import { FragmentSender, mtuToward } from './fragment/sender';
+import { FragmentSender, mtuToward } from './ip/fragment-sender';
 import { PingFlows } from './icmp/flows';
 import { PingErrors } from './icmp/ping-errors';
 import { SelfEcho } from './icmp/self-echo';
 import { refusedText } from './icmp/setup';
 import { PingSockets } from './icmp/sockets';
-import { isMoved } from './moved';
-import { NatResult, natOurAddress, natToHost, type NatTables } from './nat';
-import { CLASS_ICMP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from './output';
+import { isMoved } from './ip/host-moved';
+import { NatResult, natOurAddress, natToHost, type NatTables } from './ip/nat';
+import {
+  CLASS_ICMP,
+  countToGuest,
+  OUTPUT_HEADER_LEN4,
+  OUTPUT_HEADER_LEN6,
+  OUTPUT_TTL,
+  outputHeaders,
+} from './ip/to-guest';
 import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from './ports';
 import { SITE_PING_REFUSED } from './kit/site-log';
 import { RowSpan } from './kit/rows';

@@ -15,7 +15,7 @@
  * IPv4; such packets are invalid on a link (RFC 4291 §2.5.5.2) and dropped here. So are loopback, unspecified and
  * multicast sources: no handler sees one.
  */
-import { V4_MAPPED } from './address';
+import { V4_MAPPED } from './ip/address';
 import type { StackConfig } from './config';
 import type { FlowHandler, FrameInfo, StackContext } from './context';
 import {
@@ -33,12 +33,12 @@ import {
 } from './context';
 import type { DropCode } from './counters';
 import { C_BYTES_FROM_GUEST_TCP, C_DROPS, C_FRAMES_FROM_GUEST, dropCode } from './counters';
-import { Reassembly } from './fragment/reassembly';
-import { ErrorsFromGuest, isPathError } from './icmp/from-guest-errors';
-import { ProtocolErrors } from './icmp/protocol-errors';
+import { Reassembly } from './ip/reassembly';
+import { ErrorsFromGuest, isPathError } from './ip/from-guest-errors';
+import { ProtocolErrors } from './ip/protocol-errors';
 import { learn4, learn6, learnMac, learnMtu, learnSegmentSize } from './link/guest-state';
 import { LinkServices } from './link/services';
-import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './output';
+import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './ip/to-guest';
 import { GSO_NONE, MAX_HEAD } from './ports';
 import { DHCP_SERVER_PORT } from './wire/dhcp';
 import { DHCPV6_SERVER_PORT } from './wire/dhcpv6';
@@ -98,7 +98,7 @@ import {
   ipv6TrafficClass,
   ipv6Walk,
 } from './wire/ipv6';
-import type { Traffic } from './traffic';
+import type { Traffic } from './ip/guest-hints';
 import { UDP_HEADER_LEN, udpDstPort } from './wire/udp';
 
 const DROP_FRAME_SHORT = dropCode('frame_short');

@@ -23,7 +23,7 @@
  * Nothing is queued here: from the guest, datagrams are sent within the turn; to the guest, they wait in the socket
  * until there are receive buffers (udp/inbound.ts).
  */
-import { addrSlotWord, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './address';
+import { addrSlotWord, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './ip/address';
 import type { ForwardListener } from './config';
 import {
   ADDR_SLOT_UDP,
@@ -37,7 +37,7 @@ import {
 } from './context';
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
 import { KEY_WORDS } from './kit/flow-table';
-import { isResolverPort, NatResult, natOurAddress, natToHost, type NatTables } from './nat';
+import { isResolverPort, NatResult, natOurAddress, natToHost, type NatTables } from './ip/nat';
 import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from './ports';
 import { RowSpan } from './kit/rows';
 import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './kit/linux';

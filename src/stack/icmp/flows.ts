@@ -1,6 +1,6 @@
 /** State of echo flows: columns indexed by flow number, order of use, time limit. */
 import { FlowTable, KEY_WORDS, SlotQueue } from '../kit/flow-table';
-import type { NatResult } from '../nat';
+import type { NatResult } from '../ip/nat';
 import type { Clock, Random } from '../ports';
 import { TimerWheel } from '../kit/timer-wheel';
 

@@ -1,10 +1,10 @@
 /** Errors about echo requests: the sockets' error queues, turned into ICMP errors to the guest. */
-import { isV4 } from '../address';
+import { isV4 } from '../ip/address';
 import { ADDR_SLOT_ICMP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
-import { NatResult, natOurAddress } from '../nat';
-import type { NatTables } from '../nat';
+import { NatResult, natOurAddress } from '../ip/nat';
+import type { NatTables } from '../ip/nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
 import {
   ICMP_CODE_FRAGMENTATION_NEEDED,
@@ -19,8 +19,8 @@ import {
 } from '../wire/icmp';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
 import type { PingFlows } from './flows';
-import { IcmpErrorSender, MAX_QUOTE6 } from './icmp-error';
-import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from './socket-error';
+import { IcmpErrorSender, MAX_QUOTE6 } from '../ip/icmp-error';
+import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from '../ip/socket-error';
 
 const SLOT_OFFENDER = ADDR_SLOT_ICMP + 1;
 const SLOT_DEST = ADDR_SLOT_ICMP + 2;

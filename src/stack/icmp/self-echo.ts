@@ -1,6 +1,6 @@
 /** Echo replies that we give ourselves (RFC 792, RFC 4443 §4.2), for when the host does not let us send any. */
 import type { FrameInfo, StackContext } from '../context';
-import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../output';
+import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../ip/to-guest';
 import { MAX_HEAD } from '../ports';
 import { checksumAdd, checksumFinish, pseudoHeaderSum6 } from '../wire/checksum';
 import { ICMP_ECHO_REPLY, ICMPV6_ECHO_REPLY, icmpSetChecksum } from '../wire/icmp';

@@ -1,5 +1,5 @@
 /** What the echo handler needs once. Allocates. */
-import { addressWords } from '../address';
+import { addressWords } from '../ip/address';
 import { EACCES, EPERM } from '../kit/linux';
 
 /** Why the host gives no ping socket, for the log; `error` is -errno. */

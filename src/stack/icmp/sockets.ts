@@ -1,8 +1,8 @@
 /** Ping sockets: bound as configured, connected, and looked at again when the host's network changed. */
-import { addrSlotWord, addrSlotWrite, familyOf } from '../address';
+import { addrSlotWord, addrSlotWrite, familyOf } from '../ip/address';
 import { ADDR_SLOT_ICMP } from '../context';
 import type { StackContext } from '../context';
-import { NatResult } from '../nat';
+import { NatResult } from '../ip/nat';
 import { AF_INET, SOCK_ICMP } from '../ports';
 import {
   EACCES,

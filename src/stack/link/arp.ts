@@ -8,10 +8,10 @@
  */
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
-import { V4_MAPPED, addressWords } from '../address';
+import { V4_MAPPED, addressWords } from '../ip/address';
 import type { Mac } from './guest-state';
 import { learnArp, macFor } from './guest-state';
-import { CLASS_OTHER, sendSmall, trySendSmall } from '../output';
+import { CLASS_OTHER, sendSmall, trySendSmall } from '../ip/to-guest';
 import {
   ARP_LEN,
   ARP_REPLY,

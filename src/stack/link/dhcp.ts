@@ -21,7 +21,7 @@
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
-import { V4_MAPPED, addressWords } from '../address';
+import { V4_MAPPED, addressWords } from '../ip/address';
 import { LINK_UDP_PAYLOAD4, linkUdpPull, linkUdpSend } from './small-datagram';
 import { learn4, type Mac } from './guest-state';
 import { SITE_DHCP_REFUSED } from '../kit/site-log';

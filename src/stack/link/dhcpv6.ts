@@ -20,7 +20,7 @@
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
-import { addressWords, wordsEqual } from '../address';
+import { addressWords, wordsEqual } from '../ip/address';
 import { learn6 } from './guest-state';
 import { LINK_UDP_PAYLOAD6, linkUdpPull, linkUdpSend } from './small-datagram';
 import { SITE_DHCP_REFUSED } from '../kit/site-log';

@@ -2,7 +2,7 @@
  * Resolvers that the guest was told of and that are the host's no more. Programs in the guest may use them for long: a
  * lease is renewed after half its time at best, and many read resolv.conf(5) once. Their queries go to the present one.
  */
-import { addressWords, wordsEqual } from '../address';
+import { addressWords, wordsEqual } from '../ip/address';
 import type { AddressBytes } from '../config';
 
 /** The most that is remembered for each family; the oldest is forgotten. */

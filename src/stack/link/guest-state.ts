@@ -5,14 +5,22 @@
  * without a target of their own go to one: the address that the guest was given, while it is seen in use; else the one
  * that it used last.
  */
-import { V4_MAPPED, addressWords, isLinkLocal6, isLoopback, isMulticast, isUnspecified, wordsEqual } from '../address';
+import {
+  V4_MAPPED,
+  addressWords,
+  isLinkLocal6,
+  isLoopback,
+  isMulticast,
+  isUnspecified,
+  wordsEqual,
+} from '../ip/address';
 import type { StackConfig } from '../config';
 import type { FrameInfo, LinkState, StackContext } from '../context';
 import { GuestMtu } from './guest-mtu';
 import { LeaseHolder } from './lease-holder';
-import { natTables } from '../nat';
+import { natTables } from '../ip/nat';
 import { NeighbourTable } from './neighbours';
-import { PathMtus } from '../path-mtus';
+import { PathMtus } from '../ip/path-mtus';
 import { SITE_GUEST_MAC, SITE_GUEST_MTU } from '../kit/site-log';
 import { StationTable } from './stations';
 import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText } from '../wire/ethernet';

@@ -6,13 +6,13 @@
  * (source `::`, RFC 4862 §5.4). Advertisements from the guest are only learnt from.
  * Router advertisements answer solicitations, are sent when the link comes up, and are repeated every 200 to 600 s.
  */
-import { addressWords, wordsEqual } from '../address';
+import { addressWords, wordsEqual } from '../ip/address';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
 import type { Mac } from './guest-state';
 import { learn6, learn6At, macFor } from './guest-state';
-import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from '../output';
+import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from '../ip/to-guest';
 import { MAX_HEADER } from '../ports';
 import { Withdrawn } from './ra-withdrawals';
 import { checksumAdd, checksumFinish, checksumOk, pseudoHeaderSum6 } from '../wire/checksum';

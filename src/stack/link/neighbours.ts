@@ -14,7 +14,7 @@
  * Open addressing with linear probing in 1024 slots for at most 512 entries. Who has which address on the host's link
  * is chosen by its neighbours, so the hash is keyed.
  */
-import { addressWords, isV4, wordsEqual } from '../address';
+import { addressWords, isV4, wordsEqual } from '../ip/address';
 import type { AddressBytes, Ip6Config, StackConfig } from '../config';
 import { halfSipHash } from '../kit/siphash';
 

@@ -2,7 +2,7 @@
  * The services on the link (ARP, ND, DHCP, DHCPv6), and what the guest is told unasked: when the link comes up, when the
  * host's network changes, when its neighbours do.
  */
-import { isV4, sameBytes } from '../address';
+import { isV4, sameBytes } from '../ip/address';
 import { ArpService } from './arp';
 import type { StackConfig } from '../config';
 import type { StackContext } from '../context';

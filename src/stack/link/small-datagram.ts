@@ -2,7 +2,14 @@
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
-import { CLASS_UDP, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../output';
+import {
+  CLASS_UDP,
+  OUTPUT_HEADER_LEN4,
+  OUTPUT_HEADER_LEN6,
+  OUTPUT_TTL,
+  outputHeadersTo,
+  sendSmall,
+} from '../ip/to-guest';
 import { GSO_NONE } from '../ports';
 import { checksumAdd, checksumFinishUdp, checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from '../wire/ethernet';

@@ -14,7 +14,7 @@
  * Memory is fixed: STATIONS entries, of which the one not heard of for longest makes room. The guest chooses what is in
  * here, so the hash is keyed; chains are short then whatever it sends.
  */
-import { wordsEqual } from '../address';
+import { wordsEqual } from '../ip/address';
 import { halfSipHash } from '../kit/siphash';
 
 /** Most addresses of the guest that are known at a time. */

@@ -1,8 +1,8 @@
 /** Connections accepted on the host: forwarded ports. */
-import { V4_MAPPED, addrSlotPort, addrSlotWord, familyOf, isLoopback, isV4 } from '../address';
+import { V4_MAPPED, addrSlotPort, addrSlotWord, familyOf, isLoopback, isV4 } from '../ip/address';
 import { ADDR_SLOT_TCP, KEY_KIND_SHIFT, KEY_TCP_LISTENER, SEEN_V4, SEEN_V6 } from '../context';
 import { dropCode } from '../counters';
-import { natToGuest } from '../nat';
+import { natToGuest } from '../ip/nat';
 import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
 import { EAGAIN, ECONNABORTED, EINTR } from '../kit/linux';
 import { allocateForPeer, mayAccept, peerBucket } from './admission';

@@ -1,10 +1,10 @@
 /** New flows from the guest's SYN, and what all new flows have in common. Those from the host are in accept.ts. */
-import { V4_MAPPED, addrSlotWrite, addressWords, familyOf, isGroup } from '../address';
+import { V4_MAPPED, addrSlotWrite, addressWords, familyOf, isGroup } from '../ip/address';
 import { ADDR_SLOT_TCP } from '../context';
 import type { FrameInfo } from '../context';
 import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';
-import { natToHost } from '../nat';
+import { natToHost } from '../ip/nat';
 import { AF_INET6, SOCK_TCP } from '../ports';
 import {
   EACCES,

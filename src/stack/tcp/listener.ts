@@ -1,5 +1,5 @@
 /** A forwarded port, as TCP sees it. */
-import { addressWords } from '../address';
+import { addressWords } from '../ip/address';
 import type { ForwardListener } from '../config';
 
 export interface Listener {

@@ -7,7 +7,14 @@
 import { C_TCP_RESETS_TO_GUEST, C_TCP_RETRANSMITS } from '../counters';
 import type { FrameInfo } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
-import { CLASS_TCP, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, countToGuest, outputHeaders } from '../output';
+import {
+  CLASS_TCP,
+  OUTPUT_HEADER_LEN4,
+  OUTPUT_HEADER_LEN6,
+  OUTPUT_TTL,
+  countToGuest,
+  outputHeaders,
+} from '../ip/to-guest';
 import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../ports';
 import { seqLe } from '../kit/seq';
 import { checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';

@@ -3,13 +3,20 @@
  * length, as UDP_GRO gives them, stay one frame that the guest cuts (or hands on as it is) if it negotiated that, and are
  * cut here if not.
  */
-import { isV4 } from '../address';
+import { isV4 } from '../ip/address';
 import { ROWS_MISC, ROWS_OUT, SCRATCH_UDP } from '../context';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';
-import { FragmentSender, guestMtu, mtuToward } from '../fragment/sender';
-import { CLASS_UDP, countToGuest, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, OUTPUT_TTL, outputHeaders } from '../output';
+import { FragmentSender, guestMtu, mtuToward } from '../ip/fragment-sender';
+import {
+  CLASS_UDP,
+  countToGuest,
+  OUTPUT_HEADER_LEN4,
+  OUTPUT_HEADER_LEN6,
+  OUTPUT_TTL,
+  outputHeaders,
+} from '../ip/to-guest';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_UDP_L4, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
 import { checksumFinishUdp, checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';

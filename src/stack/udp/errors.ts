@@ -1,12 +1,12 @@
 /** What the network says about datagrams we sent: the sockets' error queues, turned into ICMP errors to the guest. */
-import { addrSlotPort, addrSlotWord, isV4 } from '../address';
+import { addrSlotPort, addrSlotWord, isV4 } from '../ip/address';
 import { ADDR_SLOT_UDP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
-import { IcmpErrorSender, MAX_QUOTE6 } from '../icmp/icmp-error';
-import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from '../icmp/socket-error';
-import { NatResult, natOurAddress, natToGuest } from '../nat';
-import type { NatTables } from '../nat';
+import { IcmpErrorSender, MAX_QUOTE6 } from '../ip/icmp-error';
+import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from '../ip/socket-error';
+import { NatResult, natOurAddress, natToGuest } from '../ip/nat';
+import type { NatTables } from '../ip/nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
 import {
   ICMP_CODE_FRAGMENTATION_NEEDED,

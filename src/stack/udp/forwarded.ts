@@ -5,10 +5,10 @@
  * The listener itself sends, if it can reach the destination from its address and interface. If not, a socket of the
  * flow's own does, bound to the same port of the host.
  */
-import { isLinkLocal6, isLoopback, isV4, V4_MAPPED, wordsEqual } from '../address';
+import { isLinkLocal6, isLoopback, isV4, V4_MAPPED, wordsEqual } from '../ip/address';
 import { SEEN_V4, SEEN_V6 } from '../context';
 import type { LinkState, StackContext } from '../context';
-import type { NatResult } from '../nat';
+import type { NatResult } from '../ip/nat';
 import type { UdpListener } from './listeners';
 
 const PORTS = 65536;

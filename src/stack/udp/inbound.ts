@@ -20,7 +20,7 @@
  * One at a time, where there is no guess yet, no room for a guess, or where a datagram needs fragments: its length is
  * looked at with MSG_PEEK, buffers for exactly that are reserved, and the payload is received straight into them.
  */
-import { isV4 } from '../address';
+import { isV4 } from '../ip/address';
 import { ROWS_MISC, ROWS_OUT, ROWS_OUT_COUNT, ROWS_PER_CALL, SCRATCH_UDP } from '../context';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode, type DropCode } from '../counters';

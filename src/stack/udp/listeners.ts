@@ -1,5 +1,5 @@
 /** UDP sockets that the control plane opened for forwarded ports. They stay open across resets of the guest. */
-import { addressWords, addrSlotWord, isUnspecified } from '../address';
+import { addressWords, addrSlotWord, isUnspecified } from '../ip/address';
 import type { ForwardListener } from '../config';
 import { ADDR_SLOT_UDP, KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../context';
 import type { StackContext } from '../context';

@@ -18,11 +18,11 @@
  * refuses what is sent, and the flow gets a new socket (`FlowOwner.renew`); a listener's answer leaves from whatever
  * address the host has now.
  */
-import { addrSlotWrite, familyOf, isMulticast, isUnspecified } from '../address';
+import { addrSlotWrite, familyOf, isMulticast, isUnspecified } from '../ip/address';
 import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_CALL } from '../context';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
-import { isMoved } from '../moved';
+import { isMoved } from '../ip/host-moved';
 import { AF_INET } from '../ports';
 import type { HostIo } from '../ports';
 import {

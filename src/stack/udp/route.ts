@@ -2,13 +2,13 @@
  * Whom a datagram that came to a host socket is for: the flow, or what the rules of translation say of a listener's
  * peer. Peers and local addresses of message `m` are in address slots `slotPeer(m)` and `slotLocal(m)`.
  */
-import { addrSlotFamily, addrSlotPort, addrSlotScope, addrSlotWord, isMulticast, isV4 } from '../address';
+import { addrSlotFamily, addrSlotPort, addrSlotScope, addrSlotWord, isMulticast, isV4 } from '../ip/address';
 import { ADDR_SLOT_UDP_MSG } from '../context';
 import type { StackContext } from '../context';
 import { dropCode, type DropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';
-import { NatResult, natSourceToGuest, natToGuest } from '../nat';
-import type { NatTables } from '../nat';
+import { NatResult, natSourceToGuest, natToGuest } from '../ip/nat';
+import type { NatTables } from '../ip/nat';
 import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';
 import type { UdpFlows } from './flows';
 import { comesInOtherFamily, toOtherLoopback } from './forwarded';

@@ -1,9 +1,9 @@
 /** Host sockets for flows that the guest starts: bound, connected where there is one peer, prepared for what is read. */
-import { addressWords, addrSlotPort, addrSlotWrite, isMulticast, isUnspecified, isV4, V4_MAPPED } from '../address';
+import { addressWords, addrSlotPort, addrSlotWrite, isMulticast, isUnspecified, isV4, V4_MAPPED } from '../ip/address';
 import type { Ip4Config, Ip6Config } from '../config';
 import { ADDR_SLOT_UDP } from '../context';
 import type { StackContext } from '../context';
-import type { NatResult } from '../nat';
+import type { NatResult } from '../ip/nat';
 import { AF_INET, SOCK_UDP } from '../ports';
 import {
   EACCES,

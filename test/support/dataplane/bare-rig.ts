@@ -14,7 +14,7 @@ import { COUNTERS, C_FRAMES_FROM_GUEST, C_FRAMES_TO_GUEST } from '../../../src/s
 import { IcmpHandler } from '../../../src/stack/icmp';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
-import { Traffic } from '../../../src/stack/traffic';
+import { Traffic } from '../../../src/stack/ip/guest-hints';
 import { TcpHandler } from '../../../src/stack/tcp/tcp';
 import { UdpHandler } from '../../../src/stack/udp';
 import { BROADCAST_MAC } from '../guest/bytes';

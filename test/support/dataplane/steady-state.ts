@@ -12,7 +12,7 @@ import { runInThisContext } from 'node:vm';
 import { MessageChannel, MessagePort } from 'node:worker_threads';
 import { offeredFeatures } from '../../../src/dataplane/features';
 import type { Native } from '../../../src/native';
-import { addrSlotPort, addrSlotWrite } from '../../../src/stack/address';
+import { addrSlotPort, addrSlotWrite } from '../../../src/stack/ip/address';
 import { ROWS_MISC } from '../../../src/stack/context';
 import { C_TCP_RETRANSMITS } from '../../../src/stack/counters';
 import { AF_INET, SOCK_TCP, SOCK_UDP } from '../../../src/stack/ports';

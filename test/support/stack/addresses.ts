@@ -1,6 +1,6 @@
 /** Addresses as text in tests. */
 import { SocketAddress } from 'node:net';
-import { addressWords } from '../../../src/stack/address';
+import { addressWords } from '../../../src/stack/ip/address';
 
 /** Address bytes (4 or 16) from text. */
 export function ip(address: string): Uint8Array {

@@ -10,7 +10,7 @@ import {
   addrSlotWord,
   addrSlotWrite,
   familyOf,
-} from '../../../src/stack/address';
+} from '../../../src/stack/ip/address';
 import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/context';
 import type { HostIo, Rows } from '../../../src/stack/ports';
 import {

@@ -7,7 +7,13 @@
  * Events are queued and handed out by `nextEvent` with the readiness of that moment, as epoll does. A call on a
  * descriptor that is not open throws: that would be a bug of the stack.
  */
-import { addrSlotFamily, addrSlotPort, addrSlotScope, addrSlotWord, addrSlotWrite } from '../../../src/stack/address';
+import {
+  addrSlotFamily,
+  addrSlotPort,
+  addrSlotScope,
+  addrSlotWord,
+  addrSlotWrite,
+} from '../../../src/stack/ip/address';
 import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/context';
 import {
   ADDR_SLOTS,

@@ -9,7 +9,7 @@ import type { DropName } from '../../../src/stack/counters';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import type { HostIo } from '../../../src/stack/ports';
 import { Stack } from '../../../src/stack/stack';
-import { Traffic } from '../../../src/stack/traffic';
+import { Traffic } from '../../../src/stack/ip/guest-hints';
 import { ip } from './addresses';
 import { FakeClock } from './fake-clock';
 import { FakeGuestPort } from './fake-guest-port';

@@ -9,7 +9,7 @@ import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
-import { Traffic } from '../../../src/stack/traffic';
+import { Traffic } from '../../../src/stack/ip/guest-hints';
 import { TcpHandler } from '../../../src/stack/tcp/tcp';
 import { ip } from './addresses';
 import { FakeClock } from './fake-clock';

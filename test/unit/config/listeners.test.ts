@@ -12,7 +12,7 @@ import { parsePortSpec, type PortRule } from '../../../src/config/port-spec';
 import { probePeekOff } from '../../../src/config/peek-off';
 import { readHostNetwork } from '../../../src/config/netlink';
 import { loadNative } from '../../../src/native';
-import { addrSlotPort, addrSlotWord, addrSlotWrite, V4_MAPPED } from '../../../src/stack/address';
+import { addrSlotPort, addrSlotWord, addrSlotWrite, V4_MAPPED } from '../../../src/stack/ip/address';
 import { AF_INET, AF_INET6 } from '../../../src/stack/ports';
 
 const native = loadNative();

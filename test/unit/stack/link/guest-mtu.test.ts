@@ -1,5 +1,5 @@
 /** The link's MTU: what is offered, what the guest makes of it, and what datagrams to it are cut to. */
-import { guestMtu } from '../../../../src/stack/fragment/sender';
+import { guestMtu } from '../../../../src/stack/ip/fragment-sender';
 import { GSO_TCPV4 } from '../../../../src/stack/ports';
 import { DatagramRig } from '../../../support/stack/datagram-rig';
 import { join } from '../../../support/stack/fragments';

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { MAX_NEIGHBOURS, NEIGHBOUR_WORDS, NeighbourTable } from '../../../../src/stack/link/neighbours';
-import { outputHeadersTo } from '../../../../src/stack/output';
+import { outputHeadersTo } from '../../../../src/stack/ip/to-guest';
 import { macText } from '../../../../src/stack/wire/ethernet';
 import { ip, words } from '../../../support/stack/addresses';
 import {

@@ -5,7 +5,7 @@ import type { FlowHandler, FrameInfo, StackContext } from '../../../../src/stack
 import type { GuestPort, HostIo } from '../../../../src/stack/ports';
 import { GSO_NONE, MAX_HEAD } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';
-import { Traffic } from '../../../../src/stack/traffic';
+import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { ip } from '../../../support/stack/addresses';
 import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeRandom } from '../../../support/stack/fake-random';

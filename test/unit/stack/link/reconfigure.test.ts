@@ -1,6 +1,6 @@
 /** The host's network changes at run time: what the services say, what the guest is told, and what stays. */
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../../src/stack/config';
-import { NatResult, natToHost } from '../../../../src/stack/nat';
+import { NatResult, natToHost } from '../../../../src/stack/ip/nat';
 import { ip, text, words } from '../../../support/stack/addresses';
 import {
   GUEST_MAC,

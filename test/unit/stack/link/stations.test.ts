@@ -1,6 +1,6 @@
 /** More than one Ethernet and IP address behind the link: bridges, containers, VRRP in the guest. */
-import { FragmentSender } from '../../../../src/stack/fragment/sender';
-import { outputHeadersTo } from '../../../../src/stack/output';
+import { FragmentSender } from '../../../../src/stack/ip/fragment-sender';
+import { outputHeadersTo } from '../../../../src/stack/ip/to-guest';
 import { ASKS_BEFORE_GONE, ASK_MS, STALE_MS, STATIONS, StationTable } from '../../../../src/stack/link/stations';
 import { ip, text } from '../../../support/stack/addresses';
 import {

@@ -9,7 +9,7 @@ import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { EPOLLIN, EPOLLOUT, MAX_HEAD, MEMINFO_SNDBUF, MEMINFO_WMEM_QUEUED } from '../../../../src/stack/ports';
 import type { GuestPort, HostIo } from '../../../../src/stack/ports';
 import { TcpHandler } from '../../../../src/stack/tcp/tcp';
-import { Traffic } from '../../../../src/stack/traffic';
+import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { stackConfig } from '../../../support/stack/stack-config';
 import { SiteLog } from '../../../../src/stack/kit/site-log';

@@ -4,7 +4,7 @@ import { COUNTERS } from '../../../../src/stack/counters';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { ST_OPEN } from '../../../../src/stack/tcp/flow';
 import { TcpHandler } from '../../../../src/stack/tcp/tcp';
-import { Traffic } from '../../../../src/stack/traffic';
+import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeGuestPort, FakeMemory } from '../../../support/stack/fake-guest-port';
 import { FakeHostIo } from '../../../support/stack/fake-host-io';

@@ -13,7 +13,7 @@ import { COUNTERS, C_TCP_RETRANSMITS } from '../../../../src/stack/counters';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { TcpHandler } from '../../../../src/stack/tcp/tcp';
 import { Stack } from '../../../../src/stack/stack';
-import { Traffic } from '../../../../src/stack/traffic';
+import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { FakeGuestPort, FakeMemory } from '../../../support/stack/fake-guest-port';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { ModelTcp } from '../../../support/stack/model-tcp';

@@ -11,7 +11,7 @@ import {
   type HostIo,
 } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';
-import { Traffic } from '../../../../src/stack/traffic';
+import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { UdpHandler } from '../../../../src/stack/udp';
 import { ascii } from '../../../support/stack/datagram-rig';
 import { FakeClock } from '../../../support/stack/fake-clock';

@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadNative, type Native } from '../../../../src/native';
-import { addrSlotPort, addrSlotWrite, V4_MAPPED } from '../../../../src/stack/address';
+import { addrSlotPort, addrSlotWrite, V4_MAPPED } from '../../../../src/stack/ip/address';
 import type { ForwardListener, StackConfig } from '../../../../src/stack/config';
 import { KEY_DATAPLANE, KEY_KIND_SHIFT, ROWS_MISC, type StackContext } from '../../../../src/stack/context';
 import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../../src/stack/counters';
@@ -13,7 +13,7 @@ import { IcmpHandler } from '../../../../src/stack/icmp';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { AF_INET, AF_INET6, EPOLLIN, SOCK_UDP } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';
-import { Traffic } from '../../../../src/stack/traffic';
+import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { UdpHandler } from '../../../../src/stack/udp';
 import { words } from '../../../support/stack/addresses';
 import { addressText, ascii, latin1 } from '../../../support/stack/datagram-rig';

@@ -7,9 +7,9 @@
  * Nothing here counts a frame that was not committed, and nobody else touches the to-guest counters.
  */
 import { V4_MAPPED } from './address';
-import type { StackContext } from './context';
-import { C_BYTES_TO_GUEST_TCP, C_DROPS, C_FRAMES_TO_GUEST, dropCode } from './counters';
-import { GSO_NONE } from './ports';
+import type { StackContext } from '../context';
+import { C_BYTES_TO_GUEST_TCP, C_DROPS, C_FRAMES_TO_GUEST, dropCode } from '../counters';
+import { GSO_NONE } from '../ports';
 import {
   ETHERNET_HEADER_LEN,
   ETHERTYPE_IPV4,
@@ -17,9 +17,9 @@ import {
   MAC_BROADCAST_HI,
   MAC_BROADCAST_LO,
   ethernetWrite,
-} from './wire/ethernet';
-import { IPV4_BROADCAST, IPV4_DF, IPV4_HEADER_LEN, ipv4IsMulticast, ipv4Write } from './wire/ipv4';
-import { IPV6_HEADER_LEN, ipv6IsMulticast, ipv6Write } from './wire/ipv6';
+} from '../wire/ethernet';
+import { IPV4_BROADCAST, IPV4_DF, IPV4_HEADER_LEN, ipv4IsMulticast, ipv4Write } from '../wire/ipv4';
+import { IPV6_HEADER_LEN, ipv6IsMulticast, ipv6Write } from '../wire/ipv6';
 
 /** Bytes in front of the transport header. */
 export const OUTPUT_HEADER_LEN4 = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN;

@@ -5,10 +5,10 @@
  * that one system call fills them in place, as it does a single frame. The first fragment carries the transport header,
  * whose checksum the caller computes over those rows; every fragment but the last carries a multiple of 8 bytes.
  */
-import { isV4 } from '../address';
+import { isV4 } from './address';
 import { ROWS_PER_FRAME, type StackContext } from '../context';
-import { countToGuest, outputEthernet } from '../output';
-import { NO_PATH_MTU } from '../path-mtus';
+import { countToGuest, outputEthernet } from './to-guest';
+import { NO_PATH_MTU } from './path-mtus';
 import { GSO_NONE } from '../ports';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
 import { IPV4_HEADER_LEN, IPV4_MF, ipv4Write } from '../wire/ipv4';

@@ -25,10 +25,10 @@ import {
   V4_MAPPED,
   wordsEqual,
 } from './address';
-import type { AddressBytes, Ip4Config, Ip6Config, StackConfig } from './config';
-import type { LinkState } from './context';
-import { dropCode, type DropCode } from './counters';
-import { FormerResolvers } from './link/former-resolvers';
+import type { AddressBytes, Ip4Config, Ip6Config, StackConfig } from '../config';
+import type { LinkState } from '../context';
+import { dropCode, type DropCode } from '../counters';
+import { FormerResolvers } from '../link/former-resolvers';
 
 const DROP_FAMILY_DISABLED = dropCode('family_disabled');
 const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');

@@ -1,6 +1,6 @@
 /** Addresses as four int32 words, and the words of `HostIo.addrs` slots. No allocation. */
-import { ADDR_SLOT_SIZE, AF_INET, AF_INET6 } from './ports';
-import { IPV4_BROADCAST } from './wire/ipv4';
+import { ADDR_SLOT_SIZE, AF_INET, AF_INET6 } from '../ports';
+import { IPV4_BROADCAST } from '../wire/ipv4';
 
 /** Third word of a v4-mapped address. */
 export const V4_MAPPED = 0xffff;

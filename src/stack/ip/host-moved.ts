@@ -1,5 +1,5 @@
 /** Signs that the host's network is not what it was when a socket was connected. */
-import { EADDRNOTAVAIL, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH } from './kit/linux';
+import { EADDRNOTAVAIL, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH } from '../kit/linux';
 
 /**
  * Is -errno of a send that of a connected socket whose address or route is gone? Linux says EINVAL where the source

@@ -7,9 +7,9 @@
  * IGMP, VRRP and OSPF are none of our business. Nor about the other family's ICMP, which may be an error. And not more
  * often than a token bucket allows.
  */
-import { isGroup } from '../address';
+import { isGroup } from './address';
 import type { FrameInfo, StackContext } from '../context';
-import { NatResult, natOurAddress, type NatTables } from '../nat';
+import { NatResult, natOurAddress, type NatTables } from './nat';
 import { MAX_HEAD } from '../ports';
 import { SITE_IP_PROTOCOL } from '../kit/site-log';
 import { macIsGroup } from '../wire/ethernet';

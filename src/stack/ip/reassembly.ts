@@ -13,13 +13,13 @@
  * (RFC 5722 §3, RFC 8200 §4.5; in IPv4 too, as there is no honest reason for it). What is no fragment at all is refused,
  * and the guest told so (errors.ts).
  */
-import { isGroup } from '../address';
+import { isGroup } from './address';
 import type { FrameInfo, StackContext } from '../context';
 import { ROWS_MISC, SCRATCH_FRAGMENT, SCRATCH_FRAGMENT_SLOT, SCRATCH_FRAGMENT_SLOTS } from '../context';
 import { C_DROPS, dropCode, type DropCode } from '../counters';
 import { SlotQueue } from '../kit/flow-table';
-import { IcmpErrorSender } from '../icmp/icmp-error';
-import { NatResult, natOurAddress, type NatTables } from '../nat';
+import { IcmpErrorSender } from './icmp-error';
+import { NatResult, natOurAddress, type NatTables } from './nat';
 import { MAX_HEAD } from '../ports';
 import { RowSpan } from '../kit/rows';
 import { TimerWheel } from '../kit/timer-wheel';
@@ -33,7 +33,7 @@ import {
 } from '../wire/icmp';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
 import { IPV6_FRAGMENT_LEN, IPV6_HEADER_LEN, ipv6ChainComplete, ipv6Write } from '../wire/ipv6';
-import { FragmentErrors } from './errors';
+import { FragmentErrors } from './fragment-errors';
 
 const DROP_IPV4_FRAGMENT = dropCode('ipv4_fragment');
 const DROP_IPV6_FRAGMENT = dropCode('ipv6_fragment');

@@ -1,9 +1,9 @@
-import { addressWords } from '../../../../src/stack/address';
+import { addressWords } from '../../../../src/stack/ip/address';
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../../src/stack/config';
 import type { LinkState } from '../../../../src/stack/context';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { dropCode } from '../../../../src/stack/counters';
-import { NatResult, natSourceToGuest, natTables, natToGuest, natToHost } from '../../../../src/stack/nat';
+import { NatResult, natSourceToGuest, natTables, natToGuest, natToHost } from '../../../../src/stack/ip/nat';
 import { ip, text, words } from '../../../support/stack/addresses';
 import { stackConfig } from '../../../support/stack/stack-config';
 

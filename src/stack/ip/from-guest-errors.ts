@@ -2,7 +2,7 @@
  * ICMP and ICMPv6 errors from the guest, or from a router behind it, about packets that we sent to it: parsed once, the
  * quoted packet too, and handed to the transport that the packet belongs to. An error is answered by nothing.
  */
-import { V4_MAPPED } from '../address';
+import { V4_MAPPED } from './address';
 import type { FlowHandler, FrameInfo, QuotedPacket, StackContext } from '../context';
 import { dropCode } from '../counters';
 import type { DropCode } from '../counters';

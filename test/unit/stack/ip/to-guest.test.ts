@@ -8,7 +8,7 @@ import {
   countToGuest,
   outputHeaders,
   sendSmall,
-} from '../../../../src/stack/output';
+} from '../../../../src/stack/ip/to-guest';
 import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../../../../src/stack/ports';
 import { pseudoHeaderSum4, checksumFold } from '../../../../src/stack/wire/checksum';
 import { udpWrite } from '../../../../src/stack/wire/udp';

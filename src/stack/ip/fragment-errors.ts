@@ -5,11 +5,11 @@
  * Nothing is said about errors, nor to groups, nor about what came by a group's Ethernet address (RFC 4443 §2.4 e); and
  * not more often than a token bucket allows (§2.4 f).
  */
-import { isMulticast, isUnspecified } from '../address';
+import { isMulticast, isUnspecified } from './address';
 import type { FrameInfo, StackContext } from '../context';
-import { ErrorBudget } from '../icmp/error-budget';
-import type { IcmpErrorSender } from '../icmp/icmp-error';
-import { NatResult, natOurAddress, type NatTables } from '../nat';
+import { ErrorBudget } from './error-budget';
+import type { IcmpErrorSender } from './icmp-error';
+import { NatResult, natOurAddress, type NatTables } from './nat';
 import { MAX_HEAD } from '../ports';
 import {
   ICMPV6_CODE_ERRONEOUS_FIELD,

@@ -1,8 +1,8 @@
 /** What the error queues of UDP and ping sockets have in common: which errors a guest is told of, and from whom. */
-import { addrSlotWord } from '../address';
+import { addrSlotWord } from './address';
 import type { StackContext } from '../context';
-import { natSourceToGuest } from '../nat';
-import type { NatResult, NatTables } from '../nat';
+import { natSourceToGuest } from './nat';
+import type { NatResult, NatTables } from './nat';
 import type { HostIo } from '../ports';
 import { SOCKERR_ERRNO, SOCKERR_INFO, SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
 import { EMSGSIZE } from '../kit/linux';

@@ -3,10 +3,10 @@
  * host sockets. The kernel keeps no IP header of what the guest sent, so the quoted packet is rebuilt in the guest's
  * terms from the flow it belongs to: the guest matches errors to its sockets by addresses, ports and identifiers only.
  */
-import { isGroup, isV4 } from '../address';
+import { isGroup, isV4 } from './address';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
-import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../output';
+import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from './to-guest';
 import { checksumAdd, checksumFinish, pseudoHeaderSum6 } from '../wire/checksum';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
 import {
