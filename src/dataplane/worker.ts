@@ -10,7 +10,7 @@ import { IcmpHandler } from '../stack/icmp';
 import { createLinkState } from '../stack/link/guest-state';
 import { SiteLog } from '../stack/kit/site-log';
 import { Stack } from '../stack/stack';
-import { TcpHandler } from '../stack/tcp/tcp';
+import { TcpHandler } from '../stack/tcp/handler';
 import { Traffic } from '../stack/ip/guest-hints';
 import { UdpHandler } from '../stack/udp';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';

@@ -12,7 +12,7 @@ import { F_SYN_DUE, F_V6, ST_SYN_SENT, TIMER_MAIN, countDrop, setTimer } from '.
 import type { TcpEngine } from './flow';
 import type { Listener } from './listener';
 import { synTimeout } from './send';
-import { service } from './service';
+import { service } from './scheduler';
 import { SOCKET_EVENTS, socketKey } from './window';
 
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');

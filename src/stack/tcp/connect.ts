@@ -43,7 +43,7 @@ import { allocateForGuest, countIn, handshakeDone } from './admission';
 import { mayReset } from './challenge';
 import { abortHost } from './close';
 import { startIdle } from './idle';
-import { DEFAULT_TTL, DSCP_MASK, markSocket } from './marks';
+import { DEFAULT_TTL, DSCP_MASK, markSocket } from './ttl-dscp';
 import { answerReset, pseudoSum } from './send';
 import { SOCKET_EVENTS, socketKey } from './window';
 

@@ -74,7 +74,7 @@ import type { NatTables } from '../ip/nat';
 import { NatResult } from '../ip/nat';
 import { OwnListeners } from './own-listeners';
 import type { Clock, GuestPort, HostIo } from '../ports';
-import { Credit, halfOpenLimit } from './credit';
+import { Credit, halfOpenLimit } from './admission-bounds';
 import { newListener } from './listener';
 import type { Listener } from './listener';
 import { SEND_BUFFER_GOAL } from './send-buffer';

@@ -11,7 +11,7 @@
 import { F_GUEST_FIN, F_HOST_EOF, F_PROBE_DUE, F_VERIFY, ST_OPEN, TIMERS, TIMER_IDLE, setTimer } from './flow';
 import type { TcpEngine } from './flow';
 import { resetBoth } from './close';
-import { service } from './service';
+import { service } from './scheduler';
 
 /** net.ipv4.tcp_keepalive_intvl and _probes; with two hours before them more than the 124 min of RFC 5382 REQ-5. */
 const PROBE_INTERVAL_MS = 75_000;

@@ -63,10 +63,10 @@ import {
 } from './flow';
 import type { TcpEngine } from './flow';
 import { noteHalfClosed } from './idle';
-import { followMarks } from './marks';
-import { noteFromGuest } from './pace';
+import { followMarks } from './ttl-dscp';
+import { noteFromGuest } from './traffic-hints';
 import { answerReset, pseudoSum } from './send';
-import { publishLight } from './service';
+import { publishLight } from './scheduler';
 
 const DROP_TCP_MALFORMED = dropCode('tcp_malformed');
 const DROP_TCP_CHECKSUM = dropCode('tcp_checksum');

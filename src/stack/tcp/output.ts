@@ -32,7 +32,7 @@ import {
   timerIsSet,
 } from './flow';
 import type { TcpEngine } from './flow';
-import { noteWindowUsedUp } from './pace';
+import { noteWindowUsedUp } from './traffic-hints';
 import { l4Offset, sendFin, writeSegment } from './send';
 import { refreshWindow, windowField } from './window';
 

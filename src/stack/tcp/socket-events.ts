@@ -17,7 +17,7 @@ import {
 import type { TcpEngine } from './flow';
 import { resetBoth } from './close';
 import { hostConnected } from './connect';
-import { service } from './service';
+import { service } from './scheduler';
 import { EPOLLPRI, reopenWindow } from './window';
 
 /** RFC 5681 §3.2: this many identical acknowledgements make the guest send again at once. */

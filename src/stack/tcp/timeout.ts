@@ -29,7 +29,7 @@ import { release, resetBoth } from './close';
 import { C_TCP_RETRANSMITS } from '../counters';
 import { idleTimer } from './idle';
 import { synTimeout } from './send';
-import { service } from './service';
+import { service } from './scheduler';
 import { bufferRoom } from './socket-events';
 
 const MAX_SYN_RETRIES = 7;

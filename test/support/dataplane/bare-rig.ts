@@ -15,7 +15,7 @@ import { IcmpHandler } from '../../../src/stack/icmp';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/ip/guest-hints';
-import { TcpHandler } from '../../../src/stack/tcp/tcp';
+import { TcpHandler } from '../../../src/stack/tcp/handler';
 import { UdpHandler } from '../../../src/stack/udp';
 import { BROADCAST_MAC } from '../guest/bytes';
 import { ETHER_ARP, ETHER_IPV4, PROTO_TCP, arp, ethernet, ipHeader } from '../guest/packets';

@@ -10,7 +10,7 @@ import type { DropName } from '../../../src/stack/counters';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/ip/guest-hints';
-import { TcpHandler } from '../../../src/stack/tcp/tcp';
+import { TcpHandler } from '../../../src/stack/tcp/handler';
 import { ip } from './addresses';
 import { FakeClock } from './fake-clock';
 import { FakeGuestPort, FakeMemory } from './fake-guest-port';

@@ -8,7 +8,7 @@ import { COUNTERS } from '../../../../src/stack/counters';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { EPOLLIN, EPOLLOUT, MAX_HEAD, MEMINFO_SNDBUF, MEMINFO_WMEM_QUEUED } from '../../../../src/stack/ports';
 import type { GuestPort, HostIo } from '../../../../src/stack/ports';
-import { TcpHandler } from '../../../../src/stack/tcp/tcp';
+import { TcpHandler } from '../../../../src/stack/tcp/handler';
 import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { FakeRandom } from '../../../support/stack/fake-random';
 import { stackConfig } from '../../../support/stack/stack-config';

@@ -3,7 +3,7 @@ import type { StackContext } from '../../../../src/stack/context';
 import { COUNTERS } from '../../../../src/stack/counters';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { ST_OPEN } from '../../../../src/stack/tcp/flow';
-import { TcpHandler } from '../../../../src/stack/tcp/tcp';
+import { TcpHandler } from '../../../../src/stack/tcp/handler';
 import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeGuestPort, FakeMemory } from '../../../support/stack/fake-guest-port';

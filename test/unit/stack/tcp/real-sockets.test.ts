@@ -11,7 +11,7 @@ import type { Native } from '../../../../src/native';
 import type { ForwardListener } from '../../../../src/stack/config';
 import { COUNTERS, C_TCP_RETRANSMITS } from '../../../../src/stack/counters';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
-import { TcpHandler } from '../../../../src/stack/tcp/tcp';
+import { TcpHandler } from '../../../../src/stack/tcp/handler';
 import { Stack } from '../../../../src/stack/stack';
 import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { FakeGuestPort, FakeMemory } from '../../../support/stack/fake-guest-port';

@@ -28,7 +28,7 @@ import {
   output,
   retransmitFirst,
 } from './output';
-import { noteAllSent } from './pace';
+import { noteAllSent } from './traffic-hints';
 import { sendAck, sendProbe, sendReset, sendSyn } from './send';
 
 /** More flows than this waiting are a crowd: the last of them would be served late. */

@@ -29,7 +29,7 @@ import { ST_FREE, TcpEngine } from './flow';
 import { noteRestart } from './idle';
 import { flushGathered, segmentFromGuest } from './input';
 import { pathMtu, unreachable } from './path-mtu';
-import { acknowledgeCrowd, serveReady, serveTouched } from './service';
+import { acknowledgeCrowd, serveReady, serveTouched } from './scheduler';
 import { socketEvent } from './socket-events';
 import { runTimers } from './timeout';
 
