@@ -12,7 +12,7 @@ import { SiteLog } from '../stack/kit/site-log';
 import { Stack } from '../stack/stack';
 import { TcpHandler } from '../stack/tcp/handler';
 import { Traffic } from '../stack/ip/guest-hints';
-import { UdpHandler } from '../stack/udp';
+import { UdpHandler } from '../stack/udp/handler';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
 import { CapturingPort, createCaptureBlock } from './capturing-port';
 import { EventLoop, LoopClock } from './event-loop';

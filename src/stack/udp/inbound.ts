@@ -29,7 +29,7 @@ import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
 import { UdpBursts } from './bursts';
 import { STALLED, UdpDeliver, UDP_FRONT4, UDP_FRONT6 } from './deliver';
-import type { UdpErrors } from './errors';
+import type { UdpErrors } from './socket-errors';
 import { FLOW_FRESH } from './flows';
 import type { UdpFlows } from './flows';
 import type { UdpListener } from './listeners';

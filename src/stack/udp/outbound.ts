@@ -44,7 +44,7 @@ import {
   PMTUDISC_DONT,
   PMTUDISC_PROBE,
 } from '../kit/linux';
-import type { UdpErrors } from './errors';
+import type { UdpErrors } from './socket-errors';
 import { FLOW_GROUP, FLOW_MULTICAST } from './flows';
 import type { UdpFlows } from './flows';
 import type { UdpListener } from './listeners';

@@ -16,7 +16,7 @@ import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/ip/guest-hints';
 import { TcpHandler } from '../../../src/stack/tcp/handler';
-import { UdpHandler } from '../../../src/stack/udp';
+import { UdpHandler } from '../../../src/stack/udp/handler';
 import { BROADCAST_MAC } from '../guest/bytes';
 import { ETHER_ARP, ETHER_IPV4, PROTO_TCP, arp, ethernet, ipHeader } from '../guest/packets';
 import { FakeRandom } from '../stack/fake-random';

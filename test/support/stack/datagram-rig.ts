@@ -7,7 +7,7 @@ import { IcmpHandler } from '../../../src/stack/icmp';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/ip/guest-hints';
-import { UdpHandler } from '../../../src/stack/udp';
+import { UdpHandler } from '../../../src/stack/udp/handler';
 import { text } from './addresses';
 import { addressWords } from '../../../src/stack/ip/address';
 import { FakeClock } from './fake-clock';

@@ -12,7 +12,7 @@ import {
 } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';
 import { Traffic } from '../../../../src/stack/ip/guest-hints';
-import { UdpHandler } from '../../../../src/stack/udp';
+import { UdpHandler } from '../../../../src/stack/udp/handler';
 import { ascii } from '../../../support/stack/datagram-rig';
 import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeRandom } from '../../../support/stack/fake-random';

@@ -14,7 +14,7 @@ import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { AF_INET, AF_INET6, EPOLLIN, SOCK_UDP } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';
 import { Traffic } from '../../../../src/stack/ip/guest-hints';
-import { UdpHandler } from '../../../../src/stack/udp';
+import { UdpHandler } from '../../../../src/stack/udp/handler';
 import { words } from '../../../support/stack/addresses';
 import { addressText, ascii, latin1 } from '../../../support/stack/datagram-rig';
 import { FakeClock } from '../../../support/stack/fake-clock';

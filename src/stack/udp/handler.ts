@@ -23,8 +23,8 @@
  * Nothing is queued here: from the guest, datagrams are sent within the turn; to the guest, they wait in the socket
  * until there are receive buffers (udp/inbound.ts).
  */
-import { addrSlotWord, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './ip/address';
-import type { ForwardListener } from './config';
+import { addrSlotWord, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from '../ip/address';
+import type { ForwardListener } from '../config';
 import {
   ADDR_SLOT_UDP,
   KEY_KIND_SHIFT,
@@ -34,30 +34,22 @@ import {
   type FrameInfo,
   type QuotedPacket,
   type StackContext,
-} from './context';
-import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from './counters';
-import { KEY_WORDS } from './kit/flow-table';
-import { isResolverPort, NatResult, natOurAddress, natToHost, type NatTables } from './ip/nat';
-import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from './ports';
-import { RowSpan } from './kit/rows';
-import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from './kit/linux';
-import { UdpErrors } from './udp/errors';
-import {
-  FLOW_ANY_PORT,
-  FLOW_FRESH,
-  FLOW_GROUP,
-  FLOW_LOCAL,
-  FLOW_MULTICAST,
-  FLOW_PORT_KEPT,
-  UdpFlows,
-} from './udp/flows';
-import { UdpInbound } from './udp/inbound';
-import { ForwardedPorts } from './udp/forwarded';
-import { openUdpListeners, type UdpListener } from './udp/listeners';
-import { UdpOutbound } from './udp/outbound';
-import { UdpRoute } from './udp/route';
-import { UdpSockets } from './udp/sockets';
-import { checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from './wire/checksum';
+} from '../context';
+import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from '../counters';
+import { KEY_WORDS } from '../kit/flow-table';
+import { isResolverPort, NatResult, natOurAddress, natToHost, type NatTables } from '../ip/nat';
+import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from '../ports';
+import { RowSpan } from '../kit/rows';
+import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from '../kit/linux';
+import { UdpErrors } from './socket-errors';
+import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_LOCAL, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './flows';
+import { UdpInbound } from './inbound';
+import { ForwardedPorts } from './forwarded';
+import { openUdpListeners, type UdpListener } from './listeners';
+import { UdpOutbound } from './outbound';
+import { UdpRoute } from './route';
+import { UdpSockets } from './sockets';
+import { checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
 import {
   ICMP_CODE_HOST,
   ICMP_CODE_NET,
@@ -65,9 +57,9 @@ import {
   ICMPV6_CODE_ADDRESS,
   ICMPV6_CODE_NO_ROUTE,
   ICMPV6_DEST_UNREACHABLE,
-} from './wire/icmp';
-import { IP_PROTO_UDP, IPV4_BROADCAST } from './wire/ipv4';
-import { UDP_HEADER_LEN, udpCheck, udpChecksum, udpDstPort, udpLength, udpSrcPort } from './wire/udp';
+} from '../wire/icmp';
+import { IP_PROTO_UDP, IPV4_BROADCAST } from '../wire/ipv4';
+import { UDP_HEADER_LEN, udpCheck, udpChecksum, udpDstPort, udpLength, udpSrcPort } from '../wire/udp';
 
 // Addresses that a flow's socket has and would have now; errors of the socket use those before.
 const SLOT_WAS = ADDR_SLOT_UDP + 4;
