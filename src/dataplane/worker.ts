@@ -6,7 +6,7 @@ import { SCRATCH_SIZE } from '../stack/context';
 import type { StackContext } from '../stack/context';
 import type { Counters } from '../stack/counters';
 import type { GuestPort, Random } from '../stack/ports';
-import { IcmpHandler } from '../stack/icmp';
+import { IcmpHandler } from '../stack/ping/handler';
 import { createLinkState } from '../stack/link/guest-state';
 import { SiteLog } from '../stack/kit/site-log';
 import { Stack } from '../stack/stack';

@@ -11,7 +11,7 @@ import { RingControl } from '../../../src/dataplane/ring-control';
 import { loadNative, type Native } from '../../../src/native';
 import type { StackContext } from '../../../src/stack/context';
 import { COUNTERS, C_FRAMES_FROM_GUEST, C_FRAMES_TO_GUEST } from '../../../src/stack/counters';
-import { IcmpHandler } from '../../../src/stack/icmp';
+import { IcmpHandler } from '../../../src/stack/ping/handler';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/ip/guest-hints';

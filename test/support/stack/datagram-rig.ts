@@ -3,7 +3,7 @@ import type { ForwardListener, Ip4Config, Ip6Config, StackConfig } from '../../.
 import type { StackContext } from '../../../src/stack/context';
 import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
-import { IcmpHandler } from '../../../src/stack/icmp';
+import { IcmpHandler } from '../../../src/stack/ping/handler';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/ip/guest-hints';

@@ -9,7 +9,7 @@ import { addrSlotPort, addrSlotWrite, V4_MAPPED } from '../../../../src/stack/ip
 import type { ForwardListener, StackConfig } from '../../../../src/stack/config';
 import { KEY_DATAPLANE, KEY_KIND_SHIFT, ROWS_MISC, type StackContext } from '../../../../src/stack/context';
 import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../../src/stack/counters';
-import { IcmpHandler } from '../../../../src/stack/icmp';
+import { IcmpHandler } from '../../../../src/stack/ping/handler';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { AF_INET, AF_INET6, EPOLLIN, SOCK_UDP } from '../../../../src/stack/ports';
 import { Stack } from '../../../../src/stack/stack';

@@ -18,7 +18,7 @@ import {
   SOL_SOCKET,
 } from '../kit/linux';
 import type { PingFlows } from './flows';
-import { makeWords } from './setup';
+import { makeWords } from './unavailable';
 
 const SLOT_ADDR = ADDR_SLOT_ICMP;
 const SLOT_WAS = ADDR_SLOT_ICMP + 6;

@@ -11,7 +11,7 @@
  *
  * Everything else that a guest may send by ICMP is not ours: neighbour discovery is handled before, the rest ignored.
  */
-import { familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from './ip/address';
+import { familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from '../ip/address';
 import {
   KEY_KIND_SHIFT,
   KEY_PING,
@@ -21,17 +21,17 @@ import {
   type FlowHandler,
   type FrameInfo,
   type StackContext,
-} from './context';
-import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from './counters';
-import { KEY_WORDS, SlotQueue } from './kit/flow-table';
-import { FragmentSender, mtuToward } from './ip/fragment-sender';
-import { PingFlows } from './icmp/flows';
-import { PingErrors } from './icmp/ping-errors';
-import { SelfEcho } from './icmp/self-echo';
-import { refusedText } from './icmp/setup';
-import { PingSockets } from './icmp/sockets';
-import { isMoved } from './ip/host-moved';
-import { NatResult, natOurAddress, natToHost, type NatTables } from './ip/nat';
+} from '../context';
+import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from '../counters';
+import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
+import { FragmentSender, mtuToward } from '../ip/fragment-sender';
+import { PingFlows } from './flows';
+import { PingErrors } from './socket-errors';
+import { SelfEcho } from './self-echo';
+import { refusedText } from './unavailable';
+import { PingSockets } from './sockets';
+import { isMoved } from '../ip/host-moved';
+import { NatResult, natOurAddress, natToHost, type NatTables } from '../ip/nat';
 import {
   CLASS_ICMP,
   countToGuest,
@@ -39,10 +39,10 @@ import {
   OUTPUT_HEADER_LEN6,
   OUTPUT_TTL,
   outputHeaders,
-} from './ip/to-guest';
-import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from './ports';
-import { SITE_PING_REFUSED } from './kit/site-log';
-import { RowSpan } from './kit/rows';
+} from '../ip/to-guest';
+import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from '../ports';
+import { SITE_PING_REFUSED } from '../kit/site-log';
+import { RowSpan } from '../kit/rows';
 import {
   EAGAIN,
   EMFILE,
@@ -59,8 +59,8 @@ import {
   IPV6_UNICAST_HOPS,
   PMTUDISC_DONT,
   PMTUDISC_PROBE,
-} from './kit/linux';
-import { checksumFinish, checksumOk, pseudoHeaderSum6 } from './wire/checksum';
+} from '../kit/linux';
+import { checksumFinish, checksumOk, pseudoHeaderSum6 } from '../wire/checksum';
 import {
   ICMP_ECHO_REPLY,
   ICMP_ECHO_REQUEST,
@@ -72,9 +72,9 @@ import {
   ICMPV6_ECHO_REPLY,
   ICMPV6_ECHO_REQUEST,
   icmpWrite,
-} from './wire/icmp';
-import { ETHERNET_HEADER_LEN } from './wire/ethernet';
-import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_HEADER_LEN } from './wire/ipv4';
+} from '../wire/icmp';
+import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
+import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_HEADER_LEN } from '../wire/ipv4';
 
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');
