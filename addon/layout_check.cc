@@ -26,7 +26,7 @@
 #define AT(type, field, offset, size) \
   static_assert(offsetof(type, field) == (offset) && sizeof(type::field) == (size), #type "." #field)
 
-// virtio_net_hdr with num_buffers, virtio 1.2 §5.1.6 (src/dataplane/virtio-net-header.ts).
+// virtio_net_hdr with num_buffers, virtio 1.2 §5.1.6 (src/dataplane/virtio/net-header.ts).
 static_assert(sizeof(virtio_net_hdr_mrg_rxbuf) == 12);
 AT(virtio_net_hdr, flags, 0, 1);
 AT(virtio_net_hdr, gso_type, 1, 1);

@@ -28,7 +28,7 @@ import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../v
 import type { StreamDevice, StreamEnd } from '../stream/device';
 import type { Command, LinkKind, WorkerSetup } from './commands';
 import { DeviceMirror } from './device-mirror';
-import { offeredFeatures } from './features';
+import { offeredFeatures } from './virtio/features';
 import { PendingCommands } from './pending-commands';
 import { RestartPolicy, SESSION_DEATHS } from './restart-policy';
 import { type WorkerEnd, type WorkerEvent, within, WorkerHandle } from './worker-handle';

@@ -1,7 +1,7 @@
 /** Memory that is not shared (QEMU without share=on) before the running service: one line that says what to do. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { loadNative } from '../../src/native';
-import { SILENT_MS } from '../../src/dataplane/private-memory';
+import { SILENT_MS } from '../../src/dataplane/virtio/private-memory';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
 import { SERVICE_ARGS, closeGuests, expectAlive, killGuest, startGuest, stopGuest } from '../support/guest-service';
 import type { Guest } from '../support/guest/guest';

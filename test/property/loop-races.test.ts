@@ -6,10 +6,10 @@ import fc from 'fast-check';
 import type { SplitQueueDevice } from 'virtio-ring-ts';
 import { type BareRig, RING } from '../support/dataplane/bare-rig';
 import { WatchedNative, restingRig } from '../support/dataplane/watched-native';
-import { DEVICE_FEATURES, VIRTIO_RING_F_EVENT_IDX } from '../../src/dataplane/features';
+import { DEVICE_FEATURES, VIRTIO_RING_F_EVENT_IDX } from '../../src/dataplane/virtio/features';
 import { LIGHT_MS } from '../../src/dataplane/kick-rest';
 import { Reminder } from '../../src/dataplane/reminder';
-import type { VirtioGuestPort } from '../../src/dataplane/guest-port';
+import type { VirtioGuestPort } from '../../src/dataplane/virtio/guest-port';
 import { C_FRAMES_FROM_GUEST } from '../../src/stack/counters';
 
 /** What happens at one of the points where the other side may do something, and how often. */

@@ -5,9 +5,9 @@
 import { MessageChannel } from 'node:worker_threads';
 import { SplitQueueDriver, type SplitQueueDevice, type SplitRingLayout } from 'virtio-ring-ts';
 import type { Command } from '../../../src/dataplane/commands';
-import { EventLoop, LoopClock } from '../../../src/dataplane/event-loop';
-import { negotiated } from '../../../src/dataplane/features';
-import { RingControl } from '../../../src/dataplane/ring-control';
+import { EventLoop, LoopClock } from '../../../src/dataplane/virtio/event-loop';
+import { negotiated } from '../../../src/dataplane/virtio/features';
+import { RingControl } from '../../../src/dataplane/virtio/ring-control';
 import { loadNative, type Native } from '../../../src/native';
 import type { StackContext } from '../../../src/stack/context';
 import { COUNTERS, C_FRAMES_FROM_GUEST, C_FRAMES_TO_GUEST } from '../../../src/stack/counters';

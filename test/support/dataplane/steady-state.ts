@@ -10,7 +10,7 @@
  */
 import { runInThisContext } from 'node:vm';
 import { MessageChannel, MessagePort } from 'node:worker_threads';
-import { offeredFeatures } from '../../../src/dataplane/features';
+import { offeredFeatures } from '../../../src/dataplane/virtio/features';
 import type { Native } from '../../../src/native';
 import { addrSlotPort, addrSlotWrite } from '../../../src/stack/ip/address';
 import { ROWS_MISC } from '../../../src/stack/context';

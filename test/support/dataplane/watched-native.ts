@@ -1,5 +1,5 @@
 /** The addon with a clock that stands still, and no sleeps: for tests of what the loop does when. */
-import { DEVICE_FEATURES } from '../../../src/dataplane/features';
+import { DEVICE_FEATURES } from '../../../src/dataplane/virtio/features';
 import { loadNative, type Native } from '../../../src/native';
 import { BareRig } from './bare-rig';
 

@@ -1,8 +1,8 @@
 /** Messages from the data plane's thread that a guest or front-end brings about: so many a command, whatever they do. */
 import { MessageChannel, receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
 import type { Command, WorkerMessage } from '../../../src/dataplane/commands';
-import { bit } from '../../../src/dataplane/features';
-import { RingControl } from '../../../src/dataplane/ring-control';
+import { bit } from '../../../src/dataplane/virtio/features';
+import { RingControl } from '../../../src/dataplane/virtio/ring-control';
 import { StreamControl } from '../../../src/dataplane/stream-control';
 import { STREAM_BAD_LENGTH, STREAM_EOF } from '../../../src/dataplane/stream-input';
 import { loadNative } from '../../../src/native';

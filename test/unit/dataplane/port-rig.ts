@@ -1,9 +1,9 @@
 /** A VirtioGuestPort over rings in plain memory, with virtio-ring-ts' driver as the guest. */
 import { GuestMemory, SplitQueueDevice, SplitQueueDriver } from 'virtio-ring-ts';
 import type { RingPlace, SplitRingLayout } from 'virtio-ring-ts';
-import { bit, negotiated } from '../../../src/dataplane/features';
-import { VirtioGuestPort } from '../../../src/dataplane/guest-port';
-import type { PortIo } from '../../../src/dataplane/guest-port';
+import { bit, negotiated } from '../../../src/dataplane/virtio/features';
+import { VirtioGuestPort } from '../../../src/dataplane/virtio/guest-port';
+import type { PortIo } from '../../../src/dataplane/virtio/guest-port';
 import { FD_EVENTFD } from '../../../src/native';
 import { ROWS_TOTAL } from '../../../src/stack/context';
 import { COUNTERS } from '../../../src/stack/counters';

@@ -1,6 +1,6 @@
 /** Which guests count as ones whose memory is not shared, and which never do. */
 import type { SplitQueueDevice } from 'virtio-ring-ts';
-import { PrivateMemoryWatch, SILENT_MS } from '../../../src/dataplane/private-memory';
+import { PrivateMemoryWatch, SILENT_MS } from '../../../../src/dataplane/virtio/private-memory';
 
 const RX = 0;
 const TX = 1;

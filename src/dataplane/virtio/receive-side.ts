@@ -16,13 +16,13 @@
  * else in a private block that `commit` spreads over the pieces.
  */
 import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
-import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MAX_HEADER } from '../stack/ports';
-import type { HostIo, Rows } from '../stack/ports';
-import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_FRAME } from '../stack/context';
-import { rowBytes } from '../stack/kit/rows';
+import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MAX_HEADER } from '../../stack/ports';
+import type { HostIo, Rows } from '../../stack/ports';
+import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_FRAME } from '../../stack/context';
+import { rowBytes } from '../../stack/kit/rows';
 import type { NegotiatedFeatures } from './features';
 import type { DirtyMarker } from './dirty-log';
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, netHdrSetNumBuffers, netHdrWrite } from './virtio-net-header';
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, netHdrSetNumBuffers, netHdrWrite } from './net-header';
 
 /** Ethernet's minimum frame without its check sequence; shorter ones are zero-padded (some guests insist). */
 const MIN_FRAME = 60;

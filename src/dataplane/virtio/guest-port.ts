@@ -3,10 +3,10 @@
  * (virtio 1.2 §5.1.2). Joins the two sides, owns the call descriptors and notifies the guest.
  */
 import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
-import type { Native } from '../native';
-import { C_CALLS_TO_GUEST } from '../stack/counters';
-import type { Counters } from '../stack/counters';
-import type { GuestPort } from '../stack/ports';
+import type { Native } from '../../native';
+import { C_CALLS_TO_GUEST } from '../../stack/counters';
+import type { Counters } from '../../stack/counters';
+import type { GuestPort } from '../../stack/ports';
 import type { NegotiatedFeatures } from './features';
 import { ReceiveSide } from './receive-side';
 import type { HeaderBlock } from './receive-side';

@@ -1,12 +1,12 @@
 /** Commands of the control plane against rings in the middle of a turn. */
 import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
 import { SplitQueueDriver, type RingPlace } from 'virtio-ring-ts';
-import type { Command } from '../../../src/dataplane/commands';
-import { bit } from '../../../src/dataplane/features';
-import { RingControl } from '../../../src/dataplane/ring-control';
-import { loadNative, type Native } from '../../../src/native';
-import { COUNTERS } from '../../../src/stack/counters';
-import { GSO_NONE } from '../../../src/stack/ports';
+import type { Command } from '../../../../src/dataplane/commands';
+import { bit } from '../../../../src/dataplane/virtio/features';
+import { RingControl } from '../../../../src/dataplane/virtio/ring-control';
+import { loadNative, type Native } from '../../../../src/native';
+import { COUNTERS } from '../../../../src/stack/counters';
+import { GSO_NONE } from '../../../../src/stack/ports';
 
 const SIZE = 1 << 20;
 const RING = 16;

@@ -1,5 +1,5 @@
 /** Virtio feature bits of the device, in the specification's spelling (virtio 1.2 §5.1.3, §6), and what is offered. */
-import { ConfigError } from '../errors';
+import { ConfigError } from '../../errors';
 
 export const VIRTIO_NET_F_CSUM = 0;
 export const VIRTIO_NET_F_GUEST_CSUM = 1;

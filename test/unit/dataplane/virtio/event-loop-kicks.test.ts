@@ -1,8 +1,8 @@
 /** Kick descriptors are watched edge-triggered: each kick is noticed, few are read, none is left for who comes after. */
-import { BareRig, VNET_HEADER } from '../../support/dataplane/bare-rig';
-import { DEVICE_FEATURES } from '../../../src/dataplane/features';
-import { loadNative, type Native } from '../../../src/native';
-import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST } from '../../../src/stack/counters';
+import { BareRig, VNET_HEADER } from '../../../support/dataplane/bare-rig';
+import { DEVICE_FEATURES } from '../../../../src/dataplane/virtio/features';
+import { loadNative, type Native } from '../../../../src/native';
+import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST } from '../../../../src/stack/counters';
 
 const FRAME = VNET_HEADER + 60;
 const KICKS = 1000;

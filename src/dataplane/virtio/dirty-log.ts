@@ -3,7 +3,7 @@
  * guest-physical memory, set by atomic OR, because other back-ends share the log).
  */
 import type { Rows } from 'virtio-ring-ts';
-import type { DeviceMemoryRegion, DirtyLog } from '../vhost/device';
+import type { DeviceMemoryRegion, DirtyLog } from '../../vhost/device';
 
 const PAGE_SHIFT = 12;
 const USED_IDX = 2;

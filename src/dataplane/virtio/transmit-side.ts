@@ -17,21 +17,21 @@
  * the ring stops (the session is told), the process goes on.
  */
 import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
-import { dropCode, C_DROPS } from '../stack/counters';
-import type { Counters } from '../stack/counters';
-import { GSO_NONE, MAX_FRAME, MAX_HEAD } from '../stack/ports';
-import type { Rows } from '../stack/ports';
-import { ROWS_IN, ROWS_IN_COUNT } from '../stack/context';
+import { dropCode, C_DROPS } from '../../stack/counters';
+import type { Counters } from '../../stack/counters';
+import { GSO_NONE, MAX_FRAME, MAX_HEAD } from '../../stack/ports';
+import type { Rows } from '../../stack/ports';
+import { ROWS_IN, ROWS_IN_COUNT } from '../../stack/context';
 import {
   ETHERNET_HEADER_LEN,
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
   ethernetHeaderLen,
   ethernetInnerType,
-} from '../stack/wire/ethernet';
-import { IPV4_HEADER_LEN, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../stack/wire/ipv4';
-import { IPV6_HEADER_LEN, ipv6NextHeader } from '../stack/wire/ipv6';
-import { UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN } from '../stack/wire/udp';
+} from '../../stack/wire/ethernet';
+import { IPV4_HEADER_LEN, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../../stack/wire/ipv4';
+import { IPV6_HEADER_LEN, ipv6NextHeader } from '../../stack/wire/ipv6';
+import { UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN } from '../../stack/wire/udp';
 import type { DirtyMarker } from './dirty-log';
 import type { NegotiatedFeatures } from './features';
 import {
@@ -46,7 +46,7 @@ import {
   netHdrFlags,
   netHdrGsoSize,
   netHdrGsoType,
-} from './virtio-net-header';
+} from './net-header';
 
 const DROP_FRAME_SHORT = dropCode('frame_short');
 const DROP_FRAME_TOO_LONG = dropCode('frame_too_long');

@@ -11,21 +11,21 @@
  * With `--poll-us` a loop that has run out of work goes on looking for a while before it waits (poll-window.ts says for
  * how long). The guest is asked for kicks only when that was in vain, so that it sends none meanwhile.
  */
-import type { Native } from '../native';
-import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../stack/counters';
-import type { Counters } from '../stack/counters';
-import { KEY_DATAPLANE, KEY_INDEX_MASK, KEY_KIND_SHIFT } from '../stack/context';
-import { EPOLLERR, EPOLLHUP } from '../stack/ports';
-import type { Clock, GuestPort } from '../stack/ports';
-import type { Stack } from '../stack/stack';
+import type { Native } from '../../native';
+import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../../stack/counters';
+import type { Counters } from '../../stack/counters';
+import { KEY_DATAPLANE, KEY_INDEX_MASK, KEY_KIND_SHIFT } from '../../stack/context';
+import { EPOLLERR, EPOLLHUP } from '../../stack/ports';
+import type { Clock, GuestPort } from '../../stack/ports';
+import type { Stack } from '../../stack/stack';
 import { RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
-import { KickRest, REST_CHAINS } from './kick-rest';
-import { PollWindow } from './poll-window';
-import { Reminder } from './reminder';
+import { KickRest, REST_CHAINS } from '../kick-rest';
+import { PollWindow } from '../poll-window';
+import { Reminder } from '../reminder';
 import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
-import { watchCommands } from './watch-commands';
+import { watchCommands } from '../watch-commands';
 
 /** Frames taken from the guest in one turn: keeps sockets and timers served under a flood (CVE-2019-3900). */
 export const FRAMES_PER_TURN = 256;

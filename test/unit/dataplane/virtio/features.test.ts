@@ -1,5 +1,5 @@
-import { DEVICE_FEATURES, bit, has, negotiated, offeredFeatures } from '../../../src/dataplane/features';
-import * as f from '../../../src/dataplane/features';
+import { DEVICE_FEATURES, bit, has, negotiated, offeredFeatures } from '../../../../src/dataplane/virtio/features';
+import * as f from '../../../../src/dataplane/virtio/features';
 
 const bits = (...numbers: number[]): bigint => numbers.reduce((sum, n) => sum | bit(n), 0n);
 

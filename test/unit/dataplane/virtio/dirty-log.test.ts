@@ -1,5 +1,5 @@
-import { DirtyLogMarker } from '../../../src/dataplane/dirty-log';
-import { loadNative } from '../../../src/native';
+import { DirtyLogMarker } from '../../../../src/dataplane/virtio/dirty-log';
+import { loadNative } from '../../../../src/native';
 
 const PAGE = 4096;
 
