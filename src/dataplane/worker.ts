@@ -14,13 +14,13 @@ import { TcpHandler } from '../stack/tcp/handler';
 import { Traffic } from '../stack/ip/guest-hints';
 import { UdpHandler } from '../stack/udp/handler';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
-import { CapturingPort, createCaptureBlock } from './capturing-port';
+import { CapturingPort, createCaptureBlock } from './capture/capturing-port';
 import { EventLoop, LoopClock } from './virtio/event-loop';
 import { LineQueue, MAX_WAITING_LOG, MAX_WAITING_TRACE } from './line-queue';
 import { RingControl } from './virtio/ring-control';
-import { StreamControl } from './stream-control';
-import { StreamLoop } from './stream-loop';
-import { TracingPort } from './tracing-port';
+import { StreamControl } from './stream/control';
+import { StreamLoop } from './stream/loop';
+import { TracingPort } from './capture/tracing-port';
 
 /** Random numbers by the pool: one system call a thousand. node:crypto would cost this thread a tenth of its memory. */
 class PooledRandom implements Random {

@@ -1,6 +1,6 @@
 /** The stream port against what any client may do: any bytes, in any pieces. */
 import fc from 'fast-check';
-import { STREAM_BAD_LENGTH, STREAM_OPEN } from '../../src/dataplane/stream-input';
+import { STREAM_BAD_LENGTH, STREAM_OPEN } from '../../src/dataplane/stream/input';
 import { noise } from '../support/guest/noise';
 import { StreamRig, framed, unframed } from '../support/stream-rig';
 

@@ -3,8 +3,8 @@ import { MessageChannel, receiveMessageOnPort, type MessagePort } from 'node:wor
 import type { Command, WorkerMessage } from '../../../src/dataplane/commands';
 import { bit } from '../../../src/dataplane/virtio/features';
 import { RingControl } from '../../../src/dataplane/virtio/ring-control';
-import { StreamControl } from '../../../src/dataplane/stream-control';
-import { STREAM_BAD_LENGTH, STREAM_EOF } from '../../../src/dataplane/stream-input';
+import { StreamControl } from '../../../src/dataplane/stream/control';
+import { STREAM_BAD_LENGTH, STREAM_EOF } from '../../../src/dataplane/stream/input';
 import { loadNative } from '../../../src/native';
 import { COUNTERS, C_RING_FAULTS } from '../../../src/stack/counters';
 

@@ -10,9 +10,9 @@
  *
  * A length out of range means that the two ends no longer agree on where frames begin: the connection is over.
  */
-import type { Native } from '../native';
-import { ROWS_PORT } from '../stack/context';
-import { MAX_HEAD } from '../stack/ports';
+import type { Native } from '../../native';
+import { ROWS_PORT } from '../../stack/context';
+import { MAX_HEAD } from '../../stack/ports';
 
 /** Bytes of the length in front of each frame. */
 export const LENGTH_SIZE = 4;

@@ -2,7 +2,7 @@
  * A `GuestPort` that hands everything on to another one: what looks at frames as they pass extends it. A port without
  * such wishes is used as it is, so that nothing is paid for what is off.
  */
-import type { GuestPort } from '../stack/ports';
+import type { GuestPort } from '../../stack/ports';
 
 export class PortDecorator implements GuestPort {
   protected readonly inner: GuestPort;

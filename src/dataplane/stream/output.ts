@@ -11,10 +11,10 @@
  *
  * The other end has no means to finish a checksum: the port does.
  */
-import { COMMIT_NEEDS_CSUM, MAX_HEADER } from '../stack/ports';
-import { ROWS_PORT, ROWS_PORT_COUNT } from '../stack/context';
-import { LENGTH_SIZE, MAX_STREAM_FRAME, STREAM_EOF, STREAM_OPEN } from './stream-input';
-import type { StreamBlock, StreamIo } from './stream-input';
+import { COMMIT_NEEDS_CSUM, MAX_HEADER } from '../../stack/ports';
+import { ROWS_PORT, ROWS_PORT_COUNT } from '../../stack/context';
+import { LENGTH_SIZE, MAX_STREAM_FRAME, STREAM_EOF, STREAM_OPEN } from './input';
+import type { StreamBlock, StreamIo } from './input';
 
 /** Bytes of the block for frames to the guest. */
 export const OUTPUT_BLOCK = 2 << 20;

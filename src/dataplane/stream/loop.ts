@@ -3,22 +3,22 @@
  * sockets → commands → frames from the guest, up to a budget → flows that waited → timers → send what was committed.
  * What differs is what wakes it and what holds it up, so it is a class of its own and neither loop pays for the other.
  */
-import type { Native } from '../native';
-import { KEY_DATAPLANE, KEY_KIND_SHIFT } from '../stack/context';
-import { C_LOOP_TURNS } from '../stack/counters';
-import type { Counters } from '../stack/counters';
-import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../stack/ports';
-import type { GuestPort } from '../stack/ports';
-import type { Stack } from '../stack/stack';
-import { FRAMES_PER_TURN } from './virtio/event-loop';
-import type { LoopClock } from './virtio/event-loop';
-import { KEY_WAKE } from './virtio/ring-control';
-import { KIND_STREAM } from './stream-control';
-import type { StreamControl } from './stream-control';
-import { STREAM_OPEN } from './stream-input';
-import type { StreamInput } from './stream-input';
-import type { StreamOutput } from './stream-output';
-import { watchCommands } from './watch-commands';
+import type { Native } from '../../native';
+import { KEY_DATAPLANE, KEY_KIND_SHIFT } from '../../stack/context';
+import { C_LOOP_TURNS } from '../../stack/counters';
+import type { Counters } from '../../stack/counters';
+import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../stack/ports';
+import type { GuestPort } from '../../stack/ports';
+import type { Stack } from '../../stack/stack';
+import { FRAMES_PER_TURN } from '../virtio/event-loop';
+import type { LoopClock } from '../virtio/event-loop';
+import { KEY_WAKE } from '../virtio/ring-control';
+import { KIND_STREAM } from './control';
+import type { StreamControl } from './control';
+import { STREAM_OPEN } from './input';
+import type { StreamInput } from './input';
+import type { StreamOutput } from './output';
+import { watchCommands } from '../watch-commands';
 
 export class StreamLoop {
   private readonly native: Native;

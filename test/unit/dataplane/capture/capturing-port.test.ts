@@ -1,10 +1,10 @@
 /** A capture whose file takes little, or nothing more: the port behind it goes on, whole records remain. */
-import { CapturingPort, createCaptureBlock, type CaptureIo } from '../../../src/dataplane/capturing-port';
-import { frameText } from '../../../src/dataplane/tracing-port';
-import { COUNTERS, C_CAPTURED, C_CAPTURE_LOST } from '../../../src/stack/counters';
-import { noise } from '../../support/guest/noise';
-import { datagram, internetChecksum } from '../../support/stack/link-rig';
-import { StreamRig, framed, unframed } from '../../support/stream-rig';
+import { CapturingPort, createCaptureBlock, type CaptureIo } from '../../../../src/dataplane/capture/capturing-port';
+import { frameText } from '../../../../src/dataplane/capture/tracing-port';
+import { COUNTERS, C_CAPTURED, C_CAPTURE_LOST } from '../../../../src/stack/counters';
+import { noise } from '../../../support/guest/noise';
+import { datagram, internetChecksum } from '../../../support/stack/link-rig';
+import { StreamRig, framed, unframed } from '../../../support/stream-rig';
 
 const ENOSPC = 28;
 const EAGAIN = 11;

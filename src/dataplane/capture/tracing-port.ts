@@ -1,5 +1,5 @@
 /** `--trace`: a line for every frame, in the manner of tcpdump. Allocates, as it is asked to talk. */
-import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../stack/ports';
+import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../../stack/ports';
 import {
   ETHERNET_HEADER_LEN,
   ETHERTYPE_ARP,
@@ -8,10 +8,10 @@ import {
   ethernetHeaderLen,
   ethernetInnerType,
   ethernetVlan,
-} from '../stack/wire/ethernet';
-import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../stack/wire/ipv4';
-import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../stack/wire/ipv6';
-import type { GuestPort } from '../stack/ports';
+} from '../../stack/wire/ethernet';
+import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../../stack/wire/ipv4';
+import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../../stack/wire/ipv6';
+import type { GuestPort } from '../../stack/ports';
 import { PortDecorator } from './port-decorator';
 
 const FLAGS = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'W'];

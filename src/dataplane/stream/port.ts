@@ -2,11 +2,11 @@
  * `GuestPort` over a stream socket that speaks QEMU's framing (`-netdev stream`, `-netdev socket`): joins the two
  * sides. There is no virtio_net_hdr, so no segmentation and no unfinished checksums in either direction.
  */
-import type { GuestPort } from '../stack/ports';
-import { GSO_NONE } from '../stack/ports';
-import { MAX_STREAM_FRAME, StreamInput } from './stream-input';
-import type { StreamBlock, StreamIo } from './stream-input';
-import { StreamOutput } from './stream-output';
+import type { GuestPort } from '../../stack/ports';
+import { GSO_NONE } from '../../stack/ports';
+import { MAX_STREAM_FRAME, StreamInput } from './input';
+import type { StreamBlock, StreamIo } from './input';
+import { StreamOutput } from './output';
 
 export class StreamGuestPort implements GuestPort {
   readonly input: StreamInput;

@@ -12,15 +12,15 @@
  * rows that `reserve` gave for it, which nobody changes in between. Checksums that guest and stack leave to each other
  * are completed in the copy, so a reader finds valid ones. Segmentation-offloaded frames are one record each.
  */
-import type { Native } from '../native';
-import { C_CAPTURE_LOST, C_CAPTURED } from '../stack/counters';
-import type { Counters } from '../stack/counters';
-import { COMMIT_NEEDS_CSUM, MAX_FRAME } from '../stack/ports';
-import type { GuestPort } from '../stack/ports';
-import { ROWS_PORT, ROWS_PORT_COUNT } from '../stack/context';
-import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetHeaderLen, ethernetInnerType } from '../stack/wire/ethernet';
-import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../stack/wire/ipv4';
-import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../stack/wire/ipv6';
+import type { Native } from '../../native';
+import { C_CAPTURE_LOST, C_CAPTURED } from '../../stack/counters';
+import type { Counters } from '../../stack/counters';
+import { COMMIT_NEEDS_CSUM, MAX_FRAME } from '../../stack/ports';
+import type { GuestPort } from '../../stack/ports';
+import { ROWS_PORT, ROWS_PORT_COUNT } from '../../stack/context';
+import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetHeaderLen, ethernetInnerType } from '../../stack/wire/ethernet';
+import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../../stack/wire/ipv4';
+import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../../stack/wire/ipv6';
 import { PortDecorator } from './port-decorator';
 
 /** Bytes of a record's header: seconds, microseconds, bytes in the file, bytes of the frame; 4 each, native order. */

@@ -5,18 +5,18 @@
 import { receiveMessageOnPort } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
 import { getSystemErrorName } from 'node:util';
-import type { Native } from '../native';
-import { KEY_DATAPLANE, KEY_KIND_SHIFT } from '../stack/context';
-import { C_STREAM_BLOCKED, C_STREAM_RESETS } from '../stack/counters';
-import type { Counters } from '../stack/counters';
-import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../stack/ports';
-import type { Stack } from '../stack/stack';
-import type { StreamEnd } from '../stream/device';
-import type { Command, CommandMessage, WorkerMessage } from './commands';
-import { INPUT_BLOCK, MAX_STREAM_FRAME, MIN_STREAM_FRAME, STREAM_BAD_LENGTH, STREAM_EOF } from './stream-input';
-import type { StreamBlock } from './stream-input';
-import { OUTPUT_BLOCK } from './stream-output';
-import { StreamGuestPort } from './stream-port';
+import type { Native } from '../../native';
+import { KEY_DATAPLANE, KEY_KIND_SHIFT } from '../../stack/context';
+import { C_STREAM_BLOCKED, C_STREAM_RESETS } from '../../stack/counters';
+import type { Counters } from '../../stack/counters';
+import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../stack/ports';
+import type { Stack } from '../../stack/stack';
+import type { StreamEnd } from '../../stream/device';
+import type { Command, CommandMessage, WorkerMessage } from '../commands';
+import { INPUT_BLOCK, MAX_STREAM_FRAME, MIN_STREAM_FRAME, STREAM_BAD_LENGTH, STREAM_EOF } from './input';
+import type { StreamBlock } from './input';
+import { OUTPUT_BLOCK } from './output';
+import { StreamGuestPort } from './port';
 
 export const KIND_STREAM = KEY_DATAPLANE + 2;
 
