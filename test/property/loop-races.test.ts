@@ -7,8 +7,8 @@ import type { SplitQueueDevice } from 'virtio-ring-ts';
 import { type BareRig, RING } from '../support/dataplane/bare-rig';
 import { WatchedNative, restingRig } from '../support/dataplane/watched-native';
 import { DEVICE_FEATURES, VIRTIO_RING_F_EVENT_IDX } from '../../src/dataplane/virtio/features';
-import { LIGHT_MS } from '../../src/dataplane/kick-rest';
-import { Reminder } from '../../src/dataplane/reminder';
+import { LIGHT_MS } from '../../src/dataplane/moderation/kick-moderation';
+import { Reminder } from '../../src/dataplane/moderation/lost-interrupts';
 import type { VirtioGuestPort } from '../../src/dataplane/virtio/guest-port';
 import { C_FRAMES_FROM_GUEST } from '../../src/stack/counters';
 

@@ -1,9 +1,9 @@
 /** The notification of small frames' completion: held back for a moment, by the port and by the loop's clock. */
-import { BareRig, VNET_HEADER } from '../../support/dataplane/bare-rig';
-import { WatchedNative } from '../../support/dataplane/watched-native';
-import { DEVICE_FEATURES } from '../../../src/dataplane/virtio/features';
-import { HOLD_NOTIFIED_US, HOLD_US } from '../../../src/dataplane/virtio/transmit-side';
-import { PortRig } from './port-rig';
+import { BareRig, VNET_HEADER } from '../../../support/dataplane/bare-rig';
+import { WatchedNative } from '../../../support/dataplane/watched-native';
+import { DEVICE_FEATURES } from '../../../../src/dataplane/virtio/features';
+import { HOLD_NOTIFIED_US, HOLD_US } from '../../../../src/dataplane/virtio/transmit-side';
+import { PortRig } from '../port-rig';
 
 const VNET = Buffer.alloc(12);
 const TX_CALL = 101;

@@ -1,8 +1,14 @@
 /** While bulk goes on, the guest's ring is looked at after a moment instead of at each kick. */
-import type { BareRig } from '../../support/dataplane/bare-rig';
-import { WatchedNative, restingRig } from '../../support/dataplane/watched-native';
-import { LIGHT_MS, REST_CHAINS, REST_US, VAIN_RESTS, VAIN_SKIPS } from '../../../src/dataplane/kick-rest';
-import { C_FRAMES_FROM_GUEST } from '../../../src/stack/counters';
+import type { BareRig } from '../../../support/dataplane/bare-rig';
+import { WatchedNative, restingRig } from '../../../support/dataplane/watched-native';
+import {
+  LIGHT_MS,
+  REST_CHAINS,
+  REST_US,
+  VAIN_RESTS,
+  VAIN_SKIPS,
+} from '../../../../src/dataplane/moderation/kick-moderation';
+import { C_FRAMES_FROM_GUEST } from '../../../../src/stack/counters';
 
 const MUCH = 64 * 1024;
 

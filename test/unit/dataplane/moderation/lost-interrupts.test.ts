@@ -1,8 +1,8 @@
 /** A guest that does not look at its rings, or whose receive ring has run out of buffers, is notified once more. */
-import { type BareRig, RING, VNET_HEADER } from '../../support/dataplane/bare-rig';
-import { WatchedNative, restingRig } from '../../support/dataplane/watched-native';
-import { STARVED_MS, UNHEEDED_US } from '../../../src/dataplane/reminder';
-import { C_FRAMES_TO_GUEST } from '../../../src/stack/counters';
+import { type BareRig, RING, VNET_HEADER } from '../../../support/dataplane/bare-rig';
+import { WatchedNative, restingRig } from '../../../support/dataplane/watched-native';
+import { STARVED_MS, UNHEEDED_US } from '../../../../src/dataplane/moderation/lost-interrupts';
+import { C_FRAMES_TO_GUEST } from '../../../../src/stack/counters';
 
 let rig: BareRig;
 let watched: WatchedNative;

@@ -7,7 +7,7 @@
  * So there is no rest for a while after anything of the kind has passed (see Traffic), and one that has begun ends with
  * it. Nor is there after rests in which nothing came: a sender that waits for an answer to each of its frames.
  */
-import type { Traffic } from '../stack/ip/guest-hints';
+import type { Traffic } from '../../stack/ip/guest-hints';
 
 /** A rest, µs. Short of the millisecond for which Linux lets a flow's frames wait in a device (tcp_small_queue_check). */
 export const REST_US = 500;

@@ -1,8 +1,8 @@
 /** `--poll-us`: the loop over real rings, with a clock that moves when it is read and sleeps that last as long as told. */
-import { BareRig, VNET_HEADER } from '../../support/dataplane/bare-rig';
-import { DEVICE_FEATURES } from '../../../src/dataplane/virtio/features';
-import { loadNative, type Native } from '../../../src/native';
-import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST } from '../../../src/stack/counters';
+import { BareRig, VNET_HEADER } from '../../../support/dataplane/bare-rig';
+import { DEVICE_FEATURES } from '../../../../src/dataplane/virtio/features';
+import { loadNative, type Native } from '../../../../src/native';
+import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST } from '../../../../src/stack/counters';
 
 const MAX_US = 200;
 /** What one look costs. */

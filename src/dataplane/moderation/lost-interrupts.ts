@@ -4,9 +4,9 @@
  * guest that does not look, or that leaves its receive ring empty, is notified once more; a needless notification does
  * no harm (virtio 1.2 §2.7.7.1).
  */
-import type { Clock } from '../stack/ports';
-import { RING_RECEIVE, RING_TRANSMIT } from './virtio/guest-port';
-import type { VirtioGuestPort } from './virtio/guest-port';
+import type { Clock } from '../../stack/ports';
+import { RING_RECEIVE, RING_TRANSMIT } from '../virtio/guest-port';
+import type { VirtioGuestPort } from '../virtio/guest-port';
 
 /** A guest that has given no sign of a notification for so long gets another, µs. */
 export const UNHEEDED_US = 1000;

@@ -1,4 +1,4 @@
-import { PollWindow } from '../../../src/dataplane/poll-window';
+import { PollWindow } from '../../../../src/dataplane/moderation/busy-poll';
 
 it('grows while work comes soon, never beyond the most', () => {
   const window = new PollWindow(100);
