@@ -6,7 +6,7 @@ import { neighbourEntries } from '../config/neighbours';
 import { type HostNetwork, isDefaultRoute, readHostNetwork } from '../config/netlink';
 import { readResolvConf } from '../config/resolv-conf';
 import { readSysctls } from '../config/sysctl';
-import type { DataPlane } from '../dataplane/data-plane';
+import type { DataPlane } from '../supervisor/data-plane';
 import { messageOf } from '../errors';
 import type { Log } from '../log';
 import type { Native } from '../native';

@@ -8,7 +8,7 @@ import { readHostNetwork } from '../config/netlink';
 import { probePeekOff } from '../config/peek-off';
 import { readResolvConf } from '../config/resolv-conf';
 import { readSysctls } from '../config/sysctl';
-import { DataPlane } from '../dataplane/data-plane';
+import { DataPlane } from '../supervisor/data-plane';
 import { startedForDebugger } from '../debugged';
 import { ConfigError, describeErrno, describeErrnoName, ECONNREFUSED, ENOENT, messageOf } from '../errors';
 import type { Log } from '../log';

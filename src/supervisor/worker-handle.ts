@@ -6,11 +6,14 @@
  * only when the call does. It is then a stray: nobody waits for it, its messages are not heard, and the addon sees to
  * it that its JavaScript does not go on behind that call (glue.h).
  */
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Native } from '../native';
 import { readableStack } from '../stack-trace';
-import type { Command, CommandMessage, WorkerGate, WorkerMessage, WorkerSetup } from './commands';
+import type { Command, CommandMessage, WorkerGate, WorkerMessage, WorkerSetup } from '../dataplane/commands';
+
+/** The worker's entry: beside the bundle, or where the compiler puts modules (an installation without esbuild). */
+const WORKER_FILE = join(__dirname, basename(__dirname) === 'supervisor' ? '../dataplane/worker.js' : 'worker.js');
 
 /** Why a worker is no more: it threw or ended, did not come round or did not answer, had no memory left. */
 export type WorkerEnd = 'exit' | 'hung' | 'heap';
@@ -53,7 +56,7 @@ export class WorkerHandle {
     this.native = native;
     this.events = events;
     this.gate = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-    this.worker = new Worker(file ?? join(__dirname, 'worker.js'), {
+    this.worker = new Worker(file ?? WORKER_FILE, {
       workerData: { gate: this.gate } satisfies WorkerGate,
       name: 'tubetti-dataplane',
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB },

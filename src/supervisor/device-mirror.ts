@@ -3,7 +3,7 @@
  * MTU, the stream's socket, the host's neighbours. Written before the command goes out.
  */
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';
-import { BASE_FROM_USED_INDEX, type Command } from './commands';
+import { BASE_FROM_USED_INDEX, type Command } from '../dataplane/commands';
 
 const USED_IDX = 2;
 

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { DataPlane, type DataPlaneOptions, type DataPlaneSetup } from '../../../src/dataplane/data-plane';
-import { SESSION_DEATHS } from '../../../src/dataplane/restart-policy';
+import { DataPlane, type DataPlaneOptions, type DataPlaneSetup } from '../../../src/supervisor/data-plane';
+import { SESSION_DEATHS } from '../../../src/supervisor/restart-policy';
 import { loadNative } from '../../../src/native';
 import type { DeviceRing } from '../../../src/vhost/device';
 import { C_DATA_PLANE_EXITS, COUNTERS } from '../../../src/stack/counters';

@@ -3,7 +3,7 @@
  * while there are any. It counts its beats rather than reads a clock: a process that was stopped for an hour and goes on
  * finds one beat more, not a worker that is an hour late.
  */
-import type { Command } from './commands';
+import type { Command } from '../dataplane/commands';
 
 /** Time between two beats, and how many of them a worker has for a command. */
 const BEAT_MS = 1000;

@@ -1,4 +1,4 @@
-import { RestartPolicy, SERVICE_DEATHS, SESSION_DEATHS, WINDOW_MS } from '../../../src/dataplane/restart-policy';
+import { RestartPolicy, SERVICE_DEATHS, SESSION_DEATHS, WINDOW_MS } from '../../../src/supervisor/restart-policy';
 
 describe('RestartPolicy', () => {
   const die = (policy: RestartPolicy, ofFrontEnd: boolean, times: number, now = 0): string[] =>

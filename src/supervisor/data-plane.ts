@@ -26,9 +26,9 @@ import {
 } from '../stack/counters';
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
 import type { StreamDevice, StreamEnd } from '../stream/device';
-import type { Command, LinkKind, WorkerSetup } from './commands';
+import type { Command, LinkKind, WorkerSetup } from '../dataplane/commands';
 import { DeviceMirror } from './device-mirror';
-import { offeredFeatures } from './virtio/features';
+import { offeredFeatures } from '../dataplane/virtio/features';
 import { PendingCommands } from './pending-commands';
 import { RestartPolicy, SESSION_DEATHS } from './restart-policy';
 import { type WorkerEnd, type WorkerEvent, within, WorkerHandle } from './worker-handle';
