@@ -12,7 +12,7 @@ namespace tubetti {
 
 namespace {
 
-// Bits of `flags`, as in src/config/listeners.ts.
+// Bits of `flags`, as in src/config/forward-listeners.ts.
 constexpr int32_t kUdp = 1;
 constexpr int32_t kDual = 2;
 constexpr int32_t kFreebind = 4;

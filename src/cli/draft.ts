@@ -2,7 +2,7 @@
 import { PortTable, type PortRange } from '../config/port-spec';
 import type { LogLevel } from '../log';
 import type { AddressBytes } from '../stack/config';
-import type { HostPort } from './values';
+import type { HostPort } from './option-values';
 
 /** Our end's address on the link unless `-M` says otherwise: passt's, so that a guest's neighbour tables stay right. */
 export const DEFAULT_MAC = Uint8Array.of(0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55);

@@ -9,14 +9,14 @@ import type { Program } from './draft';
 import { type Options, parseOptions, type Transport } from './options';
 import { PidFile } from './pid-file';
 import { closeInherited } from './inherited';
-import { programOf } from './program';
+import { programOf } from './invoked-name';
 import { raiseFileLimit } from './file-limit';
 import { start } from './start';
 import { syslogSink } from './syslog';
 import { usage } from './usage';
 import { changeUser, resolveRunAs } from './user';
 import { version } from './version';
-import { Waiting } from './waiting';
+import { Waiting } from './background-service';
 
 /** What a vhost-user back-end prints for --print-capabilities (vhost-user, "Backend program conventions"). */
 const CAPABILITIES = `${JSON.stringify({ type: 'net' }, null, 2)}\n`;
@@ -127,7 +127,7 @@ async function serveAs(argv: readonly string[], options: Options, program: Progr
   const native = loadAddon();
   raiseFileLimit(native);
   if (options.background && waiting === null) {
-    const { startInBackground } = await import('./background.js');
+    const { startInBackground } = await import('./background-launcher.js');
     return startInBackground(argv, options.transport, native, (message) => {
       stderrSink(program)('error', message);
     });

@@ -3,12 +3,12 @@
  * for each option its names, its argument, its line in the usage text and what it does. An option of passt that we do
  * not serve is in the table too: it is refused by name, never taken for a typing error.
  */
-import { addressFamily, formatMac } from '../config/address';
+import { addressFamily, formatMac } from '../config/address-text';
 import { ConfigError } from '../errors';
 import type { LogLevel } from '../log';
 import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC, DEFAULT_MTU, type Draft } from './draft';
 import type { OptionNames } from './getopt';
-import * as values from './values';
+import * as values from './option-values';
 
 /** Largest `--mtu`: the IP packet of the largest Ethernet frame that passt's stream framing carries (65535 bytes). */
 const MAX_MTU = 65521;

@@ -8,7 +8,7 @@ import { type Action, type Draft, emptyDraft, type Family, type FrontEnd, type P
 import { parseLine } from './getopt';
 import { OPTIONS, type OptionSpec } from './option-table';
 import { envSettings, fileSettings, mergeSettings, readConfigFile, type Setting } from './settings';
-import type { HostPort } from './values';
+import type { HostPort } from './option-values';
 
 /** How the vhost-user front-end is reached. */
 export type Transport =

@@ -2,7 +2,7 @@
  * Puts the service together: reads the host, opens ports, starts the data plane, then serves front-ends until a signal
  * or the end of a one-off session. What was opened is given back in the opposite order.
  */
-import { closeListeners, openListeners, type OpenedListeners } from '../config/listeners';
+import { closeListeners, openListeners, type OpenedListeners } from '../config/forward-listeners';
 import { flowLimits, resolveHostConfig, stackConfig, weakListeners } from '../config/host-config';
 import { readHostNetwork } from '../config/netlink';
 import { probePeekOff } from '../config/peek-off';
@@ -15,7 +15,7 @@ import type { Log } from '../log';
 import type { ExporterOptions } from '../metrics/exporter';
 import type { MetricsServer } from '../metrics/server';
 import type { Native } from '../native';
-import { formatIp, parseIp } from '../config/address';
+import { formatIp, parseIp } from '../config/address-text';
 import type { OwnListener, StackConfig } from '../stack/config';
 import { COUNTERS } from '../stack/counters';
 import { AF_INET, AF_INET6, SOCK_UDP } from '../stack/ports';
@@ -25,11 +25,11 @@ import { VhostServer } from '../vhost/server';
 import { startStats } from '../metrics/stats';
 import { openCapture } from './capture';
 import { checkListeners, raiseFileLimit } from './file-limit';
-import { follow } from './follow';
+import { follow } from './host-follower';
 import type { Options } from './options';
 import { type Endpoint, summary } from './summary';
 import { version } from './version';
-import type { HostPort } from './values';
+import type { HostPort } from './option-values';
 
 const DEFAULT_SOCKETS = 99;
 

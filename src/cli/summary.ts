@@ -1,7 +1,7 @@
 /** What is said at the start: in a few lines what the guest will get, and the lines to paste for the hypervisor. */
-import { formatHostPort, formatIp, formatMac, sameAddress } from '../config/address';
+import { formatHostPort, formatIp, formatMac, sameAddress } from '../config/address-text';
 import type { ResolvedHost } from '../config/host-config';
-import type { Skipped } from '../config/listeners';
+import type { Skipped } from '../config/forward-listeners';
 import { describeRule, type PortRule } from '../config/port-spec';
 import type { FrontEnd } from './draft';
 import type { AddressBytes, StackConfig } from '../stack/config';

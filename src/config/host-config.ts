@@ -8,7 +8,7 @@
  */
 import { ConfigError } from '../errors';
 import type { AddressBytes, Ip4Config, Ip6Config, StackConfig } from '../stack/config';
-import { classPrefix, isLinkLocal6 } from './address';
+import { classPrefix, isLinkLocal6 } from './address-text';
 import {
   AF_INET,
   AF_INET6,

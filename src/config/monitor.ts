@@ -9,7 +9,7 @@ import { type FSWatcher, realpathSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { describeErrno, EINTR, ENOBUFS } from '../errors';
 import type { Native } from '../native';
-import { applyNeighbours, type Neighbours, RTM_GETNEIGH } from './neighbours';
+import { applyNeighbours, type Neighbours, RTM_GETNEIGH } from './host-neighbours';
 import { AF_UNSPEC, concernsGuest, dumpRequest } from './netlink';
 
 // linux/rtnetlink.h

@@ -1,7 +1,7 @@
 /** Addresses from the command line that no host can have, or that contradict each other. */
 import { ConfigError } from '../errors';
 import type { AddressBytes, Ip4Config, Ip6Config } from '../stack/config';
-import { formatIp, isLinkLocal6, sameAddress } from './address';
+import { formatIp, isLinkLocal6, sameAddress } from './address-text';
 import type { FamilyRequest } from './host-config';
 
 function refuse(option: string, value: string, why: string): ConfigError {

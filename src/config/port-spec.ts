@@ -17,7 +17,7 @@
  */
 import { ConfigError } from '../errors';
 import type { AddressBytes } from '../stack/config';
-import { addressFamily, formatIp, isMulticast, isUnspecified, parseIp, sameAddress } from './address';
+import { addressFamily, formatIp, isMulticast, isUnspecified, parseIp, sameAddress } from './address-text';
 
 export type ForwardProtocol = 'tcp' | 'udp';
 

@@ -1,7 +1,7 @@
 /** resolv.conf(5): resolvers and search domains. */
 import { readText } from '../files';
 import type { AddressBytes } from '../stack/config';
-import { parseIp } from './address';
+import { parseIp } from './address-text';
 
 export interface ResolvConf {
   /** In the order of the file; scope ids ("%eth0") are cut off. */

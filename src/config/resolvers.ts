@@ -3,7 +3,7 @@
  * others an address that stands for them, queries to which are sent on to the resolver that the host itself uses.
  */
 import type { AddressBytes } from '../stack/config';
-import { formatIp, isLinkLocal6, isLoopback, isUnspecified, sameAddress } from './address';
+import { formatIp, isLinkLocal6, isLoopback, isUnspecified, sameAddress } from './address-text';
 import type { FamilyRequest, Note } from './host-config';
 import type { ResolvConf } from './resolv-conf';
 

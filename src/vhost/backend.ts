@@ -8,7 +8,7 @@ import type { Native } from '../native';
 import { FD_MEMORY, FD_SOCKET } from '../native';
 import type { ReceivedFds } from './connection';
 import type { VhostDevice } from './device';
-import { ProtocolError } from './errors';
+import { ProtocolError } from './protocol-errors';
 import type { LogFunction } from './log';
 import type { MemoryPlan } from './memory-table';
 import { MemoryTable, UsedRegions } from './memory-table';

@@ -19,7 +19,7 @@
 import { constants } from 'node:os';
 import { closeConnection } from '../front-end/unclosed';
 import type { Native } from '../native';
-import { ProtocolError } from './errors';
+import { ProtocolError } from './protocol-errors';
 import { decodeHeader, validateHeader } from './messages';
 import { MAX_FDS, MAX_PAYLOAD, VHOST_USER_HDR_SIZE } from './protocol';
 

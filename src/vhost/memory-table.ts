@@ -17,7 +17,7 @@ import type { Native } from '../native';
 import { FD_MEMORY } from '../native';
 import type { ReceivedFds } from './connection';
 import type { DeviceMemoryRegion, DevicePlace } from './device';
-import { ProtocolError } from './errors';
+import { ProtocolError } from './protocol-errors';
 import type { MemoryRegion } from './messages';
 import { regionsOverlap, validateMemoryRegion } from './messages';
 import { MAX_GUEST_MEMORY, MAX_MEM_SLOTS } from './protocol';

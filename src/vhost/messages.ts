@@ -5,7 +5,7 @@
  *
  * 64-bit numbers stay `bigint` until a validator has seen that they fit below 2^53.
  */
-import { ProtocolError } from './errors';
+import { ProtocolError } from './protocol-errors';
 import {
   GUEST_PAGE_SIZE,
   LE,

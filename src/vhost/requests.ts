@@ -9,7 +9,7 @@
  */
 import type { Backend } from './backend';
 import type { Message } from './connection';
-import { ProtocolError } from './errors';
+import { ProtocolError } from './protocol-errors';
 import {
   CONFIG_HEAD_SIZE,
   LOG_SIZE,

@@ -12,7 +12,7 @@ import type { Native } from '../native';
 import { FD_EVENTFD, FD_PIPE, FD_SOCKET } from '../native';
 import type { ReceivedFds } from './connection';
 import type { VhostDevice } from './device';
-import { ProtocolError } from './errors';
+import { ProtocolError } from './protocol-errors';
 import type { LogFunction } from './log';
 import type { MappedRegion } from './memory-table';
 import { MemoryTable } from './memory-table';

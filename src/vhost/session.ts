@@ -24,7 +24,7 @@ import type { BackendOptions } from './backend';
 import { Backend } from './backend';
 import type { Message } from './connection';
 import { Connection } from './connection';
-import { ProtocolError, disposition } from './errors';
+import { ProtocolError, disposition } from './protocol-errors';
 import { encodeU64Reply, validateFds, validateSize } from './messages';
 import { VHOST_USER_PROTOCOL_F_REPLY_ACK } from './protocol';
 import type { Reply, Request } from './requests';

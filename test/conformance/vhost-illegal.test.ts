@@ -5,7 +5,7 @@
 import { closeSync, openSync } from 'node:fs';
 import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
-import type { ProtocolErrorCode } from '../../src/vhost/errors';
+import type { ProtocolErrorCode } from '../../src/vhost/protocol-errors';
 import * as p from '../../src/vhost/protocol';
 import { OFFERED_FEATURES } from '../support/vhost/fake-device';
 import { LeakCheck } from '../support/vhost/leaks';

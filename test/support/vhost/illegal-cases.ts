@@ -1,5 +1,5 @@
 /** Messages that a front-end must not send, and the code the session ends with. */
-import type { ProtocolErrorCode } from '../../../src/vhost/errors';
+import type { ProtocolErrorCode } from '../../../src/vhost/protocol-errors';
 import type { MockFrontEnd } from './mock-front-end';
 import { config, logBase, memTable, singleRegion, u64, vringAddr, vringState } from './payloads';
 import * as t from './traces';

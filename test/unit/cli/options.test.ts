@@ -1,7 +1,7 @@
 import { DEFAULT_MAC, DEFAULT_MTU, type Program } from '../../../src/cli/draft';
 import { OPTIONS } from '../../../src/cli/option-table';
 import { type Options, parseOptions } from '../../../src/cli/options';
-import { formatIp } from '../../../src/config/address';
+import { formatIp } from '../../../src/config/address-text';
 import { ConfigError } from '../../../src/errors';
 
 const EPHEMERAL = { first: 32768, last: 60999 };

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Command, type Options, parseOptions } from '../../../src/cli/options';
-import { formatIp } from '../../../src/config/address';
+import { formatIp } from '../../../src/config/address-text';
 import { ConfigError } from '../../../src/errors';
 
 const EPHEMERAL = { first: 32768, last: 60999 };

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { programOf } from '../../../src/cli/program';
+import { programOf } from '../../../src/cli/invoked-name';
 import { syslogLine, syslogSink, syslogTime } from '../../../src/cli/syslog';
 import { loadNative, type Native } from '../../../src/native';
 

@@ -1,7 +1,7 @@
 /** Connections to a forwarded port that nobody has accepted yet: the kernel keeps 128 and one, further ones wait outside. */
 import { readFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
-import { closeListeners, openListeners } from '../../../src/config/listeners';
+import { closeListeners, openListeners } from '../../../src/config/forward-listeners';
 import { parsePortSpec } from '../../../src/config/port-spec';
 import { loadNative } from '../../../src/native';
 

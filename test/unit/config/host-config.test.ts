@@ -1,5 +1,5 @@
 import { type Options, parseOptions } from '../../../src/cli/options';
-import { formatIp } from '../../../src/config/address';
+import { formatIp } from '../../../src/config/address-text';
 import {
   flowLimits,
   type HostFacts,
@@ -10,7 +10,7 @@ import {
 import { parseResolvConf } from '../../../src/config/resolv-conf';
 import { readEphemeralRange, readHostPorts, readSysctls } from '../../../src/config/sysctl';
 import type { HostNetwork, InterfaceAddress, Route } from '../../../src/config/netlink';
-import { parseIp } from '../../../src/config/address';
+import { parseIp } from '../../../src/config/address-text';
 import { fixtureNetwork } from '../../support/config/fixtures';
 
 function options(argv: string[]): Options {

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { formatIp, formatMac } from '../../../src/config/address';
+import { formatIp, formatMac } from '../../../src/config/address-text';
 import * as nl from '../../../src/config/netlink';
 import { fixtureNetwork, rtnetlinkFixture } from '../../support/config/fixtures';
 

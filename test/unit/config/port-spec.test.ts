@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { formatIp } from '../../../src/config/address';
+import { formatIp } from '../../../src/config/address-text';
 import {
   checkRules,
   describeRule,

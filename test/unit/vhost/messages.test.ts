@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { ProtocolError } from '../../../src/vhost/errors';
+import { ProtocolError } from '../../../src/vhost/protocol-errors';
 import * as m from '../../../src/vhost/messages';
 import { config, logBase, memTable, singleRegion, u64, vringAddr } from '../../support/vhost/payloads';
 

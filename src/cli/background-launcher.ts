@@ -14,7 +14,7 @@ import type { Readable } from 'node:stream';
 import { ConfigError, describeSystemError } from '../errors';
 import { FD_FOREIGN_SOCKET, FD_SOCKET, type Native } from '../native';
 import type { Transport } from './options';
-import { FIRST_AFTER_STDIO, READY_FD } from './waiting';
+import { FIRST_AFTER_STDIO, READY_FD } from './background-service';
 
 /** The pipe's descriptor in the service; its standard streams and FRONT_END_FD are before it. */
 const PIPE_FD = 4;

@@ -1,8 +1,8 @@
 /** Following the host: what it tells at run time becomes a configuration of the data plane (docs/adr/0004). */
 import { type ResolvedHost, resolveHostConfig, stackConfig } from '../config/host-config';
-import { followHost, sameHost, whereabouts } from '../config/follow';
+import { followHost, sameHost, whereabouts } from '../config/keep-addresses';
 import { HostMonitor } from '../config/monitor';
-import { neighbourEntries } from '../config/neighbours';
+import { neighbourEntries } from '../config/host-neighbours';
 import { type HostNetwork, isDefaultRoute, readHostNetwork } from '../config/netlink';
 import { readResolvConf } from '../config/resolv-conf';
 import { readSysctls } from '../config/sysctl';

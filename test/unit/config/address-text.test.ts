@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import * as a from '../../../src/config/address';
+import * as a from '../../../src/config/address-text';
 
 test('IPv6 text is canonical and reads back (RFC 5952)', () => {
   const group = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff }));

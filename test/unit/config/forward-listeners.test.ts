@@ -7,7 +7,7 @@ import {
   openListeners,
   type ListenerOptions,
   type OpenedListeners,
-} from '../../../src/config/listeners';
+} from '../../../src/config/forward-listeners';
 import { parsePortSpec, type PortRule } from '../../../src/config/port-spec';
 import { probePeekOff } from '../../../src/config/peek-off';
 import { readHostNetwork } from '../../../src/config/netlink';

@@ -5,7 +5,7 @@ import { addrSlotWrite, V4_MAPPED } from '../stack/ip/address';
 import type { ForwardListener } from '../stack/config';
 import { ADDR_SLOT_TCP } from '../stack/context';
 import { AF_INET, AF_INET6, type HostIo } from '../stack/ports';
-import { isLinkLocal6 } from './address';
+import { isLinkLocal6 } from './address-text';
 import type { PortRule } from './port-spec';
 
 // Flags of Native.openPorts.

@@ -2,11 +2,11 @@
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { followHost, sameHost } from '../../../src/config/follow';
+import { followHost, sameHost } from '../../../src/config/keep-addresses';
 import type { ResolvedHost } from '../../../src/config/host-config';
 import { HostMonitor } from '../../../src/config/monitor';
 import { AF_INET, AF_INET6, concernsGuest } from '../../../src/config/netlink';
-import { applyNeighbours, neighbourEntries, type Neighbours } from '../../../src/config/neighbours';
+import { applyNeighbours, neighbourEntries, type Neighbours } from '../../../src/config/host-neighbours';
 import { ip } from '../../support/stack/addresses';
 import { stackConfig } from '../../support/stack/stack-config';
 

@@ -11,7 +11,7 @@ import {
   parseIp4,
   parseMac,
   prefixOf,
-} from '../config/address';
+} from '../config/address-text';
 import { isInterfaceName } from '../config/port-spec';
 import type { AddressBytes } from '../stack/config';
 
