@@ -39,9 +39,9 @@ function progress(line) {
 function kindsOfGuest(available) {
   const require = createRequire(import.meta.url);
   require('./lib/ts-hook.cjs');
-  const { whyNoNamespaces } = require('../test/support/rig/host-world.ts');
-  const { whyNoGuest } = require('../test/support/rig/image.ts');
-  const { showLinux } = require('../test/support/rig/show.ts');
+  const { whyNoNamespaces } = require('../test/support/world/host-world.ts');
+  const { whyNoGuest } = require('../test/support/world/image.ts');
+  const { showLinux } = require('../test/support/world/show.ts');
   const noWorld = whyNoNamespaces();
   const kinds = [
     { name: 'uml', title: 'User Mode Linux', missing: noWorld ?? whyNoGuest('uml'), show: showLinux('uml') },

@@ -6,10 +6,10 @@
  */
 import { parseArgs } from 'node:util';
 import { setUpBench } from '../../test/e2e/support';
-import { GUEST_FLOODS, floodFromGuest, floodFromOutside } from '../../test/support/floods';
-import { FORWARDED_PORT, GUEST_PORT } from '../../test/support/guest-service';
+import { GUEST_FLOODS, floodFromGuest, floodFromOutside } from '../../test/support/guest/floods';
+import { FORWARDED_PORT, GUEST_PORT } from '../../test/support/guest/exercises';
 import { Guest } from '../../test/support/guest/guest';
-import { REMOTE_ADDRESS_4, whyNoNamespaces } from '../../test/support/rig/host-world';
+import { REMOTE_ADDRESS_4, whyNoNamespaces } from '../../test/support/world/host-world';
 import { loadNative } from '../../src/native';
 
 const BLOB = 64 << 20;

@@ -1,7 +1,7 @@
 /** A back-end under measurement: ours or a peer, started the same way. */
 import { join } from 'node:path';
-import { REPO_ROOT } from '../../test/support/rig/paths';
-import { ManagedProcess, describeExit, poll } from '../../test/support/rig/processes';
+import { REPO_ROOT } from '../../test/support/world/paths';
+import { ManagedProcess, describeExit, poll } from '../../test/support/world/processes';
 import type { Lab } from './lab';
 import { OUR_NAME, type VhostUserSpec } from './options';
 import { isListening } from './probes';

@@ -1,8 +1,8 @@
 /** One back-end in one round at one MTU: its process, its guest, and what is measured with them. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseResults, type Guest } from '../../test/support/rig/guest';
-import { command, describeExit, poll, type ManagedProcess } from '../../test/support/rig/processes';
-import { startTestpmd } from '../../test/support/rig/testpmd';
+import { parseResults, type Guest } from '../../test/support/world/guest';
+import { command, describeExit, poll, type ManagedProcess } from '../../test/support/world/processes';
+import { startTestpmd } from '../../test/support/world/testpmd';
 import { startBackend } from './backend';
 import { defaultSeconds, type Case, type Cell, type Family, type PacketCase, type Sample, type Values } from './cases';
 import { bootGuest, bringUp } from './guests';

@@ -1,7 +1,7 @@
 /** Guests of the bench: booted on a back-end or on QEMU's own stack, with their network up. */
-import type { Guest } from '../../test/support/rig/guest';
-import { bootQemu } from '../../test/support/rig/qemu';
-import { bootUml } from '../../test/support/rig/uml';
+import type { Guest } from '../../test/support/world/guest';
+import { bootQemu } from '../../test/support/world/qemu';
+import { bootUml } from '../../test/support/world/uml';
 import type { Family } from './cases';
 import type { Lab } from './lab';
 import type { RunOptions } from './options';

@@ -3,10 +3,10 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { HostWorld, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../../test/support/rig/host-world';
-import { guestImage, imageWithFiles, type GuestImage } from '../../test/support/rig/image';
-import { cacheDirectory, scratchDirectory } from '../../test/support/rig/paths';
-import { ManagedProcess, command } from '../../test/support/rig/processes';
+import { HostWorld, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../../test/support/world/host-world';
+import { guestImage, imageWithFiles, type GuestImage } from '../../test/support/world/image';
+import { cacheDirectory, scratchDirectory } from '../../test/support/world/paths';
+import { ManagedProcess, command } from '../../test/support/world/processes';
 import type { Family, GuestName, LongPathCase } from './cases';
 
 const SERVER_PORT = 7000;

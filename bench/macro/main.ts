@@ -2,8 +2,8 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release, type } from 'node:os';
 import { join } from 'node:path';
-import { cacheDirectory } from '../../test/support/rig/paths';
-import { runCommand } from '../../test/support/rig/processes';
+import { cacheDirectory } from '../../test/support/world/paths';
+import { runCommand } from '../../test/support/world/processes';
 import { OURS } from './backend';
 import type { GuestName, Sample } from './cases';
 import { document, score, unremarked } from './document';

@@ -1,7 +1,7 @@
 /** Measures cases with one guest and one back-end. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Guest, ResultFields } from '../../test/support/rig/guest';
-import type { ManagedProcess } from '../../test/support/rig/processes';
+import type { Guest, ResultFields } from '../../test/support/world/guest';
+import type { ManagedProcess } from '../../test/support/world/processes';
 import {
   CASES,
   MIN_FLOWS_FOR_MEMORY,

@@ -1,6 +1,6 @@
 /** System calls of a running back-end, counted by strace. */
 import { readFileSync } from 'node:fs';
-import { ManagedProcess, dieWithParent } from '../../test/support/rig/processes';
+import { ManagedProcess, dieWithParent } from '../../test/support/world/processes';
 import { processesOfGroup } from './probes';
 
 const ATTACH_TIMEOUT_MS = 10_000;

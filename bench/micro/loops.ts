@@ -27,7 +27,7 @@ import {
   tcpWindow,
   tcpWrite,
 } from '../../src/stack/wire/tcp';
-import { HIGH, RawRing, makeRows } from '../../test/unit/virtqueue/raw-ring';
+import { HIGH, RawRing, makeRows } from '../../test/support/virtqueue/raw-ring';
 import type { Loop } from './harness';
 
 const SEGMENT = 1460;

@@ -4,11 +4,11 @@ import { describeWith, setUpBench, type Bench } from '../e2e/support';
 import { loadNative } from '../../src/native';
 import { BROADCAST_MAC } from '../support/guest/bytes';
 import { ETHER_ARP, arp, ethernet } from '../support/guest/packets';
-import { closeGuests, configure, datagrams, echo, pings, startGuest, stopGuest } from '../support/guest-service';
-import { REMOTE_ADDRESS_4, REMOTE_ADDRESS_6, whyNoNamespaces } from '../support/rig/host-world';
-import { scratchDirectory } from '../support/rig/paths';
-import { poll } from '../support/rig/processes';
-import { StreamClient } from '../support/stream-client';
+import { closeGuests, configure, datagrams, echo, pings, startGuest, stopGuest } from '../support/guest/exercises';
+import { REMOTE_ADDRESS_4, REMOTE_ADDRESS_6, whyNoNamespaces } from '../support/world/host-world';
+import { scratchDirectory } from '../support/world/paths';
+import { poll } from '../support/world/processes';
+import { StreamClient } from '../support/stream/stream-client';
 import { fieldsOf, frameCount, problemsIn, whyNoTshark } from '../support/tshark';
 
 jest.setTimeout(60_000);

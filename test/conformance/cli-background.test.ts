@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { FD_SOCKET, loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
 import { call, connected, launchProgram, linkAs, SAME_USER } from '../support/program';
-import { poll } from '../support/rig/processes';
+import { poll } from '../support/world/processes';
 import { MockFrontEnd } from '../support/vhost/mock-front-end';
 import { EMPTY, u64 } from '../support/vhost/payloads';
 

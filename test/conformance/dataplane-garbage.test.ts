@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { REPO_ROOT } from '../support/rig/paths';
+import { REPO_ROOT } from '../support/world/paths';
 
 const FRAMES = 1_000_000;
 const PROGRAM = join(__dirname, '../support/dataplane/steady-state.ts');

@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadNative } from '../../src/native';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
-import { closeGuests, startGuest } from '../support/guest-service';
+import { closeGuests, startGuest } from '../support/guest/exercises';
 import type { Guest } from '../support/guest/guest';
 import type { UdpSocket } from '../support/guest/udp';
 import {
@@ -15,9 +15,9 @@ import {
   HOST_ADDRESS_4,
   HOST_NETWORK_6,
   whyNoNamespaces,
-} from '../support/rig/host-world';
-import { command, ManagedProcess } from '../support/rig/processes';
-import { Service } from '../support/rig/service';
+} from '../support/world/host-world';
+import { command, ManagedProcess } from '../support/world/processes';
+import { Service } from '../support/world/service';
 
 jest.setTimeout(60_000);
 

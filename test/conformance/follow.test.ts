@@ -6,12 +6,12 @@ import { readFileSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path';
 import { loadNative } from '../../src/native';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
-import { closeGuests, startGuest } from '../support/guest-service';
+import { closeGuests, startGuest } from '../support/guest/exercises';
 import { formatAddr, formatMac, viewOf } from '../support/guest/bytes';
 import type { Guest } from '../support/guest/guest';
-import { GATEWAY_4, HOST_ADDRESS_4, HOST_NETWORK_6, whyNoNamespaces } from '../support/rig/host-world';
-import { command } from '../support/rig/processes';
-import { Service } from '../support/rig/service';
+import { GATEWAY_4, HOST_ADDRESS_4, HOST_NETWORK_6, whyNoNamespaces } from '../support/world/host-world';
+import { command } from '../support/world/processes';
+import { Service } from '../support/world/service';
 
 jest.setTimeout(30_000);
 

@@ -1,6 +1,6 @@
 /** The fuzzer of the running service (test/fuzz), for a moment: `npm run fuzz -- --minutes N` runs it longer. */
 import { describeWith } from '../e2e/support';
-import { whyNoNamespaces } from '../support/rig/host-world';
+import { whyNoNamespaces } from '../support/world/host-world';
 import { fuzz } from '../fuzz/fuzz';
 import { HOSTILE } from '../fuzz/sequences';
 

@@ -14,9 +14,9 @@ import {
   openFds,
   pings,
   startGuest,
-} from '../support/guest-service';
-import { REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/rig/host-world';
-import { poll } from '../support/rig/processes';
+} from '../support/guest/exercises';
+import { REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
+import { poll } from '../support/world/processes';
 
 jest.setTimeout(30_000);
 

@@ -11,11 +11,11 @@ import {
   killGuest,
   openFds,
   startGuest,
-} from '../support/guest-service';
+} from '../support/guest/exercises';
 import * as vu from '../support/guest/constants';
 import type { Guest } from '../support/guest/guest';
-import { HOST_ADDRESS_4, REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/rig/host-world';
-import { poll } from '../support/rig/processes';
+import { HOST_ADDRESS_4, REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
+import { poll } from '../support/world/processes';
 import { logBase, memTable, u64, type RegionFields } from '../support/vhost/payloads';
 
 jest.setTimeout(60_000);

@@ -1,9 +1,9 @@
 /** The service as it is run, before a guest that breaks no rule and notes every rule that the service breaks. */
 import { loadNative } from '../../src/native';
 import type { GuestOptions } from '../support/guest/guest';
-import { SERVICE_ARGS, SHAPES, closeGuests, exercise, startGuest, stopGuest } from '../support/guest-service';
+import { SERVICE_ARGS, SHAPES, closeGuests, exercise, startGuest, stopGuest } from '../support/guest/exercises';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
-import { whyNoNamespaces } from '../support/rig/host-world';
+import { whyNoNamespaces } from '../support/world/host-world';
 
 jest.setTimeout(30_000);
 

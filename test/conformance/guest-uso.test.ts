@@ -19,8 +19,8 @@ import {
   sha256,
   startGuest,
   stopGuest,
-} from '../support/guest-service';
-import { GATEWAY_4, GATEWAY_6, whyNoNamespaces } from '../support/rig/host-world';
+} from '../support/guest/exercises';
+import { GATEWAY_4, GATEWAY_6, whyNoNamespaces } from '../support/world/host-world';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
 
 jest.setTimeout(30_000);

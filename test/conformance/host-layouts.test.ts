@@ -6,8 +6,8 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { whyNoNamespaces } from '../support/rig/host-world';
-import { dieWithParent, ManagedProcess } from '../support/rig/processes';
+import { whyNoNamespaces } from '../support/world/host-world';
+import { dieWithParent, ManagedProcess } from '../support/world/processes';
 
 const BIN = join(__dirname, '..', '..', 'bin', 'tubetti.js');
 const LAST_LINE = /<interface type='vhostuser'>/;

@@ -1,10 +1,10 @@
 /** The service as it is run: who gets the address, what MTU is offered, and tags that have a priority only. */
 import { loadNative } from '../../src/native';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
-import { closeGuests, startGuest, stopGuest } from '../support/guest-service';
-import { GATEWAY_4, HOST_ADDRESS_4, whyNoNamespaces } from '../support/rig/host-world';
+import { closeGuests, startGuest, stopGuest } from '../support/guest/exercises';
+import { GATEWAY_4, HOST_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
 import { datagram, bytes } from '../support/stack/link-rig';
-import { StreamClient } from '../support/stream-client';
+import { StreamClient } from '../support/stream/stream-client';
 
 jest.setTimeout(30_000);
 

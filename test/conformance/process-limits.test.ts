@@ -10,8 +10,8 @@ import { join } from 'node:path';
 import { loadNative } from '../../src/native';
 import { Guest } from '../support/guest/guest';
 import { BIN, launchProgram, linkAs, runOnce, SAME_USER, type Running } from '../support/program';
-import { sumOfSamples } from '../support/rig/service';
-import { poll } from '../support/rig/processes';
+import { sumOfSamples } from '../support/world/service';
+import { poll } from '../support/world/processes';
 import { scrape, startService, threadStatus } from '../support/run-service';
 
 jest.setTimeout(60_000);

@@ -1,10 +1,10 @@
 /** The service as it is run, on a stream socket: clients that come, go, and break the protocol. */
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
-import { GATEWAY_4, whyNoNamespaces } from '../support/rig/host-world';
-import { poll } from '../support/rig/processes';
-import { Service } from '../support/rig/service';
-import { StreamClient } from '../support/stream-client';
-import { framed } from '../support/stream-rig';
+import { GATEWAY_4, whyNoNamespaces } from '../support/world/host-world';
+import { poll } from '../support/world/processes';
+import { Service } from '../support/world/service';
+import { StreamClient } from '../support/stream/stream-client';
+import { framed } from '../support/stream/stream-rig';
 
 jest.setTimeout(30_000);
 

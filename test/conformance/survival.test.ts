@@ -9,9 +9,9 @@ import { join } from 'node:path';
 import { loadNative } from '../../src/native';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
 import type { Guest } from '../support/guest/guest';
-import { closeGuests, echo, expectAlive, startGuest } from '../support/guest-service';
-import { GATEWAY_4, REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/rig/host-world';
-import { poll } from '../support/rig/processes';
+import { closeGuests, echo, expectAlive, startGuest } from '../support/guest/exercises';
+import { GATEWAY_4, REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
+import { poll } from '../support/world/processes';
 import { BIN, connected, launchProgram, SAME_USER } from '../support/program';
 
 jest.setTimeout(40_000);

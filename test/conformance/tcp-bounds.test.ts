@@ -2,12 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { loadNative } from '../../src/native';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
-import { GUEST_FLOODS, floodFromGuest, floodFromOutside } from '../support/floods';
-import { FORWARDED_PORT, GUEST_PORT, closeGuests, openFds, sha256, startGuest } from '../support/guest-service';
+import { GUEST_FLOODS, floodFromGuest, floodFromOutside } from '../support/guest/floods';
+import { FORWARDED_PORT, GUEST_PORT, closeGuests, openFds, sha256, startGuest } from '../support/guest/exercises';
 import { be16, concat } from '../support/guest/bytes';
 import { DRIVER_FEATURES, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6 } from '../support/guest/constants';
 import { PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, icmp, ipHeader, type IpPacket } from '../support/guest/packets';
-import { REMOTE_ADDRESS_4, REMOTE_ADDRESS_6, whyNoNamespaces } from '../support/rig/host-world';
+import { REMOTE_ADDRESS_4, REMOTE_ADDRESS_6, whyNoNamespaces } from '../support/world/host-world';
 import { guestFrame } from '../support/stack/tcp-segment';
 
 jest.setTimeout(60_000);

@@ -1,6 +1,6 @@
 /**
  * Descriptors that block whoever touches them, and front-ends that come by the thousand: the next front-end is served all
- * the same. The hostile front-end is a process of its own (test/support/rig/hostile-fds.cc).
+ * the same. The hostile front-end is a process of its own (test/support/world/hostile-fds.cc).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, openSync } from 'node:fs';
@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import type { Native } from '../../src/native';
 import { FD_MEMORY, FD_OTHER, loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
-import { helperProgram } from '../support/rig/image';
-import { scratchDirectory } from '../support/rig/paths';
+import { helperProgram } from '../support/world/image';
+import { scratchDirectory } from '../support/world/paths';
 import { BIN, launchProgram, SAME_USER } from '../support/program';
 import { LeakCheck } from '../support/vhost/leaks';
 import { MockFrontEnd, encode } from '../support/vhost/mock-front-end';

@@ -3,10 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { loadNative } from '../../src/native';
 import { SILENT_MS } from '../../src/dataplane/virtio/private-memory';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
-import { SERVICE_ARGS, closeGuests, expectAlive, killGuest, startGuest, stopGuest } from '../support/guest-service';
+import { SERVICE_ARGS, closeGuests, expectAlive, killGuest, startGuest, stopGuest } from '../support/guest/exercises';
 import type { Guest } from '../support/guest/guest';
-import { whyNoNamespaces } from '../support/rig/host-world';
-import { poll } from '../support/rig/processes';
+import { whyNoNamespaces } from '../support/world/host-world';
+import { poll } from '../support/world/processes';
 
 jest.setTimeout(60_000);
 

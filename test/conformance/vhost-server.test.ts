@@ -7,7 +7,7 @@ import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
 import type { VhostServerOptions } from '../../src/vhost/server';
-import { scratchDirectory } from '../support/rig/paths';
+import { scratchDirectory } from '../support/world/paths';
 import { LeakCheck } from '../support/vhost/leaks';
 import { MockFrontEnd } from '../support/vhost/mock-front-end';
 import { Rig, replay } from '../support/vhost/rig';

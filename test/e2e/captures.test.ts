@@ -3,7 +3,7 @@
  * nothing until it has been seen to find something. Then every answer of the services on the link.
  */
 import { expertItems, fieldsOf, frameCount, problemsIn, whyNoTshark, writePcap } from '../support/tshark';
-import { scratchDirectory } from '../support/rig/paths';
+import { scratchDirectory } from '../support/world/paths';
 import { ip } from '../support/stack/addresses';
 import {
   GUEST_MAC,

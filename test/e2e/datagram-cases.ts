@@ -2,9 +2,9 @@
  * What datagrams of a real guest must do beside arriving: ports, hop limits, errors, groups, sizes, numbers. The MTU is
  * 1500.
  */
-import type { Guest } from '../support/rig/guest';
-import { GATEWAY_4, GATEWAY_6, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../support/rig/host-world';
-import { command } from '../support/rig/processes';
+import type { Guest } from '../support/world/guest';
+import { GATEWAY_4, GATEWAY_6, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../support/world/host-world';
+import { command } from '../support/world/processes';
 import type { Bench } from './support';
 import { openDescriptors } from './tcp-support';
 

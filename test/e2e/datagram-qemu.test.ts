@@ -1,4 +1,4 @@
-import { bootQemu } from '../support/rig/qemu';
+import { bootQemu } from '../support/world/qemu';
 import { DATAGRAM_CASES, LARGE_CASES } from './datagram-cases';
 import { describeDatagrams } from './datagram-suite';
 

@@ -1,6 +1,6 @@
 /** Datagrams of one kind of guest. */
-import type { Guest } from '../support/rig/guest';
-import type { GuestKind } from '../support/rig/image';
+import type { Guest } from '../support/world/guest';
+import type { GuestKind } from '../support/world/image';
 import { SERVICE_ARGS, prepareWorld, type DatagramCase, type DatagramStage } from './datagram-cases';
 import { FAMILIES, bringUp } from './network-cases';
 import { describeWith, setUpBench, whyNotGuest, withGuest, type Bench } from './support';

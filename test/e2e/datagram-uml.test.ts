@@ -1,4 +1,4 @@
-import { bootUml } from '../support/rig/uml';
+import { bootUml } from '../support/world/uml';
 import { LARGE_CASES } from './datagram-cases';
 import { describeDatagrams } from './datagram-suite';
 import { IPERF_CASES, whyNoPrograms } from './program-cases';

@@ -3,7 +3,7 @@
  * offloads nor merging: what arrives there is what a wire would carry. Large frames must have told the guest's kernel
  * how to cut them, whoever receives them in the end.
  */
-import { parseResults, type Guest } from '../support/rig/guest';
+import { parseResults, type Guest } from '../support/world/guest';
 import { FAMILIES, bringUp, type Family, type Place } from './network-cases';
 import type { Stage } from './guest-suite';
 import { losses } from './tcp-support';

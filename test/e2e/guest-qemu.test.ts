@@ -1,4 +1,4 @@
-import { bootQemu } from '../support/rig/qemu';
+import { bootQemu } from '../support/world/qemu';
 import { describeGuest } from './guest-suite';
 import { FAMILIES, bringUp, expectConnected } from './network-cases';
 

@@ -3,11 +3,11 @@
  * once only (`reconnect` came later); where it listens, it takes a service that was started again.
  */
 import { loadNative } from '../../src/native';
-import { bootQemu } from '../support/rig/qemu';
-import type { QemuGuest } from '../support/rig/qemu';
-import { HostWorld } from '../support/rig/host-world';
-import { scratchDirectory } from '../support/rig/paths';
-import { Service } from '../support/rig/service';
+import { bootQemu } from '../support/world/qemu';
+import type { QemuGuest } from '../support/world/qemu';
+import { HostWorld } from '../support/world/host-world';
+import { scratchDirectory } from '../support/world/paths';
+import { Service } from '../support/world/service';
 import { describeGuest } from './guest-suite';
 import { FAMILIES, bringUp, expectConnected } from './network-cases';
 import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';

@@ -1,6 +1,6 @@
 /** The suite a kind of guest goes through: every network case, then what counts, restarts and ends. */
-import type { Guest } from '../support/rig/guest';
-import type { GuestKind } from '../support/rig/image';
+import type { Guest } from '../support/world/guest';
+import type { GuestKind } from '../support/world/image';
 import { FAMILIES, SERVICE_ARGS, bringUp, expectConnected, testNetwork } from './network-cases';
 import { describeWith, setUpBench, whyNotGuest, withGuest, type Bench, type Booted } from './support';
 

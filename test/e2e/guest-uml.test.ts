@@ -1,4 +1,4 @@
-import { bootUml } from '../support/rig/uml';
+import { bootUml } from '../support/world/uml';
 import { testForwarding } from './forwarding-cases';
 import { describeGuest } from './guest-suite';
 

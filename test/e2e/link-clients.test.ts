@@ -2,12 +2,12 @@
  * Clients that people use, in a real guest: ISC's dhclient, nslookup, dig, tftp, tracepath and others, with Wireshark's word
  * on every frame; and the kernel while the host's network changes.
  */
-import type { Guest } from '../support/rig/guest';
-import { GATEWAY_4, HOST_ADDRESS_4, HOST_ADDRESS_6, HOST_NETWORK_6, RESOLVER } from '../support/rig/host-world';
-import { hasDhclient } from '../support/rig/image';
-import { scratchDirectory } from '../support/rig/paths';
-import { ManagedProcess, command } from '../support/rig/processes';
-import { bootUml } from '../support/rig/uml';
+import type { Guest } from '../support/world/guest';
+import { GATEWAY_4, HOST_ADDRESS_4, HOST_ADDRESS_6, HOST_NETWORK_6, RESOLVER } from '../support/world/host-world';
+import { hasDhclient } from '../support/world/image';
+import { scratchDirectory } from '../support/world/paths';
+import { ManagedProcess, command } from '../support/world/processes';
+import { bootUml } from '../support/world/uml';
 import { fieldsOf, problemsIn, whyNoTshark } from '../support/tshark';
 import { DATAGRAM_CASES, prepareWorld } from './datagram-cases';
 import { FAMILIES, bringUp } from './network-cases';

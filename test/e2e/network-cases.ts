@@ -1,7 +1,7 @@
 /**
  * What a guest's network must do, as data: each case is run on every kind of guest and in both address families.
  */
-import type { Guest } from '../support/rig/guest';
+import type { Guest } from '../support/world/guest';
 import {
   GATEWAY_4,
   GATEWAY_6,
@@ -12,8 +12,8 @@ import {
   REMOTE_ADDRESS_4,
   REMOTE_ADDRESS_6,
   RESOLVER,
-} from '../support/rig/host-world';
-import { hasDhclient } from '../support/rig/image';
+} from '../support/world/host-world';
+import { hasDhclient } from '../support/world/image';
 import type { Bench } from './support';
 
 export const FORWARDED_PORT = 2222;

@@ -3,8 +3,8 @@
  * 65520, then bulk data at 1500, in frames as large as what was negotiated allows. One boot a set. The tables of the set
  * with everything are those of guest-uml.test.ts and tcp-uml.test.ts.
  */
-import type { Guest } from '../support/rig/guest';
-import { bootUml } from '../support/rig/uml';
+import type { Guest } from '../support/world/guest';
+import { bootUml } from '../support/world/uml';
 import { FAMILIES, SERVICE_ARGS, testNetwork, type Family } from './network-cases';
 import { describeWith, setUpBench, whyNotGuest, withGuest } from './support';
 import * as cases from './tcp-cases';

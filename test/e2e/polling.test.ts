@@ -1,6 +1,6 @@
 /** `--poll-us` with a real guest: fewer kicks than frames, and nothing at all once there is nothing to do. */
-import { poll } from '../support/rig/processes';
-import { bootUml } from '../support/rig/uml';
+import { poll } from '../support/world/processes';
+import { bootUml } from '../support/world/uml';
 import { FAMILIES, bringUp } from './network-cases';
 import { describeWith, setUpBench, whyNotGuest, withGuest } from './support';
 import { processorSeconds } from './tcp-support';

@@ -1,7 +1,7 @@
 /** Programs that people use, in a UML guest, which runs those of the host (guest/from-host): dig, tracepath, iperf3. */
-import { GATEWAY_4, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../support/rig/host-world';
-import { which } from '../support/rig/image';
-import { ManagedProcess } from '../support/rig/processes';
+import { GATEWAY_4, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../support/world/host-world';
+import { which } from '../support/world/image';
+import { ManagedProcess } from '../support/world/processes';
 import { BEYOND_4, NARROW, type DatagramCase } from './datagram-cases';
 
 /** Null if the programs are there, else which is not, in one sentence. */

@@ -1,9 +1,9 @@
 /**
  * QEMU with other rings, buffers and roles than it has by default: the same short proof of a working network for each.
  */
-import type { Guest } from '../support/rig/guest';
-import { bootQemu } from '../support/rig/qemu';
-import type { QemuGuest, QemuOptions } from '../support/rig/qemu';
+import type { Guest } from '../support/world/guest';
+import { bootQemu } from '../support/world/qemu';
+import type { QemuGuest, QemuOptions } from '../support/world/qemu';
 import { FAMILIES, bringUp, expectConnected } from './network-cases';
 import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
 

@@ -1,9 +1,9 @@
 /** What every end-to-end file begins with: a world, the service in it, and whether this machine has what is needed. */
-import type { Guest } from '../support/rig/guest';
-import { HostWorld, whyNoNamespaces } from '../support/rig/host-world';
-import { whyNoGuest, type GuestKind } from '../support/rig/image';
-import { scratchDirectory } from '../support/rig/paths';
-import { Service } from '../support/rig/service';
+import type { Guest } from '../support/world/guest';
+import { HostWorld, whyNoNamespaces } from '../support/world/host-world';
+import { whyNoGuest, type GuestKind } from '../support/world/image';
+import { scratchDirectory } from '../support/world/paths';
+import { Service } from '../support/world/service';
 
 /** A world and what runs in it, taken down as a whole. */
 export interface Bench {

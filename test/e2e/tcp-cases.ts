@@ -13,8 +13,8 @@ import {
   settled,
   stalled,
 } from './tcp-support';
-import { TcpPeer } from '../support/rig/tcp-peer';
-import { poll } from '../support/rig/processes';
+import { TcpPeer } from '../support/world/tcp-peer';
+import { poll } from '../support/world/processes';
 
 /** TCG on a busy machine moves some tens of megabytes a second. */
 const BULK_TIMEOUT_MS = 240_000;

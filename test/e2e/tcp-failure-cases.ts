@@ -3,8 +3,8 @@ import { FAMILIES, type Family } from './network-cases';
 import { CLOSED_PORT, GUEST_PORT, OPEN_PORT, type Stage, type TcpCase } from './tcp-suite';
 import { bringUp } from './network-cases';
 import { guestListens, guestPeer, guestPeerOk, openFlows, settled } from './tcp-support';
-import { TcpPeer } from '../support/rig/tcp-peer';
-import { command, poll } from '../support/rig/processes';
+import { TcpPeer } from '../support/world/tcp-peer';
+import { command, poll } from '../support/world/processes';
 
 const FOREVER = 'sendfor:60000';
 /** Well below the second after which a SYN is sent again. */

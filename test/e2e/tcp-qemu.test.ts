@@ -1,4 +1,4 @@
-import { bootQemu } from '../support/rig/qemu';
+import { bootQemu } from '../support/world/qemu';
 import * as cases from './tcp-cases';
 import * as failures from './tcp-failure-cases';
 import { describeTcp } from './tcp-suite';

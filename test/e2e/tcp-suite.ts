@@ -1,6 +1,6 @@
 /** TCP with real guests: complete, exact, and nothing lost. What is asked of each kind of guest is a matter of scale. */
-import type { Guest } from '../support/rig/guest';
-import type { GuestKind } from '../support/rig/image';
+import type { Guest } from '../support/world/guest';
+import type { GuestKind } from '../support/world/image';
 import { FAMILIES, bringUp } from './network-cases';
 import { describeWith, setUpBench, whyNotGuest, withGuest, type Bench } from './support';
 import { openDescriptors, settled } from './tcp-support';

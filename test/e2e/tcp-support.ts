@@ -1,8 +1,8 @@
 /** What the TCP cases count: the guest's own counters, and the service's descriptors, memory and time. */
 import { readFileSync } from 'node:fs';
-import { parseResults, type CommandOptions, type Guest, type ResultFields } from '../support/rig/guest';
-import { poll } from '../support/rig/processes';
-import { sumOfSamples, type Service } from '../support/rig/service';
+import { parseResults, type CommandOptions, type Guest, type ResultFields } from '../support/world/guest';
+import { poll } from '../support/world/processes';
+import { sumOfSamples, type Service } from '../support/world/service';
 import { openFdsOf } from '../support/open-fds';
 
 export interface PeerOutcome {

@@ -1,4 +1,4 @@
-import { bootUml } from '../support/rig/uml';
+import { bootUml } from '../support/world/uml';
 import * as cases from './tcp-cases';
 import * as failures from './tcp-failure-cases';
 import { describeTcp } from './tcp-suite';

@@ -1,6 +1,6 @@
-import { poll } from '../support/rig/processes';
-import { whyNoNamespaces } from '../support/rig/host-world';
-import { startTestpmd, whyNoTestpmd } from '../support/rig/testpmd';
+import { poll } from '../support/world/processes';
+import { whyNoNamespaces } from '../support/world/host-world';
+import { startTestpmd, whyNoTestpmd } from '../support/world/testpmd';
 import { describeWith, setUpBench, type Bench } from './support';
 
 jest.setTimeout(120_000);

@@ -27,9 +27,9 @@ import {
   pings,
   startGuest,
   stopGuest,
-} from '../support/guest-service';
-import { GATEWAY_4, HOST_ADDRESS_4, whyNoNamespaces } from '../support/rig/host-world';
-import { poll } from '../support/rig/processes';
+} from '../support/guest/exercises';
+import { GATEWAY_4, HOST_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
+import { poll } from '../support/world/processes';
 
 jest.setTimeout(60_000);
 

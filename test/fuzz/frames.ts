@@ -24,7 +24,7 @@ import {
   HOST_ADDRESS_6,
   REMOTE_ADDRESS_4,
   REMOTE_ADDRESS_6,
-} from '../support/rig/host-world';
+} from '../support/world/host-world';
 import type { Seeded } from './random';
 
 export const GUEST_MAC = '52:54:00:12:34:56';

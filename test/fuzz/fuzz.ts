@@ -8,7 +8,7 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { loadNative, type Native } from '../../src/native';
 import { Guest } from '../support/guest/guest';
 import { withTimeout } from '../support/guest/connection';
-import { GATEWAY_4 } from '../support/rig/host-world';
+import { GATEWAY_4 } from '../support/world/host-world';
 import { setUpBench, type Bench } from '../e2e/support';
 import { GUEST_MAC } from './frames';
 import { MemoryWriter } from './memory-writer';

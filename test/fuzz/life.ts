@@ -7,7 +7,7 @@ import * as vu from '../support/guest/constants';
 import { Guest } from '../support/guest/guest';
 import type { FrontEndStyle } from '../support/guest/front-end';
 import { noise } from '../support/guest/noise';
-import { HOST_ADDRESS_4, HOST_ADDRESS_6, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../support/rig/host-world';
+import { HOST_ADDRESS_4, HOST_ADDRESS_6, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../support/world/host-world';
 import { GUEST_MAC } from './frames';
 import type { Seeded } from './random';
 import type { Target } from './sequences';

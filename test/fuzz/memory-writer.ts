@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import type { GuestRam } from '../support/guest/ram';
-import { REPO_ROOT } from '../support/rig/paths';
+import { REPO_ROOT } from '../support/world/paths';
 
 /** Bytes of a guest's memory, by offset in its file. */
 export type Place = readonly [from: number, length: number];

@@ -3,7 +3,7 @@ import { concat, parseAddr, parseMac } from '../support/guest/bytes';
 import type { FrontEnd, FrontEndRing } from '../support/guest/front-end';
 import { BROADCAST_MAC } from '../support/guest/bytes';
 import { ETHER_ARP, arp, ethernet } from '../support/guest/packets';
-import { GATEWAY_4, HOST_ADDRESS_4 } from '../support/rig/host-world';
+import { GATEWAY_4, HOST_ADDRESS_4 } from '../support/world/host-world';
 import { GUEST_MAC } from './frames';
 import type { Place } from './memory-writer';
 import type { Seeded } from './random';

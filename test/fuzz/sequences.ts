@@ -4,7 +4,7 @@ import { VhostUserConnection } from '../support/guest/connection';
 import * as vu from '../support/guest/constants';
 import { FrontEnd, type FrontEndStyle } from '../support/guest/front-end';
 import { NetDriver } from '../support/guest/net-driver';
-import type { HostWorld } from '../support/rig/host-world';
+import type { HostWorld } from '../support/world/host-world';
 import { nextFrame } from './frames';
 import { life } from './life';
 import type { MemoryWriter } from './memory-writer';

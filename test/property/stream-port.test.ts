@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { STREAM_BAD_LENGTH, STREAM_OPEN } from '../../src/dataplane/stream/input';
 import { noise } from '../support/guest/noise';
-import { StreamRig, framed, unframed } from '../support/stream-rig';
+import { StreamRig, framed, unframed } from '../support/stream/stream-rig';
 
 let rig: StreamRig;
 beforeAll(() => {

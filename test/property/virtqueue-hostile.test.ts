@@ -5,7 +5,7 @@
  */
 import fc from 'fast-check';
 import { GuestMemory, MAX_INDIRECT_ENTRIES, SplitQueueDevice } from 'virtio-ring-ts';
-import { RawRing, makeRows, writeDesc } from '../unit/virtqueue/raw-ring';
+import { RawRing, makeRows, writeDesc } from '../support/virtqueue/raw-ring';
 
 const runTimeMs = Number(process.env.PROPERTY_MS ?? 4000);
 

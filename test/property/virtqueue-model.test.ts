@@ -5,7 +5,7 @@
 import fc from 'fast-check';
 import { GuestMemory, SplitQueueDevice, SplitQueueDriver } from 'virtio-ring-ts';
 import type { Rows } from 'virtio-ring-ts';
-import { RawRing, makeRows } from '../unit/virtqueue/raw-ring';
+import { RawRing, makeRows } from '../support/virtqueue/raw-ring';
 
 const runTimeMs = Number(process.env.PROPERTY_MS ?? 4000);
 const GPA = 2 ** 34;

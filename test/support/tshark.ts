@@ -8,7 +8,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { SYSTEM_PATH } from './rig/paths';
+import { SYSTEM_PATH } from './world/paths';
 
 /** One thing Wireshark has to say about a frame. */
 export interface ExpertItem {

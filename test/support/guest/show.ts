@@ -11,10 +11,10 @@ import {
   HostWorld,
   REMOTE_ADDRESS_4,
   REMOTE_ADDRESS_6,
-} from '../rig/host-world';
-import { scratchDirectory } from '../rig/paths';
-import { Service } from '../rig/service';
-import { transferRow, type Row, type ShowOptions } from '../rig/show';
+} from '../world/host-world';
+import { scratchDirectory } from '../world/paths';
+import { Service } from '../world/service';
+import { transferRow, type Row, type ShowOptions } from '../world/show';
 import { Guest } from './guest';
 import { noise } from './noise';
 

@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import * as vu from '../../support/guest/constants';
 import { VhostUserConnection, u64, vringState } from '../../support/guest/connection';
 import type { GuestOptions } from '../../support/guest/guest';
-import { native, plug, unplugAll } from './pair';
+import { native, plug, unplugAll } from '../../support/guest/pair';
 
 afterEach(unplugAll);
 

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import * as vu from '../../support/guest/constants';
 import type { GuestOptions } from '../../support/guest/guest';
 import { noise } from '../../support/guest/noise';
-import { join, unplugAll } from './pair';
+import { join, unplugAll } from '../../support/guest/pair';
 
 afterEach(unplugAll);
 

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { E, native, region, setRows } from './support';
+import { E, native, region, setRows } from '../../support/native/addon';
 
 /** Folded one's complement sum of big-endian 16-bit words (RFC 1071 §1), odd end zero-padded. */
 function model(bytes: readonly number[], initial: number): number {

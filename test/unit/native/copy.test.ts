@@ -1,5 +1,5 @@
 /** Bytes from rows to rows. */
-import { E, native, region, setRows } from './support';
+import { E, native, region, setRows } from '../../support/native/addon';
 
 describe('copyRows', () => {
   const from = region(4096);

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT } from '../../../src/stack/ports';
 import { FD_EVENTFD, FD_MEMORY, FD_OTHER, FD_PIPE, FD_SOCKET } from '../../../src/native';
-import { AGAIN, E, child, native, ok } from './support';
+import { AGAIN, E, child, native, ok } from '../../support/native/addon';
 
 function pair(): [number, number] {
   const out = new Int32Array(2);

@@ -1,7 +1,7 @@
 /** The addon in a worker that is ended while it loads it, as it happens when the program ends during its start. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import { ADDON } from './support';
+import { ADDON } from '../../support/native/addon';
 
 /** Loads the addon over and over: whenever the worker is ended, it is most likely in the middle of that. */
 const LOADER = `

@@ -8,7 +8,7 @@ import { Worker } from 'node:worker_threads';
 import { F_SEAL_GROW, F_SEAL_SHRINK } from '../../../src/native';
 import { AF_INET, SOCK_UDP } from '../../../src/stack/ports';
 import { collectGarbage } from '../../support/collect-garbage';
-import { ADDON, E, child, native, ok, openFds, region, setRows } from './support';
+import { ADDON, E, child, native, ok, openFds, region, setRows } from '../../support/native/addon';
 
 /** Regions in use, when those that earlier tests have left are gone: none goes while a test counts. */
 async function regionsInUse(): Promise<number> {

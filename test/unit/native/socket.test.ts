@@ -37,7 +37,7 @@ import {
   setSlot4,
   setSlot6,
   waitFor,
-} from './support';
+} from '../../support/native/addon';
 
 const IPPROTO_IP = 0;
 const IP_TOS = 1;

@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { AGAIN, E, native, ok, openFds } from './support';
+import { AGAIN, E, native, ok, openFds } from '../../support/native/addon';
 
 let dir: string;
 let before: Map<number, string>;

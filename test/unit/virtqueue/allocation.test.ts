@@ -4,7 +4,7 @@
  */
 import { PerformanceObserver } from 'node:perf_hooks';
 import { GuestMemory, SplitQueueDevice, SplitQueueDriver } from 'virtio-ring-ts';
-import { HIGH, RawRing, makeRows } from './raw-ring';
+import { HIGH, RawRing, makeRows } from '../../support/virtqueue/raw-ring';
 
 const TOTAL = 1_000_000;
 

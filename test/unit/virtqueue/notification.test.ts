@@ -1,6 +1,6 @@
 import { needEvent } from 'virtio-ring-ts';
 import type { SplitQueueDevice } from 'virtio-ring-ts';
-import { ALL, LOW, PLAIN, RawRing, makeDevice, makeMemory, makeRows } from './raw-ring';
+import { ALL, LOW, PLAIN, RawRing, makeDevice, makeMemory, makeRows } from '../../support/virtqueue/raw-ring';
 
 const rows = makeRows(16);
 

@@ -25,8 +25,8 @@ import {
   makeMemory,
   makeRows,
   writeDesc,
-} from './raw-ring';
-import type { Fixture } from './raw-ring';
+} from '../../support/virtqueue/raw-ring';
+import type { Fixture } from '../../support/virtqueue/raw-ring';
 
 const rows = makeRows(2048);
 

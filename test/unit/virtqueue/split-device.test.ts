@@ -13,8 +13,8 @@ import {
   makeRows,
   rowsOf,
   writeDesc,
-} from './raw-ring';
-import type { Fixture } from './raw-ring';
+} from '../../support/virtqueue/raw-ring';
+import type { Fixture } from '../../support/virtqueue/raw-ring';
 
 const rows = makeRows(64);
 

@@ -1,5 +1,15 @@
 import { FAULT_USED, SplitQueueDriver } from 'virtio-ring-ts';
-import { ALL, HIGH, LOW, PLAIN, RawRing, makeDevice, makeMemory, makeRows, rowsOf } from './raw-ring';
+import {
+  ALL,
+  HIGH,
+  LOW,
+  PLAIN,
+  RawRing,
+  makeDevice,
+  makeMemory,
+  makeRows,
+  rowsOf,
+} from '../../support/virtqueue/raw-ring';
 
 const rows = makeRows(64);
 const seg = (gpa: number, length: number): { gpa: number; length: number } => ({ gpa, length });

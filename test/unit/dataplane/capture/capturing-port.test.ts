@@ -4,7 +4,7 @@ import { frameText } from '../../../../src/dataplane/capture/tracing-port';
 import { COUNTERS, C_CAPTURED, C_CAPTURE_LOST } from '../../../../src/stack/counters';
 import { noise } from '../../../support/guest/noise';
 import { datagram, internetChecksum } from '../../../support/stack/link-rig';
-import { StreamRig, framed, unframed } from '../../../support/stream-rig';
+import { StreamRig, framed, unframed } from '../../../support/stream/stream-rig';
 
 const ENOSPC = 28;
 const EAGAIN = 11;

@@ -3,7 +3,7 @@ import { BareRig, VNET_HEADER } from '../../../support/dataplane/bare-rig';
 import { WatchedNative } from '../../../support/dataplane/watched-native';
 import { DEVICE_FEATURES } from '../../../../src/dataplane/virtio/features';
 import { HOLD_NOTIFIED_US, HOLD_US } from '../../../../src/dataplane/virtio/transmit-side';
-import { PortRig } from '../port-rig';
+import { PortRig } from '../../../support/dataplane/port-rig';
 
 const VNET = Buffer.alloc(12);
 const TX_CALL = 101;

@@ -2,7 +2,7 @@
 import { STREAM_BAD_LENGTH, STREAM_EOF, STREAM_OPEN } from '../../../../src/dataplane/stream/input';
 import { ROWS_OUT } from '../../../../src/stack/context';
 import { noise } from '../../../support/guest/noise';
-import { StreamRig, framed, unframed } from '../../../support/stream-rig';
+import { StreamRig, framed, unframed } from '../../../support/stream/stream-rig';
 
 const EPIPE = 32;
 

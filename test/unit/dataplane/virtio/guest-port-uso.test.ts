@@ -1,6 +1,6 @@
 /** Frames that hold several datagrams (virtio 1.2 §5.1.6: VIRTIO_NET_HDR_GSO_UDP_L4), both ways. */
 import { C_DROPS, dropCode } from '../../../../src/stack/counters';
-import { PortRig } from '../port-rig';
+import { PortRig } from '../../../support/dataplane/port-rig';
 
 const CSUM = 0;
 const GUEST_CSUM = 1;

@@ -2,7 +2,7 @@ import * as fc from 'fast-check';
 import { ROWS_PER_FRAME } from '../../../../src/stack/context';
 import { C_DROPS, dropCode } from '../../../../src/stack/counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4 } from '../../../../src/stack/ports';
-import { PortRig } from '../port-rig';
+import { PortRig } from '../../../support/dataplane/port-rig';
 
 const VNET = Buffer.alloc(12);
 const MRG = 15;

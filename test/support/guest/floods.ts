@@ -1,9 +1,9 @@
 /** Floods against the service: frames of the guest's, and programs that send from outside. */
-import type { Guest } from './guest/guest';
-import { HOST_ADDRESS_4, REMOTE_ADDRESS_4, type HostWorld } from './rig/host-world';
-import { ManagedProcess } from './rig/processes';
-import { datagram, packet } from './stack/link-rig';
-import { guestFrame } from './stack/tcp-segment';
+import type { Guest } from './guest';
+import { HOST_ADDRESS_4, REMOTE_ADDRESS_4, type HostWorld } from '../world/host-world';
+import { ManagedProcess } from '../world/processes';
+import { datagram, packet } from '../stack/link-rig';
+import { guestFrame } from '../stack/tcp-segment';
 
 /** Nobody is there, and nobody says so: the remote namespace does not forward. */
 export const BLACK_HOLE = (n: number): string => `203.0.113.${String(1 + (n % 250))}`;

@@ -1,8 +1,8 @@
 /** Two guests joined by a cable, each with its own wire back-end. */
 import { loadNative, type Native } from '../../../src/native';
-import { VhostUserConnection } from '../../support/guest/connection';
-import { Guest, type GuestOptions } from '../../support/guest/guest';
-import { WireBackend, cable, type WireBackendOptions } from '../../support/guest/wire-backend';
+import { VhostUserConnection } from './connection';
+import { Guest, type GuestOptions } from './guest';
+import { WireBackend, cable, type WireBackendOptions } from './wire-backend';
 
 export const native: Native = loadNative();
 

@@ -1,12 +1,12 @@
 /** The stream port over a real socket pair, with the client's end in the test's hands. */
-import { INPUT_BLOCK } from '../../src/dataplane/stream/input';
-import type { StreamBlock } from '../../src/dataplane/stream/input';
-import { OUTPUT_BLOCK } from '../../src/dataplane/stream/output';
-import { StreamGuestPort } from '../../src/dataplane/stream/port';
-import { loadNative } from '../../src/native';
-import type { Native } from '../../src/native';
-import { ROWS_IN, ROWS_OUT } from '../../src/stack/context';
-import { COMMIT_NEEDS_CSUM } from '../../src/stack/ports';
+import { INPUT_BLOCK } from '../../../src/dataplane/stream/input';
+import type { StreamBlock } from '../../../src/dataplane/stream/input';
+import { OUTPUT_BLOCK } from '../../../src/dataplane/stream/output';
+import { StreamGuestPort } from '../../../src/dataplane/stream/port';
+import { loadNative } from '../../../src/native';
+import type { Native } from '../../../src/native';
+import { ROWS_IN, ROWS_OUT } from '../../../src/stack/context';
+import { COMMIT_NEEDS_CSUM } from '../../../src/stack/ports';
 
 const EAGAIN = 11;
 const NO_FDS = new Int32Array(1);

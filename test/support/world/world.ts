@@ -19,7 +19,7 @@ export class World {
   /** `enter`: the command that enters the namespace. */
   static async start(name: string, enter: readonly string[]): Promise<World> {
     const hook = join(REPO_ROOT, 'scripts/lib/ts-hook.cjs');
-    const argv = [process.execPath, '--require', hook, join(REPO_ROOT, 'test/support/rig/world-server.ts')];
+    const argv = [process.execPath, '--require', hook, join(REPO_ROOT, 'test/support/world/world-server.ts')];
     const server = new ManagedProcess(name, [...enter, ...dieWithParent(argv)], { ipc: true });
     const waiting = new Map<number, (reply: WorldReply) => void>();
     server.child.on('message', (message) => {

@@ -3,13 +3,13 @@
  * the rings it may have. Everything is awaited as an event; a check that fails throws jest's error.
  */
 import { createHash } from 'node:crypto';
-import type { Native } from '../../src/native';
-import * as vu from './guest/constants';
-import type { FrontEndRing } from './guest/front-end';
-import { Guest, type GuestOptions } from './guest/guest';
-import { noise } from './guest/noise';
-import type { GuestRam } from './guest/ram';
-import type { TcpStream } from './guest/tcp';
+import type { Native } from '../../../src/native';
+import * as vu from './constants';
+import type { FrontEndRing } from './front-end';
+import { Guest, type GuestOptions } from './guest';
+import { noise } from './noise';
+import type { GuestRam } from './ram';
+import type { TcpStream } from './tcp';
 import {
   GATEWAY_4,
   GATEWAY_6,
@@ -19,10 +19,10 @@ import {
   REMOTE_ADDRESS_4,
   REMOTE_ADDRESS_6,
   type HostWorld,
-} from './rig/host-world';
-import { poll } from './rig/processes';
-import type { Service } from './rig/service';
-import { openFdsOf } from './open-fds';
+} from '../world/host-world';
+import { poll } from '../world/processes';
+import type { Service } from '../world/service';
+import { openFdsOf } from '../open-fds';
 
 export const FORWARDED_PORT = 2222;
 export const GUEST_PORT = 22;
