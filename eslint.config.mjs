@@ -16,15 +16,18 @@ import tseslint from 'typescript-eslint';
 /** Files on the path of every packet: their function bodies must not allocate, throw or await. */
 export const hotFiles = [
   'src/virtqueue/src/{guest-memory,split-device}.ts',
-  'src/dataplane/{guest-port,receive-side,transmit-side,event-loop,poll-window,kick-rest}.ts',
-  'src/dataplane/{stream-port,stream-input,stream-output,stream-loop,port-decorator,capturing-port}.ts',
-  'src/stack/{stack,output,nat,neighbours,flow-table,siphash,timers,arp,icmp,udp}.ts',
-  'src/stack/{link,stations,guest-mtu}.ts',
-  'src/stack/fragment/{sender,reassembly}.ts',
-  'src/stack/icmp/{error-budget,protocol-errors}.ts',
+  'src/dataplane/virtio/{guest-port,receive-side,transmit-side,event-loop,dirty-log,net-header}.ts',
+  'src/dataplane/stream/{port,input,output,loop}.ts',
+  'src/dataplane/capture/{port-decorator,capturing-port}.ts',
+  'src/dataplane/moderation/*.ts',
+  'src/stack/stack.ts',
+  'src/stack/kit/{flow-table,siphash,timer-wheel,seq,rows}.ts',
+  'src/stack/link/{arp,neighbours,guest-state,stations,guest-mtu}.ts',
+  'src/stack/ip/{address,nat,to-guest,path-mtus,host-moved,guest-hints}.ts',
+  'src/stack/ip/{reassembly,fragment-sender,fragment-errors}.ts',
+  'src/stack/ip/{icmp-error,socket-error,error-budget,protocol-errors,from-guest-errors}.ts',
   'src/stack/wire/{ethernet,arp,ipv4,ipv6,icmp,udp,tcp,checksum}.ts',
-  'src/stack/tcp/*.ts',
-  'src/stack/udp/*.ts',
+  'src/stack/{tcp,udp,ping}/*.ts',
 ];
 
 /**
@@ -101,42 +104,52 @@ export default defineConfig(
   boundary(['src/virtqueue/src/**/*.ts'], '^\\.\\./|^node:|^[a-z@]', 'virtio-ring-ts imports nothing.'),
   boundary(
     ['src/vhost/**/*.ts'],
-    '^\\.\\./(cli|config|metrics|dataplane|stack)/|^virtio-ring-ts',
+    '^\\.\\./(cli|config|metrics|dataplane|supervisor|stack)/|^virtio-ring-ts',
     'vhost knows the addon, not networks and not rings.',
   ),
   boundary(
     ['src/stream/**/*.ts'],
-    '^\\.\\./(cli|config|metrics|dataplane|stack|vhost)/|^virtio-ring-ts',
+    '^\\.\\./(cli|config|metrics|dataplane|supervisor|stack|vhost)/|^virtio-ring-ts',
     'stream knows the addon and the front-end server.',
   ),
   boundary(
     ['src/front-end/**/*.ts'],
-    '^\\.\\./(cli|config|metrics|dataplane|stack|vhost|stream)/|^virtio-ring-ts',
+    '^\\.\\./(cli|config|metrics|dataplane|supervisor|stack|vhost|stream)/|^virtio-ring-ts',
     'front-end knows sockets, not what is spoken on them.',
   ),
   boundary(
-    ['src/dataplane/**/*.ts'],
-    '^\\.\\./(cli|config|metrics|front-end)/|^\\.\\./(vhost|stream)/(?!device$)',
+    ['src/dataplane/*.ts'],
+    '^\\.\\./(cli|config|metrics|front-end|supervisor)/|^\\.\\./(vhost|stream)/(?!device$)',
     'The data plane knows the stack, virtqueues, the addon and the device interfaces of vhost and stream.',
   ),
   boundary(
+    ['src/dataplane/*/*.ts'],
+    '^(\\.\\./){2}(cli|config|metrics|front-end|supervisor)/|^(\\.\\./){2}(vhost|stream)/(?!device$)',
+    'The data plane knows the stack, virtqueues, the addon and the device interfaces of vhost and stream.',
+  ),
+  boundary(
+    ['src/supervisor/**/*.ts'],
+    '^\\.\\./(cli|config|metrics|front-end)/|^\\.\\./dataplane/(?!(commands|line-queue|virtio/features)$)|^\\.\\./stack/(?!(config|counters)$)',
+    'The supervisor runs on the main thread: of the data plane it knows the commands, not the code that serves frames.',
+  ),
+  boundary(
     ['src/config/**/*.ts'],
-    '^\\.\\./(cli|metrics|dataplane|vhost)/|^virtio-ring-ts',
+    '^\\.\\./(cli|metrics|dataplane|supervisor|vhost)/|^virtio-ring-ts',
     'config knows the addon and the types of the stack.',
   ),
   boundary(
     ['src/metrics/**/*.ts'],
-    '^\\.\\./(cli|config|dataplane|vhost)/|^virtio-ring-ts|^\\.\\./native',
+    '^\\.\\./(cli|config|dataplane|supervisor|vhost)/|^virtio-ring-ts|^\\.\\./native',
     'metrics know the counters.',
   ),
   boundary(
     ['src/probe/**/*.ts'],
-    '^(\\.\\./)+(config|metrics|dataplane|front-end|stack|stream|vhost)/|^(\\.\\./)+cli/(?!getopt$)|^virtio-ring-ts',
+    '^(\\.\\./)+(config|metrics|dataplane|supervisor|front-end|stack|stream|vhost)/|^(\\.\\./)+cli/(?!getopt$)|^virtio-ring-ts',
     'The prober judges the service: it shares nothing with it but the addon.',
   ),
   boundary(
     ['src/*.ts'],
-    '^\\./(cli|config|metrics|dataplane|probe|vhost)/|^virtio-ring-ts',
+    '^\\./(cli|config|metrics|dataplane|supervisor|probe|vhost)/|^virtio-ring-ts',
     'Files at the top are leaves that every folder may import.',
   ),
 

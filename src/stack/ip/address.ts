@@ -82,6 +82,7 @@ export function isLinkLocal6(w0: number): boolean {
 
 /** Writes an address of 4 or 16 bytes (network order) as four words at `out[at…]`; IPv4 becomes v4-mapped. */
 export function addressWords(bytes: Uint8Array, out: Int32Array, at: number): void {
+  // eslint-disable-next-line no-restricted-syntax -- configuration, never a frame
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.length === 4) {
     out[at] = 0;
