@@ -100,6 +100,7 @@ export const DROP_NAMES = [
   'tcp_syn_limit',
   'tcp_answer_limit',
   'own_listener',
+  'flow_limit',
 ] as const;
 
 export type DropName = (typeof DROP_NAMES)[number];

@@ -1,4 +1,5 @@
 /** State of echo flows: columns indexed by flow number, order of use, time limit. */
+import { Credit } from '../kit/credit';
 import { FlowTable, KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import type { NatResult } from '../ip/nat';
 import type { Clock, Random } from '../ports';
@@ -27,6 +28,9 @@ export class PingFlows {
   readonly local: Uint8Array;
   /** Which state of the host's network the socket was made in, or found to fit. */
   readonly epoch: Int32Array;
+  /** What new flows are paid from, and what each cost, µs; 0 from its first reply on. */
+  readonly credit: Credit;
+  readonly cost: Uint16Array;
   private readonly clock: Clock;
 
   constructor(capacity: number, clock: Clock, random: Random) {
@@ -42,6 +46,8 @@ export class PingFlows {
     this.scope = new Uint32Array(capacity);
     this.local = new Uint8Array(capacity);
     this.epoch = new Int32Array(capacity);
+    this.credit = new Credit(clock.nowMs);
+    this.cost = new Uint16Array(capacity);
     this.clock = clock;
   }
 
@@ -66,6 +72,7 @@ export class PingFlows {
     this.scope[slot] = target.scope;
     this.local[slot] = target.local ? 1 : 0;
     this.epoch[slot] = epoch;
+    this.cost[slot] = 0;
     this.touch(slot);
     return slot;
   }
@@ -77,6 +84,13 @@ export class PingFlows {
     this.timers.cancel(slot);
     this.table.remove(slot);
     this.table.free(slot);
+  }
+
+  /** A reply came. */
+  answered(slot: number): void {
+    this.credit.giveBack(this.cost[slot]);
+    this.cost[slot] = 0;
+    this.touch(slot);
   }
 
   touch(slot: number): void {

@@ -83,6 +83,7 @@ const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 const DROP_ICMP_MALFORMED = dropCode('icmp_malformed');
 const DROP_ICMP_UNSUPPORTED = dropCode('icmp_unsupported');
 const DROP_FRAME_TOO_LONG = dropCode('frame_too_long');
+const DROP_FLOW_LIMIT = dropCode('flow_limit');
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
@@ -155,7 +156,7 @@ export class IcmpHandler implements FlowHandler {
     const known = slot >= 0;
     if (known && !this.sockets.fits(slot, this.flows)) slot = this.reopen(slot, frame, id);
     if (slot < 0) {
-      if (!known) slot = this.open(frame, id);
+      if (!known) slot = this.admit(frame, id);
       if (slot < 0) {
         if (slot !== REFUSED) return this.drop(frame, -slot);
         const answered = this.isForUs(v4) && this.selfEcho.answer(frame);
@@ -180,7 +181,7 @@ export class IcmpHandler implements FlowHandler {
 
   private reopen(slot: number, frame: FrameInfo, id: number): number {
     this.close(slot);
-    return this.open(frame, id);
+    return this.admit(frame, id);
   }
 
   moved(): void {
@@ -272,6 +273,18 @@ export class IcmpHandler implements FlowHandler {
     this.flows.free(slot);
     this.ctx.io.close(fd);
     this.ctx.counters[C_FLOWS_ICMP] = this.flows.table.count;
+  }
+
+  /** As `open`, if there is credit for it: requests that nobody answers take a bounded part of the time. */
+  private admit(frame: FrameInfo, id: number): number {
+    const { flows } = this;
+    const { clock } = this.ctx;
+    if (!flows.credit.left(clock.nowMs)) return -DROP_FLOW_LIMIT;
+    const from = clock.nowUs();
+    const slot = this.open(frame, id);
+    const cost = flows.credit.spend(clock.nowUs() - from);
+    if (slot >= 0) flows.cost[slot] = cost;
+    return slot;
   }
 
   /** Makes a flow for a request. Returns its number, REFUSED (`target` is filled), or minus a drop code. */
@@ -458,7 +471,7 @@ export class IcmpHandler implements FlowHandler {
       const l4 = this.fragments.begin(key, k, protocol, ttl, tos);
       icmpWrite(port.out, l4, type, 0, checksumFinish(sum), (id << 16) | seq);
       this.fragments.finish(CLASS_ICMP);
-      this.flows.touch(slot);
+      this.flows.answered(slot);
       return true;
     }
     port.front();
@@ -483,7 +496,7 @@ export class IcmpHandler implements FlowHandler {
     icmpWrite(port.out, at, type, 0, checksumFinish(sum), (id << 16) | seq);
     port.commit(payload, 0, 0, 0, GSO_NONE, 0);
     countToGuest(ctx, CLASS_ICMP, headerLen + payload);
-    this.flows.touch(slot);
+    this.flows.answered(slot);
     return true;
   }
 }

@@ -72,6 +72,7 @@ const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 const DROP_UDP_MALFORMED = dropCode('udp_malformed');
 const DROP_UDP_CHECKSUM = dropCode('udp_checksum');
 const DROP_VNET_HEADER = dropCode('vnet_header');
+const DROP_FLOW_LIMIT = dropCode('flow_limit');
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
@@ -158,7 +159,7 @@ export class UdpHandler implements FlowHandler {
     let slot = this.flows.table.lookup();
     if (slot >= 0 && this.flows.epoch[slot] !== this.epoch && !this.stillFits(slot, dstPort)) slot = -1;
     if (slot < 0) {
-      slot = this.openFromGuest(frame, srcPort, dstPort);
+      slot = this.admit(frame, srcPort, dstPort);
       if (slot < 0) return this.drop(frame, -slot);
     }
     this.flows.touchFromGuest(slot);
@@ -402,6 +403,18 @@ export class UdpHandler implements FlowHandler {
         ? pseudoHeaderSum4(a[3], a[7], IP_PROTO_UDP, length)
         : pseudoHeaderSum6(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], IP_PROTO_UDP, length);
     return checksumOk(this.ctx.io.checksum(this.span.first, this.span.count, sum));
+  }
+
+  /** As `openFromGuest`, if there is credit for it: datagrams that nobody answers take a bounded part of the time. */
+  private admit(frame: FrameInfo, srcPort: number, dstPort: number): number {
+    const { flows } = this;
+    const { clock } = this.ctx;
+    if (!flows.credit.left(clock.nowMs)) return -DROP_FLOW_LIMIT;
+    const from = clock.nowUs();
+    const slot = this.openFromGuest(frame, srcPort, dstPort);
+    const cost = flows.credit.spend(clock.nowUs() - from);
+    if (slot >= 0) flows.cost[slot] = cost;
+    return slot;
   }
 
   /** Makes a flow for the first datagram of one. Returns its number, or minus a drop code. */

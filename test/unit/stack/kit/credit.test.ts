@@ -1,0 +1,81 @@
+/** New flows of datagrams that nobody answers take an eighth of the time at the most (src/stack/kit/credit.ts). */
+import { ascii, DatagramRig } from '../../../support/stack/datagram-rig';
+import { bytes, datagram, icmpv6, internetChecksum, packet, u16 } from '../../../support/stack/link-rig';
+
+const GUEST = '192.0.2.10';
+const GUEST6 = '2001:db8::10';
+
+function echo(n: number): Uint8Array {
+  const m = bytes([8, 0, 0, 0], u16(n), u16(1), ascii('ping'));
+  m.set(u16(internetChecksum(m)), 2);
+  return packet(GUEST, '203.0.113.5', 1, m);
+}
+
+/** The nth request of its kind, in a flow of its own; type of its answer, 0: a datagram. */
+const KINDS: readonly (readonly [kind: string, request: (n: number) => Uint8Array, answer: number | null])[] = [
+  ['UDP', (n) => datagram(GUEST, 1024 + n, '203.0.113.5', 9, ascii('q')), null],
+  ['UDP over IPv6', (n) => datagram(GUEST6, 1024 + n, '2001:db8:5::5', 9, ascii('q')), null],
+  ['echo', echo, 0],
+  ['echo over IPv6', (n) => icmpv6(GUEST6, '2001:db8:5::5', bytes([128, 0, 0, 0], u16(n), u16(1), ascii('ping'))), 129],
+];
+
+describe.each(KINDS)('%s', (_kind, request, answer) => {
+  const rigOf = (): DatagramRig => {
+    const rig = new DatagramRig({ config: { maxUdpFlows: 100, maxPingFlows: 100 }, port: { memorySize: 1 << 11 } });
+    // What a flow costs here: 100 µs.
+    rig.host.onConnect = () => {
+      rig.clock.advance(0.1);
+    };
+    return rig;
+  };
+  /** How many of requests `first … first + count - 1` leave. */
+  const send = (rig: DatagramRig, first: number, count: number): number => {
+    let left = 0;
+    for (let n = first; n < first + count; n++) {
+      rig.guest(request(n));
+      left += rig.host.sent.splice(0).length;
+    }
+    return left;
+  };
+
+  test('flows that nobody answers take an eighth of the time', () => {
+    const rig = rigOf();
+    const burst = send(rig, 0, 1000);
+    expect(burst).toBeGreaterThanOrEqual(200);
+    expect(burst).toBeLessThan(300);
+    expect(rig.allDrops()).toEqual({ flow_limit: 1000 - burst });
+    let share = 0;
+    for (let ms = 0; ms < 1000; ms++) {
+      rig.clock.advance(1);
+      share += send(rig, 1000 + 3 * ms, 3);
+    }
+    expect(share).toBeGreaterThan(900);
+    expect(share).toBeLessThan(1800);
+  });
+
+  test('a flow that is there already is not held up', () => {
+    const rig = rigOf();
+    send(rig, 0, 1000);
+    rig.host.sent.splice(0);
+    const before = rig.allDrops().flow_limit;
+    const kept = rig.host.sockets.size;
+    expect(kept).toBeGreaterThan(50);
+    expect(send(rig, 199, 1)).toBe(1);
+    expect(rig.allDrops().flow_limit).toBe(before);
+  });
+
+  test('flows that are answered have no limit', () => {
+    const rig = rigOf();
+    for (let n = 0; n < 1000; n++) {
+      rig.guest(request(n));
+      const [sent] = rig.host.sent.splice(0);
+      const data = Uint8Array.from(sent.data);
+      if (answer !== null) data[0] = answer;
+      rig.host.queue(rig.host.get(sent.fd), sent.to, '', data);
+      const { watched } = rig.host.get(sent.fd);
+      rig.stack.onSocket(watched?.key ?? 0, watched?.generation ?? 0, 1);
+      expect(rig.port.sent()).toHaveLength(1);
+    }
+    expect(rig.allDrops()).toEqual({});
+  });
+});
