@@ -2,6 +2,7 @@
  * `npm run bench`: Tubetti beside other back-ends with a real guest (bench/README.md). `--help` says how.
  * Everything it starts lives in namespaces of its own and ends with it.
  */
+import { accessSync, constants } from 'node:fs';
 import { createRequire } from 'node:module';
 import { ROOT } from './lib/run.mjs';
 import { SetupError, setUp } from './lib/setup.mjs';
@@ -13,7 +14,7 @@ async function main() {
   const available = await setUp({ guests: true, log: (line) => console.error(`set-up: ${line}`) });
   require('./lib/ts-hook.cjs');
   const { bench, HELP, UsageError, parseOptions } = require(`${ROOT}/bench/macro/main.ts`);
-  const { whyNoNamespaces } = require(`${ROOT}/test/support/rig/host-world.ts`);
+  const { whyNoNamespaces } = require(`${ROOT}/test/support/world/host-world.ts`);
   try {
     const options = parseOptions(process.argv.slice(2));
     if (options === 'help') {
@@ -21,7 +22,7 @@ async function main() {
       return 0;
     }
     const measures = options.from.length === 0;
-    const missing = measures ? (whyNoNamespaces() ?? whyNot(options.run.guest, available)) : null;
+    const missing = measures ? (whyNoNamespaces() ?? whyNot(options.run, available)) : null;
     if (missing !== null) throw new SetupError(missing);
     return await bench(options);
   } catch (error) {
@@ -32,10 +33,19 @@ async function main() {
 }
 
 /**
- * @param {'uml' | 'qemu' | 'testpmd'} guest
+ * @param {{ guest: 'uml' | 'qemu' | 'testpmd' | 'bare', accel: 'tcg' | 'kvm' }} run
  * @param {{ uml: boolean, qemu: boolean, testpmd: boolean }} available
  */
-function whyNot(guest, available) {
+function whyNot({ guest, accel }, available) {
+  // A front-end of our own, compiled as the traffic program is.
+  if (guest === 'bare') return null;
+  if (guest === 'qemu' && accel === 'kvm') {
+    try {
+      accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
+    } catch {
+      return '--accel kvm: /dev/kvm is not here or not for this user; --accel tcg emulates';
+    }
+  }
   return available[guest] ? null : `--guest ${guest}: it is not here and could not be set up`;
 }
 

@@ -6,6 +6,7 @@
 //
 //   's'  source: bytes until the client closes
 //   'k'  sink: reads to the end, then answers with the count as 8 bytes, host order (both ends are one machine)
+//   'S', 'K'  the same with the bytes of pattern.h; the sink resets the connection at the first wrong one
 //   'e'  echo: each byte that follows comes back; such connections may be many, and idle
 //   'c'  one byte back and close. The server closes first, so that TIME_WAIT stays with it and neither the guest nor the
 //        back-end's host runs out of ports
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "bench-net.h"
+#include "pattern.h"
 
 namespace {
 
@@ -43,6 +45,52 @@ void Sink(int fd) {
   while ((got = read(fd, buffer.data(), buffer.size())) > 0) total += static_cast<uint64_t>(got);
   if (got == 0) WriteAll(fd, &total, sizeof total);
   close(fd);
+}
+
+void PatternSource(int fd) {
+  const std::vector<uint8_t> pattern = MakePattern();
+  size_t at = 0;
+  for (;;) {
+    const ssize_t put = send(fd, pattern.data() + at, kPatternSlack, MSG_NOSIGNAL);
+    if (put <= 0) break;
+    at = (at + static_cast<size_t>(put)) % kPatternPeriod;
+  }
+  close(fd);
+}
+
+void PatternSink(int fd) {
+  const std::vector<uint8_t> pattern = MakePattern();
+  std::vector<uint8_t> buffer(kBuffer);
+  uint64_t total = 0;
+  ssize_t got;
+  while ((got = read(fd, buffer.data(), buffer.size())) > 0) {
+    if (!IsPattern(pattern.data(), total, buffer.data(), static_cast<size_t>(got))) {
+      // Unread bytes would do the same, but there may be none.
+      const linger reset = {1, 0};
+      setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+      break;
+    }
+    total += static_cast<uint64_t>(got);
+  }
+  if (got == 0) WriteAll(fd, &total, sizeof total);
+  close(fd);
+}
+
+// What serves a bulk connection; null: the verb is no such.
+using Bulk = void (*)(int);
+Bulk BulkOf(char verb) {
+  switch (verb) {
+    case 's':
+      return Source;
+    case 'S':
+      return PatternSource;
+    case 'k':
+      return Sink;
+    case 'K':
+      return PatternSink;
+    default:
+      return nullptr;
+  }
 }
 
 // Bulk connections get a thread each; all others share one loop.
@@ -109,10 +157,10 @@ class Server {
         close(fd);
         return;
       }
-      if (verb == 's' || verb == 'k') {
+      if (const Bulk bulk = BulkOf(verb); bulk != nullptr) {
         epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
         SetBlocking(fd, true);
-        std::thread(verb == 's' ? Source : Sink, fd).detach();
+        std::thread(bulk, fd).detach();
         return;
       }
       if (verb == 'u' || verb == 'U' || verb == 'r') {
@@ -295,6 +343,29 @@ int ConnectRequestClose(double seconds) {
   });
 }
 
+// What one thread copies in blocks of 64 KiB from memory to memory, neither of them in a cache: no way of bytes that copies
+// them once is faster than this.
+int Memcpy(double seconds) {
+  constexpr size_t kBlock = 1 << 16;
+  // Larger than the last level of any cache, together.
+  constexpr size_t kArea = 128 << 20;
+  std::vector<char> from(kArea, 'm');
+  std::vector<char> to(kArea, 'n');
+  uint64_t bytes = 0;
+  const int64_t started = NowNs();
+  const int64_t end = started + static_cast<int64_t>(seconds * 1e9);
+  int64_t now = started;
+  for (size_t at = 0; now < end; now = NowNs()) {
+    memcpy(to.data() + at, from.data() + at, kBlock);
+    asm volatile("" : : "r"(to.data()) : "memory");
+    bytes += kBlock;
+    at = (at + kBlock) % kArea;
+  }
+  printf("RESULT memcpy bytes=%llu seconds=%.6f\n", static_cast<unsigned long long>(bytes),
+         static_cast<double>(now - started) / 1e9);
+  return 0;
+}
+
 // Opens connections, has one byte echoed on each so that they are known to be complete, and keeps them in the
 // background for ever.
 int Idle(size_t count) {
@@ -331,6 +402,7 @@ int Idle(size_t count) {
 int main(int argc, char** argv) {
   const char* verb = argc > 1 ? argv[1] : "";
   if (!strcmp(verb, "serve") && argc == 3) return Server().Run(atoi(argv[2]));
+  if (!strcmp(verb, "memcpy") && argc == 3) return Memcpy(atof(argv[2]));
   if (argc >= 4) ParsePeer(argv[2], atoi(argv[3]));
   const double seconds = argc > 4 ? atof(argv[4]) : 0;
   const auto number = [&](int at, long otherwise) {
@@ -345,7 +417,7 @@ int main(int argc, char** argv) {
   if (!strcmp(verb, "udp-down") && argc >= 6) return DatagramsDown(seconds, number(5, 0), number(6, 0));
   if (!strcmp(verb, "udp-rr") && argc == 6) return DatagramRequestResponse(seconds, number(5, 1));
   fprintf(stderr,
-          "bench-net serve PORT | (down | up) ADDRESS PORT SECONDS [STREAMS] | (rr | udp-rr) ADDRESS PORT SECONDS BYTES |\n"
+          "bench-net serve PORT | memcpy SECONDS | (down | up) ADDRESS PORT SECONDS [STREAMS] | (rr | udp-rr) ADDRESS PORT SECONDS BYTES |\n"
           "crr ADDRESS PORT SECONDS | idle ADDRESS PORT COUNT | (udp-up | udp-down) ADDRESS PORT SECONDS BYTES [RATE]\n");
   return 2;
 }

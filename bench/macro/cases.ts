@@ -3,7 +3,7 @@
 export type Direction = 'down' | 'up';
 export type Family = 4 | 6;
 
-export const GUESTS = ['uml', 'qemu', 'testpmd'] as const;
+export const GUESTS = ['uml', 'qemu', 'testpmd', 'bare'] as const;
 export type GuestName = (typeof GUESTS)[number];
 
 interface CaseBase {
@@ -55,6 +55,12 @@ export interface StartCase extends CaseBase {
   readonly kind: 'start';
 }
 
+/** No guest: several of the back-end side by side, and what one of them then costs in memory. */
+export interface BesideCase extends CaseBase {
+  readonly kind: 'beside';
+  readonly instances: number;
+}
+
 /** A transfer over the delay box, beside the same one without a guest. */
 export interface LongPathCase extends CaseBase {
   readonly kind: 'long-path';
@@ -79,10 +85,13 @@ export type Case =
   | ConnectRequestCloseCase
   | IdleCase
   | StartCase
+  | BesideCase
   | LongPathCase
   | PacketCase;
 
-const ALL_LINUX: readonly GuestName[] = ['uml', 'qemu'];
+const ALL: readonly GuestName[] = ['uml', 'qemu', 'bare'];
+/** Guests that leave the back-end something to do. */
+const FAST: readonly GuestName[] = ['uml', 'bare'];
 const UML: readonly GuestName[] = ['uml'];
 const DIRECTIONS: readonly Direction[] = ['down', 'up'];
 export const DATAGRAM_BYTES = [200, 1400, 8000] as const;
@@ -94,14 +103,15 @@ const GIGABIT = 1e9;
 /** In this order in every round: idle flows last and ever more of them, because nothing closes them but the end. */
 export const CASES: readonly Case[] = [
   { kind: 'start', name: 'start', guests: UML },
-  ...DIRECTIONS.map((direction) => bulk(direction, 1, ALL_LINUX)),
-  ...DIRECTIONS.map((direction) => bulk(direction, 8, UML)),
+  { kind: 'beside', name: 'beside-8', instances: 8, guests: FAST },
+  ...DIRECTIONS.map((direction) => bulk(direction, 1, ALL)),
+  ...DIRECTIONS.map((direction) => bulk(direction, 8, FAST)),
   ...DIRECTIONS.flatMap((direction) => DATAGRAM_BYTES.map((bytes) => datagrams(direction, bytes))),
   ...DIRECTIONS.map((direction) => ({ ...datagrams(direction, 1400, PACED_RATE), name: `udp-${direction}-paced` })),
-  { kind: 'request-response', name: 'rr', protocol: 'tcp', bytes: 1, guests: ALL_LINUX },
-  { kind: 'request-response', name: 'rr-loaded', protocol: 'tcp', bytes: 1, loaded: true, guests: UML },
-  { kind: 'connect-request-close', name: 'crr', guests: ALL_LINUX },
-  { kind: 'request-response', name: 'udp-rr', protocol: 'udp', bytes: 1, guests: ALL_LINUX },
+  { kind: 'request-response', name: 'rr', protocol: 'tcp', bytes: 1, guests: ALL },
+  { kind: 'request-response', name: 'rr-loaded', protocol: 'tcp', bytes: 1, loaded: true, guests: FAST },
+  { kind: 'connect-request-close', name: 'crr', guests: ALL },
+  { kind: 'request-response', name: 'udp-rr', protocol: 'udp', bytes: 1, guests: ALL },
   ...LONG_LOSSES.flatMap((loss) =>
     LONG_DELAYS_MS.flatMap((delayMs) => DIRECTIONS.map((direction) => longPath(direction, delayMs, loss))),
   ),
@@ -116,7 +126,7 @@ function bulk(direction: Direction, streams: number, guests: readonly GuestName[
 }
 
 function datagrams(direction: Direction, bytes: number, rate = 0): DatagramCase {
-  return { kind: 'datagrams', name: `udp-${direction}-${String(bytes)}`, direction, bytes, rate, guests: UML };
+  return { kind: 'datagrams', name: `udp-${direction}-${String(bytes)}`, direction, bytes, rate, guests: FAST };
 }
 
 /** In nobody's default selection: asked for with `--cases 'long-*'`. */
@@ -151,6 +161,9 @@ export const METRICS = {
   gbits: { title: 'Gbit/s', digits: 2, better: 'more', shown: 'always' },
   cpuPerGigabyte: { title: 'CPU s/GB', digits: 3, better: 'less', shown: 'always' },
   coldCpuPerGigabyte: { title: 'CPU s/GB at first', digits: 3, better: 'less', shown: 'always' },
+  framesPerSecond: { title: 'frames/s', digits: 0, better: 'more', shown: 'always' },
+  framesPerCpuSecond: { title: 'frames/CPU s', digits: 0, better: 'more', shown: 'always' },
+  memcpyPercent: { title: '% of memcpy', digits: 1, better: 'more', shown: 'always' },
   guestCpuPerGigabyte: { title: 'guest CPU s/GB', digits: 2, better: 'less', shown: 'always' },
   packetsPerSecond: { title: 'packets/s', digits: 0, better: 'more', shown: 'always' },
   takenPerSecond: { title: 'frames taken/s', digits: 0, better: 'more', shown: 'always' },
@@ -167,6 +180,7 @@ export const METRICS = {
   bytesPerFlow: { title: 'bytes per flow', digits: 0, better: 'less', shown: 'always' },
   startMs: { title: 'ms to listening', digits: 0, better: 'less', shown: 'always' },
   residentMiB: { title: 'resident MiB', digits: 1, better: 'less', shown: 'always' },
+  besideMiB: { title: 'Pss MiB of one', digits: 1, better: 'less', shown: 'always' },
   interrupts: { title: 'interrupts/s', digits: 0, better: 'less', shown: 'always' },
   guestRetransmits: { title: 'guest retransmits', digits: 0, better: 'less', shown: 'always' },
   duplicates: { title: 'guest got twice', digits: 0, better: 'less', shown: 'unless-zero' },

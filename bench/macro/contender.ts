@@ -1,21 +1,31 @@
 /** One back-end in one round at one MTU: its process, its guest, and what is measured with them. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseResults, type Guest } from '../../test/support/world/guest';
+import { parseResults } from '../../test/support/world/guest';
 import { command, describeExit, poll, type ManagedProcess } from '../../test/support/world/processes';
 import { startTestpmd } from '../../test/support/world/testpmd';
 import { startBackend } from './backend';
-import { defaultSeconds, type Case, type Cell, type Family, type PacketCase, type Sample, type Values } from './cases';
-import { bootGuest, bringUp } from './guests';
+import {
+  defaultSeconds,
+  type BesideCase,
+  type Case,
+  type Cell,
+  type Family,
+  type PacketCase,
+  type Sample,
+  type Values,
+} from './cases';
+import { bootGuest, type BenchGuest } from './guests';
 import { SINK_PORT, type Lab } from './lab';
 import { SETTLE_MS, Session, type Measured } from './measure';
 import type { BackendSpec, RunOptions, VhostUserSpec } from './options';
-import { cpuSeconds, datagramsArrived, residentBytes } from './probes';
+import { cpuSeconds, datagramsArrived, proportionalBytes, residentBytes } from './probes';
 import { summarize } from './statistics';
 
 /** A guest that a case has broken is replaced so often, for the cases that are left. */
 const MAX_BOOTS = 3;
 const STARTS = 3;
-const ALIVE_TIMEOUT_MS = 5000;
+/** What a start leaves to be collected is gone by then. */
+const REST_MS = 2000;
 const HUNDRED_THOUSAND = 1e5;
 const MEBI = 1024 * 1024;
 /** testpmd sends for a while before anything counts. */
@@ -42,7 +52,7 @@ export interface Planned {
 
 /** A guest with its network up, warm. */
 interface Booted {
-  readonly guest: Guest;
+  readonly guest: BenchGuest;
   /** Null when the back-end is part of the guest's own process. */
   readonly backend: ManagedProcess | null;
   readonly session: Session;
@@ -57,7 +67,7 @@ export function suits({ kind }: BackendSpec, each: Case): boolean {
 }
 
 export function needsGuest(each: Case): boolean {
-  return each.kind !== 'start' && each.kind !== 'packets';
+  return each.kind !== 'start' && each.kind !== 'beside' && each.kind !== 'packets';
 }
 
 export class Contender {
@@ -114,6 +124,7 @@ export class Contender {
     if (spec.kind === 'direct') return this.direct(each);
     if (spec.kind === 'vhost-user' && each.kind === 'packets') return this.packets(spec, each);
     if (spec.kind === 'vhost-user' && each.kind === 'start') return this.start(spec);
+    if (spec.kind === 'vhost-user' && each.kind === 'beside') return this.beside(spec, each);
     const { session, missing } = await this.withGuest();
     const reason = missing.get(cell.family) ?? null;
     if (reason !== null) throw new Error(reason);
@@ -140,11 +151,11 @@ export class Contender {
     const { run, lab, mtu } = this.context;
     const started = this.spec.kind === 'vhost-user' ? await startBackend(this.spec, lab, mtu) : null;
     const backend = started?.process ?? null;
-    let guest: Guest | null = null;
+    let guest: BenchGuest | null = null;
     try {
-      guest = await bootGuest(run, lab, started?.socketPath ?? null);
-      this.context.tellKernel((await guest.sh('uname -r')).trim());
-      const missing = await bringUp(guest, run.families);
+      guest = await bootGuest(run, lab, started?.socketPath ?? null, mtu);
+      this.context.tellKernel(await guest.version());
+      const missing = await guest.bringUp(run.families);
       const working = run.families.find((family) => missing.get(family) === null);
       if (working === undefined) throw new Error([...missing.values()].join('\n'));
       const session = new Session(guest, backend, lab, run);
@@ -186,6 +197,21 @@ export class Contender {
       await backend.stop();
     }
     return { values: { startMs: summarize(times)?.median ?? 0, residentMiB: resident } };
+  }
+
+  /** Several at once, after a moment of rest: Pss says what each has by itself, and its part of what they share. */
+  private async beside(spec: VhostUserSpec, { instances }: BesideCase): Promise<Measured> {
+    const backends: ManagedProcess[] = [];
+    try {
+      for (let i = 0; i < instances; i++) {
+        backends.push((await startBackend(spec, this.context.lab, this.context.mtu)).process);
+      }
+      await sleep(REST_MS);
+      const sum = backends.reduce((bytes, { pid }) => bytes + proportionalBytes(pid), 0);
+      return { values: { besideMiB: sum / instances / MEBI } };
+    } finally {
+      await Promise.all(backends.map((backend) => backend.stop()));
+    }
   }
 
   /** Counted at each of testpmd's own reports, so that both ends' counts are of the same moments. */
@@ -236,12 +262,9 @@ export class Contender {
   }
 }
 
-async function isAlive({ guest, backend }: Booted): Promise<boolean> {
-  if (guest.process.exitStatus !== null || (backend !== null && backend.exitStatus !== null)) return false;
-  return guest.run('true', { timeoutMs: ALIVE_TIMEOUT_MS }).then(
-    () => true,
-    () => false,
-  );
+function isAlive({ guest, backend }: Booted): Promise<boolean> {
+  if (backend !== null && backend.exitStatus !== null) return Promise.resolve(false);
+  return guest.isAlive();
 }
 
 function title({ case: name, mtu, family }: Cell): string {
@@ -253,6 +276,7 @@ function describe(values: Values): string {
   if (values.packetsPerSecond !== undefined) {
     return `${values.packetsPerSecond.toFixed(0)} packets/s, ${(values.lossPercent ?? 0).toFixed(1)} % lost`;
   }
+  if (values.besideMiB !== undefined) return `${values.besideMiB.toFixed(1)} MiB each`;
   if (values.startMs !== undefined) {
     return `${values.startMs.toFixed(0)} ms, ${(values.residentMiB ?? 0).toFixed(1)} MiB`;
   }

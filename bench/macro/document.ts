@@ -20,6 +20,7 @@ const GUEST_TITLES: Readonly<Record<GuestName, string>> = {
   uml: 'User Mode Linux: a guest at native speed',
   qemu: 'Linux in QEMU, emulated',
   testpmd: 'DPDK testpmd: packets per second',
+  bare: "A guest that is not the bottleneck: the back-end's own limit",
 };
 
 const NOTES = [
@@ -39,7 +40,16 @@ const NOTES = [
     'a user-space cable of 1 Gbit/s with that round trip and that loss of frames each way; "direct" is the same program without a guest; the same frames are lost',
   ],
   ['pps-N', 'frames of N bytes from testpmd, counted where they arrive'],
-  ['frames taken/s', 'descriptors that the back-end gave back to testpmd; packets/s are those that arrived'],
+  ['frames taken/s', 'descriptors that the back-end gave back to the guest; packets/s are those that arrived'],
+  ['frames/s', 'frames through both rings, whatever their size; frames/CPU s: by the processor time of the back-end'],
+  [
+    '% of memcpy',
+    'throughput by what one thread of this machine copies in blocks of 64 KiB between two areas larger than its caches, measured right before',
+  ],
+  [
+    'beside-8, Pss MiB of one',
+    'eight instances of the back-end side by side, no guest: private memory of one, and its part of what they share',
+  ],
   ['a, 65520, IPv4', 'case, MTU told to the guest, address family'],
   ['CPU s/GB, CPU µs each', "the back-end's user and system time per 10⁹ bytes of payload, per transaction"],
   [
@@ -156,7 +166,8 @@ function section(report: Report): string[] {
 function title({ options }: Report): string {
   if (options.strace) return `System calls (${options.guest})`;
   if (options.cases.every(({ kind }) => kind === 'long-path')) return 'Long paths';
-  if (options.cases.every(({ kind }) => kind === 'start')) return 'Start and memory';
+  if (options.cases.every(({ kind }) => kind === 'start' || kind === 'beside')) return 'Start and memory';
+  if (options.guest === 'qemu' && options.accel === 'kvm') return 'Linux in QEMU, KVM';
   return GUEST_TITLES[options.guest];
 }
 

@@ -1,8 +1,9 @@
 /** Everything that is the same for all back-ends: the namespaces, the far end of the traffic, the guest's image. */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, renameSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync, readdirSync, renameSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { parseResults } from '../../test/support/world/guest';
 import { HostWorld, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../../test/support/world/host-world';
 import { guestImage, imageWithFiles, type GuestImage } from '../../test/support/world/image';
 import { cacheDirectory, scratchDirectory } from '../../test/support/world/paths';
@@ -23,6 +24,10 @@ const LONG_SEED = 7;
 const LONG_DEVICE_QUEUE = 20_000;
 /** Bytes a socket's buffers may grow to: five times the largest product of rate and delay here. */
 const LONG_BUFFERS = '4096 131072 67108864';
+const MEMCPY_SECONDS = 0.2;
+const BARE = join(__dirname, '../bare');
+const BARE_SOURCES = filesOf(BARE, '.cc');
+const BARE_HEADERS = [...filesOf(BARE, '.h'), 'pattern.h'];
 const COMPILER_FLAGS = ['-std=c++20', '-O2', '-Wall', '-Wextra', '-static', '-pthread'];
 
 export class Lab {
@@ -32,6 +37,8 @@ export class Lab {
   readonly scratch: string;
   /** The traffic program, to run outside of guests. */
   readonly tool: string;
+  /** The program of `--guest bare`; null for other guests. */
+  readonly bare: string | null;
   /** A process in each namespace, through which /proc/PID/net shows its counters. */
   readonly hostPid: number;
   readonly remotePid: number;
@@ -43,13 +50,14 @@ export class Lab {
     world: HostWorld,
     image: GuestImage | null,
     scratch: { path: string; remove: () => void },
-    tool: string,
+    programs: { readonly tool: string; readonly bare: string | null },
     processes: readonly [ManagedProcess, ManagedProcess],
   ) {
     this.world = world;
     this.image = image;
     this.scratch = scratch.path;
-    this.tool = tool;
+    this.tool = programs.tool;
+    this.bare = programs.bare;
     this.hostPid = processes[0].pid;
     this.remotePid = processes[1].pid;
     this.processes = [...processes];
@@ -62,8 +70,10 @@ export class Lab {
     process.on('exit', scratch.remove);
     const undo: (() => unknown)[] = [scratch.remove];
     try {
-      const tool = compile('bench-net', ['bench-net.cc', 'bench-udp.cc'], ['bench-net.h']);
-      const image = guest === 'testpmd' ? null : benchImage(guest, kernel, tool, scratch.path);
+      const tool = compile('bench-net', ['bench-net.cc', 'bench-udp.cc'], ['bench-net.h', 'pattern.h']);
+      const bare = guest === 'bare' ? compile('bench-bare', BARE_SOURCES, BARE_HEADERS) : null;
+      const boots = guest === 'uml' || guest === 'qemu';
+      const image = boots ? benchImage(guest, kernel, tool, scratch.path) : null;
       const world = await HostWorld.create(scratch.path);
       undo.push(() => world.destroy());
       await command(world.inHost(['sh', '-c', `echo "${PORT_RANGE}" >/proc/sys/net/ipv4/ip_local_port_range`]));
@@ -72,7 +82,7 @@ export class Lab {
       const server = new ManagedProcess('bench-net', world.inRemote([tool, 'serve', String(SERVER_PORT)]));
       undo.push(() => server.stop('SIGKILL'));
       await server.waitForLine(/^LISTENING$/, 5000);
-      return new Lab(world, image, scratch, tool, [holder, server]);
+      return new Lab(world, image, scratch, { tool, bare }, [holder, server]);
     } catch (error) {
       for (const step of undo.reverse()) await step();
       throw error;
@@ -97,6 +107,14 @@ export class Lab {
     box.write(`set ${settings.join(' ')}\n`);
     await box.waitForLine(/^SET$/, 2000, mark);
     return `${LONG_FAR} ${String(SERVER_PORT)}`;
+  }
+
+  /** Bytes a second that one thread copies in blocks of 64 KiB between areas larger than the caches, measured now. */
+  async memcpyRate(): Promise<number> {
+    const output = await command([this.tool, 'memcpy', String(MEMCPY_SECONDS)]);
+    const fields = parseResults(output).get('memcpy');
+    if (fields === undefined) throw new Error(output);
+    return Number(fields.bytes) / Number(fields.seconds);
   }
 
   async close(): Promise<void> {
@@ -143,13 +161,20 @@ function benchImage(guest: 'uml' | 'qemu', kernel: string | null, tool: string, 
   return imageWithFiles(base, join(scratch, 'bench.cpio.gz'), { '/bin/bench-net': readFileSync(tool) });
 }
 
-/** A static program of this folder, compiled once for each state of its sources. */
+function filesOf(folder: string, suffix: string): string[] {
+  return readdirSync(folder)
+    .filter((name) => name.endsWith(suffix))
+    .sort()
+    .map((name) => join(folder, name));
+}
+
+/** A static program of this folder or of one beside it, compiled once for each state of its sources. */
 function compile(name: string, sources: readonly string[], headers: readonly string[]): string {
   const hash = createHash('sha256').update(COMPILER_FLAGS.join(' '));
-  for (const file of [...sources, ...headers]) hash.update(readFileSync(join(__dirname, file)));
+  for (const file of [...sources, ...headers]) hash.update(readFileSync(resolve(__dirname, file)));
   const target = join(cacheDirectory('bench'), `${name}-${hash.digest('hex').slice(0, 16)}`);
   if (!existsSync(target)) {
-    const paths = sources.map((file) => join(__dirname, file));
+    const paths = sources.map((file) => resolve(__dirname, file));
     execFileSync('g++', [...COMPILER_FLAGS, '-o', `${target}.new`, ...paths]);
     renameSync(`${target}.new`, target);
   }

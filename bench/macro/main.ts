@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { cacheDirectory } from '../../test/support/world/paths';
 import { runCommand } from '../../test/support/world/processes';
 import { OURS } from './backend';
-import type { GuestName, Sample } from './cases';
+import type { Sample } from './cases';
 import { document, score, unremarked } from './document';
 import { Lab } from './lab';
 import {
@@ -17,6 +17,7 @@ import {
   type BackendSpec,
   type Options,
   type RunOptions,
+  type VhostUserSpec,
 } from './options';
 import { conditionLines, failures, table, type Report } from './report';
 import { planFor, runRound } from './round';
@@ -64,7 +65,7 @@ async function measure(options: Options): Promise<Report> {
     conditions: {
       date: new Date().toISOString().slice(0, 10),
       machine: machine(),
-      guest: guestTitle(run.guest, guestKernel),
+      guest: guestTitle(run, guestKernel),
       descriptors: /^Max open files\s+\d+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1] ?? 'so many',
       backends: versions,
       loads,
@@ -100,11 +101,19 @@ async function measure(options: Options): Promise<Report> {
   return report();
 }
 
-/** Ours, the peers, and for long paths the transfer without a guest. */
-function backendsOf({ run, peers }: Options): BackendSpec[] {
-  const others = peers.length > 0 ? peers : [{ ...OURS, name: `${OUR_NAME} again` }];
+/** Ours with more arguments. */
+function withArguments(name: string, args: readonly string[]): VhostUserSpec {
+  return { ...OURS, name, argv: [...OURS.argv, ...args] };
+}
+
+/** Ours, its variants, the peers, and for long paths the transfer without a guest. */
+function backendsOf({ run, peers, oursArgs, oursVariants }: Options): BackendSpec[] {
+  const ours = withArguments(OUR_NAME, oursArgs);
+  const variants = oursVariants.map(({ name, args }) => withArguments(name, args));
+  const named = [...variants, ...peers];
+  const others = named.length > 0 ? named : [{ ...ours, name: `${OUR_NAME} again` }];
   const isLong = run.cases.some(({ kind }) => kind === 'long-path');
-  return [OURS, ...others, ...(isLong && !run.strace ? [{ kind: 'direct', name: DIRECT_NAME } as const] : [])];
+  return [ours, ...others, ...(isLong && !run.strace ? [{ kind: 'direct', name: DIRECT_NAME } as const] : [])];
 }
 
 /** Whole or not at all: a run may be ended at any moment. */
@@ -120,13 +129,17 @@ function print(report: Report): void {
   process.stdout.write(`${parts.join('\n\n')}\n`);
 }
 
-function guestTitle(guest: RunOptions['guest'], kernel: string): string {
-  const titles: Readonly<Record<GuestName, string>> = {
-    uml: `User Mode Linux ${kernel}`,
-    qemu: `Linux ${kernel} in QEMU, emulated (TCG)`,
-    testpmd: 'DPDK testpmd over virtio-user',
-  };
-  return titles[guest];
+function guestTitle({ guest, accel, bare }: RunOptions, kernel: string): string {
+  switch (guest) {
+    case 'uml':
+      return `User Mode Linux ${kernel}`;
+    case 'qemu':
+      return `Linux ${kernel} in QEMU, ${accel === 'kvm' ? 'KVM' : 'emulated (TCG)'}`;
+    case 'testpmd':
+      return 'DPDK testpmd over virtio-user';
+    case 'bare':
+      return `the bare front-end, ${bare.interrupts === 'poll' ? 'polling' : 'interrupts by eventfd'}, rings of ${String(bare.ring)}, features ${bare.features}`;
+  }
 }
 
 function machine(): string {

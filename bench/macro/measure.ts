@@ -1,6 +1,6 @@
 /** Measures cases with one guest and one back-end. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Guest, ResultFields } from '../../test/support/world/guest';
+import type { ResultFields } from '../../test/support/world/guest';
 import type { ManagedProcess } from '../../test/support/world/processes';
 import {
   CASES,
@@ -15,9 +15,10 @@ import {
   type LongPathCase,
   type Values,
 } from './cases';
-import { growBuffers, type Lab } from './lab';
+import type { BenchGuest, ClientCall, GuestCounts } from './guests';
+import type { Lab } from './lab';
 import type { RunOptions } from './options';
-import { anonymousBytes, cpuSeconds, cpuSecondsUnder, netField, retransmitsOf, virtioInterrupts } from './probes';
+import { anonymousBytes, cpuSeconds, cpuSecondsUnder, retransmitsOf } from './probes';
 import { traceCalls } from './strace';
 
 /** Between cases, so that what the last one left on its way does not count for the next. */
@@ -25,7 +26,7 @@ export const SETTLE_MS = 300;
 /** Of each kind that is warmed up, unless cases take less themselves. */
 const WARM_UP_SECONDS = 2;
 /** How often: a compiler learns by calls, not by seconds, and an emulated guest makes few of them in one. */
-const WARM_UP_PASSES: Readonly<Record<GuestName, number>> = { uml: 1, qemu: 3, testpmd: 1 };
+const WARM_UP_PASSES: Readonly<Record<GuestName, number>> = { uml: 1, qemu: 3, testpmd: 1, bare: 1 };
 /** On top of what a case takes by itself. */
 const GRACE_MS = 20_000;
 const OPEN_TIMEOUT_MS = 120_000;
@@ -62,6 +63,7 @@ export function callUnit({ kind }: Case): string {
     case 'idle':
     case 'long-path':
     case 'start':
+    case 'beside':
       return 'MB';
   }
 }
@@ -92,7 +94,7 @@ function coldCosts({ cpuPerGigabyte, cpuPerTransaction }: Values): Values {
 }
 
 export class Session {
-  private readonly guest: Guest;
+  private readonly guest: BenchGuest;
   /** Null when the back-end is part of the guest's own process. */
   private readonly backend: ManagedProcess | null;
   private readonly lab: Lab;
@@ -106,7 +108,7 @@ export class Session {
   /** By {@link coldKey}. */
   private readonly cold = new Map<string, Values>();
 
-  constructor(guest: Guest, backend: ManagedProcess | null, lab: Lab, run: RunOptions) {
+  constructor(guest: BenchGuest, backend: ManagedProcess | null, lab: Lab, run: RunOptions) {
     this.guest = guest;
     this.backend = backend;
     this.lab = lab;
@@ -163,17 +165,21 @@ export class Session {
       case 'long-path':
         return this.longPath(each, seconds);
       case 'start':
+      case 'beside':
       case 'packets':
         throw new Error(`${each.name} needs no guest`);
     }
   }
 
   private async bulk(each: Pick<BulkCase, 'direction'>, client: string, seconds: number): Promise<Measured> {
+    // In the same second as what is divided by it: the machine's speed changes.
+    const limit = await this.lab.memcpyRate();
     const { fields, cpu, guestCpu, counts, calls } = await this.watched(`${each.direction} ${client}`, 'bulk', seconds);
     const bytes = Number(fields.bytes);
     return {
       values: {
         gbits: (bytes * 8) / Number(fields.seconds) / GIGA,
+        memcpyPercent: (bytes / Number(fields.seconds) / limit) * 100,
         ...(cpu === null ? {} : { cpuPerGigabyte: cpu / (bytes / GIGA) }),
         guestCpuPerGigabyte: guestCpu / (bytes / GIGA),
         ...counts,
@@ -191,6 +197,10 @@ export class Session {
       values: {
         packetsPerSecond: received / Number(fields.seconds),
         lossPercent: (1 - received / Number(fields.sent)) * 100,
+        // Only a guest without a queue of its own in front of the ring knows what the back-end took.
+        ...(this.run.guest === 'bare' && each.direction === 'up'
+          ? { takenPerSecond: Number(fields.sent) / seconds }
+          : {}),
         ...(cpu === null ? {} : { cpuPerPackets: cpu / (received / HUNDRED_THOUSAND) }),
         ...(counts.interrupts === undefined ? {} : { interrupts: counts.interrupts }),
       },
@@ -201,15 +211,12 @@ export class Session {
   /** With the same by itself before it, which is what it is compared with. */
   private async besideBulk(client: string, target: string, seconds: number): Promise<Measured> {
     const idle = await this.transactions(client, seconds);
-    const bulk = ['down', 'up'].map(
-      (direction) => `bench-net ${direction} ${target} ${String(seconds + 1)} 1 >/dev/null &\n`,
-    );
-    const { values, calls } = await this.transactions(client, seconds, `${bulk.join('')}sleep 0.5\n`, '\nwait');
+    const { values, calls } = await this.transactions(client, seconds, { target, seconds });
     return { values: { ...values, timesIdle: (values.p50 ?? NaN) / (idle.values.p50 ?? NaN) }, calls };
   }
 
-  private async transactions(client: string, seconds: number, first = '', last = ''): Promise<Measured> {
-    const { fields, cpu, counts, calls } = await this.watched(client, 'transactions', seconds, first, last);
+  private async transactions(client: string, seconds: number, load?: ClientCall['load']): Promise<Measured> {
+    const { fields, cpu, counts, calls } = await this.watched(client, 'transactions', seconds, load);
     const count = Number(fields.count);
     return {
       values: {
@@ -227,8 +234,13 @@ export class Session {
   private async besideIdle(each: IdleCase, target: string, seconds: number): Promise<Measured> {
     const { flows } = each;
     if (this.bytesBeforeIdle < 0) this.bytesBeforeIdle = this.anonymous();
-    const opening = `bench-net idle ${target} ${String(flows - this.idleFlows)}`;
-    await this.guest.result(opening, 'idle', { timeoutMs: OPEN_TIMEOUT_MS });
+    const opening = `idle ${target} ${String(flows - this.idleFlows)}`;
+    await this.guest.client({
+      client: opening,
+      result: 'idle',
+      seconds: OPEN_TIMEOUT_MS / 1000,
+      timeoutMs: OPEN_TIMEOUT_MS,
+    });
     this.idleFlows = flows;
     const grown = this.anonymous() - this.bytesBeforeIdle;
     await sleep(SETTLE_MS);
@@ -240,7 +252,7 @@ export class Session {
   }
 
   private async longPath(each: LongPathCase, seconds: number): Promise<Measured> {
-    if (!this.buffersGrown) await this.guest.sh(growBuffers());
+    if (!this.buffersGrown) await this.guest.growBuffers();
     this.buffersGrown = true;
     const target = await this.lab.longPath(each);
     return this.bulk(each, `${target} ${String(seconds)}`, seconds);
@@ -251,21 +263,20 @@ export class Session {
   }
 
   /**
-   * Runs one of bench-net's clients in the guest, with the back-end's CPU time and what else it cost; `first` and
-   * `last` are shell commands around it.
+   * Runs one of bench-net's clients in the guest, with the back-end's CPU time and what else it cost.
    */
-  private async watched(client: string, result: string, seconds: number, first = '', last = ''): Promise<Watched> {
+  private async watched(client: string, result: string, seconds: number, load?: ClientCall['load']): Promise<Watched> {
     const pid = this.backend?.pid ?? null;
     const tracer = this.run.strace && pid !== null ? await traceCalls(pid, this.lab.scratch) : null;
     const before = await this.counts();
     const cpuBefore = pid === null ? 0 : cpuSeconds(pid);
     const guestBefore = cpuSecondsUnder(this.guest.process.pid);
-    const limit = String(Math.ceil(seconds + GRACE_MS / 1000));
     let fields: ResultFields;
     let calls: Record<string, number> | undefined;
     try {
-      fields = await this.guest.result(`${first}timeout -s KILL ${limit} bench-net ${client}${last}`, result, {
-        timeoutMs: seconds * 1000 + GRACE_MS * 2,
+      fields = await this.guest.client({
+        ...{ client, result, seconds: seconds + GRACE_MS / 1000, timeoutMs: seconds * 1000 + GRACE_MS * 2 },
+        ...(load === undefined ? {} : { load }),
       });
     } finally {
       calls = await tracer?.stop();
@@ -273,29 +284,26 @@ export class Session {
     const cpu = pid === null ? null : cpuSeconds(pid) - cpuBefore;
     const guestCpu = cpuSecondsUnder(this.guest.process.pid) - guestBefore;
     const after = await this.counts();
+    const frames = after.frames === null || before.frames === null ? null : after.frames - before.frames;
     return {
       fields,
       cpu,
       guestCpu,
       counts: {
-        guestRetransmits: after.guest - before.guest,
+        guestRetransmits: after.retransmits - before.retransmits,
         duplicates: after.duplicates - before.duplicates,
         hostRetransmits: after.host - before.host,
         interrupts: (after.interrupts - before.interrupts) / Number(fields.seconds),
+        ...(frames === null ? {} : { framesPerSecond: frames / Number(fields.seconds) }),
+        ...(frames === null || cpu === null ? {} : { framesPerCpuSecond: frames / cpu }),
       },
       ...(calls === undefined ? {} : { calls }),
     };
   }
 
-  private async counts(): Promise<{ guest: number; duplicates: number; host: number; interrupts: number }> {
-    const text = await this.guest.sh('cat /proc/net/snmp /proc/net/netstat /proc/interrupts');
-    return {
-      guest: netField(text, 'Tcp', 'RetransSegs'),
-      // A receiver that gets a segment twice says so in a D-SACK (RFC 2883).
-      duplicates: netField(text, 'TcpExt', 'TCPDSACKOldSent'),
-      host: retransmitsOf(this.lab.hostPid) + retransmitsOf(this.lab.remotePid),
-      interrupts: virtioInterrupts(text),
-    };
+  private async counts(): Promise<GuestCounts & { readonly host: number }> {
+    const host = retransmitsOf(this.lab.hostPid) + retransmitsOf(this.lab.remotePid);
+    return { ...(await this.guest.counts()), host };
   }
 }
 

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import type { Accelerator } from '../../test/support/world/qemu';
 import { CASES, GUESTS, type Case, type Family, type GuestName } from './cases';
 
 export const OUR_NAME = 'tubetti';
@@ -24,10 +25,29 @@ export interface BuiltInSpec {
 
 export type BackendSpec = VhostUserSpec | BuiltInSpec;
 
+/** How the driver of `--guest bare` works. */
+export interface BareOptions {
+  /** eventfd: it sleeps until the call descriptor is readable, as KVM's irqfd is; poll: it looks all the time. */
+  readonly interrupts: 'eventfd' | 'poll';
+  /** What it would take of what the back-end offers, as TUBETTI_FEATURES. */
+  readonly features: string;
+  /** Descriptors of each ring. */
+  readonly ring: number;
+}
+
+/** Ours with other arguments, under a name of its own. */
+export interface Variant {
+  readonly name: string;
+  readonly args: readonly string[];
+}
+
 /** The options that say what was measured; they go into reports. */
 export interface RunOptions {
   readonly guest: GuestName;
   readonly rounds: number;
+  /** What QEMU runs the guest by. */
+  readonly accel: Accelerator;
+  readonly bare: BareOptions;
   /** For every case; null: as long as each case wants by itself. */
   readonly seconds: number | null;
   readonly cases: readonly Case[];
@@ -42,6 +62,10 @@ export interface RunOptions {
 export interface Options {
   readonly run: RunOptions;
   readonly peers: readonly BackendSpec[];
+  /** More arguments of ours. */
+  readonly oursArgs: readonly string[];
+  /** Beside it in every round. */
+  readonly oursVariants: readonly Variant[];
   /** The UML kernel, or null for the distribution's. */
   readonly kernel: string | null;
   /** Nothing is begun after so long. */
@@ -54,6 +78,10 @@ export interface Options {
 
 export class UsageError extends Error {}
 
+const FEATURES = [
+  ...['csum', 'guest_csum', 'guest_tso4', 'guest_tso6', 'host_tso4', 'host_tso6', 'mrg_rxbuf', 'event_idx'],
+] as const;
+
 export const HELP = `Usage: npm run bench -- [OPTION]...
 
 Boots a guest on Tubetti and on each peer, measures each case with one right after the other, round by round, in
@@ -64,8 +92,15 @@ second Tubetti is the peer: its ratios are the noise of this machine.
                         COMMAND --vhost-user --foreground --mtu N --socket PATH; words are separated by spaces
   --peer ${SLIRP_NAME}       QEMU's own -netdev user, with --guest qemu. It is part of the QEMU process: no CPU time or
                         memory of its own, and always an MTU of 1500
-  --guest NAME          uml: User Mode Linux; qemu: Linux in QEMU, emulated; testpmd: DPDK, packets per second
-                        (default uml)
+  --ours-args 'ARG...'  more arguments of this Tubetti
+  --variant NAME='ARG...'  this Tubetti once more with other arguments, as a peer, repeatable
+  --guest NAME          uml: User Mode Linux; qemu: Linux in QEMU; testpmd: DPDK, packets per second; bare: a native
+                        front-end that is never what is waited for, which shows the back-end's own limit (default uml)
+  --accel NAME          with --guest qemu: tcg (emulated, the default) or kvm
+  --interrupts NAME     with --guest bare: eventfd (it sleeps until there is one, the default) or poll
+  --features LIST       with --guest bare: what its driver takes of what is offered, from left to right: all, none, NAME,
+                        -NAME; names: ${FEATURES.join(' ')} (default all)
+  --ring N              with --guest bare: descriptors of each ring, 4 to 1024, a power of two (default 256)
   --uml PATH            a User Mode Linux kernel. The distributions' own needs the protocol feature BACKEND_REQ of a
                         back-end, which passt does not offer
   --rounds N            rounds; each boots every back-end's guest anew (default 5)
@@ -103,9 +138,13 @@ export function parseOptions(argv: readonly string[]): Options | 'help' {
   if (guest === undefined) throw new UsageError(`--guest wants one of ${GUESTS.join(', ')}, not ${values.guest}`);
   if (values.uml !== undefined && guest !== 'uml') throw new UsageError(`--uml is of no use with --guest ${guest}`);
   const peers = (values.peer ?? []).map((text) => parsePeer(text, guest));
-  const names = [OUR_NAME, ...peers.map(({ name }) => name)];
+  const oursVariants = (values.variant ?? []).map(parseVariant);
+  const oursArgs = words(values['ours-args'] ?? '');
+  const names = [OUR_NAME, ...oursVariants.map(({ name }) => name), ...peers.map(({ name }) => name)];
   if (new Set(names).size !== names.length || names.includes(DIRECT_NAME)) {
-    throw new UsageError(`--peer: each back-end needs a name of its own (${[...names, DIRECT_NAME].join(', ')})`);
+    throw new UsageError(
+      `--peer, --variant: each back-end needs a name of its own (${[...names, DIRECT_NAME].join(', ')})`,
+    );
   }
   const streams = values.streams?.split(',').map((text) => whole('--streams', text, 1, 1000)) ?? null;
   const chosen = values.cases === undefined ? defaultCases(guest) : matchingCases(values.cases);
@@ -115,6 +154,8 @@ export function parseOptions(argv: readonly string[]): Options | 'help' {
   const rounds = whole('--rounds', values.rounds ?? '5', 1, 1000);
   const run: RunOptions = {
     guest,
+    accel: accelOf(values.accel, guest),
+    bare: bareOf(values, guest),
     rounds,
     seconds: values.seconds === undefined ? null : number('--seconds', values.seconds, 0.1, 3600),
     cases,
@@ -123,8 +164,14 @@ export function parseOptions(argv: readonly string[]): Options | 'help' {
     strace: values.strace === true,
     commandLine: [
       'npm run bench --',
+      ...(oursArgs.length === 0 ? [] : [`--ours-args '${oursArgs.join(' ')}'`]),
+      ...oursVariants.map(({ name, args }) => `--variant '${name}=${args.join(' ')}'`),
       ...peers.map((peer) => quote('--peer ', peerText(peer))),
       ...(guest === 'uml' ? [] : [`--guest ${guest}`]),
+      ...(['accel', 'interrupts', 'features', 'ring'] as const).flatMap((name) => {
+        const value = values[name];
+        return value === undefined ? [] : [`--${name} ${value}`];
+      }),
       ...(values.uml === undefined ? [] : [`--uml ${basename(values.uml)}`]),
       `--rounds ${String(rounds)}`,
       ...(['seconds', 'cases', 'mtu', 'family', 'streams'] as const).flatMap((name) => {
@@ -137,6 +184,8 @@ export function parseOptions(argv: readonly string[]): Options | 'help' {
   return {
     run,
     peers,
+    oursArgs,
+    oursVariants,
     kernel: values.uml === undefined ? null : resolve(values.uml),
     minutes: values.minutes === undefined ? Infinity : number('--minutes', values.minutes, 0.1, 100_000),
     json: values.json ?? null,
@@ -154,6 +203,7 @@ function parse(argv: readonly string[]) {
       args: [...argv],
       options: {
         ...{ peer: many, guest: text, uml: text, rounds: text, seconds: text, cases: text, mtu: text, family: text },
+        ...{ variant: many, 'ours-args': text, accel: text, interrupts: text, features: text, ring: text },
         ...{ streams: text, strace: flag, minutes: text, json: text, write: text, from: many, help: flag },
       },
     }).values;
@@ -168,14 +218,52 @@ function parsePeer(text: string, guest: GuestName): BackendSpec {
     return { kind: 'slirp', name: SLIRP_NAME };
   }
   const equals = text.indexOf('=');
-  const argv = text
-    .slice(equals + 1)
-    .split(' ')
-    .filter((word) => word !== '')
-    // It starts in another directory: that of the mount namespace's root.
-    .map((word) => (word.includes('/') && existsSync(word) ? resolve(word) : word));
+  const argv = words(text.slice(equals + 1));
   if (equals < 1 || argv.length === 0) throw new UsageError(`--peer wants NAME=COMMAND or ${SLIRP_NAME}, not ${text}`);
   return { kind: 'vhost-user', name: text.slice(0, equals), argv };
+}
+
+function parseVariant(text: string): Variant {
+  const equals = text.indexOf('=');
+  const args = words(text.slice(equals + 1));
+  if (equals < 1 || args.length === 0) throw new UsageError(`--variant wants NAME='ARG...', not ${text}`);
+  return { name: text.slice(0, equals), args };
+}
+
+/** Of a command line in one argument. It starts in another directory, that of the mount namespace's root. */
+function words(text: string): string[] {
+  return text
+    .split(' ')
+    .filter((word) => word !== '')
+    .map((word) => (word.includes('/') && existsSync(word) ? resolve(word) : word));
+}
+
+function accelOf(text: string | undefined, guest: GuestName): Accelerator {
+  if (text !== undefined && guest !== 'qemu') throw new UsageError(`--accel is of no use with --guest ${guest}`);
+  if (text !== undefined && text !== 'tcg' && text !== 'kvm')
+    throw new UsageError(`--accel wants tcg or kvm, not ${text}`);
+  return text ?? 'tcg';
+}
+
+function bareOf(
+  values: { readonly interrupts?: string; readonly features?: string; readonly ring?: string },
+  guest: GuestName,
+): BareOptions {
+  for (const name of ['interrupts', 'features', 'ring'] as const) {
+    if (values[name] !== undefined && guest !== 'bare')
+      throw new UsageError(`--${name} is of no use with --guest ${guest}`);
+  }
+  const { interrupts = 'eventfd', features = 'all' } = values;
+  if (interrupts !== 'eventfd' && interrupts !== 'poll') {
+    throw new UsageError(`--interrupts wants eventfd or poll, not ${interrupts}`);
+  }
+  const known: readonly string[] = ['all', 'none', ...FEATURES, ...FEATURES.map((name) => `-${name}`)];
+  const unknown = features.split(',').find((word) => !known.includes(word));
+  if (unknown !== undefined)
+    throw new UsageError(`--features: no feature ${unknown}; there are ${FEATURES.join(', ')}`);
+  const ring = whole('--ring', values.ring ?? '256', 4, 1024);
+  if ((ring & (ring - 1)) !== 0) throw new UsageError(`--ring wants a power of two, not ${String(ring)}`);
+  return { interrupts, features, ring };
 }
 
 function peerText(peer: BackendSpec): string {
@@ -205,8 +293,12 @@ function matchingCases(list: string): readonly Case[] {
 }
 
 function refuseMisfit({ kind, name }: Case, guest: GuestName): void {
-  if ((kind === 'packets') !== (guest === 'testpmd') && kind !== 'start') {
+  if ((kind === 'packets') !== (guest === 'testpmd') && kind !== 'start' && kind !== 'beside') {
     throw new UsageError(`--cases: ${name} does not go with --guest ${guest}`);
+  }
+  // Its connections live in one process without a table for thousands, and its windows and buffers are fixed.
+  if (guest === 'bare' && (kind === 'idle' || kind === 'long-path')) {
+    throw new UsageError(`--cases: ${name} does not go with --guest bare`);
   }
 }
 

@@ -73,6 +73,16 @@ export function residentBytes(group: number): number {
   return bytes;
 }
 
+/** Pss of a process group, in bytes: its private pages, and its part of those that other processes map as well (proc(5)). */
+export function proportionalBytes(group: number): number {
+  let bytes = 0;
+  for (const pid of processesOfGroup(group)) {
+    const match = /^Pss:\s+(\d+) kB$/m.exec(readOrEmpty(`/proc/${String(pid)}/smaps_rollup`));
+    bytes += Number(match?.[1] ?? 0) * 1024;
+  }
+  return bytes;
+}
+
 /** Interrupts of virtio devices so far, from the text of a guest's /proc/interrupts. */
 export function virtioInterrupts(text: string): number {
   let sum = 0;

@@ -1,6 +1,6 @@
 /**
- * QEMU as a guest, emulating (TCG): no KVM is needed. `vectors=0` (no MSI-X) is for TCG on QEMU 7.2, which dies in its
- * own vector notifiers otherwise, whatever the back-end.
+ * QEMU as a guest, emulating (TCG) unless told otherwise: no KVM is needed. `vectors=0` (no MSI-X) is for TCG on QEMU 7.2,
+ * which dies in its own vector notifiers otherwise, whatever the back-end.
  */
 import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -8,7 +8,11 @@ import { Guest } from './guest';
 import { guestImage, type GuestImage } from './image';
 import { ManagedProcess, dieWithParent, poll } from './processes';
 
+export type Accelerator = 'tcg' | 'kvm';
+
 export interface QemuOptions {
+  /** Default: tcg. */
+  readonly accel?: Accelerator;
   readonly socketPath: string;
   readonly scratch: string;
   readonly memoryMiB?: number;
@@ -73,19 +77,31 @@ function netdev(options: QemuOptions): string[] {
 export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
   const { kernel, initrd } = options.image ?? guestImage('qemu');
   const memory = `${String(options.memoryMiB ?? 1024)}M`;
+  const kvm = options.accel === 'kvm';
   const qmpPath = join(options.scratch, `qmp${String(++instances)}`);
   const device = [
     'virtio-net-pci',
     'netdev=n0',
     `mac=${options.macAddress ?? '52:54:00:12:34:56'}`,
-    'vectors=0',
+    ...(kvm ? [] : ['vectors=0']),
     'romfile=',
     ...(options.deviceProperties ?? []),
   ];
   const argv = [
     'qemu-system-x86_64',
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
-    ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', memory, '-smp', String(options.cpus ?? 1)],
+    ...[
+      '-M',
+      'q35',
+      '-accel',
+      kvm ? 'kvm' : 'tcg,thread=multi',
+      '-cpu',
+      kvm ? 'host' : 'max',
+      '-m',
+      memory,
+      '-smp',
+      String(options.cpus ?? 1),
+    ],
     ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`, '-numa', 'node,memdev=mem'],
     ...netdev(options),
     ...['-device', device.join(',')],
