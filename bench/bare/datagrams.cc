@@ -35,6 +35,8 @@ bool Datagrams::Send(size_t bytes) {
   udp.uh_sport = htons(own_port_);
   udp.uh_dport = htons(port_);
   udp.uh_ulen = htons(static_cast<uint16_t>(length));
+  const size_t headers = static_cast<size_t>(at - slot.data) + sizeof udp;
+  const size_t place = nic.PlaceOf(0, headers, net_.verify());
   const uint64_t pseudo = net_.PseudoSum(to_.family, to_, IPPROTO_UDP, length);
   if (nic.has(VIRTIO_NET_F_CSUM)) {
     udp.uh_sum = static_cast<uint16_t>(Fold(pseudo));
@@ -43,11 +45,11 @@ bool Datagrams::Send(size_t bytes) {
     slot.header->csum_offset = 6;
   } else {
     const uint64_t header = Sum(reinterpret_cast<const uint8_t*>(&udp), sizeof udp);
-    const auto sum = static_cast<uint16_t>(~Fold(pseudo + header + nic.sums().Of(0, bytes)));
+    const auto sum = static_cast<uint16_t>(~Fold(pseudo + header + nic.sums().Of(place, bytes)));
     udp.uh_sum = sum == 0 ? 0xffff : sum;
   }
   memcpy(at, &udp, sizeof udp);
-  nic.Submit(slot, static_cast<size_t>(at - slot.data) + sizeof udp, nic.pattern(), bytes);
+  nic.Submit(slot, headers, place, bytes);
   return true;
 }
 

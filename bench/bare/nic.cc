@@ -43,6 +43,7 @@ Nic::Nic(const NicOptions& options)
       receive_(ram_, options.ring_size, has(VIRTIO_F_EVENT_IDX), "receive"),
       transmit_(ram_, options.ring_size, has(VIRTIO_F_EVENT_IDX), "transmit"),
       buffer_bytes_(BufferBytes(features_, mtu_)),
+      scatters_(has(VIRTIO_NET_F_CSUM)),
       pattern_(PatternIn(ram_)),
       sums_(pattern_) {
   for (uint16_t i = 0; i < options.ring_size; i++) {
@@ -51,8 +52,11 @@ Nic::Nic(const NicOptions& options)
     receive_.Offer(i);
   }
   // Two descriptors for a frame: what is written for it, and a part of the pattern.
+  const size_t room = scatters_ ? kRoom : std::max<size_t>(kRoom, kEthernet + mtu_);
   for (uint16_t i = 0; i < options.ring_size / 2; i++) {
-    slots_.push_back(ram_.Take(kHeader + kRoom));
+    slots_.push_back(ram_.Take(kHeader + room));
+    if (!scatters_) memcpy(slots_.back() + kHeader, pattern_, room);
+    written_.push_back(0);
     free_slots_.push_back(i);
   }
   transmit_.Disarm();
@@ -122,11 +126,23 @@ bool Nic::Take(Slot* slot) {
   return true;
 }
 
-void Nic::Submit(const Slot& slot, size_t length, const uint8_t* payload, size_t payload_length) {
+void Nic::Submit(const Slot& slot, size_t length, size_t place, size_t payload_length) {
   const auto head = static_cast<uint16_t>(2 * slot.index);
   const auto next = static_cast<uint16_t>(head + 1);
-  const bool two = payload_length > 0;
-  if (two) transmit_.Describe(next, ram_.Gpa(payload), payload_length, 0);
+  const bool two = scatters_ && payload_length > 0;
+  if (two) {
+    transmit_.Describe(next, ram_.Gpa(pattern_ + place), payload_length, 0);
+  } else if (!scatters_) {
+    size_t& written = written_[slot.index];
+    if (payload_length > 0 && place == length) {
+      if (written > length) memcpy(slot.data + length, pattern_ + length, written - length);
+      written = length;
+    } else {
+      memcpy(slot.data + length, pattern_ + place, payload_length);
+      written = std::max(written, length + payload_length);
+    }
+    length += payload_length;
+  }
   transmit_.Describe(head, ram_.Gpa(slots_[slot.index]), kHeader + length, two ? VIRTQ_DESC_F_NEXT : 0, next);
   transmit_.Offer(head);
   frames_out_++;

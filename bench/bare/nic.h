@@ -64,7 +64,7 @@ class FrameSink {
 
 class Nic {
  public:
-  // Ethernet to the end of a small payload, in one descriptor behind the virtio header.
+  // Ethernet to the end of a small payload, behind the virtio header.
   static constexpr size_t kRoom = 2048;
 
   // A frame that is being written. Without one of these there is no place in the ring.
@@ -85,8 +85,11 @@ class Nic {
 
   // True: a slot, to be submitted at once.
   bool Take(Slot* slot);
-  // `length` bytes of the slot, then `payload` from the pattern's table.
-  void Submit(const Slot& slot, size_t length, const uint8_t* payload = nullptr, size_t payload_length = 0);
+  // Where in the pattern's table a payload behind `header` bytes begins. Not at `place`, unless it has to be exact, where
+  // frames go in one descriptor: there the slots have the pattern in them already.
+  size_t PlaceOf(size_t place, size_t header, bool exact) const { return scatters_ || exact ? place : header; }
+  // `length` bytes of the slot, then `payload_length` of the pattern's from `place` on.
+  void Submit(const Slot& slot, size_t length, size_t place = 0, size_t payload_length = 0);
   // The device sees what was submitted and offered.
   void Publish();
   // Takes back what was sent. False: nothing had been.
@@ -114,7 +117,12 @@ class Nic {
   Ring transmit_;
   size_t buffer_bytes_;
   std::vector<uint8_t*> buffers_;
+  // Frames in more than one descriptor: Linux' driver has them only with CSUM (no NETIF_F_SG without checksum offload),
+  // and there are back-ends that lose others.
+  bool scatters_;
   std::vector<uint8_t*> slots_;
+  // Of each slot, how many bytes from the beginning are not the pattern's.
+  std::vector<size_t> written_;
   std::vector<uint16_t> free_slots_;
   uint8_t* pattern_;
   PatternSums sums_;

@@ -123,7 +123,8 @@ bool Connection::Emit(uint8_t flags, uint32_t seq, uint64_t from, size_t length)
     memcpy(at + kTcp, options, sizeof options);
   }
   size_t written = static_cast<size_t>(at - slot.data) + header;
-  const uint8_t* payload = nullptr;
+  size_t place = 0;
+  size_t from_pattern = 0;
   uint64_t sum = 0;
   const bool partial = nic.has(VIRTIO_NET_F_CSUM);
   if (length > 0 && from < written_) {
@@ -131,8 +132,8 @@ bool Connection::Emit(uint8_t flags, uint32_t seq, uint64_t from, size_t length)
     if (!partial) sum = Sum(slot.data + written, length);
     written += length;
   } else if (length > 0) {
-    const size_t place = (from - written_) % kPatternPeriod;
-    payload = nic.pattern() + place;
+    place = nic.PlaceOf((from - written_) % kPatternPeriod, written, net_.verify());
+    from_pattern = length;
     if (!partial) sum = nic.sums().Of(place, length);
   }
   const uint64_t pseudo = net_.PseudoSum(to_.family, to_, IPPROTO_TCP, header + length);
@@ -151,7 +152,7 @@ bool Connection::Emit(uint8_t flags, uint32_t seq, uint64_t from, size_t length)
     slot.header->gso_size = static_cast<uint16_t>(mss_);
     slot.header->hdr_len = static_cast<uint16_t>(static_cast<size_t>(at - slot.data) + header);
   }
-  nic.Submit(slot, written, payload, payload == nullptr ? 0 : length);
+  nic.Submit(slot, written, place, from_pattern);
   ack_due_ = false;
   return true;
 }
@@ -240,7 +241,9 @@ void Connection::OnSynAck(const Packet& packet, uint32_t seq, uint32_t ack) {
   largest_window_ = window_;
   rcv_nxt_ = seq + 1;
   state_ = State::kOpen;
+  // By itself and before any data, as a program's that writes when connect(2) has returned.
   ack_due_ = true;
+  Emit(TH_ACK, Seq(0), 0, 0);
   progress_ = retried_ = net_.now();
 }
 
