@@ -35,6 +35,10 @@ double Percentile(const std::vector<int64_t>& times, double part) {
   return static_cast<double>(times[static_cast<size_t>(part * static_cast<double>(times.size() - 1))]) / 1e3;
 }
 
+// Verbs of bench-net's server. With --verify the source sends the pattern and the sink wants it.
+const char* SourceOf(const Net& net) { return net.verify() ? "S" : "s"; }
+const char* SinkOf(const Net& net) { return net.verify() ? "K" : "k"; }
+
 // What bench-net's server is told about an exchange of datagrams, and what it tells.
 struct DatagramRequest {
   uint32_t bytes;
@@ -53,8 +57,8 @@ class Client {
   Client(Net& net, const Address& to, uint16_t port, double seconds)
       : net_(net), to_(to), port_(port), seconds_(static_cast<int64_t>(seconds * kGiga)) {}
 
-  int Down(size_t count);
-  int Up(size_t count);
+  int Down(const char* verb, size_t count);
+  int Up(const char* verb, size_t count);
   int RequestResponse(size_t bytes, bool loaded);
   int ConnectRequestClose();
   int DatagramsUp(uint32_t bytes, uint32_t rate);
@@ -62,8 +66,8 @@ class Client {
   int DatagramRequestResponse(uint32_t bytes);
 
  private:
-  std::unique_ptr<Connection> Connect(char verb);
-  Streams ConnectAll(char verb, size_t count);
+  std::unique_ptr<Connection> Connect(const char* verb);
+  Streams ConnectAll(const char* verb, size_t count);
   // The error of the first that has one; null: none.
   static const char* ErrorOf(const Streams& streams);
   // Until `done()`, `timeout` at most, or until a connection fails. Null: it is done.
@@ -76,23 +80,19 @@ class Client {
   int PrintBulk(uint64_t bytes, int64_t nanoseconds);
   int PrintDatagrams(uint64_t sent, uint64_t arrived, int64_t nanoseconds);
   static int PrintTransactions(std::vector<int64_t>& times, int64_t nanoseconds, const char* more);
-  // With --verify the source sends the pattern and the sink wants it.
-  char SourceVerb() const { return net_.verify() ? 'S' : 's'; }
-  char SinkVerb() const { return net_.verify() ? 'K' : 'k'; }
-
   Net& net_;
   Address to_;
   uint16_t port_;
   int64_t seconds_;
 };
 
-std::unique_ptr<Connection> Client::Connect(char verb) {
+std::unique_ptr<Connection> Client::Connect(const char* verb) {
   auto connection = std::make_unique<Connection>(net_, to_, port_);
-  connection->Write(&verb, 1);
+  connection->Write(verb, strlen(verb));
   return connection;
 }
 
-Streams Client::ConnectAll(char verb, size_t count) {
+Streams Client::ConnectAll(const char* verb, size_t count) {
   Streams streams;
   for (size_t i = 0; i < count; i++) streams.push_back(Connect(verb));
   return streams;
@@ -119,8 +119,8 @@ int Client::PrintBulk(uint64_t bytes, int64_t nanoseconds) {
 }
 
 // Counts for so long, from the first byte on.
-int Client::Down(size_t count) {
-  const Streams streams = ConnectAll(SourceVerb(), count);
+int Client::Down(const char* verb, size_t count) {
+  const Streams streams = ConnectAll(verb, count);
   for (const auto& each : streams) each->StartSink();
   const auto total = [&] {
     uint64_t sum = 0;
@@ -140,8 +140,8 @@ int Client::Down(size_t count) {
 }
 
 // Sends for so long; the time ends when the server has said that it has everything.
-int Client::Up(size_t count) {
-  const Streams streams = ConnectAll(SinkVerb(), count);
+int Client::Up(const char* verb, size_t count) {
+  const Streams streams = ConnectAll(verb, count);
   for (const auto& each : streams) each->StartSource();
   const auto failed = [&] { return ErrorOf(streams) != nullptr; };
   const int64_t started = NowNs();
@@ -201,13 +201,13 @@ int Client::Transactions(Transaction transaction) {
 int Client::RequestResponse(size_t bytes, bool loaded) {
   Streams bulk;
   if (loaded) {
-    bulk.push_back(Connect(SourceVerb()));
+    bulk.push_back(Connect(SourceOf(net_)));
     bulk[0]->StartSink();
-    bulk.push_back(Connect(SinkVerb()));
+    bulk.push_back(Connect(SinkOf(net_)));
     bulk[1]->StartSource();
     net_.Until([&] { return ErrorOf(bulk) != nullptr; }, kSettle);
   }
-  const auto connection = Connect('e');
+  const auto connection = Connect("e");
   const std::string message(reinterpret_cast<const char*>(net_.nic().pattern()), bytes);
   const int status = Transactions([&]() -> const char* {
     connection->Write(message.data(), bytes);
@@ -227,7 +227,7 @@ int Client::ConnectRequestClose() {
   // The last connection stays until the next is over, so that its FIN is sent again if it has to be.
   std::unique_ptr<Connection> last;
   return Transactions([&]() -> const char* {
-    auto connection = Connect('c');
+    auto connection = Connect("c");
     const char* error = Wait(*connection, [&] { return connection->ended(); });
     if (error != nullptr) return error;
     if (connection->inbox() != "c") return "the answer is not the server's";
@@ -274,7 +274,7 @@ int Client::PrintDatagrams(uint64_t sent, uint64_t arrived, int64_t nanoseconds)
 
 // As fast as the device gives descriptors back, or `rate` a second.
 int Client::DatagramsUp(uint32_t bytes, uint32_t rate) {
-  const auto control = Connect('u');
+  const auto control = Connect("u");
   const uint16_t port = Negotiate(*control, bytes, rate);
   if (port == 0) return 1;
   Datagrams socket(net_, to_, port, Datagrams::Expect::kPattern);
@@ -303,7 +303,7 @@ int Client::DatagramsUp(uint32_t bytes, uint32_t rate) {
 }
 
 int Client::DatagramsDown(uint32_t bytes, uint32_t rate) {
-  const auto control = Connect('U');
+  const auto control = Connect("U");
   const uint16_t port = Negotiate(*control, bytes, rate);
   if (port == 0) return 1;
   Datagrams socket(net_, to_, port, Datagrams::Expect::kFill);
@@ -323,7 +323,7 @@ int Client::DatagramsDown(uint32_t bytes, uint32_t rate) {
 }
 
 int Client::DatagramRequestResponse(uint32_t bytes) {
-  const auto control = Connect('r');
+  const auto control = Connect("r");
   const uint16_t port = Negotiate(*control, bytes, 0);
   if (port == 0) return 1;
   Datagrams socket(net_, to_, port, Datagrams::Expect::kPattern);
@@ -373,8 +373,11 @@ int Dispatch(Net& net, const std::vector<std::string>& words) {
   };
   if (!net.Resolve(to.family)) return Complain("the gateway does not answer (ARP or neighbour discovery)");
   Client client(net, to, static_cast<uint16_t>(number(2, 0)), strtod(words[3].c_str(), nullptr));
-  if (verb == "down") return client.Down(number(4, 1));
-  if (verb == "up") return client.Up(number(4, 1));
+  if (verb == "down") return client.Down(SourceOf(net), number(4, 1));
+  if (verb == "up") return client.Up(SinkOf(net), number(4, 1));
+  // Bytes that are not the pattern's, for a test of --verify: all alike from the source, one before the pattern to the sink.
+  if (verb == "down-wrong") return client.Down("s", 1);
+  if (verb == "up-wrong") return client.Up("Kx", 1);
   if (verb == "rr" && count >= 5) return client.RequestResponse(number(4, 1), count > 5 && words[5] == "loaded");
   if (verb == "crr") return client.ConnectRequestClose();
   if (verb == "udp-up" && count >= 5) return client.DatagramsUp(number(4, 1), number(5, 0));

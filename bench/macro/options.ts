@@ -200,7 +200,7 @@ function parse(argv: readonly string[]) {
   const flag = { type: 'boolean' } as const;
   try {
     return parseArgs({
-      args: [...argv],
+      args: withJoinedArguments(argv),
       options: {
         ...{ peer: many, guest: text, uml: text, rounds: text, seconds: text, cases: text, mtu: text, family: text },
         ...{ variant: many, 'ours-args': text, accel: text, interrupts: text, features: text, ring: text },
@@ -210,6 +210,13 @@ function parse(argv: readonly string[]) {
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error));
   }
+}
+
+/** parseArgs takes no value that begins with a dash unless it stands behind a `=`. */
+function withJoinedArguments(argv: readonly string[]): string[] {
+  const at = argv.indexOf('--ours-args');
+  if (at < 0 || at + 1 >= argv.length) return [...argv];
+  return [...argv.slice(0, at), `--ours-args=${argv[at + 1]}`, ...argv.slice(at + 2)];
 }
 
 function parsePeer(text: string, guest: GuestName): BackendSpec {

@@ -92,6 +92,9 @@ test('cases are chosen by patterns, streams and guests', () => {
   expect(names('--cases', 'idle-*,rr')).toEqual(['rr', 'idle-1', 'idle-100', 'idle-1000', 'idle-10000']);
   expect(names('--cases', 'bulk-*', '--streams', '8')).toEqual(['bulk-down-8', 'bulk-up-8']);
   expect(names('--guest', 'testpmd')).toEqual(['pps-200', 'pps-1400']);
+  expect(names('--guest', 'bare')).toEqual(
+    expect.arrayContaining(['bulk-up-8', 'udp-down-200', 'rr', 'crr', 'beside-8']),
+  );
   expect(names().some((name) => name.startsWith('long-'))).toBe(false);
 });
 
@@ -99,12 +102,36 @@ test.each([
   [['--cases', 'nonsense'], /--cases: no case nonsense/],
   [['--cases', 'pps-200'], /pps-200 does not go with --guest uml/],
   [['--peer', 'libslirp'], /libslirp wants --guest qemu/],
-  [['--guest', 'windows'], /--guest wants one of uml, qemu, testpmd/],
+  [['--guest', 'windows'], /--guest wants one of uml, qemu, testpmd, bare/],
+  [['--guest', 'bare', '--cases', 'idle-1'], /idle-1 does not go with --guest bare/],
+  [['--ring', '512'], /--ring is of no use with --guest uml/],
+  [['--guest', 'bare', '--ring', '500'], /--ring wants a power of two, not 500/],
+  [['--guest', 'bare', '--features', 'all,-rsc'], /--features: no feature -rsc/],
+  [['--guest', 'bare', '--interrupts', 'msi'], /--interrupts wants eventfd or poll, not msi/],
+  [['--accel', 'kvm'], /--accel is of no use with --guest uml/],
+  [['--guest', 'qemu', '--accel', 'xen'], /--accel wants tcg or kvm, not xen/],
+  [['--variant', 'off'], /--variant wants NAME='ARG...', not off/],
+  [['--variant', 'passt=--x', '--peer', 'passt=p'], /name of its own/],
   [['--mtu', '9'], /--mtu wants a number from 1280/],
   [['--peer', 'direct=x'], /name of its own/],
 ])('%j is refused', (argv, message) => {
   expect(() => parseOptions(argv)).toThrow(UsageError);
   expect(() => parseOptions(argv)).toThrow(message);
+});
+
+test('ours beside itself with other arguments', () => {
+  const { oursArgs, oursVariants, run } = options('--ours-args', '--poll-us 50', '--variant', 'off=--moderation off');
+  expect(oursArgs).toEqual(['--poll-us', '50']);
+  expect(oursVariants).toEqual([{ name: 'off', args: ['--moderation', 'off'] }]);
+  expect(run.commandLine).toContain("--ours-args '--poll-us 50' --variant 'off=--moderation off'");
+});
+
+test('the bare front-end and the accelerator', () => {
+  const { bare, commandLine } = options('--guest', 'bare', '--interrupts', 'poll', '--features', 'all,-event_idx').run;
+  expect(bare).toEqual({ interrupts: 'poll', features: 'all,-event_idx', ring: 256 });
+  expect(commandLine).toContain('--guest bare --interrupts poll --features all,-event_idx');
+  expect(options('--guest', 'qemu').run.accel).toBe('tcg');
+  expect(options('--guest', 'qemu', '--accel', 'kvm').run.accel).toBe('kvm');
 });
 
 test('interrupts of virtio devices are those of all processors', () => {
