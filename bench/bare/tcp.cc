@@ -13,13 +13,13 @@ constexpr size_t kEthernet = 14;
 constexpr size_t kTcp = 20;
 // Scaled by 2^10: 64 MiB, more than any back-end has on its way.
 constexpr uint8_t kWindowShift = 10;
-constexpr uint64_t kEndless = 1ULL << 62;
 // A total length of IPv4 has 16 bits; the same for IPv6, so that both send the same.
 constexpr uint32_t kLargestSegment = 65'535 - 60;
 constexpr size_t kSmallWrite = 1024;
 constexpr int64_t kRetryAfter = 200'000'000;
 constexpr int64_t kGiveUpAfter = 10'000'000'000;
-constexpr unsigned kDuplicateAcks = 3;
+// Not three (RFC 5681 §3.2): frames do not overtake each other in a ring.
+constexpr unsigned kDuplicateAcks = 2;
 constexpr uint8_t kMaxShift = 14;
 
 }  // namespace
@@ -41,7 +41,7 @@ void Connection::Write(const void* data, size_t length) {
 
 void Connection::StartSource() {
   source_ = true;
-  source_end_ = written_ + kEndless;
+  source_end_ = written_ + kUnlimited;
 }
 
 void Connection::StopSource() { source_end_ = std::max(written_, sent_); }
@@ -80,7 +80,8 @@ bool Connection::SendNext() {
     sent_ = std::max(sent_, next_);
     return true;
   }
-  const uint64_t allowed = una_ + window_ > next_ ? una_ + window_ - next_ : 0;
+  const uint64_t limit = una_ + std::min(window_, congestion_);
+  const uint64_t allowed = limit > next_ ? limit - next_ : 0;
   const bool small = next_ < written_;
   const uint64_t remaining = small ? std::min<uint64_t>(written_ - next_, std::min<uint64_t>(kSmallWrite, mss_)) : end - next_;
   uint64_t length = std::min({remaining, allowed, static_cast<uint64_t>(largest_)});
@@ -157,8 +158,10 @@ bool Connection::Emit(uint8_t flags, uint32_t seq, uint64_t from, size_t length)
   return true;
 }
 
-void Connection::GoBack() {
+void Connection::GoBack(uint64_t congestion_window) {
   net_.counters().retransmits++;
+  threshold_ = std::max<uint64_t>((sent_ - una_) / 2, 2 * mss_);
+  congestion_ = std::max<uint64_t>(congestion_window, mss_);
   recover_ = sent_;
   next_ = una_;
   duplicate_acks_ = 0;
@@ -178,7 +181,7 @@ void Connection::OnTimer(int64_t now) {
     net_.counters().retransmits++;
     syn_out_ = false;
   } else if (una_ < sent_) {
-    GoBack();
+    GoBack(mss_);
   } else {
     // A closed window: a segment before it has to be answered (RFC 9293 §3.10.7.4), and the answer says the window.
     Emit(TH_ACK, Seq(una_) - 1, una_, 0);
@@ -257,9 +260,14 @@ void Connection::OnAck(uint32_t ack, uint64_t window, bool plain) {
     next_ = std::max(next_, una_);
     duplicate_acks_ = 0;
     progress_ = retried_ = net_.now();
+    if (congestion_ < threshold_) {
+      congestion_ += static_cast<uint64_t>(ahead);
+    } else if (congestion_ != kUnlimited) {
+      congestion_ += std::max<uint64_t>(1, static_cast<uint64_t>(ahead) * mss_ / congestion_);
+    }
     if (una_ >= written_) outbox_.clear();
   } else if (plain && window == window_ && una_ < sent_ && una_ >= recover_) {
-    if (++duplicate_acks_ >= kDuplicateAcks) GoBack();
+    if (++duplicate_acks_ >= kDuplicateAcks) GoBack((sent_ - una_) / 2);
   }
   window_ = window;
   largest_window_ = std::max(largest_window_, window);

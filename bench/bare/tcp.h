@@ -1,5 +1,6 @@
-// One end of a TCP connection (RFC 9293) that opens it: a source and a sink that are never what is waited for. There is no
-// congestion control, what the other end's window allows is sent; what is lost is sent again from the gap on.
+// One end of a TCP connection (RFC 9293) that opens it: a source and a sink that are never what is waited for. What the other
+// end's window allows is sent. Only a back-end that drops what it has allowed meets a congestion window (RFC 5681); what is
+// lost is sent again from the gap on.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +44,7 @@ class Connection {
   void OnTimer(int64_t now);
 
  private:
+  static constexpr uint64_t kUnlimited = 1ULL << 62;
   enum class State { kSynSent, kOpen, kFailed };
 
   void OnSynAck(const Packet& packet, uint32_t seq, uint32_t ack);
@@ -51,7 +53,7 @@ class Connection {
   void Deliver(const Packet& packet, size_t skip);
   bool SendNext();
   bool Emit(uint8_t flags, uint32_t seq, uint64_t from, size_t length);
-  void GoBack();
+  void GoBack(uint64_t congestion_window);
   void FailWith(const char* error);
   uint32_t Seq(uint64_t offset) const { return iss_ + 1 + static_cast<uint32_t>(offset); }
   uint64_t DataEnd() const { return source_ ? source_end_ : written_; }
@@ -81,6 +83,8 @@ class Connection {
   uint64_t next_ = 0;
   uint64_t sent_ = 0;
   uint64_t recover_ = 0;
+  uint64_t congestion_ = kUnlimited;
+  uint64_t threshold_ = kUnlimited;
   // Small writes: bytes up to `written_`, of which `outbox_` holds the last.
   std::string outbox_;
   uint64_t written_ = 0;

@@ -197,6 +197,9 @@ void ServeDatagrams(int control, char verb) {
     fd = OpenServed(control);
   if (fd >= 0 && verb == 'u') {
     const Count count = Receive(fd, control, request.bytes);
+    // Unread, it would make a reset of the end, which may come before the count is read.
+    char end;
+    ReadAll(control, &end, sizeof end);
     WriteAll(control, &count, sizeof count);
   } else if (fd >= 0 && verb == 'U' && MeetClient(fd, control)) {
     const uint64_t sent = Blast(fd, request);
