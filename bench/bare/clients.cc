@@ -351,12 +351,12 @@ int Client::DatagramRequestResponse(uint32_t bytes) {
 void PrintCounters(Net& net) {
   const Counters& counters = net.counters();
   Nic& nic = net.nic();
+  const auto ull = [](uint64_t count) { return static_cast<unsigned long long>(count); };
   printf("RESULT counts retransmits=%llu duplicates=%llu gaps=%llu interrupts=%llu kicks=%llu frames=%llu\n",
-         static_cast<unsigned long long>(counters.retransmits), static_cast<unsigned long long>(counters.duplicates),
-         static_cast<unsigned long long>(counters.gaps),
-         static_cast<unsigned long long>(nic.receive().interrupts() + nic.transmit().interrupts()),
-         static_cast<unsigned long long>(nic.receive().kicks() + nic.transmit().kicks()),
-         static_cast<unsigned long long>(nic.frames_in() + nic.frames_out()));
+         ull(counters.retransmits), ull(counters.duplicates), ull(counters.gaps),
+         ull(nic.receive().interrupts() + nic.transmit().interrupts()),
+         ull(nic.receive().kicks() + nic.transmit().kicks()),
+         ull(nic.frames_in() + nic.frames_out()));
 }
 
 int Dispatch(Net& net, const std::vector<std::string>& words) {

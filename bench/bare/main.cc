@@ -77,7 +77,7 @@ void PrintReady(const Nic& nic) {
     if (nic.has(each.bit)) printf(" %s", each.name);
   }
   printf("\n");
-  fflush(stdout);
+  (void)fflush(stdout);
 }
 
 // Serves commands until stdin ends.
@@ -101,7 +101,7 @@ void Serve(Net& net) {
     for (std::string word; line >> word;) words.push_back(word);
     const int status = RunClient(net, words);
     printf("@END %s %d\n", id.c_str(), status);
-    fflush(stdout);
+    (void)fflush(stdout);
   }
 }
 

@@ -193,7 +193,7 @@ void Net::OnIp4(const Frame& frame) {
   if (frame.length < kEthernet + sizeof(iphdr)) return Fault("a short IPv4 header");
   const auto ip = Read<iphdr>(frame.head + kEthernet);
   if (memcmp(&ip.daddr, options_.own4.bytes.data(), 4) != 0) return;
-  const size_t header = ip.ihl * 4U;
+  const size_t header = static_cast<size_t>(ip.ihl) * 4;
   const size_t end = kEthernet + ntohs(ip.tot_len);
   if (ip.version != 4 || header < sizeof ip || end > frame.length || kEthernet + header > end) {
     return Fault("a damaged IPv4 header");
@@ -239,7 +239,7 @@ void Net::OnTransport(const Frame& frame, int family, uint8_t protocol, size_t a
   if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) return;
   if (at + least > end) return Fault("a short TCP or UDP header");
   const uint8_t* header = frame.head + at;
-  const size_t length = protocol == IPPROTO_TCP ? (header[12] >> 4) * 4U : least;
+  const size_t length = protocol == IPPROTO_TCP ? static_cast<size_t>(header[12] >> 4) * 4 : least;
   if (length < least || at + length > std::min(end, Frame::kLook)) return Fault("a damaged TCP header");
   if (options_.verify) CheckFrame(frame, family, protocol, at, end);
   const Packet packet = {&frame, family, header, length, at + length, end - at - length};
@@ -276,7 +276,7 @@ void Net::CheckFrame(const Frame& frame, int family, uint8_t protocol, size_t at
   const unsigned feature = family == AF_INET ? VIRTIO_NET_F_GUEST_TSO4 : VIRTIO_NET_F_GUEST_TSO6;
   const uint8_t type = family == AF_INET ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
   if (protocol != IPPROTO_TCP || header.gso_type != type || !nic_.has(feature)) return Fault("a wrong type of segments");
-  const size_t headers = at + (frame.head[at + 12] >> 4) * 4U;
+  const size_t headers = at + static_cast<size_t>(frame.head[at + 12] >> 4) * 4;
   if (header.gso_size == 0 || headers - kEthernet + header.gso_size > nic_.mtu()) Fault("a wrong size of segments");
   if ((header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) == 0) Fault("segments to be cut without NEEDS_CSUM");
 }

@@ -7,8 +7,8 @@ import { startBare, type BareGuest } from '../../bench/macro/bare';
 import type { Family } from '../../bench/macro/cases';
 import { Lab } from '../../bench/macro/lab';
 import { describeWith } from '../e2e/support';
-import type { ResultFields } from '../support/rig/guest';
-import { whyNoNamespaces } from '../support/rig/host-world';
+import type { ResultFields } from '../support/world/guest';
+import { whyNoNamespaces } from '../support/world/host-world';
 
 jest.setTimeout(60_000);
 
