@@ -375,7 +375,7 @@ int Dispatch(Net& net, const std::vector<std::string>& words) {
   Client client(net, to, static_cast<uint16_t>(number(2, 0)), strtod(words[3].c_str(), nullptr));
   if (verb == "down") return client.Down(SourceOf(net), number(4, 1));
   if (verb == "up") return client.Up(SinkOf(net), number(4, 1));
-  // Bytes that are not the pattern's, for a test of --verify: all alike from the source, one before the pattern to the sink.
+  // Bytes that are not the pattern's, for a test of --verify: all alike from the source, one too many to the sink.
   if (verb == "down-wrong") return client.Down("s", 1);
   if (verb == "up-wrong") return client.Up("Kx", 1);
   if (verb == "rr" && count >= 5) return client.RequestResponse(number(4, 1), count > 5 && words[5] == "loaded");

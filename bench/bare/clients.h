@@ -8,7 +8,8 @@
 
 namespace bare {
 
-// `words`: a verb and its arguments, as bench-net's. Returns the exit status; what went wrong is printed before, as results are.
+// `words`: a verb and its arguments, as bench-net's. Returns the exit status; what went wrong is printed before, as
+// results are.
 int RunClient(Net& net, const std::vector<std::string>& words);
 
 }  // namespace bare

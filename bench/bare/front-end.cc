@@ -148,7 +148,9 @@ void FrontEnd::Tell(uint32_t request, uint64_t value) {
 void FrontEnd::SendAndWait(Message& message, int with_fd) {
   if (reply_ack_) message.flags |= kNeedReply;
   Send(message, with_fd);
-  if (reply_ack_ && Receive(message.request).As<uint64_t>() != 0) Fail("the back-end refused request %u", message.request);
+  if (reply_ack_ && Receive(message.request).As<uint64_t>() != 0) {
+    Fail("the back-end refused request %u", message.request);
+  }
 }
 
 uint64_t FrontEnd::Negotiate(uint64_t wanted) {

@@ -1,12 +1,13 @@
-// A guest that is not the bottleneck: the driver's side of a virtio network card over vhost-user, with a TCP and UDP that
-// are fast sinks and sources. What is measured with it is the back-end.
+// A guest that is not the bottleneck: the driver's side of a virtio network card over vhost-user, with a TCP and UDP
+// that are fast sinks and sources. What is measured with it is the back-end.
 //
-// Commands come on stdin, one a line: "ID VERB ARGUMENT...", with the verbs of bench-net's clients. What a client says is
-// printed as it comes, and at its end "@END ID STATUS". Between commands the program sleeps and answers on the link.
+// Commands come on stdin, one a line: "ID VERB ARGUMENT...", with the verbs of bench-net's clients. What a client says
+// is printed as it comes, and at its end "@END ID STATUS". Between commands the program sleeps and answers on the link.
 #include <getopt.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cstdio>
 #include <sstream>
 #include <string>
@@ -144,7 +145,7 @@ NetOptions ParseOptions(int argc, char** argv) {
         break;
       case 'r':
         parsed.nic.ring_size = Number("ring", optarg, 4, 1024);
-        if ((parsed.nic.ring_size & (parsed.nic.ring_size - 1)) != 0) Fail("--ring wants a power of two, not %s", optarg);
+        if (!std::has_single_bit(parsed.nic.ring_size)) Fail("--ring wants a power of two, not %s", optarg);
         break;
       case 'f':
         parsed.nic.features = ParseFeatures(optarg);

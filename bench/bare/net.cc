@@ -275,7 +275,9 @@ void Net::CheckFrame(const Frame& frame, int family, uint8_t protocol, size_t at
   }
   const unsigned feature = family == AF_INET ? VIRTIO_NET_F_GUEST_TSO4 : VIRTIO_NET_F_GUEST_TSO6;
   const uint8_t type = family == AF_INET ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
-  if (protocol != IPPROTO_TCP || header.gso_type != type || !nic_.has(feature)) return Fault("a wrong type of segments");
+  if (protocol != IPPROTO_TCP || header.gso_type != type || !nic_.has(feature)) {
+    return Fault("a wrong type of segments");
+  }
   const size_t headers = at + static_cast<size_t>(frame.head[at + 12] >> 4) * 4;
   if (header.gso_size == 0 || headers - kEthernet + header.gso_size > nic_.mtu()) Fault("a wrong size of segments");
   if ((header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) == 0) Fault("segments to be cut without NEEDS_CSUM");

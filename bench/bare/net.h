@@ -1,5 +1,5 @@
-// Just enough of a network: ARP and neighbour discovery, the way of frames to connections and sockets, and the loop that
-// sleeps until an interrupt or looks all the time.
+// Just enough of a network: ARP and neighbour discovery, the way of frames to connections and sockets, and the loop
+// that sleeps until an interrupt or looks all the time.
 #pragma once
 
 #include <netinet/in.h>
@@ -64,8 +64,8 @@ class Net final : private FrameSink {
  public:
   explicit Net(const NetOptions& options);
 
-  // One look at the rings and one turn of all connections; then, if there was nothing to do, a sleep until an interrupt or
-  // `deadline`.
+  // One look at the rings and one turn of all connections; then, if there was nothing to do, a sleep until an interrupt
+  // or `deadline`.
   void Turn(int64_t deadline);
   // Turns until `done()`. False: it did not come within `timeout_ns`.
   template <typename Done>

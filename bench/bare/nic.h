@@ -85,8 +85,8 @@ class Nic {
 
   // True: a slot, to be submitted at once.
   bool Take(Slot* slot);
-  // Where in the pattern's table a payload behind `header` bytes begins. Not at `place`, unless it has to be exact, where
-  // frames go in one descriptor: there the slots have the pattern in them already.
+  // Where in the pattern's table a payload behind `header` bytes begins. Not at `place`, unless it has to be exact,
+  // where frames go in one descriptor: there the slots have the pattern in them already.
   size_t PlaceOf(size_t place, size_t header, bool exact) const { return scatters_ || exact ? place : header; }
   // `length` bytes of the slot, then `payload_length` of the pattern's from `place` on.
   void Submit(const Slot& slot, size_t length, size_t place = 0, size_t payload_length = 0);

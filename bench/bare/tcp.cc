@@ -83,7 +83,8 @@ bool Connection::SendNext() {
   const uint64_t limit = una_ + std::min(window_, congestion_);
   const uint64_t allowed = limit > next_ ? limit - next_ : 0;
   const bool small = next_ < written_;
-  const uint64_t remaining = small ? std::min<uint64_t>(written_ - next_, std::min<uint64_t>(kSmallWrite, mss_)) : end - next_;
+  const uint64_t remaining =
+      small ? std::min({written_ - next_, static_cast<uint64_t>(kSmallWrite), static_cast<uint64_t>(mss_)}) : end - next_;
   uint64_t length = std::min({remaining, allowed, static_cast<uint64_t>(largest_)});
   if (length == 0) return false;
   if (length < remaining && length > mss_) length -= length % mss_;
@@ -308,7 +309,8 @@ void Connection::Deliver(const Packet& packet, size_t skip) {
   if (net_.verify()) {
     uint64_t position = sunk_;
     packet.frame->Walk(packet.at + skip, length, [&](const uint8_t* data, size_t bytes) {
-      if (!IsPattern(net_.nic().pattern(), position, data, bytes)) net_.Fault("bytes that are not those that were sent");
+      const bool right = IsPattern(net_.nic().pattern(), position, data, bytes);
+      if (!right) net_.Fault("bytes that are not those that were sent");
       position += bytes;
     });
   }

@@ -1,6 +1,6 @@
-// One end of a TCP connection (RFC 9293) that opens it: a source and a sink that are never what is waited for. What the other
-// end's window allows is sent. Only a back-end that drops what it has allowed meets a congestion window (RFC 5681); what is
-// lost is sent again from the gap on.
+// One end of a TCP connection (RFC 9293) that opens it: a source and a sink that are never what is waited for. What the
+// other end's window allows is sent. Only a back-end that drops what it has allowed meets a congestion window (RFC 5681);
+// what is lost is sent again from the gap on.
 #pragma once
 
 #include <cstdint>

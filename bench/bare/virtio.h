@@ -1,5 +1,5 @@
-// Structures and numbers of the virtio specification (1.2 §2.7, §5.1), in its spelling. Linux' own headers of them do not
-// compile as C++.
+// Structures and numbers of the virtio specification (1.2 §2.7, §5.1), in its spelling. Linux' own headers of them do
+// not compile as C++.
 #pragma once
 
 #include <cstdint>
