@@ -16,6 +16,7 @@ export const SITE_TCP_OUTBOUND_IF = 1;
 export const SITE_TCP_OUTBOUND_ADDR = 2;
 export const SITE_UDP_LISTENER = 3;
 export const SITE_PING_REFUSED = 4;
+export const SITE_TCP_LISTENER = 5;
 export const SITE_GUEST_MTU = 8;
 export const SITE_DHCP_REFUSED = 9;
 export const SITE_IP_PROTOCOL = 10;

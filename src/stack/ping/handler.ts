@@ -42,6 +42,7 @@ import {
 } from '../ip/to-guest';
 import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from '../ports';
 import { SITE_PING_REFUSED } from '../kit/site-log';
+import { isShortage, RestingSockets } from '../kit/resting';
 import { RowSpan } from '../kit/rows';
 import {
   EAGAIN,
@@ -88,6 +89,10 @@ const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
 
+/** What `reply` returns where it is no -errno. */
+const NO_ROOM = 0;
+const REPLIED = 1;
+
 const REPLIES_PER_SERVICE = 32;
 const ERRORS_IN_A_ROW = 8;
 
@@ -106,6 +111,8 @@ export class IcmpHandler implements FlowHandler {
   private readonly flows: PingFlows;
   /** Flows whose sockets were not emptied. */
   private readonly ready: SlotQueue;
+  /** Those whose calls failed for want of memory. */
+  private readonly later: RestingSockets;
   private readonly errors: PingErrors;
   private readonly selfEcho: SelfEcho;
   private readonly fragments: FragmentSender;
@@ -121,7 +128,8 @@ export class IcmpHandler implements FlowHandler {
     this.nat = ctx.link.nat;
     this.flows = new PingFlows(capacity, ctx.clock, ctx.random);
     this.ready = new SlotQueue(capacity);
-    this.errors = new PingErrors(ctx, this.nat, this.flows);
+    this.later = new RestingSockets(capacity);
+    this.errors = new PingErrors(ctx, this.nat, this.flows, this.later);
     this.selfEcho = new SelfEcho(ctx);
     this.fragments = new FragmentSender(ctx);
     this.span = new RowSpan();
@@ -199,9 +207,7 @@ export class IcmpHandler implements FlowHandler {
   onSocket(kind: number, index: number, generation: number, events: number): void {
     if (kind !== KEY_PING || !this.flows.isCurrent(index, generation)) return;
     if ((events & EPOLLERR) !== 0) this.errors.drain(index);
-    if ((events & EPOLLIN) === 0) return;
-    this.ready.push(index);
-    if (!this.stalled) this.serve(index);
+    if ((events & EPOLLIN) !== 0) this.readable(index);
   }
 
   onGuestReady(): void {
@@ -214,11 +220,12 @@ export class IcmpHandler implements FlowHandler {
     for (let slot = timers.expire(this.ctx.clock.nowMs); slot >= 0; slot = timers.expire(this.ctx.clock.nowMs)) {
       this.close(slot);
     }
+    if (this.later.dueMs <= this.ctx.clock.nowMs) this.tryAgain();
     if (this.busy) this.resume();
   }
 
   nextDeadline(): number {
-    return this.flows.timers.nextDeadline();
+    return Math.min(this.flows.timers.nextDeadline(), this.later.dueMs);
   }
 
   get busy(): boolean {
@@ -270,6 +277,7 @@ export class IcmpHandler implements FlowHandler {
   private close(slot: number): void {
     const fd = this.flows.fd[slot];
     this.ready.remove(slot);
+    this.later.remove(slot);
     this.flows.free(slot);
     this.ctx.io.close(fd);
     this.ctx.counters[C_FLOWS_ICMP] = this.flows.table.count;
@@ -366,6 +374,21 @@ export class IcmpHandler implements FlowHandler {
 
   // ---- replies --------------------------------------------------------------------------------------------------
 
+  private readable(slot: number): void {
+    this.ready.push(slot);
+    if (!this.stalled) this.serve(slot);
+  }
+
+  private tryAgain(): void {
+    const { later } = this;
+    for (let n = later.due(this.ctx.clock.nowMs); n > 0; n--) {
+      const slot = later.take();
+      if (slot < 0) return; // one that was served cost another its place
+      this.errors.drain(slot);
+      this.readable(slot);
+    }
+  }
+
   private resume(): void {
     for (let n = this.ready.length; n > 0 && !this.stalled && this.ready.length > 0; n--) {
       this.serve(this.ready.first());
@@ -380,18 +403,20 @@ export class IcmpHandler implements FlowHandler {
     for (let n = 0; n < REPLIES_PER_SERVICE; n++) {
       // Ping sockets ignore MSG_TRUNC: only what fits tells its length.
       this.scratchRow(ROWS_MISC, MAX_FRAME);
-      const length = io.recv(fd, ROWS_MISC, 1, MSG_PEEK);
-      if (length === -EAGAIN) return;
-      if (length < 0) {
+      let r = io.recv(fd, ROWS_MISC, 1, MSG_PEEK);
+      if (r === -EAGAIN) return;
+      if (r >= 0) r = this.reply(slot, fd, r);
+      if (r < 0) {
         if (++errors >= ERRORS_IN_A_ROW) {
-          this.close(slot);
+          if (isShortage(r)) this.later.push(slot, this.ctx.clock.nowMs);
+          else this.close(slot);
           return;
         }
         this.errors.drain(slot);
         continue;
       }
       errors = 0;
-      if (!this.reply(slot, fd, length)) {
+      if (r === NO_ROOM) {
         this.stalled = true;
         this.ready.push(slot);
         return;
@@ -408,15 +433,16 @@ export class IcmpHandler implements FlowHandler {
     rows.length[row] = length;
   }
 
-  private discard(fd: number, code: DropCode): boolean {
+  private discard(fd: number, code: DropCode): number {
     this.scratchRow(ROWS_MISC, ICMP_HEADER_LEN);
-    this.ctx.io.recv(fd, ROWS_MISC, 1, 0);
+    const r = this.ctx.io.recv(fd, ROWS_MISC, 1, 0);
+    if (isShortage(r)) return r;
     this.ctx.counters[C_DROPS + code]++;
-    return true;
+    return REPLIED;
   }
 
-  /** Moves the message of `length` bytes at the head of the socket's queue to the guest. False: no room, it is left. */
-  private reply(slot: number, fd: number, length: number): boolean {
+  /** Moves the message of `length` bytes at the head of the socket's queue to the guest: REPLIED, NO_ROOM or -errno. */
+  private reply(slot: number, fd: number, length: number): number {
     const { ctx } = this;
     const { port, io } = ctx;
     const key = this.flows.table.keys;
@@ -432,7 +458,7 @@ export class IcmpHandler implements FlowHandler {
       : port.reserve(headerLen, payload, ROWS_OUT + 1);
     if (rowCount < 0) {
       // A reply that needs many buffers is not waited for: the ring may never have them all.
-      return cut && port.up ? this.discard(fd, DROP_FRAME_TOO_LONG) : false;
+      return cut && port.up ? this.discard(fd, DROP_FRAME_TOO_LONG) : NO_ROOM;
     }
     this.scratchRow(ROWS_OUT, ICMP_HEADER_LEN);
     io.msgRow[MSG_REPLY] = ROWS_OUT;
@@ -440,11 +466,15 @@ export class IcmpHandler implements FlowHandler {
     io.msgPeer[MSG_REPLY] = -1;
     io.msgLocal[MSG_REPLY] = -1;
     const got = io.recvMany(fd, MSG_REPLY, 1, 0);
+    if (isShortage(got)) {
+      port.cancel();
+      return got;
+    }
     const type = icmpType(io.scratch, SCRATCH_MISC);
     if (got !== 1 || io.msgLen[MSG_REPLY] !== length || type !== (v4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY)) {
       port.cancel();
       if (got !== -EAGAIN) ctx.counters[C_DROPS + DROP_ICMP_UNSUPPORTED]++;
-      return true;
+      return REPLIED;
     }
     const ttl = io.msgTtl[MSG_REPLY] > 0 ? io.msgTtl[MSG_REPLY] : OUTPUT_TTL;
     const tos = Math.max(0, io.msgTos[MSG_REPLY]);
@@ -472,7 +502,7 @@ export class IcmpHandler implements FlowHandler {
       icmpWrite(port.out, l4, type, 0, checksumFinish(sum), (id << 16) | seq);
       this.fragments.finish(CLASS_ICMP);
       this.flows.answered(slot);
-      return true;
+      return REPLIED;
     }
     port.front();
     const at = outputHeaders(
@@ -497,6 +527,6 @@ export class IcmpHandler implements FlowHandler {
     port.commit(payload, 0, 0, 0, GSO_NONE, 0);
     countToGuest(ctx, CLASS_ICMP, headerLen + payload);
     this.flows.answered(slot);
-    return true;
+    return REPLIED;
   }
 }

@@ -6,6 +6,7 @@ import { KEY_WORDS } from '../kit/flow-table';
 import { NatResult, natOurAddress } from '../ip/nat';
 import type { NatTables } from '../ip/nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
+import { isShortage, type RestingSockets } from '../kit/resting';
 import {
   ICMP_CODE_FRAGMENTATION_NEEDED,
   ICMP_DEST_UNREACHABLE,
@@ -29,18 +30,21 @@ export class PingErrors {
   private readonly ctx: StackContext;
   private readonly nat: NatTables;
   private readonly flows: PingFlows;
+  private readonly later: RestingSockets;
   private readonly sender: IcmpErrorSender;
   private readonly found: NatResult;
 
-  constructor(ctx: StackContext, nat: NatTables, flows: PingFlows) {
+  /** `later` gets the flows whose errors could not all be read. */
+  constructor(ctx: StackContext, nat: NatTables, flows: PingFlows, later: RestingSockets) {
     this.ctx = ctx;
     this.nat = nat;
     this.flows = flows;
+    this.later = later;
     this.sender = new IcmpErrorSender(ctx);
     this.found = new NatResult();
   }
 
-  /** Empties the error queue of a flow's socket. True if the host itself refused a request as too long. */
+  /** Empties the error queue of a flow's socket, now or later. True if the host itself refused a request as too long. */
   drain(slot: number): boolean {
     const { io } = this.ctx;
     let refused = false;
@@ -48,7 +52,9 @@ export class PingErrors {
       io.rows.region[ROWS_MISC] = io.scratchRegion;
       io.rows.offset[ROWS_MISC] = SCRATCH_MISC;
       io.rows.length[ROWS_MISC] = MAX_QUOTE6;
-      if (io.recvError(this.flows.fd[slot], SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1) <= 0) return refused;
+      const r = io.recvError(this.flows.fd[slot], SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1);
+      if (isShortage(r)) this.later.push(slot, this.ctx.clock.nowMs);
+      if (r <= 0) return refused;
       if (errorIsTooLong(io)) {
         refused = true;
         this.tooLong(slot);
@@ -56,6 +62,7 @@ export class PingErrors {
         this.report(slot);
       }
     }
+    this.later.push(slot, this.ctx.clock.nowMs);
     return refused;
   }
 

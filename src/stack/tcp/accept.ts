@@ -5,6 +5,8 @@ import { dropCode } from '../counters';
 import { natToGuest } from '../ip/nat';
 import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
 import { EAGAIN, ECONNABORTED, EINTR } from '../kit/linux';
+import { isShortage, unwatchedText } from '../kit/resting';
+import { SITE_TCP_LISTENER } from '../kit/site-log';
 import { allocateForPeer, mayAccept, peerBucket } from './admission';
 import { abortHost, release } from './close';
 import { open, prepareSocket } from './connect';
@@ -30,10 +32,30 @@ const PORT_TRIES = 16;
 export function watchListeners(t: TcpEngine): void {
   for (let i = 0; i < t.listeners.length; i++) {
     const listener = t.listeners[i];
-    if (listener !== null) {
-      prepareSocket(t, listener.config.fd);
-      t.io.watch(listener.config.fd, EPOLLIN | EPOLLET, (KEY_TCP_LISTENER << KEY_KIND_SHIFT) | i, 0);
-    }
+    if (listener === null) continue;
+    prepareSocket(t, listener.config.fd);
+    watchListener(t, i, listener);
+  }
+}
+
+/** Watches those that could not be watched before. What waits in their backlogs is an event then. */
+export function watchAgain(t: TcpEngine): void {
+  for (let n = t.unwatched.due(t.clock.nowMs); n > 0; n--) {
+    const index = t.unwatched.take();
+    const listener = t.listeners[index];
+    if (listener !== null) watchListener(t, index, listener);
+  }
+}
+
+/** A port that is not watched is deaf, so where the kernel has no memory or watch left it is tried until it has. */
+function watchListener(t: TcpEngine, index: number, listener: Listener): void {
+  const key = (KEY_TCP_LISTENER << KEY_KIND_SHIFT) | index;
+  const watched = t.io.watch(listener.config.fd, EPOLLIN | EPOLLET, key, 0);
+  if (watched >= 0) return;
+  const later = isShortage(watched);
+  if (later) t.unwatched.push(index, t.clock.nowMs);
+  if (t.ctx.log.take(SITE_TCP_LISTENER)) {
+    t.ctx.log.say(SITE_TCP_LISTENER, 'warn', unwatchedText('TCP', listener.config.port, watched, later));
   }
 }
 

@@ -76,6 +76,7 @@ import { OwnListeners } from './own-listeners';
 import type { Clock, GuestPort, HostIo } from '../ports';
 import { halfOpenLimit } from './admission-bounds';
 import { Credit } from '../kit/credit';
+import { RestingSockets } from '../kit/resting';
 import { newListener } from './listener';
 import type { Listener } from './listener';
 import { SEND_BUFFER_GOAL } from './send-buffer';
@@ -208,6 +209,8 @@ export class TcpEngine {
   readonly listeners: readonly (Listener | null)[];
   /** Listeners in whose backlogs connections may wait (edge seen, not yet accepted until EAGAIN). */
   readonly acceptable: SlotQueue;
+  /** Listeners that could not be watched yet, for want of memory or of watches. */
+  readonly unwatched: RestingSockets;
   /** All of those were looked at, and none may have another flow until one ends or gets older. */
   acceptBlocked: boolean;
   /** Not before this time (clock.nowMs) is accepting tried again, descriptors having run out; 0: no wait. */
@@ -342,6 +345,7 @@ export class TcpEngine {
     this.timers = new TimerWheel(n * TIMERS, ctx.clock.nowMs);
     this.listeners = listeners.map((l) => (l.protocol === 'tcp' ? newListener(l) : null));
     this.acceptable = new SlotQueue(listeners.length);
+    this.unwatched = new RestingSockets(listeners.length);
     this.acceptBlocked = false;
     this.acceptAt = 0;
     this.ready = new SlotQueue(n);

@@ -23,7 +23,7 @@
 import type { ForwardListener } from '../config';
 import type { FlowHandler, FrameInfo, QuotedPacket, StackContext } from '../context';
 import { KEY_TCP, KEY_TCP_LISTENER } from '../context';
-import { acceptAll, acceptFrom, canAccept, watchListeners } from './accept';
+import { acceptAll, acceptFrom, canAccept, watchAgain, watchListeners } from './accept';
 import { abortHost } from './close';
 import { ST_FREE, TcpEngine } from './flow';
 import { noteRestart } from './idle';
@@ -93,11 +93,12 @@ export class TcpHandler implements FlowHandler {
     if (waiting(t) && !t.starved) serveReady(t);
     t.eager = false;
     if (t.acceptAt !== 0 || canAccept(t)) acceptAll(t);
+    if (t.unwatched.dueMs <= t.clock.nowMs) watchAgain(t);
   }
 
   nextDeadline(): number {
     const t = this.engine;
-    let at = t.timers.nextDeadline();
+    let at = Math.min(t.timers.nextDeadline(), t.unwatched.dueMs);
     if (t.acceptAt !== 0 && t.acceptAt < at) at = t.acceptAt;
     if (t.starved && t.port.up && waiting(t)) at = Math.min(at, t.starvedAt + STARVED_RETRY_MS);
     return at;

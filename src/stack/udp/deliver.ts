@@ -19,6 +19,7 @@ import {
 } from '../ip/to-guest';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_UDP_L4, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
+import { isShortage } from '../kit/resting';
 import { checksumFinishUdp, checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
 import { IP_PROTO_UDP, IPV4_HEADER_LEN } from '../wire/ipv4';
@@ -40,11 +41,14 @@ export const UDP_FRONT4 = OUTPUT_HEADER_LEN4 + UDP_HEADER_LEN;
 export const UDP_FRONT6 = OUTPUT_HEADER_LEN6 + UDP_HEADER_LEN;
 
 export class UdpDeliver {
+  /** -errno of a call that found no memory to take a datagram out of its socket, where it is still; else 0. */
+  error: number;
   private readonly ctx: StackContext;
   private readonly route: UdpRoute;
   private readonly fragments: FragmentSender;
 
   constructor(ctx: StackContext, route: UdpRoute) {
+    this.error = 0;
     this.ctx = ctx;
     this.route = route;
     this.fragments = new FragmentSender(ctx);
@@ -161,7 +165,8 @@ export class UdpDeliver {
   /** Takes the datagram at the head of `fd`'s queue off and forgets it. Counting it is the caller's. */
   discard(fd: number): void {
     this.scratchRow(0, 1);
-    this.ctx.io.recv(fd, ROWS_MISC, 1, 0);
+    const r = this.ctx.io.recv(fd, ROWS_MISC, 1, 0);
+    if (isShortage(r)) this.error = r;
   }
 
   private cut(v4: boolean, fd: number, at: number, length: number, ttl: number, tos: number): number {
@@ -203,6 +208,10 @@ export class UdpDeliver {
 
   private isWhole(received: number, length: number): boolean {
     if (received === length) return true;
+    if (isShortage(received)) {
+      this.error = received;
+      return false;
+    }
     const code = received < 0 ? DROP_HOST_SOCKET_ERROR : DROP_UDP_TRUNCATED;
     if (received !== -EAGAIN) this.ctx.counters[C_DROPS + code]++;
     return false;

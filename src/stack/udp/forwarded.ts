@@ -75,7 +75,7 @@ export class ForwardedPorts {
     const { dst } = target;
     const { config } = this.ctx;
     const v4 = isV4(dst[0], dst[1], dst[2]);
-    if (!(v4 ? l.takes4 : l.takes6)) return false;
+    if (!l.watched || !(v4 ? l.takes4 : l.takes6)) return false;
     if (l.onDevice) return false;
     if (!target.local) {
       const family = v4 ? config.ip4 : config.ip6;

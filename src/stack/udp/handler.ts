@@ -45,7 +45,7 @@ import { UdpErrors } from './socket-errors';
 import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_LOCAL, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './flows';
 import { UdpInbound } from './inbound';
 import { ForwardedPorts } from './forwarded';
-import { openUdpListeners, type UdpListener } from './listeners';
+import { listenNow, openUdpListeners, type UdpListener } from './listeners';
 import { UdpOutbound } from './outbound';
 import { UdpRoute } from './route';
 import { UdpSockets } from './sockets';
@@ -107,7 +107,7 @@ export class UdpHandler implements FlowHandler {
       ctx.random,
     );
     this.listeners = [];
-    this.errors = new UdpErrors(ctx, this.nat, this.flows);
+    this.errors = new UdpErrors(ctx, this.nat, this.flows, this.listeners);
     const route = new UdpRoute(ctx, this.nat, this.flows, this.listeners, this);
     this.inbound = new UdpInbound(ctx, this.flows, this.listeners, this.errors, this, route);
     this.outbound = new UdpOutbound(ctx, this.flows, this.listeners, this.errors, this);
@@ -134,6 +134,10 @@ export class UdpHandler implements FlowHandler {
     this.sockets.ports.makeChains();
     this.forwarded.makeChains();
     this.inbound.makeRoom(this.listeners.length);
+    const { capacity } = this.flows.table;
+    for (let i = 0; i < this.listeners.length; i++) {
+      if (!listenNow(this.ctx, this.listeners, i)) this.errors.rest(capacity + i);
+    }
   }
 
   fromGuest(frame: FrameInfo): number {
@@ -175,7 +179,7 @@ export class UdpHandler implements FlowHandler {
   onSocket(kind: number, index: number, generation: number, events: number): void {
     if (kind === KEY_UDP_LISTENER) {
       if (index >= this.listeners.length) return;
-      if ((events & EPOLLERR) !== 0) this.errors.drainListener(this.listeners[index]);
+      if ((events & EPOLLERR) !== 0) this.errors.drainListener(index);
       if ((events & EPOLLIN) !== 0) this.inbound.listenerReadable(index);
       return;
     }

@@ -3,7 +3,7 @@
  *
  * Theory of operation. A datagram stays in its socket until the guest has room for it. Sockets are watched
  * edge-triggered, so one that was not emptied, for want of buffers or because its share of the turn was used up, stays in
- * a ready-list until it is.
+ * a ready-list until it is. One that could not be read because the kernel has no memory now is read again later.
  *
  * Many at a time: receive buffers are reserved for as many frames as the socket filled lately, each as long as its
  * datagrams were lately, and one recvmmsg fills them in place. Behind each frame's room lies a row of scratch memory, so
@@ -27,12 +27,13 @@ import { C_DROPS, dropCode, type DropCode } from '../counters';
 import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
+import { isShortage } from '../kit/resting';
 import { UdpBursts } from './bursts';
 import { STALLED, UdpDeliver, UDP_FRONT4, UDP_FRONT6 } from './deliver';
 import type { UdpErrors } from './socket-errors';
 import { FLOW_FRESH } from './flows';
 import type { UdpFlows } from './flows';
-import type { UdpListener } from './listeners';
+import { listenNow, type UdpListener } from './listeners';
 import { BATCH_MAX, MSG_IN, slotLocal, slotPeer, type FlowOwner, type UdpRoute } from './route';
 
 const DROP_NO_RECEIVE_BUFFERS = dropCode('no_receive_buffers');
@@ -138,6 +139,7 @@ export class UdpInbound {
     this.steady = new Uint8Array(sockets);
     this.last4 = new Uint8Array(sockets);
     this.bursts.makeRoom(sockets);
+    this.errors.makeRoom(count);
   }
 
   get busy(): boolean {
@@ -146,7 +148,7 @@ export class UdpInbound {
 
   /** When `onTimer` has something to do; Infinity: never. */
   get deadline(): number {
-    return this.stuckUntil;
+    return Math.min(this.stuckUntil, this.errors.later.dueMs);
   }
 
   flowReadable(slot: number): void {
@@ -171,7 +173,9 @@ export class UdpInbound {
   }
 
   onTimer(): void {
-    if (this.stuckUntil <= this.ctx.clock.nowMs) this.giveUp();
+    const { nowMs } = this.ctx.clock;
+    if (this.stuckUntil <= nowMs) this.giveUp();
+    if (this.errors.later.dueMs <= nowMs) this.tryAgain();
     if (this.busy) this.resume();
   }
 
@@ -191,6 +195,7 @@ export class UdpInbound {
   /** The flow is about to be closed. */
   forget(slot: number): void {
     this.ready.remove(slot);
+    this.errors.later.remove(slot);
     if (this.parkedId === slot) this.dropParked();
   }
 
@@ -218,6 +223,28 @@ export class UdpInbound {
     return this.isFlow(id) ? this.flows.fd[id] : this.listeners[id - this.flows.table.capacity].fd;
   }
 
+  /** Sockets whose calls failed for want of memory. */
+  private tryAgain(): void {
+    const { later } = this.errors;
+    for (let n = later.due(this.ctx.clock.nowMs); n > 0; n--) {
+      const id = later.take();
+      if (id < 0) return; // one that was served cost another its place
+      const index = id - this.flows.table.capacity;
+      if (index >= 0 && !this.listeners[index].watched) {
+        // What waits there is an event as soon as it is watched.
+        if (!listenNow(this.ctx, this.listeners, index)) this.errors.rest(id);
+        continue;
+      }
+      this.drainErrors(id);
+      this.readable(id);
+    }
+  }
+
+  private drainErrors(id: number): void {
+    if (this.isFlow(id)) this.errors.drainFlow(id);
+    else this.errors.drainListener(id - this.flows.table.capacity);
+  }
+
   private serve(id: number): void {
     this.ready.remove(id);
     const fd = this.fdOf(id);
@@ -233,12 +260,12 @@ export class UdpInbound {
       }
       if (n < 0) {
         if (++errors >= ERRORS_IN_A_ROW) {
-          // A listener is never given up: its next event tries again.
-          if (this.isFlow(id)) this.owner.close(id);
+          // A listener is never given up, and a flow's socket is not broken where the kernel has no memory.
+          if (this.isFlow(id) && !isShortage(n)) this.owner.close(id);
+          else this.errors.rest(id);
           return;
         }
-        if (this.isFlow(id)) this.errors.drainFlow(id);
-        else this.errors.drainListener(this.listeners[id - this.flows.table.capacity]);
+        this.drainErrors(id);
         continue;
       }
       if (this.drained && this.parkedId < 0) {
@@ -427,9 +454,11 @@ export class UdpInbound {
     const length = io.msgLen[MSG_IN];
     const segment = io.msgSegment[MSG_IN];
     this.taken = length;
+    deliver.error = 0;
     const code = this.find(id, MSG_IN);
     if (code !== 0) {
       deliver.discard(fd);
+      if (deliver.error !== 0) return deliver.error;
       ctx.counters[C_DROPS + code]++;
       return 1;
     }
@@ -440,6 +469,7 @@ export class UdpInbound {
       }
       return NO_ROOM;
     }
+    if (deliver.error !== 0) return deliver.error;
     if (this.stuck === id) this.stuckUntil = Infinity;
     if (segment > 0) this.separate(id, fd, MSG_IN, MSG_IN + 1);
     this.guess[id] = Math.max(1, length);

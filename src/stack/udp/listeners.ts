@@ -6,6 +6,7 @@ import type { StackContext } from '../context';
 import type { HostIo } from '../ports';
 import { SITE_UDP_LISTENER } from '../kit/site-log';
 import { EPOLLET, EPOLLIN } from '../ports';
+import { isShortage, unwatchedText } from '../kit/resting';
 import {
   IP_PKTINFO,
   IP_RECVERR,
@@ -34,14 +35,16 @@ export interface UdpListener {
   readonly target: Int32Array | null;
   /** Address bound; all zero words for wildcards of any family. */
   readonly bound: Int32Array;
-  readonly wildcard: boolean;
+  wildcard: boolean;
+  /** It is watched, and its address is known: before, nothing is sent or received there. */
+  watched: boolean;
   readonly takes4: boolean;
   readonly takes6: boolean;
   /** It sends and receives on one interface only. */
   readonly onDevice: boolean;
 }
 
-/** Opens the UDP listeners among `forwards`; their numbers are their places in `listeners`. */
+/** Prepares the UDP listeners among `forwards`; their numbers are their places in `listeners`. `listenNow` follows. */
 export const openUdpListeners = (
   ctx: StackContext,
   forwards: readonly ForwardListener[],
@@ -49,14 +52,39 @@ export const openUdpListeners = (
 ): void => {
   for (const forward of forwards) {
     if (forward.protocol !== 'udp') continue;
-    const opened = makeListener(ctx.io, forward, listeners.length);
-    if (opened !== null) listeners.push(opened);
-    else ctx.log.line(SITE_UDP_LISTENER, 'warn', `UDP port ${String(forward.port)}: the socket cannot be used`);
+    listeners.push(makeListener(ctx.io, forward));
   }
 };
 
-/** Prepares one socket and watches it as number `index`. Returns null if the socket is not usable. */
-function makeListener(io: HostIo, listener: ForwardListener, index: number): UdpListener | null {
+/**
+ * Watches listener `index`. True if it is watched, or never will be; false: the kernel has no memory or watch left now,
+ * and the port stays deaf until this succeeds.
+ */
+export const listenNow = (ctx: StackContext, listeners: readonly UdpListener[], index: number): boolean => {
+  const listener = listeners[index];
+  const error = watch(ctx.io, listener, index);
+  if (error >= 0) return true;
+  const later = isShortage(error);
+  if (ctx.log.take(SITE_UDP_LISTENER)) {
+    ctx.log.say(SITE_UDP_LISTENER, 'warn', unwatchedText('UDP', listener.port, error, later));
+  }
+  return !later;
+};
+
+/** Learns where the socket is bound, and watches it. Returns 0 or -errno. */
+function watch(io: HostIo, listener: UdpListener, index: number): number {
+  const { fd, bound } = listener;
+  const named = io.getsockname(fd, ADDR_SLOT_UDP);
+  if (named < 0) return named;
+  for (let i = 0; i < 4; i++) bound[i] = addrSlotWord(io.addrs, ADDR_SLOT_UDP, i);
+  listener.wildcard = isUnspecified(bound[0], bound[1], bound[2], bound[3]);
+  const watched = io.watch(fd, EPOLLIN | EPOLLET, (KEY_UDP_LISTENER << KEY_KIND_SHIFT) | index, 0);
+  listener.watched = watched >= 0;
+  return watched;
+}
+
+/** Prepares one socket. */
+function makeListener(io: HostIo, listener: ForwardListener): UdpListener {
   const { fd, family } = listener;
   const takes4 = family !== 'v6';
   const takes6 = family !== 'v4';
@@ -75,10 +103,6 @@ function makeListener(io: HostIo, listener: ForwardListener, index: number): Udp
     io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
     io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
   }
-  if (io.getsockname(fd, ADDR_SLOT_UDP) < 0) return null;
-  const bound = new Int32Array(4);
-  for (let i = 0; i < 4; i++) bound[i] = addrSlotWord(io.addrs, ADDR_SLOT_UDP, i);
-  if (io.watch(fd, EPOLLIN | EPOLLET, (KEY_UDP_LISTENER << KEY_KIND_SHIFT) | index, 0) < 0) return null;
   let target: Int32Array | null = null;
   if (listener.targetAddr !== null) {
     target = new Int32Array(4);
@@ -89,8 +113,9 @@ function makeListener(io: HostIo, listener: ForwardListener, index: number): Udp
     port: listener.port,
     targetPort: listener.targetPort,
     target,
-    bound,
-    wildcard: isUnspecified(bound[0], bound[1], bound[2], bound[3]),
+    bound: new Int32Array(4),
+    wildcard: false,
+    watched: false,
     takes4,
     takes6,
     onDevice: listener.onDevice ?? false,

@@ -356,7 +356,7 @@ export class UdpOutbound {
 
   private drainErrors(slot: number): void {
     const listener = this.flows.listener[slot];
-    if (listener >= 0) this.errors.drainListener(this.listeners[listener]);
+    if (listener >= 0) this.errors.drainListener(listener);
     else this.errors.drainFlow(slot);
   }
 

@@ -8,6 +8,7 @@ import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSour
 import { NatResult, natOurAddress, natToGuest } from '../ip/nat';
 import type { NatTables } from '../ip/nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
+import { isShortage, RestingSockets } from '../kit/resting';
 import {
   ICMP_CODE_FRAGMENTATION_NEEDED,
   ICMP_CODE_PORT,
@@ -26,9 +27,15 @@ const SLOT_OFFENDER = ADDR_SLOT_UDP + 1;
 const SLOT_DEST = ADDR_SLOT_UDP + 2;
 
 export class UdpErrors {
+  /**
+   * Sockets to be tried again later (inbound.ts), by their numbers there: the table's capacity and the listener's number
+   * for a listener.
+   */
+  later: RestingSockets;
   private readonly ctx: StackContext;
   private readonly nat: NatTables;
   private readonly flows: UdpFlows;
+  private readonly listeners: readonly UdpListener[];
   private readonly sender: IcmpErrorSender;
   private readonly found: NatResult;
   /** The peer that an error is about, as it is translated. */
@@ -36,28 +43,50 @@ export class UdpErrors {
   /** Our address on the link. */
   private readonly ours: NatResult;
 
-  constructor(ctx: StackContext, nat: NatTables, flows: UdpFlows) {
+  constructor(ctx: StackContext, nat: NatTables, flows: UdpFlows, listeners: readonly UdpListener[]) {
     this.ctx = ctx;
     this.nat = nat;
     this.flows = flows;
+    this.listeners = listeners;
+    this.later = new RestingSockets(flows.table.capacity);
     this.sender = new IcmpErrorSender(ctx);
     this.found = new NatResult();
     this.seen = new Int32Array(4);
     this.ours = new NatResult();
   }
 
-  /** Empties the error queue of a flow's own socket. */
-  drainFlow(slot: number): void {
-    const fd = this.flows.fd[slot];
-    for (let i = 0; i < ERRORS_PER_CALL && this.next(fd); i++) this.report(slot);
+  /** There are now `count` listeners. Cold. */
+  makeRoom(count: number): void {
+    this.later = new RestingSockets(this.flows.table.capacity + count);
   }
 
-  /** Empties the error queue of a listener, whose errors belong to any of its flows. */
-  drainListener(listener: UdpListener): void {
-    for (let i = 0; i < ERRORS_PER_CALL && this.next(listener.fd); i++) {
+  /** Empties the error queue of a flow's own socket, now or later. */
+  drainFlow(slot: number): void {
+    const fd = this.flows.fd[slot];
+    let i = 0;
+    while (i < ERRORS_PER_CALL && this.next(fd, slot)) {
+      this.report(slot);
+      i++;
+    }
+    if (i === ERRORS_PER_CALL) this.rest(slot);
+  }
+
+  /** Empties the error queue of listener `index`, whose errors belong to any of its flows, now or later. */
+  drainListener(index: number): void {
+    const listener = this.listeners[index];
+    const id = this.flows.table.capacity + index;
+    let i = 0;
+    while (i < ERRORS_PER_CALL && this.next(listener.fd, id)) {
       const slot = this.flowOf(listener);
       if (slot >= 0) this.report(slot);
+      i++;
     }
+    if (i === ERRORS_PER_CALL) this.rest(id);
+  }
+
+  /** What is left in the socket may have no event to come: it is tried again later. */
+  rest(id: number): void {
+    this.later.push(id, this.ctx.clock.nowMs);
   }
 
   /** Tells the guest that what its flow key in `key[k…]` sent cannot be sent from here. No payload is quoted. */
@@ -65,12 +94,15 @@ export class UdpErrors {
     this.send(type, code, 0, from, key, k, QUOTED_TTL, 0);
   }
 
-  private next(fd: number): boolean {
+  /** Takes an error off the queue of `fd`, socket `id`. False: there is none, or the kernel could not say. */
+  private next(fd: number, id: number): boolean {
     const { io } = this.ctx;
     io.rows.region[ROWS_MISC] = io.scratchRegion;
     io.rows.offset[ROWS_MISC] = SCRATCH_MISC + UDP_HEADER_LEN;
     io.rows.length[ROWS_MISC] = MAX_QUOTE6 - UDP_HEADER_LEN;
-    return io.recvError(fd, SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1) > 0;
+    const r = io.recvError(fd, SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1);
+    if (isShortage(r)) this.rest(id);
+    return r > 0;
   }
 
   /** Flow of the error's original destination, which is the peer that was sent to; -1: none. */

@@ -25,6 +25,8 @@ export interface DatagramRigOptions {
   readonly ip4?: Partial<Ip4Config> | null;
   readonly ip6?: Partial<Ip6Config> | null;
   readonly port?: FakeGuestPortOptions;
+  /** Before the handlers start. */
+  readonly prepare?: (host: FakeDatagramHost) => void;
 }
 
 /** `listen` entries are opened before the handlers start. */
@@ -85,6 +87,7 @@ export class DatagramRig {
     this.udp = new UdpHandler(this.ctx, opened);
     this.icmp = new IcmpHandler(this.ctx);
     this.stack = new Stack(this.ctx, { tcp: new RecordingHandler(), udp: this.udp, icmp: this.icmp });
+    options.prepare?.(this.host);
     this.stack.start();
   }
 

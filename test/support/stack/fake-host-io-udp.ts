@@ -174,6 +174,8 @@ export class FakeDatagramHost implements HostIo {
   readonly broadcast = new Set(['255.255.255.255']);
   /** -errno that the next sends return, one each. */
   readonly sendErrors: number[] = [];
+  /** What calls of this name return, for as long as they are here: -errno. */
+  readonly failing = new Map<string, number>();
   /** UDP_SEGMENT is refused (the path's MTU is small). */
   segmentRefused = false;
   /** Datagrams that wait together are joined for sockets with UDP_GRO, as a network card's driver would have. */
@@ -332,6 +334,8 @@ export class FakeDatagramHost implements HostIo {
 
   getsockname(fd: number, slot: number): number {
     const s = this.get(fd);
+    const failure = this.failing.get('getsockname');
+    if (failure !== undefined) return failure;
     const local = s.local ?? { address: s.family === AF_INET ? '0.0.0.0' : '::', port: 0 };
     this.#writeSlot(slot, local);
     return 0;
@@ -376,12 +380,16 @@ export class FakeDatagramHost implements HostIo {
 
   recv(fd: number, row: number, rowCount: number, flags: number): number {
     this.#count('recv');
+    const failure = this.failing.get('recv');
+    if (failure !== undefined) return failure;
     return this.#receive(this.get(fd), row, rowCount, flags).n;
   }
 
   recvMany(fd: number, first: number, count: number, flags: number): number {
     this.#count('recvMany');
     const s = this.get(fd);
+    const failure = this.failing.get('recvMany');
+    if (failure !== undefined) return failure;
     for (let i = 0; i < count; i++) {
       const m = first + i;
       const { n, from, segment } = this.#receive(s, this.msgRow[m], this.msgRows[m], flags);
@@ -483,6 +491,8 @@ export class FakeDatagramHost implements HostIo {
 
   recvError(fd: number, offenderSlot: number, destSlot: number, row: number, rowCount: number): number {
     const s = this.get(fd);
+    const failure = this.failing.get('recvError');
+    if (failure !== undefined) return failure;
     const error = s.errors.shift();
     if (error === undefined) return 0;
     s.pendingError = s.errors.length > 0 ? s.errors[0].errno : 0;
@@ -507,6 +517,8 @@ export class FakeDatagramHost implements HostIo {
 
   watch(fd: number, events: number, key: number, generation: number): number {
     const s = this.get(fd);
+    const failure = this.failing.get('watch');
+    if (failure !== undefined) return failure;
     s.watched = { key, generation, events };
     if (s.queue.length > 0) s.edge |= EPOLLIN;
     return 0;

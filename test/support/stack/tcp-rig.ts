@@ -48,6 +48,8 @@ export interface TcpRigOptions {
   readonly seed?: number;
   /** Forwarded ports. Each gets a fake listener. */
   readonly forward?: readonly { port: number; targetPort?: number; targetAddr?: string }[];
+  /** Before the stack starts. */
+  readonly prepare?: (host: FakeHostIo) => void;
 }
 
 export class TcpRig {
@@ -93,6 +95,7 @@ export class TcpRig {
     });
     this.tcp = new TcpHandler(this.ctx, forwards);
     this.stack = new Stack(this.ctx, { tcp: this.tcp, udp: idleHandler(), icmp: idleHandler() });
+    o.prepare?.(this.host);
     this.stack.start();
   }
 

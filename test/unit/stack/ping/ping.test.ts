@@ -1,5 +1,6 @@
 /** Echo from the guest over ping sockets. */
 import { C_FLOWS_ICMP } from '../../../../src/stack/counters';
+import { REST_MS } from '../../../../src/stack/kit/resting';
 import { ip } from '../../../support/stack/addresses';
 import { addressText, ascii, DatagramRig, latin1 } from '../../../support/stack/datagram-rig';
 import { EACCES, ECONNREFUSED, EMFILE, ENETUNREACH, type FakeSocket } from '../../../support/stack/fake-host-io-udp';
@@ -406,5 +407,49 @@ describe('as on the network', () => {
       expect(Buffer.from(d.payload.subarray(8)).equals(data)).toBe(true);
       expect(rig.allDrops()).toEqual({});
     }
+  });
+});
+
+describe.each([
+  [GUEST, REMOTE, ping],
+  [GUEST6, REMOTE6, ping6],
+])('where the kernel has no memory: %s', (guest, remote, request) => {
+  const ENOMEM = 12;
+
+  test.each(['recv', 'recvMany'])('a reply that could not be read (%s) is read later, without an event', (call) => {
+    const rig = new DatagramRig();
+    rig.guest(request(remote, 0x1234, 1, ascii('abc')));
+    answer(rig);
+    rig.host.failing.set(call, -ENOMEM);
+    rig.pump();
+    expect(replies(rig)).toEqual([]);
+    rig.host.failing.clear();
+    expect(rig.stack.nextDeadline() - rig.clock.nowMs).toBeLessThanOrEqual(REST_MS);
+    rig.later(REST_MS);
+    rig.pump();
+    expect(replies(rig)).toEqual([`${remote} > ${guest} 4660/1 abc`]);
+    expect(rig.counter(C_FLOWS_ICMP)).toBe(1);
+  });
+
+  test('errors that could not be read are told later', () => {
+    const rig = new DatagramRig();
+    const v4 = !remote.includes(':');
+    rig.guest(request(remote, 0x1234, 1, ascii('abc')));
+    const [{ data }] = rig.host.sent;
+    rig.host.failing.set('recvError', -ENOMEM);
+    rig.host.fail(onlySocket(rig), {
+      errno: ECONNREFUSED,
+      origin: v4 ? 2 : 3,
+      type: v4 ? 3 : 1,
+      code: v4 ? 1 : 3,
+      offender: remote,
+      dest: { address: remote, port: 0 },
+      payload: data,
+    });
+    rig.pump();
+    expect(rig.port.sent()).toEqual([]);
+    rig.host.failing.clear();
+    rig.later(REST_MS);
+    expect(rig.port.sent().map((frame) => dissect(frame).payload[0])).toEqual([v4 ? 3 : 1]);
   });
 });

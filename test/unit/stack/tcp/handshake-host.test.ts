@@ -1,4 +1,5 @@
 /** Connections accepted on forwarded ports. */
+import { REST_MS } from '../../../../src/stack/kit/resting';
 import { ECONNRESET, EMFILE, ENOMEM } from '../../../support/stack/fake-host-io';
 import { GUEST_ISN, TcpRig, openFromHost, payloadText } from '../../../support/stack/tcp-rig';
 
@@ -212,5 +213,29 @@ describe('connection from the host', () => {
     expect(rig.tcp.engine.table.count).toBe(0);
     expect(rig.tcp.engine.timers.count).toBe(0);
     openFromHost(rig, { port: 51001 });
+  });
+});
+
+describe('a forwarded port whose socket could not be watched', () => {
+  test.each([ENOMEM, 28])('for want of memory or watches (errno %i): it is deaf only until it can be', (errno) => {
+    const rig = new TcpRig({ ...FORWARD, prepare: ({ failures }) => failures.set('watch', errno) });
+    expect(rig.logs).toEqual([
+      `warn TCP port 8080: the socket cannot be watched (errno ${String(errno)}), tried again until it can be`,
+    ]);
+    rig.host.incoming(rig.listeners[0], '203.0.113.5', 51000);
+    rig.settle();
+    expect(rig.sent()).toEqual([]);
+    rig.host.failures.set('watch', errno);
+    rig.wait(REST_MS);
+    expect(rig.sent()).toEqual([]);
+    rig.wait(REST_MS);
+    expect(rig.one()).toMatchObject({ flags: 'S', src: '203.0.113.5', sport: 51000, dport: 80 });
+    expect(rig.stack.nextDeadline() - rig.clock.nowMs).toBeGreaterThan(REST_MS);
+  });
+
+  test('for another reason: it is given up, and the log says so', () => {
+    const rig = new TcpRig({ ...FORWARD, prepare: ({ failures }) => failures.set('watch', 9) });
+    expect(rig.logs).toEqual(['warn TCP port 8080: the socket cannot be watched (errno 9): the port is not forwarded']);
+    expect(rig.stack.nextDeadline()).toBe(Infinity);
   });
 });
