@@ -42,6 +42,7 @@ int32_t Drain(Thread&, int32_t fd);
 int32_t SetNonBlocking(Thread&, int32_t fd);
 
 // fd_kind.cc
+int32_t FileId(Thread&, int32_t fd, Ints out);
 int32_t FdKind(Thread&, int32_t fd);
 
 // closer.cc

@@ -44,26 +44,33 @@ bool IsLocal(std::string_view type) {
   return false;
 }
 
-bool ReadAll(const char* path, std::string& out) {
+// Says that this process or host is short of something, and nothing of the descriptor.
+bool IsShortage(int error) { return error == ENOMEM || error == EMFILE || error == ENFILE; }
+
+// What is answered where the kernel would not say: it is nothing that we know, or we could not find out.
+int32_t Unknown(int error) { return IsShortage(error) ? -error : kOther; }
+
+// Returns 0 or -errno.
+int32_t ReadAll(const char* path, std::string& out) {
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
+  if (fd < 0) return -errno;
   char buf[4096];
   ssize_t got = 0;
   while ((got = Retry([&] { return ::read(fd, buf, sizeof(buf)); })) > 0 && out.size() < kMostMounts) {
     out.append(buf, static_cast<size_t>(got));
   }
   ::close(fd);
-  return got == 0;
+  return got > 0 ? -EFBIG : static_cast<int32_t>(got);
 }
 
-// The number of the mount that the descriptor was opened on, or -1.
+// The number of the mount that the descriptor was opened on, or -errno.
 long MountOf(int32_t fd) {
   char path[40];
   static_cast<void>(snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd));
   std::string text;
-  if (!ReadAll(path, text)) return -1;
+  if (const int32_t error = ReadAll(path, text); error < 0) return error;
   const size_t at = text.find("\nmnt_id:");
-  return at == std::string::npos ? -1 : strtol(text.c_str() + at + 8, nullptr, 10);
+  return at == std::string::npos ? -ENOENT : strtol(text.c_str() + at + 8, nullptr, 10);
 }
 
 struct Mount {
@@ -113,7 +120,8 @@ int32_t KindOfFile(int32_t fd) {
   if (fcntl(fd, F_GET_SEALS) >= 0) return kMemory;
   std::string mounts;
   const long id = MountOf(fd);
-  if (id < 0 || !ReadAll("/proc/self/mountinfo", mounts)) return kOther;
+  if (id < 0) return Unknown(static_cast<int>(-id));
+  if (const int32_t error = ReadAll("/proc/self/mountinfo", mounts); error < 0) return Unknown(-error);
   bool local = false;
   const bool seen = FindMount(mounts, [&](const Mount& mount) {
     local = IsLocal(mount.type);
@@ -121,7 +129,7 @@ int32_t KindOfFile(int32_t fd) {
   });
   if (seen && !local) return kOther;
   struct statx info;
-  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &info) != 0) return kOther;
+  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &info) != 0) return Unknown(errno);
   if (seen) return KindOfMode(info.stx_mode);
   // Major 0 is no device: any file system may have such a number.
   const bool on_disk = info.stx_dev_major != 0 && FindMount(mounts, [&](const Mount& mount) {
@@ -138,17 +146,28 @@ int32_t FdKind(Thread&, int32_t fd) {
   char target[32];
   static_cast<void>(snprintf(path, sizeof(path), "/proc/self/fd/%d", fd));
   const ssize_t length = readlink(path, target, sizeof(target));
-  if (length <= 0) return kOther;
+  if (length <= 0) return length < 0 ? Unknown(errno) : kOther;
   const std::string_view name(target, static_cast<size_t>(length));
   if (name == "anon_inode:[eventfd]") return kEventFd;
   if (name.starts_with("pipe:[")) return kPipe;
   if (name.starts_with("socket:[")) {
     int family = 0;
     socklen_t size = sizeof(family);
-    if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) != 0) return kOther;
+    if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) != 0) return Unknown(errno);
     return family == AF_UNIX ? kSocket : kForeignSocket;
   }
   return name.starts_with("/") ? KindOfFile(fd) : kOther;
+}
+
+int32_t FileId(Thread&, int32_t fd, Ints out) {
+  if (out.length < 4) return -EINVAL;
+  struct statx info;
+  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &info) != 0) return -errno;
+  out.data[0] = static_cast<int32_t>(info.stx_dev_major);
+  out.data[1] = static_cast<int32_t>(info.stx_dev_minor);
+  out.data[2] = static_cast<int32_t>(info.stx_ino >> 32);
+  out.data[3] = static_cast<int32_t>(info.stx_ino & 0xffffffff);
+  return 0;
 }
 
 }  // namespace tubetti

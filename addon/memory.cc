@@ -172,15 +172,19 @@ int32_t MapRegion(Thread&, int32_t fd, double at, double wanted) {
   uint64_t offset = 0;
   uint64_t length = 0;
   if (!ToLength(at, offset) || !ToLength(wanted, length) || length == 0) return -EINVAL;
-  struct stat info;
-  if (fstat(fd, &info) != 0) return -errno;
-  if (!S_ISREG(info.st_mode)) return -EINVAL;
+  // What is cached, as in FdKind: no file system is asked.
+  struct statx info;
+  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &info) != 0) return -errno;
+  if (!S_ISREG(info.stx_mode)) return -EINVAL;
   // Both are below 2^53: the sum cannot wrap.
-  if (offset + length > static_cast<uint64_t>(info.st_size)) return -EINVAL;
+  if (offset + length > info.stx_size) return -EINVAL;
 
   uint64_t page = PageSize();
+  // Only files of tmpfs and hugetlbfs have seals, and both answer fstatfs(2) from memory.
   struct statfs fs;
-  if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC && fs.f_bsize > 0) page = static_cast<uint64_t>(fs.f_bsize);
+  if (fcntl(fd, F_GET_SEALS) >= 0 && fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC && fs.f_bsize > 0) {
+    page = static_cast<uint64_t>(fs.f_bsize);
+  }
 
   if (const int32_t error = InstallSigbusHandler(); error < 0) return error;
   // mmap wants an aligned offset, and hugetlbfs an aligned length; the file may offer neither.

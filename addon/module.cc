@@ -35,6 +35,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<Notify>(t, e, "notify");
   Export<Drain>(t, e, "drain");
   Export<FdKind>(t, e, "fdKind");
+  Export<FileId>(t, e, "fileId");
   Export<CloseLaterCall>(t, e, "closeLater");
   Export<SignalLater>(t, e, "signalLater");
   Export<CloserWait>(t, e, "closerWait");

@@ -147,9 +147,11 @@ int32_t RecvFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, 
     count += more;
   }
   const size_t room = fds.length - 1 < kFdsPerMessage ? fds.length - 1 : kFdsPerMessage;
-  if (count > room || (message.msg_flags & MSG_CTRUNC) != 0) {
+  const bool cut = (message.msg_flags & MSG_CTRUNC) != 0;
+  if (count > room || cut) {
     CloseAll(received, count);
-    return -EMSGSIZE;
+    // There was room for all that can be sent: what was cut found no place in this process's table of descriptors.
+    return count > room ? -EMSGSIZE : -EMFILE;
   }
   fds.data[0] = static_cast<int32_t>(count);
   memcpy(fds.data + 1, received, count * sizeof(int32_t));

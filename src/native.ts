@@ -88,8 +88,9 @@ export interface Native extends HostIo {
   unixPair(out: Int32Array): number;
   /**
    * recvmsg of up to `length` bytes into `buf` at `offset`, descriptors (close-on-exec) to `fds`: count in fds[0],
-   * then the descriptors from fds[1] on. At most fds.length - 1 (<= 64); if more came or the control data was cut
-   * (MSG_CTRUNC) all are closed, later, and -EMSGSIZE is returned. 0 = end of stream. -EAGAIN when empty.
+   * then the descriptors from fds[1] on. At most fds.length - 1 (<= 64); if more came all are closed, later, and -EMSGSIZE is
+   * returned; the same with -EMFILE if some found no place in this process (MSG_CTRUNC). The bytes are gone then. 0 = end of
+   * stream. -EAGAIN when empty.
    */
   recvFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   /** sendmsg with `fdCount` descriptors (<= 253, SCM_MAX_FD) taken from fds[0…]. */
@@ -111,8 +112,16 @@ export interface Native extends HostIo {
   notify(fd: number, kind: number): number;
   /** Reads and clears: the 8-byte counter's low 31 bits, 0 if nothing was there, or -errno. Never blocks. */
   drain(fd: number): number;
-  /** FD_*, found out without asking the descriptor's file system, which may be silent. -EBADF: there is none. */
+  /**
+   * FD_*, found out without asking the descriptor's file system, which may be silent. -EBADF: there is none. -ENOMEM,
+   * -EMFILE, -ENFILE: it could not be found out now.
+   */
   fdKind(fd: number): number;
+  /**
+   * Which file it is, without asking its file system: `out[0…3]` become its device's major and minor number and the high and
+   * low 32 bits of its inode. 0 or -errno.
+   */
+  fileId(fd: number, out: Int32Array): number;
   setNonBlocking(fd: number): number;
 
   // ---- closer.cc: descriptors of a front-end, on a thread that may be lost ------------------------------------------

@@ -55,7 +55,8 @@ export interface FrontEndServerOptions {
 /** Why a session ended: the front-end left, we stopped it, the front-end broke the protocol, or we have a bug. */
 export type FrontEndEnd =
   | { readonly reason: 'left' | 'stopped' }
-  | { readonly reason: 'protocol'; readonly error: Error }
+  /** `shortage`: this process or host had not what it needed; the front-end did nothing wrong. */
+  | { readonly reason: 'protocol' | 'shortage'; readonly error: Error }
   | { readonly reason: 'internal'; readonly error: unknown };
 
 /** One front-end, from its connection to the end. It owns the socket it was made for. */
@@ -366,6 +367,9 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
         break;
       case 'protocol':
         this.#say('warn', 'protocol', `front-end broke the protocol: ${end.error.message}; connection closed`);
+        break;
+      case 'shortage':
+        this.#say('error', 'shortage', `front-end connection closed: ${end.error.message}`);
         break;
       case 'internal':
         this.#say('error', 'internal', `internal error, front-end connection closed: ${String(end.error)}`);

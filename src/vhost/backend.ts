@@ -8,7 +8,7 @@ import type { Native } from '../native';
 import { FD_MEMORY, FD_SOCKET } from '../native';
 import type { ReceivedFds } from './connection';
 import type { VhostDevice } from './device';
-import { ProtocolError } from './protocol-errors';
+import { isShortage, ProtocolError, shortage } from './protocol-errors';
 import type { LogFunction } from './log';
 import type { MemoryPlan } from './memory-table';
 import { MemoryTable, UsedRegions } from './memory-table';
@@ -154,11 +154,14 @@ export class Backend {
   /** SET_LOG_BASE: maps the dirty log, again whenever it grows, as far as an address can reach into it. */
   async setLogBase(base: LogBase, fds: ReceivedFds): Promise<void> {
     const native = this.#native;
-    if (native.fdKind(fds.peek(0)) !== FD_MEMORY) {
+    const kind = native.fdKind(fds.peek(0));
+    if (isShortage(kind)) throw shortage('SET_LOG_BASE: its descriptor cannot be looked at', kind);
+    if (kind !== FD_MEMORY) {
       throw new ProtocolError('VU_ERR_FD_KIND', 'dirty log without a file that can be mapped');
     }
     this.#used.relieve();
     const region = native.mapRegion(fds.peek(0), base.offset, Math.min(base.size, MAX_DIRTY_LOG));
+    if (isShortage(region)) throw shortage('dirty log cannot be mapped', region);
     if (region < 0) {
       throw new ProtocolError('VU_ERR_LOG', `dirty log cannot be mapped (${getSystemErrorName(region)})`);
     }
@@ -181,7 +184,9 @@ export class Backend {
 
   /** SET_BACKEND_REQ_FD: kept open, nothing is ever sent. Comes again when the front-end reconnects a part of itself. */
   setRequestFd(fds: ReceivedFds): void {
-    if (this.#native.fdKind(fds.peek(0)) !== FD_SOCKET) {
+    const kind = this.#native.fdKind(fds.peek(0));
+    if (isShortage(kind)) throw shortage('SET_BACKEND_REQ_FD: its descriptor cannot be looked at', kind);
+    if (kind !== FD_SOCKET) {
       throw new ProtocolError('VU_ERR_FD_KIND', 'SET_BACKEND_REQ_FD with a descriptor that is no socket');
     }
     this.#closeRequestFd();

@@ -19,11 +19,11 @@
 import { constants } from 'node:os';
 import { closeConnection } from '../front-end/unclosed';
 import type { Native } from '../native';
-import { ProtocolError } from './protocol-errors';
+import { ProtocolError, shortage } from './protocol-errors';
 import { decodeHeader, validateHeader } from './messages';
 import { MAX_FDS, MAX_PAYLOAD, VHOST_USER_HDR_SIZE } from './protocol';
 
-const { EAGAIN, EINTR, EMSGSIZE, ENOBUFS, ENOMEM } = constants.errno;
+const { EAGAIN, EINTR, EMFILE, EMSGSIZE, ENOBUFS, ENOMEM } = constants.errno;
 
 const POLL_IN = 1;
 const POLL_OUT = 4;
@@ -83,8 +83,8 @@ export interface ConnectionHandler {
   ended(error: ProtocolError | null): void;
 }
 
-/** The kernel has no memory for the call now, which is not the peer's doing. */
-const isShortage = (error: number): boolean => error === -ENOMEM || error === -ENOBUFS;
+/** The kernel has no memory for the call now: what waits in the socket stays there. */
+const isMemoryShort = (error: number): boolean => error === -ENOMEM || error === -ENOBUFS;
 
 export class Connection {
   readonly #native: Native;
@@ -191,7 +191,7 @@ export class Connection {
       const bytes = this.#output;
       const n = this.#native.sendFds(this.#fd, bytes, 0, bytes.length, NO_FDS, 0);
       if (n === -EINTR) continue;
-      if (n === -EAGAIN || isShortage(n)) break;
+      if (n === -EAGAIN || isMemoryShort(n)) break;
       if (n < 0) {
         this.#end(null); // the peer is gone: EPIPE, ECONNRESET
         return;
@@ -242,9 +242,13 @@ export class Connection {
           this.#runIdle();
           return false;
         }
-        if (isShortage(n)) return false; // what came is still there, and the poll says so again
+        if (isMemoryShort(n)) return false; // what came is still there, and the poll says so again
         if (n === -EMSGSIZE) {
           this.#end(new ProtocolError('VU_ERR_FDS', `more than ${MAX_FDS} descriptors at once`));
+          return false;
+        }
+        if (n === -EMFILE) {
+          this.#end(shortage('descriptors of the front-end were lost', n));
           return false;
         }
         if (n <= 0) {

@@ -11,22 +11,20 @@
  * Three kinds of address: guest-physical (`gpa`: descriptors, dirty log), front-end user address (`uva`: only in
  * SET_VRING_ADDR), and ours: an offset in a numbered region.
  */
-import { fstatSync } from 'node:fs';
 import { getSystemErrorName } from 'node:util';
 import type { Native } from '../native';
 import { FD_MEMORY } from '../native';
 import type { ReceivedFds } from './connection';
 import type { DeviceMemoryRegion, DevicePlace } from './device';
-import { ProtocolError } from './protocol-errors';
+import { isShortage, ProtocolError, shortage } from './protocol-errors';
 import type { MemoryRegion } from './messages';
 import { regionsOverlap, validateMemoryRegion } from './messages';
 import { MAX_GUEST_MEMORY, MAX_MEM_SLOTS } from './protocol';
 
-/** A region that is mapped here. The device and inode of its file say whether it is the same memory. */
+/** A region that is mapped here. Its file, by device and inode, says whether it is the same memory. */
 export interface MappedRegion extends DeviceMemoryRegion {
   readonly entry: MemoryRegion;
-  readonly dev: bigint;
-  readonly ino: bigint;
+  readonly file: string;
 }
 
 /** A checked and mapped change of the table that is not in force yet. */
@@ -75,6 +73,7 @@ export class UsedRegions {
 export class MemoryTable {
   readonly #native: Native;
   readonly #used: UsedRegions;
+  readonly #fileId = new Int32Array(4);
   #regions: readonly MappedRegion[] = [];
 
   constructor(native: Native, used: UsedRegions) {
@@ -187,7 +186,7 @@ export class MemoryTable {
 
   /** The mapping that already is what `entry` and `fd` say. */
   #keep(entry: MemoryRegion, fd: number): MappedRegion | null {
-    const { dev, ino } = this.#identify(fd);
+    const file = this.#identify(fd);
     return (
       this.#regions.find(
         (r) =>
@@ -195,30 +194,32 @@ export class MemoryTable {
           r.entry.uva === entry.uva &&
           r.entry.size === entry.size &&
           r.entry.mmapOffset === entry.mmapOffset &&
-          r.dev === dev &&
-          r.ino === ino,
+          r.file === file,
       ) ?? null
     );
   }
 
-  #identify(fd: number): { readonly dev: bigint; readonly ino: bigint } {
-    if (this.#native.fdKind(fd) !== FD_MEMORY) {
-      throw new ProtocolError('VU_ERR_FD_KIND', 'memory region without a file that can be mapped');
-    }
-    return fstatSync(fd, { bigint: true });
+  #identify(fd: number): string {
+    const kind = this.#native.fdKind(fd);
+    if (isShortage(kind)) throw shortage('the file of a memory region cannot be looked at', kind);
+    const known = kind === FD_MEMORY ? this.#native.fileId(fd, this.#fileId) : -1;
+    if (isShortage(known)) throw shortage('the file of a memory region cannot be looked at', known);
+    if (known < 0) throw new ProtocolError('VU_ERR_FD_KIND', 'memory region without a file that can be mapped');
+    return this.#fileId.join(':');
   }
 
   #map(entry: MemoryRegion, fd: number): MappedRegion {
-    const { dev, ino } = this.#identify(fd);
+    const file = this.#identify(fd);
     const size = Number(entry.size);
     const region = this.#native.mapRegion(fd, Number(entry.mmapOffset), size);
+    if (isShortage(region)) throw shortage(`${size} bytes of guest memory cannot be mapped`, region);
     if (region < 0) {
       throw new ProtocolError(
         'VU_ERR_MEMORY_MAP',
         `${size} bytes of guest memory cannot be mapped (${getSystemErrorName(region)})`,
       );
     }
-    return { region, buffer: this.#native.regionBuffer(region), gpa: Number(entry.gpa), size, entry, dev, ino };
+    return { region, buffer: this.#native.regionBuffer(region), gpa: Number(entry.gpa), size, entry, file };
   }
 
   #retire(regions: readonly MappedRegion[]): void {

@@ -1,4 +1,8 @@
 /** Errors of the vhost-user side. Match on `code`, which is stable; the message is one line for people. */
+import { constants } from 'node:os';
+import { getSystemErrorName } from 'node:util';
+
+const { EMFILE, ENFILE, ENOBUFS, ENOMEM } = constants.errno;
 
 export type ProtocolErrorCode =
   /** Header: version, flags or size. */
@@ -35,6 +39,8 @@ export type ProtocolErrorCode =
   | 'VU_ERR_MEMORY_LOST'
   /** Dirty log: size or mapping. */
   | 'VU_ERR_LOG'
+  /** This process or host has no descriptor or memory left for what was asked: nobody broke the protocol. */
+  | 'VU_ERR_SHORTAGE'
   /** MTU out of range. */
   | 'VU_ERR_MTU'
   /** Configuration space: range. */
@@ -62,6 +68,7 @@ export function disposition(code: ProtocolErrorCode): 'refuse' | 'close' {
     case 'VU_ERR_REQUEST':
     case 'VU_ERR_NOT_NEGOTIATED':
     case 'VU_ERR_MEMORY_MAP':
+    case 'VU_ERR_SHORTAGE':
     case 'VU_ERR_MTU':
       return 'refuse';
     case 'VU_ERR_HEADER':
@@ -81,4 +88,15 @@ export function disposition(code: ProtocolErrorCode): 'refuse' | 'close' {
     case 'VU_ERR_CONFIG':
       return 'close';
   }
+}
+
+/** -errno of a call says that this process or host is short of something now, and nothing of what it was given. */
+export function isShortage(error: number): boolean {
+  return error === -ENOMEM || error === -ENOBUFS || error === -EMFILE || error === -ENFILE;
+}
+
+/** The error to throw for a call that failed with `error`, a shortage; `what` could not be done. */
+export function shortage(what: string, error: number): ProtocolError {
+  const why = `this host is short of memory or descriptors (${getSystemErrorName(error)})`;
+  return new ProtocolError('VU_ERR_SHORTAGE', `${what}: ${why}`);
 }

@@ -12,7 +12,7 @@ import type { Native } from '../native';
 import { FD_EVENTFD, FD_PIPE, FD_SOCKET } from '../native';
 import type { ReceivedFds } from './connection';
 import type { VhostDevice } from './device';
-import { ProtocolError } from './protocol-errors';
+import { isShortage, ProtocolError, shortage } from './protocol-errors';
 import type { LogFunction } from './log';
 import type { MappedRegion } from './memory-table';
 import { MemoryTable } from './memory-table';
@@ -226,6 +226,7 @@ export class Rings {
     validateFds(name, fds.count, vring.hasFd ? 1 : 0);
     if (!vring.hasFd) return -1;
     const kind = this.#native.fdKind(fds.peek(0));
+    if (isShortage(kind)) throw shortage(`${name}: its descriptor cannot be looked at`, kind);
     if (kind !== FD_EVENTFD && kind !== FD_SOCKET && kind !== FD_PIPE) {
       throw new ProtocolError('VU_ERR_FD_KIND', `${name} with a descriptor that is no eventfd, unix socket or pipe`);
     }

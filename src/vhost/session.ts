@@ -47,8 +47,12 @@ export interface SessionOptions extends BackendOptions {
 /** Why a session ended: the front-end left, we stopped it, the front-end broke the protocol, or we have a bug. */
 export type SessionEnd =
   | { readonly reason: 'left' | 'stopped' }
-  | { readonly reason: 'protocol'; readonly error: ProtocolError }
+  | { readonly reason: 'protocol' | 'shortage'; readonly error: ProtocolError }
   | { readonly reason: 'internal'; readonly error: unknown };
+
+function endFor(error: ProtocolError): SessionEnd {
+  return { reason: error.code === 'VU_ERR_SHORTAGE' ? 'shortage' : 'protocol', error };
+}
 
 export class Session {
   readonly #options: SessionOptions;
@@ -73,7 +77,7 @@ export class Session {
     this.#connection = new Connection(options.native, options.fd, {
       message: (message) => this.#message(message),
       ended: (error) => {
-        this.#end(error === null ? { reason: 'left' } : { reason: 'protocol', error });
+        this.#end(error === null ? { reason: 'left' } : endFor(error));
       },
     });
     this.done = new Promise((resolve) => {
@@ -184,7 +188,7 @@ export class Session {
     // A refusal in place of an answer would be taken for the answer.
     const canRefuse = disposition(error.code) === 'refuse' && this.#wantsAck(message) && request?.replies !== true;
     if (!canRefuse) {
-      this.#end({ reason: 'protocol', error });
+      this.#end(endFor(error));
       return;
     }
     this.#refusals++;

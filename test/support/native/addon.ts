@@ -116,15 +116,21 @@ export function waitFor(key: number): number {
   return 0;
 }
 
+export interface ChildEnd {
+  readonly status: number | null;
+  readonly signal: string | null;
+  readonly out: string;
+}
+
 /** Runs a script, in which `native` is the addon, in a Node of its own. */
-export function child(
-  script: string,
-  ...nodeArgs: string[]
-): { status: number | null; signal: string | null; out: string } {
+export function child(script: string, ...nodeArgs: string[]): ChildEnd {
+  return childWith([], script, ...nodeArgs);
+}
+
+/** As `child`, started by a program that is given Node's command line after its own arguments (`prlimit`). */
+export function childWith(starter: readonly string[], script: string, ...nodeArgs: string[]): ChildEnd {
   const source = `const native = require(${JSON.stringify(ADDON)});\n${script}`;
-  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [...nodeArgs, '-e', source], {
-    encoding: 'utf8',
-    timeout: 20_000,
-  });
+  const [program, ...argv] = [...starter, process.execPath, ...nodeArgs, '-e', source];
+  const { status, signal, stdout, stderr } = spawnSync(program, argv, { encoding: 'utf8', timeout: 20_000 });
   return { status, signal, out: stdout + stderr };
 }

@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { AGAIN, E, native, ok, openFds } from '../../support/native/addon';
+import { AGAIN, childWith, E, native, ok, openFds } from '../../support/native/addon';
 
 let dir: string;
 let before: Map<number, string>;
@@ -117,6 +117,34 @@ describe('descriptors', () => {
     expect(native.closerWait(1000)).toBe(0);
     expect(openFds().size).toBe(open);
     for (const fd of [a, b, event]) native.close(fd);
+  });
+
+  test('without room in our own table: all closed, and that is said, not that there were too many', () => {
+    const { out } = childWith(
+      ['prlimit', '--nofile=64:64'],
+      `const pair = new Int32Array(2);
+       native.unixPair(pair);
+       const bytes = Buffer.from('message');
+       const event = native.eventFd(0);
+       const fds = new Int32Array(9);
+       const results = [];
+       // Room for none of two, and for one of two.
+       for (const room of [0, 1]) {
+         native.sendFds(pair[0], bytes, 0, 7, Int32Array.of(event, event), 2);
+         const filling = [];
+         for (let fd = native.eventFd(0); fd >= 0; fd = native.eventFd(0)) filling.push(fd);
+         for (let i = 0; i < room; i++) native.close(filling.pop());
+         results.push(native.recvFds(pair[1], bytes, 0, 7, fds), fds[0], native.closerWait(1000));
+         const free = native.eventFd(0);
+         results.push(free >= 0);
+         native.close(free);
+         for (const fd of filling) native.close(fd);
+         // The bytes were taken: what follows is read as what it is.
+         results.push(native.recvFds(pair[1], bytes, 0, 7, fds));
+       }
+       console.log(results.join(' '));`,
+    );
+    expect(out).toBe('-24 0 0 false -11 -24 0 0 true -11\n');
   });
 
   test('64 at once', () => {
