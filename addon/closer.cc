@@ -22,6 +22,7 @@
 
 #include "calls.h"
 #include "event_fd.h"
+#include "memory.h"
 
 namespace tubetti {
 
@@ -152,6 +153,7 @@ class Closer {
       busy_ = false;
       lost_++;
       lost_at_ = current_.queued_us;
+      TellFault();
       helping_ = lost_ < kMaxLost && Start<&Closer::Help>();
       if (Pending() == 0) done_.notify_all();
     }

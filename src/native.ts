@@ -62,7 +62,10 @@ export interface Native extends HostIo {
    * pages, and system calls that failed with -EFAULT.
    */
   regionFaults(region: number): number;
-  /** The process's eventfd (or -errno) that becomes readable with each fault of any region. Never to be closed. */
+  /**
+   * The process's eventfd (or -errno) that becomes readable with each fault of any region, and when a thread is given up
+   * (`closerLost`). Never to be closed.
+   */
   faultEvent(): number;
   /** Regions now in the table (tests: leaks). */
   regionCount(): number;

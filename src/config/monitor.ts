@@ -6,6 +6,7 @@
  * Nothing here is fatal: without a netlink socket or a watch the service runs on as it was set up, and says so once.
  */
 import { type FSWatcher, realpathSync, watch } from 'node:fs';
+import { constants } from 'node:os';
 import { basename, dirname } from 'node:path';
 import { describeErrno, EINTR, ENOBUFS } from '../errors';
 import type { Native } from '../native';
@@ -35,8 +36,17 @@ const SETTLE_MS = 300;
 const LOOK_MS = 1000;
 /** What failed for want of descriptors or memory is tried again after this. */
 const AGAIN_MS = 1000;
+/** The same for watches of resolv.conf: a user's limit of those may be used up for long. */
+const WATCH_AGAIN_MS = 10_000;
 /** Neighbours change all the time on a busy link. */
 const NEIGHBOURS_MS = 100;
+
+/** Of these a host runs out, and has some again. */
+const { EMFILE, ENFILE, ENOMEM, ENOSPC } = constants.errno;
+const SHORTAGES: ReadonlySet<number> = new Set([EMFILE, ENFILE, ENOMEM, ENOSPC, ENOBUFS]);
+
+/** Takes a datagram of socket `fd`, or null: some were lost. */
+type Take = (bytes: Uint8Array | null, fd: number) => void;
 
 type MonitorIo = Pick<Native, 'netlinkOpen' | 'read' | 'write' | 'close' | 'pollStart' | 'pollStop'>;
 
@@ -61,6 +71,9 @@ export class HostMonitor {
   private telling: NodeJS.Timeout | null = null;
   private asking: NodeJS.Timeout | null = null;
   private looking: NodeJS.Timeout | null = null;
+  private watching: NodeJS.Timeout | null = null;
+  /** Sockets that could not be had yet. */
+  private readonly opening = new Set<NodeJS.Timeout>();
   /** When `onChange` was last called (performance.now()). */
   private looked = -Infinity;
 
@@ -72,12 +85,17 @@ export class HostMonitor {
     this.open(NETWORK_GROUPS, (bytes) => {
       if (bytes === null || concernsGuest(bytes, this.options.hasDefaultRoute)) this.changed();
     });
-    const fd = this.open(RTMGRP_NEIGH, (bytes) => {
-      // After an overflow the table is not what the notifications made it: it is asked for anew.
-      if (bytes === null) this.dumpNeighbours(fd);
-      else if (applyNeighbours(bytes, this.neighbours)) this.tell();
-    });
-    this.dumpNeighbours(fd);
+    this.open(
+      RTMGRP_NEIGH,
+      (bytes, fd) => {
+        // After an overflow the table is not what the notifications made it: it is asked for again.
+        if (bytes === null) this.dumpNeighbours(fd);
+        else if (applyNeighbours(bytes, this.neighbours)) this.tell();
+      },
+      (fd) => {
+        this.dumpNeighbours(fd);
+      },
+    );
     this.watchResolvers();
   }
 
@@ -93,31 +111,55 @@ export class HostMonitor {
     if (this.telling !== null) clearTimeout(this.telling);
     if (this.asking !== null) clearTimeout(this.asking);
     if (this.looking !== null) clearTimeout(this.looking);
+    if (this.watching !== null) clearTimeout(this.watching);
+    for (const timer of this.opening) clearTimeout(timer);
+    this.opening.clear();
   }
 
   /**
    * Calls `take` with each datagram, and with null when some were lost, after those that were not: what is asked for
-   * then is newer than they are. Returns the descriptor, or -1.
+   * then is newer than they are. `opened` is called once, with the descriptor. Where the host has no descriptor, memory or
+   * watch left, that is later, and changes until then count as lost.
    */
-  private open(groups: number, take: (bytes: Uint8Array | null) => void): number {
-    const { native, log } = this.options;
-    const fd = native.netlinkOpen(groups);
-    if (fd < 0) {
-      log('warn', `changes of the host's network are not followed: ${describeErrno(fd)}`);
-      return -1;
+  private open(groups: number, take: Take, opened?: (fd: number) => void, late = false): void {
+    const { log } = this.options;
+    const fd = this.listen(groups, take);
+    if (fd >= 0) {
+      if (late) log('warn', "changes of the host's network are followed now");
+      opened?.(fd);
+      if (late) take(null, fd);
+      return;
     }
+    const again = SHORTAGES.has(-fd);
+    if (!late || !again) {
+      const when = again ? ', tried again until they are' : '';
+      log('warn', `changes of the host's network are not followed: ${describeErrno(fd)}${when}`);
+    }
+    if (!again) return;
+    const timer = setTimeout(() => {
+      this.opening.delete(timer);
+      this.open(groups, take, opened, true);
+    }, AGAIN_MS);
+    this.opening.add(timer);
+  }
+
+  /** Opens and watches a netlink socket. Returns its descriptor or -errno. */
+  private listen(groups: number, take: Take): number {
+    const { native } = this.options;
+    const fd = native.netlinkOpen(groups);
+    if (fd < 0) return fd;
     const buffer = new Uint8Array(DATAGRAM_MAX);
     let lost = false;
     const poll = native.pollStart(fd, EPOLLIN, () => {
       for (let i = 0; i < DATAGRAMS_PER_TURN; i++) {
         const got = native.read(fd, buffer, 0, buffer.length);
         if (got > 0) {
-          take(buffer.subarray(0, got));
+          take(buffer.subarray(0, got), fd);
         } else if (got === -ENOBUFS) {
           // The kernel had more to say than the socket holds.
           lost = true;
         } else if (got !== -EINTR) {
-          if (lost) take(null);
+          if (lost) take(null, fd);
           lost = false;
           return;
         }
@@ -125,8 +167,7 @@ export class HostMonitor {
     });
     if (poll < 0) {
       native.close(fd);
-      log('warn', `changes of the host's network are not followed: ${describeErrno(poll)}`);
-      return -1;
+      return poll;
     }
     this.sockets.push({ fd, poll });
     return fd;
@@ -134,7 +175,6 @@ export class HostMonitor {
 
   /** The answer comes as notifications do. */
   private dumpNeighbours(fd: number): void {
-    if (fd < 0) return;
     this.neighbours.clear();
     const request = dumpRequest(RTM_GETNEIGH, AF_UNSPEC, 1);
     // Without room for the question there are no neighbours, which is to be asked again.
@@ -199,6 +239,14 @@ export class HostMonitor {
     this.watch(target, () => true, seen);
   }
 
+  /** What changed until then is seen then. */
+  private watchAgain(): void {
+    this.watching ??= setTimeout(() => {
+      this.watching = null;
+      this.changed();
+    }, WATCH_AGAIN_MS);
+  }
+
   private watch(path: string, concerns: (name: string | null) => boolean, seen: () => void): void {
     try {
       const watcher = watch(path, { persistent: false }, (_event, name) => {
@@ -208,6 +256,8 @@ export class HostMonitor {
       this.watchers.push(watcher);
     } catch (error) {
       this.options.log('debug', `cannot watch ${path}: ${error instanceof Error ? error.message : String(error)}`);
+      const errno = error instanceof Error && 'errno' in error ? Number(error.errno) : 0;
+      if (SHORTAGES.has(-errno)) this.watchAgain();
     }
   }
 }

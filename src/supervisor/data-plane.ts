@@ -50,7 +50,8 @@ export interface DataPlaneSetup {
 export interface DataPlaneOptions {
   /** Default: vhost-user. */
   readonly link?: LinkKind;
-  readonly log: (level: 'trace' | 'debug' | 'info' | 'warn' | 'error', message: string) => void;
+  /** With a `site` where a front-end or guest may provoke the line: it is limited then (src/log.ts). */
+  readonly log: (level: 'trace' | 'debug' | 'info' | 'warn' | 'error', message: string, site?: string) => void;
   /** Called once if the data plane cannot be kept alive. */
   readonly onFatal?: (error: Error) => void;
   /** The worker's script; another one in tests. */
@@ -65,6 +66,9 @@ const OLD_GONE_MS = 200;
 const BEGIN_MS = 10_000;
 /** Threads that were given up and have not ended. */
 const MAX_STRAYS = 3;
+
+/** Pause before a watchdog that could not be had is asked for again. */
+const WATCH_AGAIN_MS = 1000;
 
 const POLL_IN = 1;
 /** Pairs of `Native.watchdogRead`. */
@@ -100,6 +104,9 @@ export class DataPlane implements VhostDevice, StreamDevice {
   private readonly wakeFd: number;
   private readonly watched = !startedForDebugger();
   private watchPoll = -1;
+  private watchTimer: NodeJS.Timeout | null = null;
+  /** Why the watchdog is not heard; empty: it is. */
+  private unwatchedWhy = '';
   private readonly news = new Int32Array(2 * NEWS);
   /** The one that runs, or boots to run; null: there will be none any more, or a front-end's end is being worked out. */
   private worker: WorkerHandle | null = null;
@@ -203,6 +210,8 @@ export class DataPlane implements VhostDevice, StreamDevice {
     this.closedWhy = why;
     this.worker = null;
     if (this.beginTimer !== null) clearTimeout(this.beginTimer);
+    if (this.watchTimer !== null) clearTimeout(this.watchTimer);
+    this.watchTimer = null;
     if (this.watchPoll >= 0) this.native.pollStop(this.watchPoll);
     this.watchPoll = -1;
     this.beginning?.reject(new Error(why));
@@ -409,13 +418,17 @@ export class DataPlane implements VhostDevice, StreamDevice {
         return;
       case 'trace':
         if (message.leftOut > 0)
-          this.options.log('trace', `frames left out, as the log did not follow: ${message.leftOut}`);
+          this.options.log(
+            'trace',
+            `frames left out, as the log did not follow: ${message.leftOut}`,
+            'data-plane.trace',
+          );
         for (const line of message.lines) this.options.log('trace', line);
         if (this.traced !== null) Atomics.add(this.traced, 0, message.lines.length);
         return;
       case 'log':
         if (message.leftOut > 0)
-          this.options.log('warn', `lines left out, as the log did not follow: ${message.leftOut}`);
+          this.options.log('warn', `lines left out, as the log did not follow: ${message.leftOut}`, 'data-plane.lines');
         this.options.log(message.level, message.message);
         Atomics.add(this.logged, 0, 1);
     }
@@ -430,14 +443,27 @@ export class DataPlane implements VhostDevice, StreamDevice {
     if (!this.watched) return;
     const fd = this.native.watchdogStart();
     if (fd < 0) {
-      this.options.log('warn', `no watchdog (errno ${-fd}): a data plane that hangs will not be replaced`);
+      this.watchLater(`no watchdog (errno ${-fd})`);
       return;
     }
     this.watchPoll = this.native.pollStart(fd, POLL_IN, () => {
       const count = this.native.watchdogRead(this.news);
       for (let i = 0; i < count; i++) this.onNews(this.news[2 * i], this.news[2 * i + 1]);
     });
-    if (this.watchPoll < 0) this.options.log('warn', `the watchdog is not listened to (errno ${-this.watchPoll})`);
+    if (this.watchPoll < 0) this.watchLater(`the watchdog is not listened to (errno ${-this.watchPoll})`);
+    else this.unwatchedWhy = '';
+  }
+
+  /** The host has no thread, descriptor, memory or watch left for it: tried again, and said once. */
+  private watchLater(why: string): void {
+    if (this.unwatchedWhy === '') {
+      this.options.log('warn', `${why}: until it works a data plane that hangs is not replaced`);
+    }
+    this.unwatchedWhy = why;
+    this.watchTimer = setTimeout(() => {
+      this.watchTimer = null;
+      this.startWatch();
+    }, WATCH_AGAIN_MS);
   }
 
   private onNews(id: number, stage: number): void {
@@ -479,7 +505,12 @@ export class DataPlane implements VhostDevice, StreamDevice {
     }
     // Where in its stream of bytes the dead worker was, nobody knows: the client must begin a new one.
     if (this.mirror.streamFd >= 0) this.endStream({ reason: 'failed', detail: 'the data plane failed' });
-    this.options.log('error', `${DEATHS[end]}, starting another (the guest's connections are lost): ${why}`);
+    // A front-end that can make one die can do so again and again: in a session of its own each time.
+    this.options.log(
+      'error',
+      `${DEATHS[end]}, starting another (the guest's connections are lost): ${why}`,
+      'data-plane.death',
+    );
     if (verdict === 'end-session') this.endSession();
     void this.replace(setup, gone);
   }

@@ -18,20 +18,16 @@
  * Invariants: every received descriptor is closed on every path (by the message, the ring or the back-end that owns
  * it); nothing a front-end says ends more than its own session.
  */
-import { getSystemErrorName } from 'node:util';
 import { whenClosed } from '../front-end/unclosed';
 import type { BackendOptions } from './backend';
 import { Backend } from './backend';
 import type { Message } from './connection';
 import { Connection } from './connection';
-import { ProtocolError, disposition } from './protocol-errors';
+import { ProtocolError, disposition, shortage } from './protocol-errors';
 import { encodeU64Reply, validateFds, validateSize } from './messages';
 import { VHOST_USER_PROTOCOL_F_REPLY_ACK } from './protocol';
 import type { Reply, Request } from './requests';
 import { REQUESTS } from './requests';
-
-/** How often lost memory (where no fault was reported) and blocking descriptors are looked for in silence, in ms. */
-const MEMORY_CHECK_MS = 1000;
 
 /** EPOLLIN, of `Native.pollStart`. */
 const POLL_IN = 1;
@@ -67,7 +63,6 @@ export class Session {
   readonly #since: number;
   #ending = false;
   #refusals = 0;
-  #memoryCheck: NodeJS.Timeout | null = null;
   #faultWatch = -1;
 
   constructor(options: SessionOptions) {
@@ -100,24 +95,20 @@ export class Session {
       this.#end({ reason: 'internal', error });
     };
     device.attach();
-    this.#memoryCheck = setInterval(() => {
+    // Memory that was taken away and a thread that a descriptor blocks wake this one at once, whoever finds out.
+    const event = native.faultEvent();
+    this.#faultWatch = event < 0 ? event : this.#watchFaults(event);
+    const watched = this.#faultWatch < 0 ? this.#faultWatch : this.#connection.start();
+    if (watched < 0) this.#end(endFor(shortage("the front-end's connection cannot be watched", watched)));
+  }
+
+  #watchFaults(event: number): number {
+    const { native } = this.#options;
+    return native.pollStart(event, POLL_IN, () => {
+      native.drain(event);
       this.#checkMemory();
       this.#checkDescriptors();
-    }, MEMORY_CHECK_MS);
-    this.#memoryCheck.unref();
-    // A fault of any thread wakes this one at once.
-    const event = native.faultEvent();
-    if (event >= 0) {
-      this.#faultWatch = native.pollStart(event, POLL_IN, () => {
-        native.drain(event);
-        this.#checkMemory();
-      });
-    }
-    const watched = this.#connection.start();
-    if (watched < 0) {
-      this.#options.log('error', `cannot watch the front-end's connection: ${getSystemErrorName(watched)}`);
-      this.#end({ reason: 'stopped' });
-    }
+    });
   }
 
   /** Ends the session from our side. */
@@ -218,7 +209,6 @@ export class Session {
   }
 
   async #tearDown(end: SessionEnd): Promise<void> {
-    if (this.#memoryCheck !== null) clearInterval(this.#memoryCheck);
     if (this.#faultWatch >= 0) this.#options.native.pollStop(this.#faultWatch);
     this.#faultWatch = -1;
     // Also lets a request that fails inside its own handler come to its end.
@@ -230,7 +220,11 @@ export class Session {
     this.#options.device.onFailed = null;
     this.#connection.close();
     if (!(await whenClosed(this.#options.native))) {
-      this.#options.log('warn', 'a descriptor of the front-end blocks whoever closes it: left to a thread of its own');
+      this.#options.log(
+        'warn',
+        'a descriptor of the front-end blocks whoever closes it: left to a thread of its own',
+        'vhost.unclosed',
+      );
     }
     this.#resolveDone(end);
   }

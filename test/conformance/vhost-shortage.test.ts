@@ -3,6 +3,7 @@ import type { Native } from '../../src/native';
 import { loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
 import { LeakCheck } from '../support/vhost/leaks';
+import { MockFrontEnd } from '../support/vhost/mock-front-end';
 import { logBase, memTable, u64 } from '../support/vhost/payloads';
 import { Rig, replay } from '../support/vhost/rig';
 import * as t from '../support/vhost/traces';
@@ -94,5 +95,19 @@ test('descriptors that found no place in this process', async () => {
   expect(await rig.sessionEnd()).toMatchObject({ reason: 'shortage' });
   expect(rig.complaints).toEqual([
     'front-end connection closed: descriptors of the front-end were lost: this host is short of memory or descriptors (EMFILE)',
+  ]);
+});
+
+test('a connection that cannot be watched', async () => {
+  await rig.connect().ask(p.VHOST_USER_GET_FEATURES); // the listener is watched
+  rig.closeFrontEnds();
+  expect(await rig.sessionEnd()).toEqual({ reason: 'left' });
+  failing.set('pollStart', -ENOMEM);
+  await rig.adopt(MockFrontEnd.connect(native, rig.path)).closed();
+  expect(await rig.sessionEnd()).toMatchObject({ reason: 'shortage' });
+  failing.clear();
+  await rig.connect().ask(p.VHOST_USER_GET_FEATURES);
+  expect(rig.complaints).toEqual([
+    "front-end connection closed: the front-end's connection cannot be watched: this host is short of memory or descriptors (ENOMEM)",
   ]);
 });

@@ -2,6 +2,11 @@
 import { HostMonitor, type MonitorOptions } from '../../../src/config/monitor';
 
 const ENOMEM = 12;
+const EMFILE = 24;
+const ENOSPC = 28;
+const EPERM = 1;
+
+const logged: string[] = [];
 
 beforeEach(() => {
   jest.useFakeTimers();
@@ -11,8 +16,12 @@ afterEach(() => {
   jest.useRealTimers();
 });
 
-function monitorWith(write: () => number): { monitor: HostMonitor; looks: () => number } {
+function monitorWith(
+  write: () => number,
+  calls: Partial<MonitorOptions['native']> = {},
+): { monitor: HostMonitor; looks: () => number } {
   let looks = 0;
+  logged.length = 0;
   const native: MonitorOptions['native'] = {
     netlinkOpen: () => 100,
     read: () => 0,
@@ -20,10 +29,13 @@ function monitorWith(write: () => number): { monitor: HostMonitor; looks: () => 
     close: () => 0,
     pollStart: () => 0,
     pollStop: () => 0,
+    ...calls,
   };
   const monitor = new HostMonitor({
     native,
-    log: () => undefined,
+    log: (level, message) => {
+      if (level === 'warn') logged.push(message);
+    },
     onChange: () => looks++,
     onNeighbours: () => undefined,
     hasDefaultRoute: () => true,
@@ -54,4 +66,50 @@ test('a look that failed is taken again, once however often that is said, and no
   monitor.stop();
   jest.advanceTimersByTime(10_000);
   expect(looks()).toBe(1);
+});
+
+test.each([
+  ['netlinkOpen', EMFILE],
+  ['netlinkOpen', ENOMEM],
+  ['pollStart', ENOMEM],
+  ['pollStart', ENOSPC],
+])(
+  'sockets that could not be had (%s, errno %i) are had later, and what changed until then is looked at',
+  (call, errno) => {
+    let short = true;
+    let written = 0;
+    let open = 0;
+    const { monitor, looks } = monitorWith(() => ++written, {
+      netlinkOpen: () => (short && call === 'netlinkOpen' ? -errno : (open++, 100)),
+      pollStart: () => (short && call === 'pollStart' ? -errno : 0),
+      close: () => (open--, 0),
+    });
+    monitor.start();
+    jest.advanceTimersByTime(100_000);
+    expect([open, looks(), written]).toEqual([0, 0, 0]);
+    // Both sockets, once each, however long it takes.
+    expect(logged).toHaveLength(2);
+    expect(logged[0]).toMatch(/^changes of the host's network are not followed: .*, tried again until they are$/);
+    short = false;
+    jest.advanceTimersByTime(10_000);
+    expect([open, looks()]).toEqual([2, 1]);
+    expect(written).toBeGreaterThan(0);
+    monitor.stop();
+    expect(open).toBe(0);
+    expect(jest.getTimerCount()).toBe(0);
+  },
+);
+
+test('sockets that are forbidden are not asked for again; nor is any after the end', () => {
+  let asked = 0;
+  const refused = monitorWith(() => 20, { netlinkOpen: () => (asked++, -EPERM) });
+  refused.monitor.start();
+  jest.advanceTimersByTime(100_000);
+  expect(asked).toBe(2);
+  refused.monitor.stop();
+  const short = monitorWith(() => 20, { netlinkOpen: () => (asked++, -EMFILE) });
+  short.monitor.start();
+  short.monitor.stop();
+  jest.advanceTimersByTime(100_000);
+  expect(asked).toBe(4);
 });

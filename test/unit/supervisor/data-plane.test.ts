@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { DataPlane, type DataPlaneOptions, type DataPlaneSetup } from '../../../src/supervisor/data-plane';
 import { SESSION_DEATHS } from '../../../src/supervisor/restart-policy';
+import { createLog, LOG_LIMIT_PER_SECOND } from '../../../src/log';
 import { loadNative } from '../../../src/native';
 import type { DeviceRing } from '../../../src/vhost/device';
 import { C_DATA_PLANE_EXITS, COUNTERS } from '../../../src/stack/counters';
@@ -94,6 +95,40 @@ describe('DataPlane', () => {
     expect(logged[0]).toContain('told to die');
     await plane.stop();
     expect(fatal).toEqual([]);
+  });
+
+  it('says of a front-end that kills worker after worker, session after session, no more than the log allows', async () => {
+    await plane.stop();
+    const lines: string[] = [];
+    const log = createLog('info', [(_level, line) => lines.push(line)]);
+    plane = await DataPlane.start({ ...setup, log: log.log });
+    // All in the same second, however slow the machine is.
+    const now = jest.spyOn(performance, 'now').mockReturnValue(12_345);
+    const deaths = 2 * LOG_LIMIT_PER_SECOND;
+    for (let death = 0; death < deaths; death++) {
+      plane.attach();
+      await plane.setFeatures(1n);
+      await plane.resetDevice();
+    }
+    await plane.setFeatures(2n);
+    now.mockRestore();
+    expect(restarts()).toEqual([deaths, 0, 0]);
+    expect(lines).toHaveLength(LOG_LIMIT_PER_SECOND);
+    expect(fatal).toEqual([]);
+  }, 30_000);
+
+  it('asks for a watchdog again that the host had no memory for, and says so once', async () => {
+    await plane.stop();
+    logged.length = 0;
+    const native = loadNative();
+    const poll = jest.spyOn(native, 'pollStart').mockReturnValueOnce(-12).mockReturnValueOnce(-28);
+    const start = jest.spyOn(native, 'watchdogStart').mockReturnValueOnce(-11);
+    plane = await DataPlane.start(setup);
+    await plane.setMemory([{ region: 3, buffer: new SharedArrayBuffer(65536), gpa: 0x1000, size: 65536 }]);
+    while (poll.mock.calls.length < 3) await new Promise((resolve) => setTimeout(resolve, 10));
+    poll.mockRestore();
+    start.mockRestore();
+    expect(logged).toEqual(['warn: no watchdog (errno 11): until it works a data plane that hangs is not replaced']);
   });
 
   it('forgets the MTU of a front-end that left', async () => {
