@@ -19,7 +19,7 @@ module.exports = {
       testMatch: ['<rootDir>/test/{unit,property}/**/*.test.ts', '<rootDir>/src/virtqueue/test/**/*.test.ts'],
     },
     { ...shared, displayName: 'conformance', testMatch: ['<rootDir>/test/conformance/**/*.test.ts'] },
-    // Calls of the addon that fail at random: `npm run exhaust`, by itself (docs/testing.md).
+    // Calls of the addon that fail at random, with guests that keep time: scripts/test.mjs runs it with --runInBand.
     { ...shared, displayName: 'exhaustion', testMatch: ['<rootDir>/test/exhaustion/**/*.test.ts'] },
     // Real guests: scripts/test.mjs runs this project with --runInBand, and each file sets its own time limits.
     { ...shared, displayName: 'e2e', testMatch: ['<rootDir>/test/e2e/**/*.test.ts'] },

@@ -128,6 +128,8 @@ async function main() {
   await jest('unit', COVERAGE_ARGS);
   checkCoverage();
   if (!flags.unit) await jest('conformance');
+  // By itself: its guests keep time while calls fail.
+  if (!flags.unit) await jest('exhaustion', ['--runInBand']);
   // One guest at a time: two would fight for the processor.
   if (withGuests) await jest('e2e', ['--runInBand']);
 

@@ -36,6 +36,7 @@ jest.setTimeout(60_000);
 /** How long a guest works while calls fail, and how long guests come and go. */
 const WORK_MS = 2000;
 const COME_AND_GO_MS = 1500;
+const LONGEST_WORK_MS = 15_000;
 /** What takes a second of a processor takes longer where more than one want it. */
 const shareOf = (): number => Math.max(1, loadavg()[0] / availableParallelism());
 const SERVED_MS = 1000;
@@ -242,16 +243,27 @@ describeWith('exhaustion', whyNoNamespaces(), () => {
     let done = 0;
     if (guest !== null) await configure(guest, undefined);
     turnOn();
-    while (performance.now() < end) {
+    // On a machine that others use, too, a guest may need longer than that to be served at all.
+    const last = end + LONGEST_WORK_MS;
+    while (performance.now() < (done > 0 ? end : last)) {
       guest ??= await start();
       if (guest === null) continue;
-      done += await work(guest, end);
+      done += await work(guest, Math.max(end, performance.now() + TRY_MS));
       if (!guest.frontEnd.connection.isClosed) continue;
       killGuest(guest);
       guest = null;
     }
     expect(done).toBeGreaterThan(0);
     return guest;
+  }
+
+  /**
+   * A guest's SYNs have a share of the data plane's time (tcp/admission-bounds.ts). Calls that fail cost it more than others
+   * here, as each is written down: what was overdrawn grows back in some tenths of a second.
+   */
+  async function untilConnected(guest: Guest): Promise<void> {
+    const stream = await guest.tcpConnect(REMOTES[0], bench.world.remote.ports.echo, { rtoMs: 50 });
+    stream.reset();
   }
 
   /** All is as if nothing had been. `guest` lived through it: a session that lives has rings and tables that work. */
@@ -262,6 +274,7 @@ describeWith('exhaustion', whyNoNamespaces(), () => {
       await guest.dhcp();
       await guest.slaac();
       await guest.ping(GATEWAY_4);
+      await untilConnected(guest);
       for (const address of REMOTES) await echo(guest, bench, address, 100_000);
       // A guest that has no address yet gets what was on its way to the one before it.
       expect(guest.violations.filter((text) => !text.endsWith(` for ${HOST_ADDRESS_4}`))).toEqual([]);
