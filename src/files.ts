@@ -51,7 +51,7 @@ function followLinks(path: string): string {
     const link = fs.lstatSync(at, { throwIfNoEntry: false });
     if (link?.isSymbolicLink() !== true) return at;
     if (!isTrusted(at, link)) {
-      throw new FileRefused(`${at} is a symbolic link of somebody else, in a directory that others may write to`);
+      throw new FileRefused(`${at} is a symbolic link of another user, in a directory that others can write to`);
     }
     const target = fs.readlinkSync(at);
     at = isAbsolute(target) ? target : join(dirname(at), target);
@@ -77,7 +77,7 @@ function open(path: string, flags: number, allowed: (stat: fs.Stats) => boolean)
     fd = fs.openSync(at, flags | O_NONBLOCK | O_NOCTTY | (own ? 0 : O_NOFOLLOW), 0o600);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENXIO') throw new FileRefused('it is a pipe that nobody reads, or a socket');
+    if (code === 'ENXIO') throw new FileRefused('it is a pipe without a reader, or a socket');
     if (code === 'ELOOP' && !own) throw new FileRefused('it became a symbolic link');
     throw error;
   }
@@ -86,7 +86,7 @@ function open(path: string, flags: number, allowed: (stat: fs.Stats) => boolean)
     ? `it is ${kindOf(stat)}, give a regular file`
     : own || stat.isCharacterDevice() || isTrusted(at, stat)
       ? null
-      : "it is somebody else's, in a directory that others may write to";
+      : 'it belongs to another user, in a directory that others can write to';
   if (why === null) return { fd, stat };
   fs.closeSync(fd);
   throw new FileRefused(why);

@@ -98,7 +98,7 @@ export class LineWriter {
       }
       this.triedAt = now;
     }
-    const notice = this.dropped === 0 ? '' : `lines dropped, as nobody read them: ${this.dropped}\n`;
+    const notice = this.dropped === 0 ? '' : `log lines lost while nobody read stderr: ${this.dropped}\n`;
     const whole = this.put(`${this.torn ? '\n' : ''}${notice}${line}\n`);
     if (whole) this.dropped = 0;
     else this.dropped++;

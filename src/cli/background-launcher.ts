@@ -25,7 +25,7 @@ function stdioFor(transport: Transport, native: Native): StdioOptions {
   if (transport.kind !== 'fd') return ['ignore', 'ignore', 'inherit', 'ignore', 'pipe'];
   const kind = native.fdKind(transport.fd);
   if (kind !== FD_SOCKET && kind !== FD_FOREIGN_SOCKET) {
-    throw new ConfigError('CFG_ERR_SOCKET', `--fd ${transport.fd}: descriptor ${transport.fd} is no socket`);
+    throw new ConfigError('CFG_ERR_SOCKET', `--fd ${transport.fd}: descriptor ${transport.fd} is not a socket`);
   }
   return ['ignore', 'ignore', 'inherit', transport.fd, 'pipe'];
 }
@@ -68,8 +68,8 @@ export async function startInBackground(
       });
     });
     if (end === 'ready') return 0;
-    if (end.signal !== null) complain(`the service was ended by ${end.signal} before it was ready`);
-    else if (end.status === 0) complain('the service was told to end before it was ready');
+    if (end.signal !== null) complain(`the service was killed by ${end.signal} before it was ready`);
+    else if (end.status === 0) complain('the service was stopped before it was ready');
     return 1;
   } finally {
     for (const signal of FORWARDED) process.off(signal, forward);

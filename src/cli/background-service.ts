@@ -47,7 +47,10 @@ export class Waiting {
     try {
       writeSync(this.fd, 'R');
     } catch (error) {
-      throw new ConfigError('CFG_ERR_HOST', `nobody waited for the service to be ready: ${describeSystemError(error)}`);
+      throw new ConfigError(
+        'CFG_ERR_HOST',
+        `the process that waited for the service to be ready is gone: ${describeSystemError(error)}`,
+      );
     }
     closeSync(this.fd);
   }

@@ -36,7 +36,7 @@ export function openCapture(path: string, log: Log): number {
     return fd;
   } catch (error) {
     if (fd >= 0) closeSync(fd);
-    log.error(`--pcap ${path}: no capture: ${describeSystemError(error)}`);
+    log.error(`--pcap ${path}: cannot write the capture: ${describeSystemError(error)}`);
     return -1;
   }
 }

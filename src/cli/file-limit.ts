@@ -9,7 +9,7 @@ export function raiseFileLimit(native: Pick<Native, 'raiseFileLimit'>): number {
   if (limit >= MIN_FILES) return limit;
   throw new ConfigError(
     'CFG_ERR_HOST',
-    `${limit} open files are too few: ${MIN_FILES} at least, and one more for each connection of the guest; ` +
+    `a limit of ${limit} open files is too low: at least ${MIN_FILES} are needed, and one more for each connection of the guest; ` +
       'raise the limit (ulimit -Hn, LimitNOFILE=)',
   );
 }
@@ -20,7 +20,7 @@ export function checkListeners(limit: number, listeners: number): void {
   if (listeners === 0 || limit >= needed) return;
   throw new ConfigError(
     'CFG_ERR_HOST',
-    `${limit} open files are too few for ${listeners} forwarded ports: ${needed} at least, ` +
+    `a limit of ${limit} open files is too low for ${listeners} forwarded ports: at least ${needed} are needed, ` +
       'raise the limit (ulimit -Hn, LimitNOFILE=) or forward fewer',
   );
 }

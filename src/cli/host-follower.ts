@@ -68,11 +68,11 @@ export function follow({ options, native, log, plane, host, config, v6Sockets }:
     monitor.tell();
     const next = stackConfig(options.host, now, readSysctls(), limits, config.tcpPeekOff);
     await plane.setConfig({ ...next, ownListeners: config.ownListeners });
-    log.log('info', "the host's network changed, and the guest's with it", 'follow.changed');
+    log.log('info', "the host's network changed, the guest's configuration follows", 'follow.changed');
   };
   const warn = (error: unknown): void => {
     // An interface named on the command line may be gone for a while.
-    log.log('warn', `a change of the host's network is not followed: ${messageOf(error)}`, 'follow.failed');
+    log.log('warn', `cannot follow a change of the host's network: ${messageOf(error)}`, 'follow.failed');
   };
   const lookOrWarn = (): void => {
     look().catch(warn);

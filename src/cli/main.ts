@@ -82,7 +82,7 @@ async function serve(options: Options, program: Program, native: Native, waiting
     const bound = (): void => {
       if (runAs !== null) changeUser(runAs);
       const left = native.confine();
-      if (left !== 0) log.warn(`rights were kept by ${left < 0 ? 'all threads' : `${left} threads`}`);
+      if (left !== 0) log.warn(`capabilities could not be dropped in ${left < 0 ? 'any thread' : `${left} threads`}`);
     };
     const ready = (): void => {
       pidFile?.write(process.pid);

@@ -3,7 +3,7 @@ import { GROUPS, type Group, OPTIONS, type OptionSpec } from './option-table';
 import { qemuLines } from './summary';
 import { OPTION_SOURCES, SPEC_EXAMPLES } from './usage';
 
-/** `text` as roff shows it letter by letter: no escapes, no control character at the start of a line, all ASCII. */
+/** `text` as roff shows it verbatim: escapes and leading control characters quoted, all ASCII. */
 function plain(text: string): string {
   return text
     .replace(/…/g, '...')
@@ -39,7 +39,7 @@ function groupSection(group: Group): string {
   return [`.SS ${plain(GROUPS[group])}`, ...members.map(optionEntry)].join('\n');
 }
 
-/** What the service prints for its socket, with the rest of a command line. */
+/** The QEMU lines that the service prints for its socket, completed to a command line. */
 const QEMU = [
   'qemu-system-x86_64 -accel kvm -cpu max -drive file=disk.qcow2,if=virtio \\',
   ...qemuLines({ kind: 'listen', path: '/tmp/vm.sock' }, false),
@@ -48,21 +48,21 @@ const QEMU = [
 /** The sub-command, whose own options and checks are in src/probe (`tubetti probe --help`, `--list`). */
 const PROBE = `.B tubetti probe
 \\-\\-socket \\fIPATH\\fR is a front\\-end that checks a vhost\\-user network back\\-end, this one or any other, against the
-vhost\\-user and virtio specifications: it says all that is legal, illegal and out of order, and prints what passed, failed
-or was skipped by paragraph.
-It connects to that socket only, again for each check.
+vhost\\-user and virtio specifications: it sends legal, illegal and out\\-of\\-order messages, and prints which checks passed,
+failed or were skipped, by paragraph of the specification.
+It connects to that socket only, once for each check.
 With
 .B \\-\\-spawn
-\\fICOMMAND\\fR it starts the back\\-end for each check, {} being the socket, and tells a crash from a closed connection.
+\\fICOMMAND\\fR it starts the back\\-end for each check, replacing {} by the socket, and can tell a crash from a closed connection.
 .B \\-\\-only
-\\fIPATTERN\\fR chooses checks,
+\\fIPATTERN\\fR selects checks,
 .B \\-\\-list
 lists them,
 .B \\-\\-json
-prints for programs,
+prints JSON,
 .B \\-\\-timeout
-\\fIMS\\fR is the longest wait for an answer.
-It exits with 0 if nothing that must be so failed, 1 if something did, 2 if it could not check.`;
+\\fIMS\\fR limits the wait for each reply.
+It exits with 0 if no required check failed, 1 if one did, 2 if it could not run the checks.`;
 
 /** The whole page in the man macros of roff, groff_man(7). `version`: e.g. "0.1.0". */
 export function manPage(version: string): string {
@@ -70,7 +70,7 @@ export function manPage(version: string): string {
   return `.\\" Made from the option table by the build. Do not edit.
 .TH TUBETTI 1 "" "tubetti ${plain(version)}" "User Commands"
 .SH NAME
-tubetti \\- network of a virtual machine without privileges, as a vhost\\-user back\\-end
+tubetti \\- unprivileged network for a virtual machine, as a vhost\\-user back\\-end
 .SH SYNOPSIS
 .B tubetti
 [\\fIOPTION\\fR]...
@@ -78,33 +78,34 @@ tubetti \\- network of a virtual machine without privileges, as a vhost\\-user b
 .B tubetti probe
 \\-\\-socket \\fIPATH\\fR [\\fIOPTION\\fR]...
 .SH DESCRIPTION
-Serves the vhost\\-user socket of a guest's virtio\\-net card and turns its frames into ordinary sockets of the host: TCP,
-UDP and ping, IPv4 and IPv6.
+Tubetti is the vhost\\-user back\\-end of a guest's virtio\\-net device. It translates the guest's frames into ordinary sockets
+of the host: TCP, UDP and ping, IPv4 and IPv6.
 It answers ARP, DHCP, NDP and DHCPv6 itself, and needs neither privileges nor a bridge.
 .PP
 The options are those of
 .BR passt (1).
-Called by a name with "passt" in it (a symbolic link), its defaults are passt's as well: the background, and QEMU's
-stream protocol.
+If it is called by a name that contains "passt" (a symbolic link), it has passt's defaults as well: it runs in the
+background and uses QEMU's stream protocol.
 .SH OPTIONS
 ${groups.join('\n')}
 .SH PORT SPECIFICATIONS
-[\\fIADDR\\fR][%\\fIIFNAME\\fR]/\\fIPORTS\\fR or \\fIPORTS\\fR, where \\fIPORTS\\fR is a list with commas:
+\\fIPORTS\\fR or [\\fIADDR\\fR][%\\fIIFNAME\\fR]/\\fIPORTS\\fR, where \\fIPORTS\\fR is a comma\\-separated list:
 ${entries(SPEC_EXAMPLES)}
-.SH OPTIONS FROM OTHER PLACES
-By their long names; what stands further down this list counts more.
+.SH OPTIONS FROM A FILE OR THE ENVIRONMENT
+Options are named by their long names. The sources are listed with the lowest precedence first; a higher source replaces
+lists and can turn options off.
 ${entries(OPTION_SOURCES)}
 .SH CHECKING A BACK\\-END
 ${PROBE}
 .SH EXIT STATUS
-${tagged(bold('0'), 'The service ended as asked, or is ready, where it went to the background.')}
-${tagged(bold('1'), 'It could not start or go on; one line on standard error says why.')}
+${tagged(bold('0'), 'The service ended normally or, with --background, is ready.')}
+${tagged(bold('1'), 'The service could not start or had to stop; one line on standard error says why.')}
 .SH EXAMPLES
 .nf
 tubetti \\-\\-socket /tmp/vm.sock \\-t 2222:22
 .fi
 .PP
-prints what the guest will get, and the lines to paste for QEMU and libvirt, for example:
+prints the configuration of the guest, and the lines to paste for QEMU and libvirt, for example:
 .PP
 .nf
 ${plain(QEMU)}

@@ -22,14 +22,14 @@ type Apply = (draft: Draft, value: string, shown: string) => void;
 
 export const GROUPS = {
   general: 'General',
-  link: 'Front-end (vhost-user)',
+  link: 'Front-end',
   address: 'Addresses and routes of the guest',
-  dns: 'Names',
-  nat: 'Host as the guest sees it',
-  off: 'Switching things off',
-  ports: 'Ports: host to guest',
-  later: 'Known from passt, not supported yet',
-  pasta: 'For namespaces (pasta mode), not supported',
+  dns: 'DNS and host names',
+  nat: 'Reaching the host from the guest',
+  off: 'Turning protocols and services off',
+  ports: 'Forwarding ports of the host to the guest',
+  later: 'Options of passt that are not supported yet',
+  pasta: 'Options of pasta mode (namespaces), not supported',
 } as const;
 export type Group = keyof typeof GROUPS;
 
@@ -106,7 +106,7 @@ const applyDns: Apply = (draft, value, shown) => {
   const addr = values.addressValue(shown, value, ['unspecified', 'multicast', 'broadcast', 'mapped']);
   const family = addressFamily(addr) === 4 ? draft.v4 : draft.v6;
   if (family.dns.length >= MAX_DNS)
-    draft.warnings.push(`${shown} ${value}: only ${MAX_DNS} resolvers are advertised, left out`);
+    draft.warnings.push(`${shown} ${value}: left out, at most ${MAX_DNS} resolvers are advertised`);
   else family.dns.push(addr);
 };
 
@@ -120,7 +120,7 @@ const applySearch: Apply = (draft, value, shown) => {
   if (names.length === 0) throw values.badValue(shown, value, 'give domain names or "none"');
   for (const name of names) {
     if (draft.search.length >= MAX_SEARCH)
-      throw values.badValue(shown, value, `more than ${MAX_SEARCH} search domains`);
+      throw values.badValue(shown, value, `give at most ${MAX_SEARCH} search domains`);
     draft.search.push(values.nameValue(shown, name));
   }
 };
@@ -142,8 +142,8 @@ const applyMapGuest: Apply = (draft, value, shown) => {
 const applyMtu: Apply = (draft, value, shown) => {
   draft.mtu = values.numberValue(shown, value, 0, MAX_MTU);
   if (draft.mtu < 68)
-    draft.warnings.push(`${shown} ${value}: ${draft.mtu === 0 ? 'no MTU is advertised' : 'IPv4 needs 68 at least'}`);
-  else if (draft.mtu < 1280) draft.warnings.push(`${shown} ${value}: IPv6 needs 1280 at least`);
+    draft.warnings.push(`${shown} ${value}: ${draft.mtu === 0 ? 'no MTU is advertised' : 'IPv4 needs at least 68'}`);
+  else if (draft.mtu < 1280) draft.warnings.push(`${shown} ${value}: IPv6 needs at least 1280`);
 };
 
 const applyFd: Apply = (draft, value, shown) => {
@@ -183,7 +183,7 @@ function off(field: Switch): Apply {
 function only(version: 4 | 6): Apply {
   return (draft, _value, shown) => {
     if (draft.only !== 0 && draft.only !== version)
-      draft.warnings.push(`${shown}: there is IPv${version} only, the option against it before has no effect`);
+      draft.warnings.push(`${shown}: IPv${version} only, --ipv${draft.only}-only before it has no effect`);
     draft.only = version;
   };
 }
@@ -196,11 +196,11 @@ function level(name: LogLevel): Apply {
 }
 
 export const OPTIONS: readonly OptionSpec[] = [
-  instead('help', 'h', 'help', 'this text'),
-  instead('version', '', 'version', 'version and licence'),
-  instead('capabilities', '', 'print-capabilities', 'what kind of back-end this is, as JSON'),
+  instead('help', 'h', 'help', 'show this help'),
+  instead('version', '', 'version', 'show version and licence'),
+  instead('capabilities', '', 'print-capabilities', 'print the type of back-end as JSON'),
   // Read before the others are looked at (options.ts).
-  option('general', '', 'config', 'FILE', 'options from this file, JSON or YAML: see below', () => undefined),
+  option('general', '', 'config', 'FILE', 'read options from this file, JSON or YAML: see below', () => undefined),
   option('general', 'f', 'foreground', '', 'stay in the foreground (default)', (draft) => {
     draft.background = false;
   }),
@@ -209,12 +209,12 @@ export const OPTIONS: readonly OptionSpec[] = [
     'b',
     'background',
     '',
-    'go to the background when ready (default if called as passt, or with --fd and --pid)',
+    'run in the background once ready (default if called as passt, or with --fd and --pid)',
     (draft) => {
       draft.background = true;
     },
   ),
-  option('general', 'P', 'pid', 'FILE', 'write the process id into this file', (draft, value, shown) => {
+  option('general', 'P', 'pid', 'FILE', 'write the process ID to this file', (draft, value, shown) => {
     draft.pid = values.fileValue(shown, value);
   }),
   option(
@@ -222,18 +222,18 @@ export const OPTIONS: readonly OptionSpec[] = [
     '',
     'runas',
     'USER',
-    'UID[:GID] or LOGIN[:GROUP] to become; default for root: nobody',
+    'run as UID[:GID] or LOGIN[:GROUP] (default for root: nobody)',
     (draft, value) => {
       draft.runAs = value;
     },
   ),
-  option('general', '', 'chroot-fallback', '', 'no effect, for old callers', (draft, _value, shown) => {
+  option('general', '', 'chroot-fallback', '', 'no effect, accepted for compatibility', (draft, _value, shown) => {
     draft.warnings.push(`${shown} has no effect: the root directory is not changed`);
   }),
-  option('general', 'q', 'quiet', '', 'only warnings and errors', level('warn')),
-  option('general', 'd', 'debug', '', 'say more', level('debug')),
-  option('general', '', 'trace', '', 'as -d, and what is said often', level('trace')),
-  option('general', 'l', 'log-file', 'PATH', 'log into this file, not into the system log', (draft, value, shown) => {
+  option('general', 'q', 'quiet', '', 'log warnings and errors only', level('warn')),
+  option('general', 'd', 'debug', '', 'log debug messages', level('debug')),
+  option('general', '', 'trace', '', 'as -d, plus one line per frame', level('trace')),
+  option('general', 'l', 'log-file', 'PATH', 'log to this file instead of the system log', (draft, value, shown) => {
     draft.logFile = values.fileValue(shown, value);
   }),
   option(
@@ -241,24 +241,24 @@ export const OPTIONS: readonly OptionSpec[] = [
     '',
     'log-size',
     'BYTES',
-    `most bytes of the log file (default ${DEFAULT_LOG_SIZE})`,
+    `maximum size of the log file (default ${DEFAULT_LOG_SIZE})`,
     (draft, value, shown) => {
       draft.logSize = values.numberValue(shown, value, MIN_LOG_SIZE, 0x7fffffff);
     },
   ),
-  option('general', 'e', 'stderr', '', 'no effect, for old callers', (draft, _value, shown) => {
+  option('general', 'e', 'stderr', '', 'no effect, accepted for compatibility', (draft, _value, shown) => {
     draft.warnings.push(`${shown} has no effect: the log goes to stderr while there is one`);
   }),
-  option('general', 'p', 'pcap', 'FILE', 'write all frames into this file (pcap)', (draft, value, shown) => {
+  option('general', 'p', 'pcap', 'FILE', 'capture all frames to this file, in pcap format', (draft, value, shown) => {
     draft.pcap = values.fileValue(shown, value);
   }),
-  option('general', '', 'stats', 'SECONDS', 'say counters on stderr, at most this often', applyStats),
+  option('general', '', 'stats', 'SECONDS', 'print changed counters to stderr every SECONDS', applyStats),
   option(
     'general',
     '',
     'metrics',
     '[ADDR:]PORT',
-    'Prometheus metrics by HTTP (address: 127.0.0.1)',
+    'serve Prometheus metrics over HTTP (default address 127.0.0.1)',
     (draft, value, shown) => {
       draft.metrics = values.hostPortValue(shown, value);
     },
@@ -269,7 +269,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     's',
     'socket',
     'PATH',
-    'listen on this socket (default: the first free of /tmp/passt_1.socket …)',
+    'listen on this socket (default: first free of /tmp/passt_1.socket …)',
     (draft, value, shown) => {
       draft.socket = values.socketPathValue(shown, value);
     },
@@ -285,32 +285,46 @@ export const OPTIONS: readonly OptionSpec[] = [
       draft.connect = values.socketPathValue(shown, value);
     },
   ),
-  option('link', 'F', 'fd', 'FD', 'use this connected socket; implies --one-off', applyFd),
-  option('link', '1', 'one-off', '', 'exit when the first front-end leaves', (draft) => {
+  option('link', 'F', 'fd', 'FD', 'use this connected socket, implies --one-off', applyFd),
+  option('link', '1', 'one-off', '', 'exit when the first front-end disconnects', (draft) => {
     draft.oneOff = true;
   }),
-  option('link', '', 'vhost-user', '', 'speak vhost-user (default)', (draft) => {
+  option('link', '', 'vhost-user', '', 'use the vhost-user protocol (default)', (draft) => {
     draft.frontEnd = 'vhost-user';
   }),
-  option('link', '', 'stream', '', "speak QEMU's -netdev stream (default if called as passt)", (draft) => {
-    draft.frontEnd = 'stream';
-  }),
+  option(
+    'link',
+    '',
+    'stream',
+    '',
+    "use the protocol of QEMU's -netdev stream (default if called as passt)",
+    (draft) => {
+      draft.frontEnd = 'stream';
+    },
+  ),
   option(
     'link',
     '',
     'poll-us',
     'US',
-    'look for work up to this long before sleeping, 0 to 1000 (default 0)',
+    'busy-poll for up to this many microseconds before sleeping, 0 to 1000 (default 0)',
     applyPoll,
   ),
 
-  option('address', 'm', 'mtu', 'BYTES', `MTU told to the guest, 0: none (default ${DEFAULT_MTU})`, applyMtu),
+  option(
+    'address',
+    'm',
+    'mtu',
+    'BYTES',
+    `MTU to advertise to the guest, 0 for none (default ${DEFAULT_MTU})`,
+    applyMtu,
+  ),
   option(
     'address',
     'a',
     'address',
     'ADDR[/LEN]',
-    "address of the guest, once per family (default: the host's)",
+    "address to assign to the guest, once per family (default: the host's)",
     applyAddress,
   ),
   option(
@@ -318,7 +332,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     '',
     'df',
     'WHAT',
-    'datagrams with DF that are too long for the host: "fragment" them, or "keep" DF and tell the guest (default: fragment)',
+    'guest datagrams with DF that exceed the path MTU: "fragment" them, or "keep" DF and answer with an ICMP error (default: fragment)',
     applyDf,
   ),
   option(
@@ -326,7 +340,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     'n',
     'netmask',
     'MASK',
-    "IPv4 mask or prefix length of the guest (default: the host's)",
+    "IPv4 netmask or prefix length of the guest (default: the host's)",
     (draft, value, shown) => {
       draft.netmask = values.netmaskValue(shown, value);
     },
@@ -336,7 +350,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     'M',
     'mac-addr',
     'MAC',
-    `our own address on the link (default ${formatMac(DEFAULT_MAC)})`,
+    `MAC address of Tubetti on the link (default ${formatMac(DEFAULT_MAC)})`,
     (draft, value, shown) => {
       draft.mac = values.macValue(shown, value);
     },
@@ -346,7 +360,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     'g',
     'gateway',
     'ADDR',
-    "gateway of the guest, once per family (default: the host's)",
+    "default gateway of the guest, once per family (default: the host's)",
     perFamily('gateway', ['unspecified', 'loopback', 'broadcast', 'multicast', 'mapped']),
   ),
   option(
@@ -354,27 +368,34 @@ export const OPTIONS: readonly OptionSpec[] = [
     'i',
     'interface',
     'NAME',
-    'take addresses and routes from this interface',
+    'copy addresses and routes from this interface of the host',
     (draft, value, shown) => {
       draft.iface = values.interfaceValue(shown, value);
     },
   ),
-  option('address', '', 'no-follow', '', 'do not follow changes of the host at run time', off('follow')),
-  option('address', 'o', 'outbound', 'ADDR', 'source address of outgoing sockets, once per family', applyOutbound),
-  option('address', '', 'outbound-if4', 'NAME', 'send IPv4 out of this interface', (draft, value, shown) => {
+  option('address', '', 'no-follow', '', "do not follow changes of the host's network at run time", off('follow')),
+  option('address', 'o', 'outbound', 'ADDR', 'source address of outbound connections, once per family', applyOutbound),
+  option('address', '', 'outbound-if4', 'NAME', 'send outbound IPv4 through this interface', (draft, value, shown) => {
     draft.v4.outboundIf = values.interfaceValue(shown, value);
   }),
-  option('address', '', 'outbound-if6', 'NAME', 'send IPv6 out of this interface', (draft, value, shown) => {
+  option('address', '', 'outbound-if6', 'NAME', 'send outbound IPv6 through this interface', (draft, value, shown) => {
     draft.v6.outboundIf = values.interfaceValue(shown, value);
   }),
 
-  option('dns', 'D', 'dns', 'ADDR', 'resolver to advertise, repeatable; "none": none (default: resolv.conf)', applyDns),
+  option(
+    'dns',
+    'D',
+    'dns',
+    'ADDR',
+    'DNS resolver to advertise, repeatable; "none" for none (default: from resolv.conf)',
+    applyDns,
+  ),
   option(
     'dns',
     '',
     'dns-forward',
     'ADDR',
-    'guest-side resolver whose queries go to --dns-host, once per family',
+    'address for the guest whose DNS queries go to --dns-host, once per family',
     perFamily('dnsForward', ['unspecified', 'loopback', 'broadcast', 'multicast', 'mapped']),
   ),
   option(
@@ -382,34 +403,48 @@ export const OPTIONS: readonly OptionSpec[] = [
     '',
     'dns-host',
     'ADDR',
-    'the resolver those queries go to (default: first of resolv.conf)',
+    'resolver of the host for --dns-forward (default: first in resolv.conf)',
     perFamily('dnsHost', ['unspecified', 'broadcast', 'multicast', 'mapped']),
   ),
-  option('dns', 'S', 'search', 'NAMES', 'search domains to advertise, repeatable; "none": none', applySearch),
-  option('dns', '', 'no-dhcp-dns', '', 'do not advertise resolvers', off('advertiseDns')),
+  option(
+    'dns',
+    'S',
+    'search',
+    'NAMES',
+    'search domains to advertise, repeatable; "none" for none (default: from resolv.conf)',
+    applySearch,
+  ),
+  option('dns', '', 'no-dhcp-dns', '', 'do not advertise DNS resolvers', off('advertiseDns')),
   option('dns', '', 'no-dhcp-search', '', 'do not advertise search domains', off('advertiseSearch')),
-  option('dns', 'H', 'hostname', 'NAME', 'host name for the guest (DHCP)', (draft, value, shown) => {
+  option('dns', 'H', 'hostname', 'NAME', 'host name to give the guest (DHCP)', (draft, value, shown) => {
     draft.hostname = values.nameValue(shown, value);
   }),
-  option('dns', '', 'fqdn', 'NAME', 'fully qualified name for the guest (DHCP, DHCPv6)', (draft, value, shown) => {
-    draft.fqdn = values.nameValue(shown, value);
-  }),
+  option(
+    'dns',
+    '',
+    'fqdn',
+    'NAME',
+    'fully qualified domain name to give the guest (DHCP, DHCPv6)',
+    (draft, value, shown) => {
+      draft.fqdn = values.nameValue(shown, value);
+    },
+  ),
 
   option(
     'nat',
     '',
     'map-host-loopback',
     'ADDR',
-    'address that means 127.0.0.1 / ::1 of the host; "none" (default: gateway)',
+    'address at which the guest reaches 127.0.0.1 / ::1 of the host; "none" for none (default: gateway)',
     applyMapLoopback,
   ),
-  option('nat', '', 'no-map-gw', '', "the gateway's address does not mean the host", off('mapGateway')),
+  option('nat', '', 'no-map-gw', '', "do not map the gateway's address to the host's loopback", off('mapGateway')),
   option(
     'nat',
     '',
     'map-guest-addr',
     'ADDR',
-    'address that means the host\'s own address; "none" (default: none)',
+    'address at which the guest reaches the host\'s own address; "none" for none (default: none)',
     applyMapGuest,
   ),
 
@@ -417,7 +452,7 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('off', '6', 'ipv6-only', '', 'no IPv4', only(6)),
   option('off', '', 'no-tcp', '', 'no TCP', off('tcp')),
   option('off', '', 'no-udp', '', 'no UDP', off('udp')),
-  option('off', '', 'no-icmp', '', 'no ICMP, which means no NDP either', (draft) => {
+  option('off', '', 'no-icmp', '', 'no ICMP, implies --no-ndp', (draft) => {
     draft.icmp = false;
     draft.ndp = false;
   }),
@@ -428,7 +463,7 @@ export const OPTIONS: readonly OptionSpec[] = [
 
   option('ports', 't', 'tcp-ports', 'SPEC', 'TCP ports to forward, repeatable: see below', ports('tcp')),
   option('ports', 'u', 'udp-ports', 'SPEC', 'UDP ports to forward, repeatable', ports('udp')),
-  option('ports', '', 'freebind', '', 'listen on addresses that the host does not have (yet)', (draft) => {
+  option('ports', '', 'freebind', '', 'allow listening on addresses the host does not have yet', (draft) => {
     draft.freebind = true;
   }),
 

@@ -74,7 +74,7 @@ export function prefixedAddressValue(shown: Shown, value: string): { addr: Addre
   const max = addressFamily(addr) === 4 ? 32 : 128;
   const length = value.slice(slash + 1);
   if (!/^[0-9]{1,3}$/.test(length) || Number(length) > max) {
-    throw badValue(shown, value, `give a prefix length from 0 to ${max} behind the slash`);
+    throw badValue(shown, value, `give a prefix length from 0 to ${max} after the slash`);
   }
   return { addr, prefixLen: Number(length) };
 }
@@ -92,8 +92,8 @@ export function macValue(shown: Shown, value: string): Uint8Array {
   const mac = parseMac(value);
   if (mac === null) throw badValue(shown, value, 'give a MAC address like 9a:55:9a:55:9a:55');
   if ((mac[0] & 1) !== 0)
-    throw badValue(shown, value, 'a group (multicast) MAC cannot be ours, the first byte must be even');
-  if (mac.every((byte) => byte === 0)) throw badValue(shown, value, 'the zero MAC cannot be ours');
+    throw badValue(shown, value, 'a multicast MAC address cannot be used, give one whose first byte is even');
+  if (mac.every((byte) => byte === 0)) throw badValue(shown, value, 'the all-zero MAC address cannot be used');
   return mac;
 }
 

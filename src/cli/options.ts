@@ -61,7 +61,7 @@ function transportOf(draft: Draft): Transport {
     draft.connect === null ? '' : '--connect',
     draft.fd === null ? '' : '--fd',
   ].filter((name) => name !== '');
-  if (given.length > 1) throw conflict(`${given.join(' and ')}: there is one front-end, give one of them`);
+  if (given.length > 1) throw conflict(`${given.join(' and ')}exclude each other, give only one`);
   if (draft.fd !== null) return { kind: 'fd', fd: draft.fd };
   if (draft.connect !== null) return { kind: 'connect', path: draft.connect };
   return { kind: 'listen', path: draft.socket };
@@ -78,7 +78,7 @@ function inBackground(draft: Draft, program: Program): boolean {
 /** What concerns several options at once. */
 function finish(draft: Draft, program: Program): Options {
   if (draft.netmask !== null && draft.v4.prefixLen !== null) {
-    throw conflict('--netmask and --address ADDR/LEN: the prefix length is given twice, leave one out');
+    throw conflict('--netmask and --address ADDR/LEN both give the prefix length, leave one out');
   }
   const v4 = draft.only !== 6;
   const v6 = draft.only !== 4;
@@ -101,9 +101,9 @@ function finish(draft: Draft, program: Program): Options {
   checkRules(draft.ports.rules, { v4, v6, tcp: draft.tcp, udp: draft.udp });
   const background = inBackground(draft, program);
   if (draft.statsSeconds !== null && background)
-    throw conflict('--stats writes to stderr, which a service in the background has not: add --foreground');
+    throw conflict('--stats writes to stderr, which a service in the background does not have: add --foreground');
   if (draft.pollUs !== 0 && draft.frontEnd === 'stream')
-    throw conflict('--poll-us is for virtqueues, which --stream does without');
+    throw conflict('--poll-us polls virtqueues, which --stream does not have');
   return {
     transport: transportOf(draft),
     oneOff: draft.oneOff,
@@ -187,7 +187,7 @@ export function parseOptions(
   const action = line.at(-1)?.option.action;
   if (action !== undefined) return { action };
   if (rest.length > 0) {
-    throw new ConfigError('CFG_ERR_USAGE', `extra argument "${rest[0]}": only options are taken (see --help)`);
+    throw new ConfigError('CFG_ERR_USAGE', `extra argument "${rest[0]}": only options are accepted (see --help)`);
   }
   const environment = envSettings(OPTIONS, env, (text) => draft.warnings.push(text));
   const file = configSettings([environment, line]);

@@ -118,7 +118,7 @@ export function envSettings<T extends OptionNames>(
     const option = names.get(name);
     if (option === undefined) {
       const near = nearestName(name, [...names.keys()], 2);
-      if (near !== null) warn(`environment: ${name} is no option, did you mean ${near}?`);
+      if (near !== null) warn(`environment: ${name} is not an option, did you mean ${near}?`);
     } else if (option.arg === '') {
       const word = value.toLowerCase();
       if (!TRUE_WORDS.has(word) && !FALSE_WORDS.has(word))
@@ -178,16 +178,16 @@ export function fileSettings<T extends OptionNames>(table: readonly T[], content
     if (option === undefined) {
       const known = table.flatMap(({ long }) => long);
       const near = nearestName(key, known, Math.max(2, key.length / 4));
-      throw problem(`${shown}: there is no such option${near === null ? '' : `, did you mean ${near}?`}`);
+      throw problem(`${shown}: no such option${near === null ? '' : `, did you mean ${near}?`}`);
     }
     if (LINE_ONLY.has(option.long[0]) || option.long[0] === 'config')
-      throw problem(`${shown}: is for the command line only`);
+      throw problem(`${shown}: allowed on the command line only`);
     if (option.arg === '') {
       if (typeof value !== 'boolean') throw problem(`${shown}: ${JSON.stringify(value)}: give true or false`);
       settings.push(switchSetting(table, option, shown, value));
       continue;
     }
-    if (Array.isArray(value) && !REPEATABLE.has(option.long[0])) throw problem(`${shown}: give one value, no list`);
+    if (Array.isArray(value) && !REPEATABLE.has(option.long[0])) throw problem(`${shown}: give one value, not a list`);
     for (const one of Array.isArray(value) ? (value as unknown[]) : [value]) {
       const text = scalarText(one);
       if (text === null) throw problem(`${shown}: ${JSON.stringify(one)}: give text or a number (${option.arg})`);

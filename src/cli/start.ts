@@ -41,7 +41,10 @@ function defaultSocket(native: Native): string {
     if (fd === -ENOENT || fd === -ECONNREFUSED) return path;
     if (fd >= 0) native.close(fd);
   }
-  throw new ConfigError('CFG_ERR_SOCKET', `all of /tmp/passt_1.socket … are in use, give --socket PATH`);
+  throw new ConfigError(
+    'CFG_ERR_SOCKET',
+    `/tmp/passt_1.socket to /tmp/passt_${DEFAULT_SOCKETS}.socket are all in use, give --socket PATH`,
+  );
 }
 
 function endpointOf(options: Options, native: Native): Endpoint {
@@ -90,7 +93,7 @@ function socketError(error: unknown, endpoint: Endpoint): unknown {
       : `--${endpoint.kind === 'listen' ? 'socket' : 'connect'} ${endpoint.path}`;
   const message = error.message.replace(/\bE[A-Z0-9]+$/, describeErrnoName);
   const hint = error.message.endsWith('EADDRINUSE')
-    ? ' (somebody serves it, or it is no socket: give another path)'
+    ? ' (another process listens there, or it is not a socket: give another path)'
     : '';
   return new ConfigError('CFG_ERR_SOCKET', `${option}: ${message}${hint}`);
 }
@@ -132,7 +135,7 @@ class Ending {
     if (!this.stopping) {
       this.native.endWithin(END_MS);
       setTimeout(() => {
-        this.log.error(`not everything ended within ${END_LOG_MS / 1000} s: the rest is left to the kernel`);
+        this.log.error(`shutdown takes longer than ${END_LOG_MS / 1000} s: exiting without waiting for the rest`);
         this.native.exitNow(1);
       }, END_LOG_MS).unref();
     }
@@ -147,7 +150,7 @@ class Ending {
   private readonly onSignal = (signal: NodeJS.Signals): void => {
     // The second one is from somebody who does not want to wait.
     if (this.stopping) this.native.exitNow(1); // process.exit would wait for threads
-    this.log.debug(`${signal}: ending`);
+    this.log.debug(`${signal}: shutting down`);
     this.end(0);
   };
 }
@@ -167,8 +170,8 @@ function warnOfGateway(options: Options, { ip4 }: Prepared['host'], log: Log): v
   if (Math.floor(wide(gateway)) === Math.floor(wide(ip4.guestAddr))) return;
   const subnet = `${formatIp(ip4.guestAddr)}/${ip4.prefixLen}`;
   log.warn(
-    `--gateway ${formatIp(gateway)}: not in the guest's subnet (${subnet}); DHCP gives a route to it (option 121), ` +
-      'which not every client takes',
+    `--gateway ${formatIp(gateway)}: not in the guest's subnet (${subnet}); DHCP sends a route to it (option 121), ` +
+      'which some clients ignore',
   );
 }
 
@@ -193,9 +196,9 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
   const peekOff = canPeekOff(native, facts.v6Sockets);
   const limits = flowLimits(fileLimit, opened.listeners.length);
   log.debug(
-    `${fileLimit} files: ${limits.maxTcpFlows} TCP, ${limits.maxUdpFlows} UDP, ${limits.maxPingFlows} ping flows`,
+    `limit of ${fileLimit} open files: up to ${limits.maxTcpFlows} TCP, ${limits.maxUdpFlows} UDP, ${limits.maxPingFlows} ping flows`,
   );
-  log.debug(`SO_PEEK_OFF on TCP: ${peekOff ? 'works' : 'does not work, bytes in flight are read again'}`);
+  log.debug(`SO_PEEK_OFF on TCP: ${peekOff ? 'works' : 'not available, unacknowledged bytes are read again'}`);
   const config = stackConfig(options.host, host, readSysctls(), limits, peekOff);
   return { config, opened, host, v6Sockets: facts.v6Sockets };
 }

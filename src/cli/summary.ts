@@ -1,4 +1,4 @@
-/** What is said at the start: in a few lines what the guest will get, and the lines to paste for the hypervisor. */
+/** The start-up report: the guest's configuration in a few lines, and the lines to paste for the hypervisor. */
 import { formatHostPort, formatIp, formatMac, sameAddress } from '../config/address-text';
 import type { ResolvedHost } from '../config/host-config';
 import type { Skipped } from '../config/forward-listeners';
@@ -11,7 +11,7 @@ export type Endpoint =
 
 export interface SummaryInput {
   readonly version: string;
-  /** What is spoken there. */
+  /** The protocol spoken on the socket. */
   readonly frontEnd: FrontEnd;
   readonly endpoint: Endpoint;
   readonly oneOff: boolean;
@@ -24,7 +24,7 @@ export interface SummaryInput {
   readonly metricsUrl: string | null;
 }
 
-/** A word of a shell command line: quoted if the shell would not leave it alone. */
+/** A word of a shell command line, quoted if the shell would change it. */
 export function shellWord(word: string): string {
   return /^[A-Za-z0-9_\-+=:,./@%]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
@@ -40,7 +40,7 @@ export function xmlText(text: string): string {
   return text.replace(/[&<>'"]/g, (character) => entities[character]);
 }
 
-/** The memory must be shared, or there is nothing that a vhost-user back-end could read; `size` must be that of `-m`. */
+/** Guest memory must be shared for vhost-user; `size` must equal that of `-m`. */
 export function qemuLines(endpoint: Endpoint, oneOff: boolean): string[] {
   if (endpoint.kind === 'fd') return [];
   // A comma in a value is written twice in QEMU's options.
@@ -53,7 +53,7 @@ export function qemuLines(endpoint: Endpoint, oneOff: boolean): string[] {
   ];
 }
 
-/** QEMU 7.2 or newer. Its side of a stream can connect again by itself since 8.0. */
+/** QEMU 7.2 or newer. QEMU reconnects a stream since 8.0. */
 export function streamLines(endpoint: Endpoint, oneOff: boolean): string[] {
   if (endpoint.kind === 'fd') return [];
   const path = endpoint.path.replaceAll(',', ',,');
@@ -98,7 +98,7 @@ function guestLines(input: SummaryInput): string[] {
   }
   const search = config.advertiseSearch && config.search.length > 0 ? `, search ${config.search.join(' ')}` : '';
   lines.push(
-    `  link     MTU ${config.mtu === 0 ? 'not advertised' : config.mtu}, our MAC ${formatMac(config.ourMac)}${search}`,
+    `  link     MTU ${config.mtu === 0 ? 'not advertised' : config.mtu}, gateway MAC ${formatMac(config.ourMac)}${search}`,
   );
   return lines;
 }
@@ -118,16 +118,16 @@ function hostLines(config: StackConfig): string[] {
   return lines;
 }
 
-/** More rules than this are counted, not listed: `-t all` makes one of every gap. */
+/** More rules than this are counted, not listed: `-t all` makes one rule between every two excluded ports. */
 const MAX_RULE_LINES = 8;
 
 function forwardLines(rules: readonly PortRule[], skipped: ReadonlyMap<string, Skipped>): string[] {
   const lines = rules.slice(0, MAX_RULE_LINES).map((rule) => `  forward  ${describeRule(rule)}`);
   if (rules.length > MAX_RULE_LINES) lines.push(`  forward  … and ${rules.length - MAX_RULE_LINES} more`);
   for (const [origin, { taken, noFiles }] of skipped) {
-    if (taken > 0) lines.push(`  forward  ${origin}: ${taken} ports not free, left out`);
+    if (taken > 0) lines.push(`  forward  ${origin}: left out ${taken} ports that are in use`);
     if (noFiles > 0)
-      lines.push(`  forward  ${origin}: the highest ${noFiles} ports left out, the limit of open files is too low`);
+      lines.push(`  forward  ${origin}: left out the highest ${noFiles} ports, the limit of open files is too low`);
   }
   return lines;
 }
@@ -141,7 +141,7 @@ export function summary(input: SummaryInput): string[] {
       : endpoint.kind === 'listen'
         ? `on ${endpoint.path}`
         : `for the front-end at ${endpoint.path}`;
-  const service = input.frontEnd === 'stream' ? 'network for a stream socket' : 'vhost-user network back-end';
+  const service = input.frontEnd === 'stream' ? 'network back-end for a stream socket' : 'vhost-user network back-end';
   const lines = [
     `Tubetti ${input.version}: ${service} ${where}. The guest gets:`,
     ...guestLines(input),
@@ -152,7 +152,7 @@ export function summary(input: SummaryInput): string[] {
   if (input.frontEnd === 'stream') {
     const stream = streamLines(endpoint, input.oneOff);
     if (stream.length === 0) return lines;
-    const hint = stream[0].includes('reconnect=1') ? ' (9.2 or newer: reconnect-ms=1000; 7.2: without)' : '';
+    const hint = stream[0].includes('reconnect=1') ? ' (9.2 or newer: reconnect-ms=1000; 7.2: neither)' : '';
     return [...lines, `QEMU${hint}:`, ...stream.map((line) => `  ${line}`)];
   }
   const qemu = qemuLines(endpoint, input.oneOff);

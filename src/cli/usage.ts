@@ -18,12 +18,12 @@ function wrap(text: string, width: number): string[] {
   return [...lines, line];
 }
 
-/** What is said otherwise of options whose defaults are passt's. */
+/** Help texts that differ under the name passt, where the defaults are passt's. */
 const PASST_HELP: Readonly<Record<string, string>> = {
   foreground: 'stay in the foreground',
-  background: 'go to the background when ready (default)',
-  'vhost-user': 'speak vhost-user',
-  stream: "speak QEMU's -netdev stream (default)",
+  background: 'run in the background once ready (default)',
+  'vhost-user': 'use the vhost-user protocol',
+  stream: "use the protocol of QEMU's -netdev stream (default)",
 };
 
 function helpOf(option: OptionSpec, program: Program): string {
@@ -50,15 +50,15 @@ function groupText(group: Group, program: Program): string[] {
 
 /** Port specifications and what they mean. */
 export const SPEC_EXAMPLES: readonly (readonly [string, string])[] = [
-  ['22', 'port 22 of the host is port 22 of the guest'],
-  ['2222:22', "port 2222 is the guest's port 22"],
-  ['8000-8010:9000-9010', 'a range'],
-  ['all,~1-1023', 'all ports that are free, without 1 to 1023 and the ephemeral ones'],
-  ['127.0.0.1/8080:80', 'only where the host is reached as 127.0.0.1'],
-  ['none', 'nothing (the default)'],
+  ['22', 'port 22 of the host to port 22 of the guest'],
+  ['2222:22', 'port 2222 of the host to port 22 of the guest'],
+  ['8000-8010:9000-9010', 'a range of ports to another range of the same size'],
+  ['all,~1-1023', 'all free ports except 1 to 1023 and the ephemeral ports'],
+  ['127.0.0.1/8080:80', 'only connections to 127.0.0.1 port 8080'],
+  ['none', 'no ports (the default)'],
 ];
 
-/** Where options come from, and how they look there; what stands further down counts more. */
+/** Where options come from, and how they look there; lowest precedence first. */
 export const OPTION_SOURCES: readonly (readonly [string, string])[] = [
   ['--config FILE', '"mtu: 1500" in YAML, { "mtu": 1500 } in JSON; switches are true or false'],
   ['environment', 'TUBETTI_MTU=1500, TUBETTI_NO_DHCP=1, TUBETTI_TCP_PORTS="22,80 127.0.0.1/443"'],
@@ -69,22 +69,21 @@ function columns(rows: readonly (readonly [string, string])[], indent: number): 
   return rows.map(([name, text]) => `${' '.repeat(indent)}${name.padEnd(21)}${text}`.trimEnd()).join('\n');
 }
 
-const SPEC_HELP = `  SPEC is [ADDR][%IFNAME]/PORTS or PORTS, and PORTS a list with commas:
+const SPEC_HELP = `  SPEC is PORTS or [ADDR][%IFNAME]/PORTS, where PORTS is a comma-separated list:
 ${columns(SPEC_EXAMPLES, 4)}`;
 
-const CONFIG_HELP = `Options from other places, by their long names; what stands further down this list counts more:
+const CONFIG_HELP = `Options can also come from a file or the environment, by their long names. Lowest precedence first;\na higher source replaces lists and can turn options off:
 ${columns(OPTION_SOURCES, 2)}`;
 
-const AS_TUBETTI = `Gives a virtual machine its network without privileges: serves the vhost-user socket of its
-virtio-net card and turns its frames into ordinary sockets of the host. The options are those of
-passt.`;
+const AS_TUBETTI = `Network for a virtual machine, without privileges: a vhost-user back-end that translates the frames
+of the guest's virtio-net device into ordinary sockets of the host. Takes the options of passt.`;
 
-const AS_PASST = `This is Tubetti under the name of passt. Gives a virtual machine its network without privileges:
-serves QEMU's stream protocol, or vhost-user, and turns frames into ordinary sockets of the host.
-The options and, under this name, the defaults are those of passt.`;
+const AS_PASST = `This is Tubetti, called as passt. Network for a virtual machine, without privileges: translates the
+frames of QEMU's stream protocol, or of vhost-user, into ordinary sockets of the host. Takes the
+options of passt and, under this name, its defaults.`;
 
-const NAME_HELP = `Called by a name with "passt" in it (a symbolic link), the defaults are passt's: the background, and
-QEMU's stream protocol.`;
+const NAME_HELP = `If the program is called by a name that contains "passt" (a symbolic link), it has passt's defaults:
+it runs in the background and uses QEMU's stream protocol.`;
 
 /** The text for the name we were called by. */
 export function usage(program: Program = 'tubetti'): string {
@@ -95,7 +94,7 @@ export function usage(program: Program = 'tubetti'): string {
   });
   const probe = passt
     ? ''
-    : '\n       tubetti probe --socket PATH   (checks a vhost-user back-end: tubetti probe --help)';
+    : '\n       tubetti probe --socket PATH   (tests a vhost-user back-end: see tubetti probe --help)';
   return `Usage: ${program} [OPTION]...${probe}
 
 ${passt ? AS_PASST : AS_TUBETTI}

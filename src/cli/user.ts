@@ -27,7 +27,7 @@ function lookupUser(name: string, native: Native): RunAs | null {
   const ids = new Int32Array(2);
   const result = native.lookupUser(name, ids);
   if (result === -ENOENT) return null;
-  if (result < 0) throw bad(name, `cannot look the user up: ${describeErrno(result)}`);
+  if (result < 0) throw bad(name, `cannot look up the user: ${describeErrno(result)}`);
   return { uid: ids[0] >>> 0, gid: ids[1] >>> 0 };
 }
 
@@ -35,7 +35,7 @@ function groupOf(value: string, text: string, native: Native): number {
   const number = numericId(text);
   if (number !== null) return number;
   const gid = native.lookupGroup(text);
-  if (gid < 0) throw bad(value, `there is no group ${text === '' ? '""' : text}, give GID or GROUP behind the colon`);
+  if (gid < 0) throw bad(value, `no such group ${text === '' ? '""' : text}, give GID or GROUP after the colon`);
   return gid;
 }
 
@@ -48,7 +48,7 @@ export function parseRunAs(value: string, native: Native): RunAs {
   const user = colon < 0 ? value : value.slice(0, colon);
   const number = numericId(user);
   const ids = number === null ? lookupUser(user, native) : { uid: number, gid: number };
-  if (ids === null) throw bad(value, `there is no user ${user === '' ? '""' : user}, give UID[:GID] or LOGIN[:GROUP]`);
+  if (ids === null) throw bad(value, `no such user ${user === '' ? '""' : user}, give UID[:GID] or LOGIN[:GROUP]`);
   if (number === null && ids.uid === 0) throw bad(value, `${user} is root, give another user (or 0 to stay root)`);
   return colon < 0 ? ids : { uid: ids.uid, gid: groupOf(value, value.slice(colon + 1), native) };
 }
@@ -73,7 +73,7 @@ function readUidMap(): string {
 export function resolveRunAs(value: string | null, native: Native, log: Log, uidMap = readUidMap()): RunAs | null {
   if (value !== null) return parseRunAs(value, native);
   if (native.getuid() !== 0 || !isInitialUserNamespace(uidMap)) return null;
-  log.warn('started as root, changing to nobody (--runas USER: to that user, --runas 0: stay root)');
+  log.warn('started as root, changing to nobody (--runas USER for another user, --runas 0 to stay root)');
   return lookupUser('nobody', native) ?? { uid: NOBODY_ID, gid: NOBODY_ID };
 }
 
@@ -94,6 +94,6 @@ export function changeUser(to: RunAs, credentials: Credentials = process): void 
     throw new ConfigError('CFG_ERR_HOST', `--runas: cannot become user ${to.uid}, group ${to.gid}: ${why}`);
   }
   if (credentials.geteuid?.() !== to.uid || credentials.getgid?.() !== to.gid) {
-    throw new ConfigError('CFG_ERR_HOST', `--runas: still not user ${to.uid}, group ${to.gid}`);
+    throw new ConfigError('CFG_ERR_HOST', `--runas: the change to user ${to.uid}, group ${to.gid} had no effect`);
   }
 }

@@ -247,8 +247,8 @@ function resolve4(request: HostRequest, facts: HostFacts, notes: Note[]): Resolv
   const own = index === 0 ? null : addressOn(network, AF_INET, index, () => true);
   const local = own === null;
   if (local) {
-    const why = index === 0 ? 'no external interface as template' : `no address on ${nameOf(network, index)}`;
-    notes.push({ level: 'info', text: `IPv4: ${why}, use local mode` });
+    const why = index === 0 ? 'no external interface to copy from' : `no address on ${nameOf(network, index)}`;
+    notes.push({ level: 'info', text: `IPv4: ${why}, using local mode` });
   }
   const guestAddr = wish.addr ?? own?.addr ?? LOCAL4_GUEST;
   // A prefix length of the interface says nothing of another address' network, but it is passt's guess, and a good one.
@@ -288,8 +288,8 @@ function resolve6(request: HostRequest, facts: HostFacts, notes: Note[]): Resolv
   if (local) {
     const missing = global === null ? 'global' : 'link-local';
     const why =
-      index === 0 ? 'no external interface as template' : `no ${missing} address on ${nameOf(network, index)}`;
-    notes.push({ level: 'info', text: `IPv6: ${why}, use local mode` });
+      index === 0 ? 'no external interface to copy from' : `no ${missing} address on ${nameOf(network, index)}`;
+    notes.push({ level: 'info', text: `IPv6: ${why}, using local mode` });
   }
   const gateway = wish.gateway ?? (local ? LOCAL6_GATEWAY : gatewayOn(network, AF_INET6, index).gateway);
   const ownLinkLocal = local ? LOCAL6_GATEWAY : linkLocal.addr;
@@ -318,7 +318,7 @@ export function resolveHostConfig(request: HostRequest, facts: HostFacts): Resol
   let v6 = request.v6;
   if (v6 && !facts.v6Sockets) {
     if (request.v6Required) throw new ConfigError('CFG_ERR_HOST', '--ipv6-only: this host has no IPv6 sockets');
-    notes.push({ level: 'info', text: 'IPv6: this host has no IPv6 sockets, off' });
+    notes.push({ level: 'info', text: 'IPv6: off, this host has no IPv6 sockets' });
     v6 = false;
   }
   if (request.iface !== null) indexOfName(facts.network, request.iface, '--interface');

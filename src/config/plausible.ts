@@ -44,8 +44,9 @@ export function checkPlausible4(wish: FamilyRequest, config: Ip4Config): void {
   const role = roleIn(guestAddr, prefixLen);
   if (wish.addr !== null) {
     const shown = `${formatIp(guestAddr)}/${String(prefixLen)}`;
-    if (guestAddr[0] === 0) throw refuse('--address', shown, 'no host has an address of 0.0.0.0/8, give another');
-    if (role !== null) throw refuse('--address', shown, `this is ${role}, give one of a host in it`);
+    if (guestAddr[0] === 0)
+      throw refuse('--address', shown, 'a host cannot have an address in 0.0.0.0/8, give another');
+    if (role !== null) throw refuse('--address', shown, `this is ${role}, give a host address in that subnet`);
   } else if ((wish.prefixLen ?? 0) !== 0 && role !== null) {
     const why = `the host's address ${formatIp(guestAddr)} would be ${role}, give another mask or --address`;
     throw refuse('--netmask', String(prefixLen), why);
@@ -68,11 +69,15 @@ export function checkPlausible6(wish: FamilyRequest, config: Ip6Config): void {
       throw refuse(
         '--address',
         shown,
-        'the guest makes its link-local address itself, give a global or local (fc00::/7) one',
+        'the guest forms its own link-local address, give a global or unique local (fc00::/7) one',
       );
     }
     if (addr.subarray(8).every((byte) => byte === 0)) {
-      throw refuse('--address', shown, `this is the routers' address in ${shown}/64, give one of a host in it`);
+      throw refuse(
+        '--address',
+        shown,
+        `this is the routers' anycast address of ${shown}/64, give a host address in that subnet`,
+      );
     }
   }
   checkGateway(wish, config);

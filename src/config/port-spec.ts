@@ -183,14 +183,14 @@ export function parsePortSpec(
   let excludes = 0;
 
   for (const chunk of parts.chunks.split(',')) {
-    if (chunk === '') reader.fail('an empty item, give ports, ranges, "all" or "~" excludes');
+    if (chunk === '') reader.fail('empty item, give ports, ranges, "all" or "~" excludes');
     if (chunk === 'auto') {
       throw new ConfigError(
         'CFG_ERR_UNSUPPORTED',
-        `${origin}: "auto" is for namespaces (pasta mode), a guest's listeners cannot be seen: name the ports`,
+        `${origin}: "auto" is for namespaces (pasta mode), listeners inside a guest cannot be seen: name the ports`,
       );
     }
-    if (chunk === 'none') reader.fail('"none" stands alone');
+    if (chunk === 'none') reader.fail('"none" cannot be combined with ports');
     if (chunk.startsWith('~')) {
       const range = reader.range(chunk.slice(1));
       excluded.fill(1, range.first, range.last + 1);
@@ -201,14 +201,14 @@ export function parsePortSpec(
     const source = colon < 0 ? chunk : chunk.slice(0, colon);
     const target: Target = colon < 0 ? { addr: null, range: null } : reader.target(chunk.slice(colon + 1));
     if (source === 'all') {
-      if (all !== null) reader.fail('"all" is there twice');
+      if (all !== null) reader.fail('"all" is given twice');
       if (target.range !== null) reader.fail('"all" takes a target address, but no target ports');
       all = target;
       continue;
     }
     const range = reader.range(source);
     if (target.range !== null && target.range.last - target.range.first !== range.last - range.first) {
-      reader.fail(`target ports ${chunk.slice(colon + 1)} must be as many as ${source}`);
+      reader.fail(`target ports ${chunk.slice(colon + 1)}: give as many as in ${source}`);
     }
     mappings.push({ range, target });
   }
@@ -308,11 +308,11 @@ export function checkRules(
     if (rule.targetAddr === null) continue;
     const family = addressFamily(rule.targetAddr);
     if (rule.addr === null && on.v4 && on.v6) {
-      fail(`a target address needs a listening family: put ${family === 4 ? '0.0.0.0/' : '::/'} in front`);
+      fail(`a target address needs a listening address: put ${family === 4 ? '0.0.0.0/' : '::/'} in front`);
     }
     const listens = rule.addr === null ? (on.v4 ? 4 : 6) : addressFamily(rule.addr);
     if (listens !== family)
-      fail(`target ${formatIp(rule.targetAddr)} is not of the family listened on (IPv${listens})`);
+      fail(`target ${formatIp(rule.targetAddr)} must be an IPv${listens} address, like the one listened on`);
   }
 }
 
@@ -323,5 +323,5 @@ export function describeRule(rule: PortRule): string {
   const host = rule.addr === null ? '*' : rule.addr.length === 4 ? formatIp(rule.addr) : `[${formatIp(rule.addr)}]`;
   const target = rule.targetAddr === null ? '' : `${formatIp(rule.targetAddr)} `;
   const to = range(rule.targetFirst, rule.targetFirst + rule.last - rule.first);
-  return `${rule.protocol} ${host}${device}:${range(rule.first, rule.last)} -> ${target}${to}${rule.weak ? ' (as far as free)' : ''}`;
+  return `${rule.protocol} ${host}${device}:${range(rule.first, rule.last)} -> ${target}${to}${rule.weak ? ' (those that are free)' : ''}`;
 }

@@ -59,7 +59,7 @@ export function resolveNames(facts: NameFacts, notes: Note[]): Names {
       if (isUnspecified(addr) || isLoopback(addr) || sameAddress(addr, mapHostLoopback)) {
         advertised = standIn;
         if (advertised === null) {
-          warn(`resolver ${formatIp(addr)} is out of the guest's reach, left out (see --dns-forward)`);
+          warn(`resolver ${formatIp(addr)} is not reachable from the guest, left out (see --dns-forward)`);
           continue;
         }
         dnsMatch = advertised;
@@ -71,7 +71,7 @@ export function resolveNames(facts: NameFacts, notes: Note[]): Names {
       if (!facts.otherSockets) {
         warn(`${only}, and it has no IPv6 sockets: the guest gets no resolver (see --dns)`);
       } else if (standIn === null) {
-        warn(`${only}, and no address of the guest's stands for them: it gets no resolver (see --dns-forward)`);
+        warn(`${only}, and no guest-side address maps to them: the guest gets no resolver (see --dns-forward)`);
       } else {
         dns.push(standIn);
         dnsMatch = standIn;

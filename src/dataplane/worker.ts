@@ -68,7 +68,7 @@ function decorated(
       post({
         kind: 'log',
         level: 'warn',
-        message: `the capture ends here, further frames are counted as lost: ${getSystemErrorName(-errno)}`,
+        message: `cannot write to the capture, further frames are counted as lost: ${getSystemErrorName(-errno)}`,
         leftOut: 0,
       });
     });

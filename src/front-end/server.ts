@@ -160,7 +160,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     this.#dropNext();
     const session = this.#session;
     if (session !== null && !(await this.#ends(session))) {
-      this.#options.log('error', 'the front-end session does not end: left to the end of the process');
+      this.#options.log('error', 'the front-end session does not end: exiting without waiting for it');
     }
     await whenClosed(this.#options.native);
     this.#finish();
@@ -226,7 +226,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     try {
       if (identifyFile(source.listen) === this.#listenFile) unlinkSync(source.listen);
     } catch (error) {
-      this.#options.log('debug', `socket file stays: ${String(error)}`);
+      this.#options.log('debug', `cannot remove the socket file: ${String(error)}`);
     }
   }
 
@@ -234,7 +234,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     const { native } = this.#options;
     if (native.closerLost() >= MOST_LOST || native.closerWait(0) > MOST_UNCLOSED) {
       // Each front-end could leave more of them. They wait in the listener's queue, where they cost nothing.
-      this.#say('error', 'unclosed', 'no front-end is accepted: descriptors of earlier ones block whoever closes them');
+      this.#say('error', 'unclosed', 'no front-end is accepted: descriptors of earlier ones still block in close');
       this.#restListener(this.#retryMs);
       return;
     }
@@ -289,7 +289,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   }
 
   #refuse(fd: number): void {
-    this.#say('warn', 'refused', 'second front-end turned away');
+    this.#say('warn', 'refused', 'second front-end refused, one is connected already');
     closeConnection(this.#options.native, fd);
   }
 
@@ -338,7 +338,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   #serveGiven(fd: number): void {
     const kind = this.#options.native.fdKind(fd);
     if (kind !== FD_SOCKET && kind !== FD_FOREIGN_SOCKET) {
-      throw new ServerError('VU_ERR_SOCKET', `descriptor ${fd} is no socket`);
+      throw new ServerError('VU_ERR_SOCKET', `descriptor ${fd} is not a socket`);
     }
     this.emit('listening');
     this.#serve(fd);

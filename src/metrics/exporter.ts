@@ -56,7 +56,7 @@ export function createExporter(options: ExporterOptions): Registry {
   });
   new Gauge({
     name: 'tubetti_build_info',
-    help: 'Always 1; the labels say what runs.',
+    help: 'Always 1; the labels name the running version.',
     labelNames: ['version', 'node'],
     registers: [registry],
   }).set({ version: options.version, node: process.version }, 1);

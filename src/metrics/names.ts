@@ -57,7 +57,7 @@ export const METRICS: readonly MetricSpec[] = [
   {
     name: 'tubetti_flows',
     kind: 'gauge',
-    help: 'Flows open now, by protocol.',
+    help: 'Open flows, by protocol.',
     labels: ['protocol'],
     series: [
       { index: c.C_FLOWS_TCP, values: ['tcp'] },
@@ -68,7 +68,7 @@ export const METRICS: readonly MetricSpec[] = [
   {
     name: 'tubetti_flows_opened_total',
     kind: 'counter',
-    help: 'Flows ever opened, by protocol.',
+    help: 'Flows opened since the start, by protocol.',
     labels: ['protocol'],
     series: [
       { index: c.C_FLOWS_OPENED_TCP, values: ['tcp'] },
@@ -84,7 +84,7 @@ export const METRICS: readonly MetricSpec[] = [
     // Code 0 is "not dropped".
     series: c.DROP_NAMES.slice(1).map((name, i) => ({ index: c.C_DROPS + i + 1, values: [name] })),
   },
-  single('counter', 'tubetti_tcp_retransmits_total', 'TCP segments sent to the guest again.', c.C_TCP_RETRANSMITS),
+  single('counter', 'tubetti_tcp_retransmits_total', 'TCP segments retransmitted to the guest.', c.C_TCP_RETRANSMITS),
   {
     name: 'tubetti_tcp_resets_total',
     kind: 'counter',
@@ -98,7 +98,7 @@ export const METRICS: readonly MetricSpec[] = [
   {
     name: 'tubetti_tcp_evicted_total',
     kind: 'counter',
-    help: 'TCP flows ended to make room for another, by how far they were.',
+    help: 'TCP flows ended to make room for a new one, by the state they were in.',
     labels: ['state'],
     series: [
       { index: c.C_TCP_EVICTED_HALF_OPEN, values: ['half_open'] },
@@ -118,32 +118,32 @@ export const METRICS: readonly MetricSpec[] = [
   single(
     'counter',
     'tubetti_ring_faults_total',
-    'Virtqueues stopped because the guest broke the rules.',
+    'Virtqueues stopped because the guest violated the specification.',
     c.C_RING_FAULTS,
   ),
   single(
     'counter',
     'tubetti_stream_resets_total',
-    'Stream connections closed because of a frame length out of range.',
+    'Stream connections closed because a frame length was out of range.',
     c.C_STREAM_RESETS,
   ),
   single(
     'counter',
     'tubetti_stream_blocked_total',
-    'Times the socket of a stream connection was full and flows to the guest waited.',
+    'Times flows to the guest waited because the socket of a stream connection was full.',
     c.C_STREAM_BLOCKED,
   ),
   single('counter', 'tubetti_captured_frames_total', 'Frames written to the capture file.', c.C_CAPTURED),
   single(
     'counter',
     'tubetti_capture_lost_total',
-    'Frames missing in the capture because the file took no more.',
+    'Frames missing from the capture because the file could not take them.',
     c.C_CAPTURE_LOST,
   ),
   {
     name: 'tubetti_data_plane_restarts_total',
     kind: 'counter',
-    help: 'Data planes that were replaced, by reason: it failed (exit), did not come round (hung), had no memory left (heap).',
+    help: 'Data planes replaced, by reason: ended by an error (exit), hung (hung), out of JavaScript heap (heap).',
     labels: ['reason'],
     series: [
       { index: c.C_DATA_PLANE_EXITS, values: ['exit'] },

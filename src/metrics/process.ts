@@ -22,7 +22,7 @@ export function addProcessMetrics(registry: Registry): void {
   });
   new Gauge({
     name: 'process_resident_memory_bytes',
-    help: 'Resident memory in bytes; guest memory that was touched is part of it.',
+    help: 'Resident memory in bytes, including guest memory that was touched.',
     registers,
     collect() {
       this.set(process.memoryUsage.rss());

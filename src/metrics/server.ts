@@ -69,8 +69,8 @@ interface Answer {
 }
 
 const plain = (status: string, body: string, more = ''): Answer => ({ status, type: 'text/plain', body, more });
-const BAD_REQUEST = plain('400 Bad Request', 'This is no HTTP request.\n');
-const TOO_LARGE = plain('431 Request Header Fields Too Large', `More than ${MAX_HEAD} bytes.\n`);
+const BAD_REQUEST = plain('400 Bad Request', 'Not an HTTP request.\n');
+const TOO_LARGE = plain('431 Request Header Fields Too Large', `The request header has more than ${MAX_HEAD} bytes.\n`);
 
 /** `head`: a request up to its empty line. */
 async function answerTo(head: string, page: Page): Promise<Answer> {

@@ -197,7 +197,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
         await within(worker.gone, STOP_MS);
       }
       if (!worker.isGone()) {
-        this.options.log('error', 'the data plane does not end: its thread is left behind');
+        this.options.log('error', 'the data plane does not end: its thread is abandoned');
         return;
       }
     }
@@ -221,7 +221,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
 
   /** The host's network changed. Only after `begin`. */
   async setConfig(config: StackConfig): Promise<void> {
-    if (this.setup === null) throw new Error('the data plane was not told to begin');
+    if (this.setup === null) throw new Error('the data plane was not started');
     this.setup = { ...this.setup, config };
     await this.send({ kind: 'config', config });
   }
@@ -388,7 +388,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
       wakeFd: this.wakeFd,
     } satisfies WorkerSetup);
     this.beginTimer = setTimeout(() => {
-      if (worker === this.worker && this.watched) this.giveUp(worker, 'it does not begin');
+      if (worker === this.worker && this.watched) this.giveUp(worker, 'it does not start');
     }, BEGIN_MS);
   }
 
@@ -469,7 +469,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
   private onNews(id: number, stage: number): void {
     const { worker } = this;
     if (worker?.id !== id) return;
-    if (stage === WATCHDOG_HUNG) this.giveUp(worker, 'its loop does not come round');
+    if (stage === WATCHDOG_HUNG) this.giveUp(worker, 'its event loop is stuck');
     else this.unblock();
   }
 

@@ -130,7 +130,7 @@ function endOf(failure: unknown): WorkerEnd {
 }
 
 function reasonOf(failure: unknown): string {
-  if (failure === null) return 'it ended by itself';
+  if (failure === null) return 'its thread exited';
   return isErrorLike(failure) ? readableStack(failure) : `it threw ${typeof failure}`;
 }
 

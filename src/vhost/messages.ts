@@ -125,7 +125,7 @@ export function encodeVringStateReply(request: number, state: VringState): Uint8
 
 /** The whole u32 is compared, never a truncated one (CVE-2020-10723). */
 export function validateVringIndex(index: number, rings: number): void {
-  if (index >= rings) throw new ProtocolError('VU_ERR_RING_INDEX', `ring ${index} of ${rings} named`);
+  if (index >= rings) throw new ProtocolError('VU_ERR_RING_INDEX', `ring ${index} does not exist (there are ${rings})`);
 }
 
 /** SET_VRING_NUM: a power of two from 1 to 32768 (split rings, virtio 1.2 §2.7). */
@@ -256,10 +256,7 @@ export function validateMemoryRegion(region: MemoryRegion): void {
   const { gpa, size, uva, mmapOffset } = region;
   if (size === 0n) throw new ProtocolError('VU_ERR_MEMORY', 'empty memory region');
   if (gpa + size > EXACT_END || mmapOffset + size > EXACT_END || uva + size > U64_END) {
-    throw new ProtocolError(
-      'VU_ERR_MEMORY',
-      `memory region at 0x${gpa.toString(16)} passes the end of the address space`,
-    );
+    throw new ProtocolError('VU_ERR_MEMORY', `memory region at 0x${gpa.toString(16)} exceeds the address space`);
   }
   // Whole pages also make every place in the mapping as aligned as its address, which Atomics on ring indices needs.
   if ((gpa | size | uva | mmapOffset) % BigInt(GUEST_PAGE_SIZE) !== 0n) {

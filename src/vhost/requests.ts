@@ -75,7 +75,8 @@ const NOTHING = (): void => undefined;
 
 function getConfig(backend: Backend, { request, payload }: Message): Reply {
   const range = decodeConfigRange(payload);
-  if (range === null) throw new ProtocolError('VU_ERR_CONFIG', 'GET_CONFIG of another size than it says');
+  if (range === null)
+    throw new ProtocolError('VU_ERR_CONFIG', 'GET_CONFIG with a payload of another size than its size field');
   return encodeConfigReply(request, range, backend.configSpace);
 }
 

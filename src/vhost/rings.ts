@@ -91,7 +91,7 @@ export class Rings {
     if (ring.started || !ring.complete || this.#memory.regions.length === 0) return;
     const places = this.#resolve(ring, this.#memory.regions);
     if (places === null) {
-      throw new ProtocolError('VU_ERR_RING_ADDRESS', `ring ${ring.index} does not lie in guest memory`);
+      throw new ProtocolError('VU_ERR_RING_ADDRESS', `ring ${ring.index} is not in guest memory`);
     }
     await this.#start(ring, places);
   }
@@ -167,7 +167,7 @@ export class Rings {
     for (const ring of this.#rings) {
       if (ring.started || !ring.complete) continue;
       const started = await this.#startIfComplete(ring);
-      if (!started && moved.includes(ring)) this.fault(ring.index, 'its memory was taken away');
+      if (!started && moved.includes(ring)) this.fault(ring.index, 'its memory was removed from the memory table');
     }
   }
 
@@ -228,7 +228,10 @@ export class Rings {
     const kind = this.#native.fdKind(fds.peek(0));
     if (isShortage(kind)) throw shortage(`${name}: its descriptor cannot be looked at`, kind);
     if (kind !== FD_EVENTFD && kind !== FD_SOCKET && kind !== FD_PIPE) {
-      throw new ProtocolError('VU_ERR_FD_KIND', `${name} with a descriptor that is no eventfd, unix socket or pipe`);
+      throw new ProtocolError(
+        'VU_ERR_FD_KIND',
+        `${name} with a descriptor that is not an eventfd, unix socket or pipe`,
+      );
     }
     // For kernels that have no other way to ring an eventfd; the front-end may undo it (see event_fd.cc).
     this.#native.setNonBlocking(fds.peek(0));

@@ -151,11 +151,11 @@ export class Session {
 
   #run(request: Request | undefined, message: Message): Reply | Promise<Reply> {
     if (request === undefined) {
-      throw new ProtocolError('VU_ERR_REQUEST', `request ${message.request} is not known here`);
+      throw new ProtocolError('VU_ERR_REQUEST', `unknown request ${message.request}`);
     }
     const { name, feature, fds, size } = request;
     if (feature >= 0 && !this.#backend.has(feature)) {
-      throw new ProtocolError('VU_ERR_NOT_NEGOTIATED', `${name} without its protocol feature`);
+      throw new ProtocolError('VU_ERR_NOT_NEGOTIATED', `${name} without the protocol feature it needs`);
     }
     if (fds >= 0) validateFds(name, message.fds.count, fds);
     if (size >= 0) validateSize(name, message.payload.byteLength, size);
@@ -184,20 +184,20 @@ export class Session {
     }
     this.#refusals++;
     if (this.#refusals <= LOGGED_REFUSALS)
-      this.#options.log('warn', `refused to the front-end: ${error.message}`, 'vhost.refusal');
+      this.#options.log('warn', `front-end request refused: ${error.message}`, 'vhost.refusal');
     this.#connection.send(encodeU64Reply(message.request, 1n));
   }
 
   #checkMemory(): void {
     if (this.#ending || !this.#backend.memoryLost) return;
-    const error = new ProtocolError('VU_ERR_MEMORY_LOST', 'guest memory was taken away while in use');
+    const error = new ProtocolError('VU_ERR_MEMORY_LOST', 'guest memory was truncated while in use');
     this.#end({ reason: 'protocol', error });
   }
 
   /** A descriptor that blocks cost a thread. There are few of those, so none is given to this front-end again. */
   #checkDescriptors(): void {
     if (this.#ending || this.#options.native.closerLostAt() < this.#since) return;
-    const error = new ProtocolError('VU_ERR_FD_KIND', 'a descriptor of the front-end blocks whoever closes it');
+    const error = new ProtocolError('VU_ERR_FD_KIND', 'closing a descriptor of the front-end blocks');
     this.#end({ reason: 'protocol', error });
   }
 

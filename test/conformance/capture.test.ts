@@ -93,13 +93,13 @@ describeWith('a capture', whyNoNamespaces() ?? whyNoTshark(), () => {
       await client.receive((frame) => frame.readUInt16BE(12) === ETHER_ARP && frame[31] === 199);
       await bench.service.process.waitForLine(new RegExp(`arp who has 10\\.0\\.${batch}\\.199,`), 10_000);
     }
-    expect(bench.service.process.lines.filter((line) => line.includes('left out'))).toEqual([]);
+    expect(bench.service.process.lines.filter((line) => line.includes('the log was too slow'))).toEqual([]);
     await client.destroy();
   });
 
   test('that cannot be opened, or written, is said once, and the guest has its network', async () => {
     bench = await setUpBench(['--stream', '--pcap', '/nonexistent-dir/x']);
-    expect(bench.service.process.tail(20)).toContain('--pcap /nonexistent-dir/x: no capture');
+    expect(bench.service.process.tail(20)).toContain('--pcap /nonexistent-dir/x: cannot write the capture');
     await bench.destroy();
     bench = await setUpBench(['--stream', '--pcap', '/dev/full']);
     const client = await StreamClient.connect(bench.socketPath);

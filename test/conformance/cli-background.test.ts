@@ -133,8 +133,8 @@ describe('as libvirt starts passt', () => {
     [['--bogus'], 'passt: unknown option --bogus (see --help)\n'],
     [['--mtu', '1'.repeat(6)], 'passt: --mtu 111111: give a number from 0 to 65521\n'],
     [['--pid', '/nonexistent-dir/pid'], 'passt: --pid /nonexistent-dir/pid: '],
-    [['--fd', '0'], 'passt: --fd 0: descriptor 0 is no socket\n'],
-    [['--fd', '77'], 'passt: --fd 77: descriptor 77 is no socket\n'],
+    [['--fd', '0'], 'passt: --fd 0: descriptor 0 is not a socket\n'],
+    [['--fd', '77'], 'passt: --fd 77: descriptor 77 is not a socket\n'],
     [['--stats', '1'], 'passt: --stats writes to stderr'],
   ])('%j', async (argv, message) => {
     const extra = argv[0] === '--fd' ? [] : ['--socket', socketPath];

@@ -141,7 +141,7 @@ describe('a service', () => {
     const second = once('-q', '-s', path);
     expect(second.status).toBe(1);
     expect(second.stderr).toContain(`--socket ${path}: `);
-    expect(second.stderr).toContain('address already in use (somebody serves it');
+    expect(second.stderr).toContain('address already in use (another process listens there');
     first.child.kill('SIGKILL');
     await first.exit;
     expect(existsSync(path)).toBe(true);

@@ -165,7 +165,7 @@ test('front-ends that come and go in a loop, two at a time', async () => {
   }
   expect(residentBytes(service.pid) - before.resident).toBeLessThan(GROWTH);
   const seconds = Math.ceil((performance.now() - before.started) / 1000) + 1;
-  for (const text of [/front-end connected/g, /front-end disconnected/g, /second front-end turned away/g]) {
+  for (const text of [/front-end connected/g, /front-end disconnected/g, /second front-end refused/g]) {
     const count = service.stderr().match(text)?.length ?? 0;
     expect(count).toBeLessThanOrEqual(5 * seconds);
   }

@@ -188,7 +188,7 @@ describeWith('the memory of a hostile front-end', whyNoNamespaces(), () => {
       await rested();
     }
     // Once at least: the log has a budget for it.
-    await bench.service.process.waitForLine(/guest memory was taken away/, 5000, 0);
+    await bench.service.process.waitForLine(/guest memory was truncated/, 5000, 0);
     await expectUnharmed();
   });
 });

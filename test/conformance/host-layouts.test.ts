@@ -371,7 +371,7 @@ options ndots:2`,
     resolvConf: 'nameserver 127.0.0.53\n',
     argv: ['--no-map-gw'],
     dns4: null,
-    warning: /127\.0\.0\.53 is out of the guest's reach/,
+    warning: /127\.0\.0\.53 is not reachable from the guest/,
   },
   {
     name: '--dns-forward: an address of its own for that',
@@ -464,7 +464,7 @@ describeThere('all ports', () => {
     const left = String(32767 + 4536 - 150);
     for (const option of ['-t all', '-u all']) {
       expect(program.lines).toContain(
-        `  forward  ${option}: the highest ${left} ports left out, the limit of open files is too low`,
+        `  forward  ${option}: left out the highest ${left} ports, the limit of open files is too low`,
       );
     }
   });

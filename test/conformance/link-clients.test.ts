@@ -58,7 +58,7 @@ describeWith('clients on a stream', whyNoNamespaces(), () => {
     client.send(dhcp(macOf(1), 3));
     expect(typeOf(await client.receive(isDhcp))).toBe(5);
     const said = bench.service.process.tail(100).split('\n');
-    expect(said.filter((line) => line.includes('one address to one client'))).toHaveLength(1);
+    expect(said.filter((line) => line.includes('one address for one client'))).toHaveLength(1);
     expect(said.filter((line) => line.includes('Ethernet address is')).length).toBeLessThanOrEqual(8);
   });
 

@@ -64,8 +64,8 @@ function fifo(): string {
 
 describe('files', () => {
   test.each([
-    ['--log-file', 'cannot write: it is a pipe that nobody reads, or a socket'],
-    ['--pid', 'cannot write: it is a pipe that nobody reads, or a socket'],
+    ['--log-file', 'cannot write: it is a pipe without a reader, or a socket'],
+    ['--pid', 'cannot write: it is a pipe without a reader, or a socket'],
     ['--config', 'cannot read: it is a pipe, give a regular file'],
   ])('%s at a pipe: one line, 1, at once', (option, why) => {
     const path = fifo();
@@ -74,14 +74,14 @@ describe('files', () => {
   });
 
   test.each([
-    ['a pipe that nobody reads', (): string => fifo(), 'it is a pipe that nobody reads, or a socket'],
+    ['a pipe that nobody reads', (): string => fifo(), 'it is a pipe without a reader, or a socket'],
     ['a directory that is not there', (): string => join(dir, 'missing/x'), 'no such file or directory'],
     ['/dev/full', (): string => '/dev/full', 'no space left on device'],
   ])('--pcap at %s: one line, and the service serves, as with passt', async (_title, path, why) => {
     const file = path();
     const service = launch([process.execPath, BIN, ...SAME_USER, '-s', join(dir, 's'), '--pcap', file]);
     await service.says(STARTED);
-    expect(service.stderr()).toContain(`tubetti: --pcap ${file}: no capture: ${why}\n`);
+    expect(service.stderr()).toContain(`tubetti: --pcap ${file}: cannot write the capture: ${why}\n`);
   });
 
   test('--log-file goes on behind what an earlier run wrote; /dev/stderr is taken', () => {
@@ -102,14 +102,16 @@ describe('few descriptors', () => {
   test.each([24, 32, 48, 63])('ulimit -n %d: one line that says what is needed, 1', (limit) => {
     const [file, ...argv] = inShell(`ulimit -n ${limit}`, '-q', '-s', join(dir, 's'));
     const { status, stderr } = spawnSync(file, argv, { encoding: 'utf8', timeout: 20_000 });
-    expect(stderr).toMatch(/^tubetti: [0-9]+ open files are too few: 64 at least, .*\(ulimit -Hn, LimitNOFILE=\)\n$/);
-    expect({ status, says: stderr.includes(`: ${limit} open files`) }).toEqual({ status: 1, says: true });
+    expect(stderr).toMatch(
+      /^tubetti: a limit of [0-9]+ open files is too low: at least 64 are needed, .*\(ulimit -Hn, LimitNOFILE=\)\n$/,
+    );
+    expect({ status, says: stderr.includes(`: a limit of ${limit} open files`) }).toEqual({ status: 1, says: true });
   });
 
   test('more forwarded ports than there is room for: the same', () => {
     const [file, ...argv] = inShell('ulimit -n 70', '-q', '-s', join(dir, 's'), '-t', '127.0.0.1/42001-42010');
     const { status, stderr } = spawnSync(file, argv, { encoding: 'utf8', timeout: 20_000 });
-    expect(stderr).toContain('70 open files are too few for 10 forwarded ports: 74 at least');
+    expect(stderr).toContain('a limit of 70 open files is too low for 10 forwarded ports: at least 74 are needed');
     expect(status).toBe(1);
   });
 
@@ -150,7 +152,7 @@ test('a capture that the disk has no room for: whole records, the rest counted a
   expect(lost).toBeGreaterThan(20);
   expect(kept).toBeGreaterThan(2);
   expect(kept + lost).toBe(sumOfSamples(page, 'tubetti_frames_total', {}));
-  expect(service.stderr().match(/the capture ends here/g)).toHaveLength(1);
+  expect(service.stderr().match(/cannot write to the capture/g)).toHaveLength(1);
   const bytes = fs.readFileSync(file);
   let at = 24;
   let records = 0;
@@ -258,7 +260,7 @@ describe('options', () => {
 
   test('-4 -6: the last one counts, which is said', async () => {
     const text = await started('-6', '-4');
-    expect(text).toContain('warning: -4: there is IPv4 only, the option against it before has no effect');
+    expect(text).toContain('warning: -4: IPv4 only, --ipv6-only before it has no effect');
     expect(text).toMatch(/^ {2}IPv4 /m);
     expect(text).not.toMatch(/^ {2}IPv6 /m);
   });

@@ -73,7 +73,7 @@ describeWith('a stream socket', whyNoNamespaces(), () => {
       await expectServed(await connect());
       expect(await resets()).toBe(before + 1);
       const said = bench.service.process.tail(20);
-      expect(said).toContain(`frame length ${length}, where 14 to 65535 is right`);
+      expect(said).toContain(`frame length ${length} is out of range (14 to 65535)`);
     },
   );
 

@@ -91,9 +91,9 @@ describeWith('the service survives', whyNoNamespaces(), () => {
   };
 
   test.each([
-    ['throw', 'exit', /data plane failed, starting another .*a fault of the test/],
-    ['loop', 'hung', /data plane hangs, starting another .*its loop does not come round/],
-    ['heap', 'heap', /data plane is out of memory, starting another/],
+    ['throw', 'exit', /data plane failed, starting a new one .*a fault of the test/],
+    ['loop', 'hung', /data plane hangs, starting a new one .*its event loop is stuck/],
+    ['heap', 'heap', /data plane is out of memory, starting a new one/],
   ])('a data plane that meets "%s": another one has the same rings', async (name, reason, line) => {
     const { service, world } = bench;
     const guest = await startGuest(native, service);

@@ -149,7 +149,10 @@ test('a first front-end that does not read its replies: the second one is turned
   await rig.connect().closed();
   expect(performance.now() - begun).toBeLessThan(2500);
   await rig.connect().closed(); // and the next one
-  expect(rig.complaints).toEqual(['second front-end turned away', 'second front-end turned away']);
+  expect(rig.complaints).toEqual([
+    'second front-end refused, one is connected already',
+    'second front-end refused, one is connected already',
+  ]);
   native.close(deaf);
   expect(await rig.sessionEnd()).toEqual({ reason: 'left' });
   await expectServed(500);

@@ -116,8 +116,8 @@ test('a ring whose memory goes is stopped and reported, and starts again when me
   expect(await removeRegion(t.QEMU_LAYOUT)).toBe(0n);
   expect(rig.device.calls).toEqual(['stopRing(0)', 'stopRing(1)', 'setMemory(0)']);
   expect(rig.complaints).toEqual([
-    'ring 0 stopped: its memory was taken away',
-    'ring 1 stopped: its memory was taken away',
+    'ring 0 stopped: its memory was removed from the memory table',
+    'ring 1 stopped: its memory was removed from the memory table',
   ]);
   native.closerWait(1000);
   expect(native.drain(fds.events[1])).toBe(1); // err of ring 0
@@ -213,7 +213,7 @@ test('memory that is taken away by its file ends the session with a line', async
   frontEnd.send(p.VHOST_USER_SET_OWNER);
   expect(await rig.sessionEnd()).toMatchObject({ reason: 'protocol', error: { code: 'VU_ERR_MEMORY_LOST' } });
   expect(rig.complaints).toEqual([
-    'front-end broke the protocol: guest memory was taken away while in use; connection closed',
+    'front-end broke the protocol: guest memory was truncated while in use; connection closed',
   ]);
   await frontEnd.closed();
 });

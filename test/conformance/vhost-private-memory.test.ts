@@ -17,7 +17,7 @@ describeWith('memory that is not shared', whyNoNamespaces(), () => {
   const native = loadNative();
   let bench: Bench;
 
-  const said = (): string[] => bench.service.process.lines.filter((line) => line.includes('seems not to be shared'));
+  const said = (): string[] => bench.service.process.lines.filter((line) => line.includes('is probably not shared'));
 
   /** The service has seen this kick. */
   async function kick(guest: Guest, ring: 0 | 1): Promise<void> {

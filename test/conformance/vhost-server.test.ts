@@ -148,7 +148,9 @@ describe('listening', () => {
     }
     await first.ask(p.VHOST_USER_GET_FEATURES);
     expect(rig.device.running.size).toBe(2);
-    expect(rig.complaints).toEqual(Array.from({ length: 3 }, () => 'second front-end turned away'));
+    expect(rig.complaints).toEqual(
+      Array.from({ length: 3 }, () => 'second front-end refused, one is connected already'),
+    );
   });
 
   test('a front-end that comes back at once is served, whatever the order of events', async () => {

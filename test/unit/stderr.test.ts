@@ -49,7 +49,7 @@ test('one that reads no more is waited for once; when it reads again it is told 
   pipe.room = 1000;
   writer.line('next');
   writer.line('last');
-  expect(pipe.text).toBe('cut \nlines dropped, as nobody read them: 1002\nnext\nlast\n');
+  expect(pipe.text).toBe('cut \nlog lines lost while nobody read stderr: 1002\nnext\nlast\n');
 });
 
 test('one that takes a line now and then is not waited for again and again', () => {

@@ -115,7 +115,7 @@ export class StreamControl {
     if (end === STREAM_BAD_LENGTH) {
       this.counters[C_STREAM_RESETS]++;
       const limits = `${MIN_STREAM_FRAME} to ${MAX_STREAM_FRAME}`;
-      return { reason: 'protocol', detail: `frame length ${this.port.input.badLength}, where ${limits} is right` };
+      return { reason: 'protocol', detail: `frame length ${this.port.input.badLength} is out of range (${limits})` };
     }
     if (end >= 0 || end === -EPIPE || end === -ECONNRESET) return { reason: 'left', detail: '' };
     return { reason: 'failed', detail: getSystemErrorName(end) };

@@ -74,7 +74,7 @@ export function offeredFeatures(words: string | undefined): bigint {
     else if (word === 'none') features = ALWAYS;
     else if (n === undefined) {
       const names = [...FEATURE_BITS.keys()].join(', ');
-      throw new ConfigError('CFG_ERR_VALUE', `TUBETTI_FEATURES: no feature '${word}'; it takes all, none, ${names}`);
+      throw new ConfigError('CFG_ERR_VALUE', `TUBETTI_FEATURES: unknown feature '${word}', give all, none, ${names}`);
     } else features = without ? features & ~bit(n) : features | bit(n);
   }
   return features;

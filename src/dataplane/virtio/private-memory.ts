@@ -18,7 +18,7 @@ const START_MS = 100;
 const KICKS = 3;
 
 export const PRIVATE_MEMORY_TEXT =
-  'the guest notifies its rings, but nothing ever appears in them: its memory seems not to be shared with this program; ' +
+  'the guest kicks its queues but they stay empty: its memory is probably not shared with this program; ' +
   'QEMU wants -object memory-backend-memfd,share=on for all of it, libvirt <memoryBacking> with ' +
   "<source type='memfd'/> and <access mode='shared'/>";
 

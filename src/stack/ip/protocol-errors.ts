@@ -101,5 +101,5 @@ export class ProtocolErrors {
 function refusalText(protocol: number): string {
   const name = NAMES.get(protocol);
   const which = name === undefined ? `IP protocol ${protocol}` : `${name} (IP protocol ${protocol})`;
-  return `the guest sends ${which}, which cannot be carried: only TCP, UDP and ICMP echo can; it is told so`;
+  return `the guest sends ${which}, which is not supported (only TCP, UDP and ICMP echo are): answered with an ICMP error`;
 }

@@ -245,8 +245,8 @@ export class DhcpService {
     stations.wantAsked(0, 0, V4_MAPPED, this.#assigned);
     if (lease4.isNews() && log.take(SITE_DHCP_REFUSED)) {
       const holder = macText(lease4.holderHi, lease4.holderLo);
-      const which = `${ipv4Text(this.#assigned)} belongs to ${holder}, so ${macText(hi, lo)} gets none`;
-      log.say(SITE_DHCP_REFUSED, 'warn', `DHCP gives one address to one client: ${which}`);
+      const which = `${ipv4Text(this.#assigned)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
+      log.say(SITE_DHCP_REFUSED, 'warn', `DHCP has one address for one client: ${which}`);
     }
     return false;
   }

@@ -261,8 +261,8 @@ export class Dhcpv6Service {
     stations.wantAsked(w0, w1, w2, w3);
     if (lease6.isNews() && log.take(SITE_DHCP_REFUSED)) {
       const holder = macText(lease6.holderHi, lease6.holderLo);
-      const which = `${ipv6Text(w0, w1, w2, w3)} belongs to ${holder}, so ${macText(hi, lo)} gets none`;
-      log.say(SITE_DHCP_REFUSED, 'warn', `DHCPv6 gives one address to one client: ${which}`);
+      const which = `${ipv6Text(w0, w1, w2, w3)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
+      log.say(SITE_DHCP_REFUSED, 'warn', `DHCPv6 has one address for one client: ${which}`);
     }
     return false;
   }
@@ -465,7 +465,7 @@ function statusText(status: number): string {
     case DHCPV6_STATUS_SUCCESS:
       return 'Success.';
     case DHCPV6_STATUS_NO_ADDRS_AVAIL:
-      return 'One address, given to another association.';
+      return 'The only address is assigned to another IA.';
     case DHCPV6_STATUS_NO_BINDING:
       return 'No binding.';
     case DHCPV6_STATUS_NOT_ON_LINK:

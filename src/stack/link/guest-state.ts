@@ -238,7 +238,7 @@ export function learnMtu(ctx: StackContext, mtu: number): void {
   if (!known.isNews(clock.nowMs) || !log.take(SITE_GUEST_MTU)) return;
   const used = known.bound(true);
   // eslint-disable-next-line no-restricted-syntax -- cold: once for each MTU
-  const text = `the guest uses an MTU of ${used}, where ${known.told} was offered: datagrams to it are cut to that`;
+  const text = `the guest uses an MTU of ${used}, but ${known.told} was advertised: datagrams to it are fragmented to fit`;
   log.say(SITE_GUEST_MTU, 'warn', text);
 }
 

@@ -201,8 +201,8 @@ describe('what they mean', () => {
 
   test('small MTUs only warn', () => {
     expect(parse('-m', '0').warnings).toEqual(['-m 0: no MTU is advertised']);
-    expect(parse('-m', '67').warnings[0]).toMatch(/IPv4 needs 68/);
-    expect(parse('-m', '1279').warnings[0]).toMatch(/IPv6 needs 1280/);
+    expect(parse('-m', '67').warnings[0]).toMatch(/IPv4 needs at least 68/);
+    expect(parse('-m', '1279').warnings[0]).toMatch(/IPv6 needs at least 1280/);
     expect(parse('-m', '1280').warnings).toEqual([]);
   });
 
@@ -224,7 +224,7 @@ describe('what they mean', () => {
       'c.example',
     ]);
     expect(parse('-S', 'none').host.search).toEqual([]);
-    expect(refusal('-S', 'a b c d e f g').message).toMatch(/more than 6/);
+    expect(refusal('-S', 'a b c d e f g').message).toMatch(/at most 6/);
   });
 
   test('the host as the guest sees it', () => {
@@ -319,11 +319,11 @@ describe('values that are refused: option, value and what would be right', () =>
   });
 
   test.each<[string[], RegExp]>([
-    [['-n', '24', '-a', '192.0.2.1/24'], /prefix length is given twice/],
-    [['-a', '192.0.2.1/24', '-n', '24'], /prefix length is given twice/],
+    [['-n', '24', '-a', '192.0.2.1/24'], /both give the prefix length/],
+    [['-a', '192.0.2.1/24', '-n', '24'], /both give the prefix length/],
     [['-s', '/a', '--connect', '/b'], /--socket and --connect/],
     [['-s', '/a', '--fd', '3'], /--socket and --fd/],
-    [['--poll-us', '50', '--stream'], /^--poll-us is for virtqueues, which --stream does without$/],
+    [['--poll-us', '50', '--stream'], /^--poll-us polls virtqueues, which --stream does not have$/],
     [['--stats', '1', '-b'], /--stats .* add --foreground/],
   ])('%j contradicts itself', (argv, message) => {
     const error = refusal(...argv);

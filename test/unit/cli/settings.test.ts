@@ -81,13 +81,13 @@ describe('a configuration file', () => {
 
   test.each<[string, string]>([
     ['mtu: 70000', 'FILE: mtu 70000: give a number from 0 to 65521'],
-    ['mtu: [1, 2]', 'FILE: mtu: give one value, no list'],
+    ['mtu: [1, 2]', 'FILE: mtu: give one value, not a list'],
     ['mtu: {a: 1}', 'FILE: mtu: {"a":1}: give text or a number (BYTES)'],
     ['mtu:', 'FILE: mtu: null: give text or a number (BYTES)'],
     ['no-tcp: 1', 'FILE: no-tcp: 1: give true or false'],
-    ['mtuu: 1', 'FILE: mtuu: there is no such option, did you mean mtu?'],
-    ['help: true', 'FILE: help: is for the command line only'],
-    ['config: x', 'FILE: config: is for the command line only'],
+    ['mtuu: 1', 'FILE: mtuu: no such option, did you mean mtu?'],
+    ['help: true', 'FILE: help: allowed on the command line only'],
+    ['config: x', 'FILE: config: allowed on the command line only'],
     ['conf-path: x', 'FILE: conf-path is not supported yet: forwarded ports cannot be changed at run time'],
     ['netns: x', 'FILE: netns is for pasta mode only'],
     ['- mtu', 'FILE: give the options as keys and values, like "mtu: 1500"'],
@@ -136,7 +136,7 @@ describe('the environment', () => {
     const env = Object.fromEntries(others.map((name) => [`TUBETTI_${name}`, 'x']));
     expect(parse([], env)).toEqual(parse([]));
     expect(parse([], { TUBETTI_MTUU: '1' }).warnings).toEqual([
-      'environment: TUBETTI_MTUU is no option, did you mean TUBETTI_MTU?',
+      'environment: TUBETTI_MTUU is not an option, did you mean TUBETTI_MTU?',
     ]);
   });
 

@@ -113,7 +113,7 @@ describe('template interface', () => {
     expect(shown(host.ip4)).toMatchObject({ guestAddr: '10.9.9.1', prefixLen: 32, gateway: '198.51.100.1' });
     expect(host.template6).toBeNull();
     expect(shown(host.ip6)).toMatchObject({ guestAddr: null, gateway: 'fe80::1', ourLinkLocal: 'fe80::1', scopeId: 0 });
-    expect(host.notes).toEqual([{ level: 'info', text: 'IPv6: no global address on veth1, use local mode' }]);
+    expect(host.notes).toEqual([{ level: 'info', text: 'IPv6: no global address on veth1, using local mode' }]);
   });
 
   test('--outbound-if4 is a template where -i is not', () => {
@@ -193,8 +193,8 @@ describe('local mode', () => {
     });
     expect(shown(host.ip6)).toMatchObject({ guestAddr: null, gateway: 'fe80::1', ourLinkLocal: 'fe80::1' });
     expect(host.notes.map((note) => note.text)).toEqual([
-      'IPv4: no external interface as template, use local mode',
-      'IPv6: no external interface as template, use local mode',
+      'IPv4: no external interface to copy from, using local mode',
+      'IPv6: no external interface to copy from, using local mode',
     ]);
     const stack = stackConfig(
       options([]).host,
@@ -362,7 +362,7 @@ describe('families', () => {
   test('a host without IPv6 sockets', () => {
     const host = resolve([], facts(ORDINARY, '', false));
     expect(host.ip6).toBeNull();
-    expect(host.notes).toEqual([{ level: 'info', text: 'IPv6: this host has no IPv6 sockets, off' }]);
+    expect(host.notes).toEqual([{ level: 'info', text: 'IPv6: off, this host has no IPv6 sockets' }]);
     expect(() => resolve(['-6'], facts(ORDINARY, '', false))).toThrow('no IPv6 sockets');
     expect(resolve(['-4'], facts(ORDINARY, '', false)).notes).toEqual([]);
   });
@@ -539,7 +539,7 @@ describe('resolvers that only the other family reaches', () => {
       'nothing stands for them',
       ['-4', '--no-map-gw'],
       true,
-      /IPv6 addresses only \(2001:db8:5::53, 2001:db8:5::54\), and no address/,
+      /IPv6 addresses only \(2001:db8:5::53, 2001:db8:5::54\), and no guest-side address/,
     ],
     ['no IPv6 sockets', ['-4'], false, /IPv6 addresses only .*no IPv6 sockets/],
   ])('one warning: %s', (_, argv, sockets, warning) => {
@@ -566,21 +566,21 @@ describe('addresses that no host has', () => {
   test.each<[string[], string]>([
     [
       ['-a', '10.0.2.0/24'],
-      '--address 10.0.2.0/24: this is the address of the network 10.0.2.0/24 itself, give one of a host in it',
+      '--address 10.0.2.0/24: this is the address of the network 10.0.2.0/24 itself, give a host address in that subnet',
     ],
     [
       ['-a', '10.0.2.255', '-n', '24'],
-      '--address 10.0.2.255/24: this is the broadcast address of 10.0.2.0/24, give one of a host in it',
+      '--address 10.0.2.255/24: this is the broadcast address of 10.0.2.0/24, give a host address in that subnet',
     ],
     [
       ['-a', '10.0.2.255'],
-      '--address 10.0.2.255/24: this is the broadcast address of 10.0.2.0/24, give one of a host in it',
+      '--address 10.0.2.255/24: this is the broadcast address of 10.0.2.0/24, give a host address in that subnet',
     ],
     [
       ['-a', '10.0.2.4/30'],
-      '--address 10.0.2.4/30: this is the address of the network 10.0.2.4/30 itself, give one of a host in it',
+      '--address 10.0.2.4/30: this is the address of the network 10.0.2.4/30 itself, give a host address in that subnet',
     ],
-    [['-a', '0.1.2.3/8'], '--address 0.1.2.3/8: no host has an address of 0.0.0.0/8, give another'],
+    [['-a', '0.1.2.3/8'], '--address 0.1.2.3/8: a host cannot have an address in 0.0.0.0/8, give another'],
     [['-n', '255.255.255.254'], ''],
     [['-n', '30'], ''],
     [
@@ -595,11 +595,11 @@ describe('addresses that no host has', () => {
     [['-a', '192.0.2.1'], "--address 192.0.2.1: this is the gateway's address, give another or --gateway too"],
     [
       ['-a', '2001:db8:7::'],
-      "--address 2001:db8:7::: this is the routers' address in 2001:db8:7::/64, give one of a host in it",
+      "--address 2001:db8:7::: this is the routers' anycast address of 2001:db8:7::/64, give a host address in that subnet",
     ],
     [
       ['-a', 'fe80::7'],
-      '--address fe80::7: the guest makes its link-local address itself, give a global or local (fc00::/7) one',
+      '--address fe80::7: the guest forms its own link-local address, give a global or unique local (fc00::/7) one',
     ],
     [['-a', '10.0.2.0/31', '-g', '10.0.2.1'], ''],
     [['-a', '10.0.2.255/32'], ''],

@@ -41,7 +41,7 @@ describe('what is offered', () => {
   });
 
   it.each(['tso', '-', 'csum,,mrg_rxbuf', '-all', 'version_1'])('does not know "%s"', (words) => {
-    expect(() => offeredFeatures(words)).toThrow(/^TUBETTI_FEATURES: no feature '.*'; it takes all, none, csum/);
+    expect(() => offeredFeatures(words)).toThrow(/^TUBETTI_FEATURES: unknown feature '.*', give all, none, csum/);
   });
 });
 

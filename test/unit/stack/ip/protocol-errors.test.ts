@@ -70,7 +70,7 @@ test('a flood: ten errors, then ten a second, and one line for each protocol', (
   rig.clock.advance(1000);
   for (let i = 0; i < 500; i++) errors += rig.exchange(packet(G6, '2001:db8:9::9', 132, ESP)).length;
   expect(errors).toBe(20);
-  const lines = (): string[] => rig.logged.filter((line) => line.includes('cannot be carried'));
+  const lines = (): string[] => rig.logged.filter((line) => line.includes('which is not supported'));
   expect(lines()).toHaveLength(2);
   expect(lines()[0]).toContain('ESP (IP protocol 50)');
   for (let i = 0; i < 100; i++) {

@@ -177,7 +177,7 @@ describe("the guest's own MTU", () => {
       rig.exchange(syn(G4, 1460));
     }
     expect(warnings(rig)).toEqual([
-      'warn: the guest uses an MTU of 1500, where 65520 was offered: datagrams to it are cut to that',
+      'warn: the guest uses an MTU of 1500, but 65520 was advertised: datagrams to it are fragmented to fit',
     ]);
     const right = linkRig({ mtu: 1500 });
     dhcp(right, 3, '37 01 1a');

@@ -138,7 +138,7 @@ describe.each(FAMILIES)('%s', (family, one, other) => {
   beforeEach(() => {
     rig = linkRig();
   });
-  const lines = (): string[] => rig.logged.filter((line) => line.includes('one address to one client'));
+  const lines = (): string[] => rig.logged.filter((line) => line.includes('one address for one client'));
   test('the second client gets none, and the log says so once', () => {
     expect([a.ask(rig), b.ask(rig), b.request(rig), a.request(rig)]).toEqual(['offer', 'none', refused, 'ack']);
     for (let i = 0; i < 20; i++) {
@@ -146,7 +146,7 @@ describe.each(FAMILIES)('%s', (family, one, other) => {
     }
     expect(a.renew(rig)).toBe('ack');
     expect(lines()).toHaveLength(1);
-    expect(lines()[0]).toMatch(/belongs to 52:54:00:00:00:0a, so 52:54:00:00:00:0b gets none/);
+    expect(lines()[0]).toMatch(/is leased to 52:54:00:00:00:0a, so 52:54:00:00:00:0b gets none/);
   });
 
   test('an offer that is not taken is free again', () => {
