@@ -125,15 +125,15 @@ export class HostMonitor {
     const { log } = this.options;
     const fd = this.listen(groups, take);
     if (fd >= 0) {
-      if (late) log('warn', "changes of the host's network are followed now");
+      if (late) log('warn', "changes of the host's network are followed again");
       opened?.(fd);
       if (late) take(null, fd);
       return;
     }
     const again = SHORTAGES.has(-fd);
     if (!late || !again) {
-      const when = again ? ', tried again until they are' : '';
-      log('warn', `changes of the host's network are not followed: ${describeErrno(fd)}${when}`);
+      const when = again ? '; trying again' : '';
+      log('warn', `cannot follow changes of the host's network: ${describeErrno(fd)}${when}`);
     }
     if (!again) return;
     const timer = setTimeout(() => {

@@ -420,7 +420,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
         if (message.leftOut > 0)
           this.options.log(
             'trace',
-            `frames left out, as the log did not follow: ${message.leftOut}`,
+            `trace lines lost because the log was too slow: ${message.leftOut}`,
             'data-plane.trace',
           );
         for (const line of message.lines) this.options.log('trace', line);
@@ -428,7 +428,11 @@ export class DataPlane implements VhostDevice, StreamDevice {
         return;
       case 'log':
         if (message.leftOut > 0)
-          this.options.log('warn', `lines left out, as the log did not follow: ${message.leftOut}`, 'data-plane.lines');
+          this.options.log(
+            'warn',
+            `log lines lost because the log was too slow: ${message.leftOut}`,
+            'data-plane.lines',
+          );
         this.options.log(message.level, message.message);
         Atomics.add(this.logged, 0, 1);
     }
@@ -450,14 +454,14 @@ export class DataPlane implements VhostDevice, StreamDevice {
       const count = this.native.watchdogRead(this.news);
       for (let i = 0; i < count; i++) this.onNews(this.news[2 * i], this.news[2 * i + 1]);
     });
-    if (this.watchPoll < 0) this.watchLater(`the watchdog is not listened to (errno ${-this.watchPoll})`);
+    if (this.watchPoll < 0) this.watchLater(`cannot listen to the watchdog (errno ${-this.watchPoll})`);
     else this.unwatchedWhy = '';
   }
 
   /** The host has no thread, descriptor, memory or watch left for it: tried again, and said once. */
   private watchLater(why: string): void {
     if (this.unwatchedWhy === '') {
-      this.options.log('warn', `${why}: until it works a data plane that hangs is not replaced`);
+      this.options.log('warn', `${why}: a data plane that hangs is not replaced until this works`);
     }
     this.unwatchedWhy = why;
     this.watchTimer = setTimeout(() => {
@@ -508,7 +512,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
     // A front-end that can make one die can do so again and again: in a session of its own each time.
     this.options.log(
       'error',
-      `${DEATHS[end]}, starting another (the guest's connections are lost): ${why}`,
+      `${DEATHS[end]}, starting a new one (the guest's connections are lost): ${why}`,
       'data-plane.death',
     );
     if (verdict === 'end-session') this.endSession();

@@ -187,7 +187,7 @@ export class Backend {
     const kind = this.#native.fdKind(fds.peek(0));
     if (isShortage(kind)) throw shortage('SET_BACKEND_REQ_FD: its descriptor cannot be looked at', kind);
     if (kind !== FD_SOCKET) {
-      throw new ProtocolError('VU_ERR_FD_KIND', 'SET_BACKEND_REQ_FD with a descriptor that is no socket');
+      throw new ProtocolError('VU_ERR_FD_KIND', 'SET_BACKEND_REQ_FD with a descriptor that is not a socket');
     }
     this.#closeRequestFd();
     this.#requestFd = fds.take();

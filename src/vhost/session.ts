@@ -222,7 +222,7 @@ export class Session {
     if (!(await whenClosed(this.#options.native))) {
       this.#options.log(
         'warn',
-        'a descriptor of the front-end blocks whoever closes it: left to a thread of its own',
+        'closing a descriptor of the front-end blocks: left to a helper thread',
         'vhost.unclosed',
       );
     }

@@ -16,7 +16,7 @@ export function isShortage(error: number): boolean {
 /** What the log says of a forwarded port whose socket could not be watched. */
 export function unwatchedText(protocol: string, port: number, error: number, later: boolean): string {
   const what = `${protocol} port ${String(port)}: the socket cannot be watched (errno ${String(-error)})`;
-  return later ? `${what}, tried again until it can be` : `${what}: the port is not forwarded`;
+  return later ? `${what}, trying again` : `${what}: the port is not forwarded`;
 }
 
 export class RestingSockets {

@@ -89,7 +89,7 @@ test.each([
     expect([open, looks(), written]).toEqual([0, 0, 0]);
     // Both sockets, once each, however long it takes.
     expect(logged).toHaveLength(2);
-    expect(logged[0]).toMatch(/^changes of the host's network are not followed: .*, tried again until they are$/);
+    expect(logged[0]).toMatch(/^cannot follow changes of the host's network: .*; trying again$/);
     short = false;
     jest.advanceTimersByTime(10_000);
     expect([open, looks()]).toEqual([2, 1]);

@@ -128,7 +128,7 @@ describe('DataPlane', () => {
     while (poll.mock.calls.length < 3) await new Promise((resolve) => setTimeout(resolve, 10));
     poll.mockRestore();
     start.mockRestore();
-    expect(logged).toEqual(['warn: no watchdog (errno 11): until it works a data plane that hangs is not replaced']);
+    expect(logged).toEqual(['warn: no watchdog (errno 11): a data plane that hangs is not replaced until this works']);
   });
 
   it('forgets the MTU of a front-end that left', async () => {

@@ -220,7 +220,7 @@ describe('a forwarded port whose socket could not be watched', () => {
   test.each([ENOMEM, 28])('for want of memory or watches (errno %i): it is deaf only until it can be', (errno) => {
     const rig = new TcpRig({ ...FORWARD, prepare: ({ failures }) => failures.set('watch', errno) });
     expect(rig.logs).toEqual([
-      `warn TCP port 8080: the socket cannot be watched (errno ${String(errno)}), tried again until it can be`,
+      `warn TCP port 8080: the socket cannot be watched (errno ${String(errno)}), trying again`,
     ]);
     rig.host.incoming(rig.listeners[0], '203.0.113.5', 51000);
     rig.settle();

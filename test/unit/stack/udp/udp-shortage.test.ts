@@ -131,7 +131,7 @@ describe.each(FAMILIES)('between $guest and $remote', (family) => {
   ])('a port that could not be listened at (%s, errno %i) is deaf only until it can', (call, errno) => {
     const rig = new DatagramRig({ prepare: ({ failing }) => failing.set(call, -errno) }, [PORT]);
     expect(rig.logged).toEqual([
-      `warn: UDP port 9000: the socket cannot be watched (errno ${String(errno)}), tried again until it can be`,
+      `warn: UDP port 9000: the socket cannot be watched (errno ${String(errno)}), trying again`,
     ]);
     rig.host.failing.clear();
     known(rig, family);
