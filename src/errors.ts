@@ -13,14 +13,14 @@ export type ConfigErrorCode =
   | 'CFG_ERR_UNSUPPORTED'
   /** Two options contradict each other. */
   | 'CFG_ERR_CONFLICT'
-  /** The host lacks what was asked for: an interface, an address family. */
+  /** The host lacks something that an option needs: an interface, an address family. */
   | 'CFG_ERR_HOST'
   /** A forwarded port cannot be bound. */
   | 'CFG_ERR_BIND'
   /** The vhost-user socket cannot be opened. */
   | 'CFG_ERR_SOCKET';
 
-/** The user asked for something that cannot be: one line on stderr, exit status 1. */
+/** Invalid or impossible options: one line on stderr, exit status 1. */
 export class ConfigError extends Error {
   readonly code: ConfigErrorCode;
 

@@ -41,8 +41,8 @@ function isTrusted(path: string, { uid }: fs.Stats): boolean {
 
 /**
  * The path of `path` with the links of its last component followed; a link that others may have put there is refused,
- * as the kernel does itself where fs.protected_symlinks is on: in a directory that others may write to, the link's owner
- * must be us or the directory's owner. The directories on the way are the user's choice.
+ * as the kernel does itself where fs.protected_symlinks is on: in a directory that others may write to, the link's
+ * owner must be us or the directory's owner. The directories on the way are the user's choice.
  */
 function followLinks(path: string): string {
   let at = resolve(path);
@@ -104,7 +104,7 @@ function isDevice(stat: fs.Stats, path: string): boolean {
   return stat.isCharacterDevice() && stat.rdev === fs.statSync(path, { throwIfNoEntry: false })?.rdev;
 }
 
-/** For a log: a regular file, made if it is missing; or a terminal, /dev/null, a pipe that somebody reads. */
+/** For a log: a regular file, made if it is missing; or a terminal, /dev/null, a pipe with a reader. */
 export function openForAppending(path: string): OpenedFile {
   const { O_RDWR, O_WRONLY, O_CREAT, O_APPEND } = fs.constants;
   const there = fs.statSync(followLinks(path), { throwIfNoEntry: false });
@@ -115,7 +115,7 @@ export function openForAppending(path: string): OpenedFile {
   );
 }
 
-/** For a capture, emptied: a regular file, made if it is missing; /dev/null, or a pipe that somebody reads. */
+/** For a capture, emptied: a regular file, made if it is missing; /dev/null, or a pipe with a reader. */
 export function openForCapture(path: string): OpenedFile {
   const { O_WRONLY, O_CREAT, O_APPEND } = fs.constants;
   const opened = open(

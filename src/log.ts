@@ -1,5 +1,5 @@
 /**
- * The log: lines on stderr, and in a file if the user asked for one. Levels are passt's: by default errors, warnings
+ * The log: lines on stderr, and in a file with `--log-file`. Levels are passt's: by default errors, warnings
  * and information; `-q` leaves out information, `-d` adds debug, `--trace` adds a line per packet.
  *
  * Text that a guest or a peer may have chosen can reach a message: control characters are replaced, so that one
@@ -85,7 +85,9 @@ function stamp(): string {
   return process.uptime().toFixed(4);
 }
 
-/** Information is printed bare (it is the start-up summary); what is wrong says who speaks; debug lines carry the time. */
+/**
+ * Information is printed bare (it is the start-up summary); what is wrong says who speaks; debug lines carry the time.
+ */
 export function stderrSink(speaker = 'tubetti', writer = new LineWriter()): LogSink {
   return (level, message) => {
     const text =

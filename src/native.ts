@@ -33,8 +33,8 @@ export interface Native extends HostIo {
   // ---- memory.cc ----------------------------------------------------------------------------------------------
   /**
    * Maps `length` bytes at file offset `offset` (need not be page-aligned) of `fd`, shared, read-write, NORESERVE.
-   * Checks that the file is that long. Returns the region's number (1 … 65535) or -errno (-EINVAL: range; -ENFILE: table
-   * full; -ENOMEM: no addresses or no mappings left). The descriptor may be closed afterwards. Any thread.
+   * Checks that the file is that long. Returns the region's number (1 … 65535) or -errno (-EINVAL: range; -ENFILE:
+   * table full; -ENOMEM: no addresses or no mappings left). The descriptor may be closed afterwards. Any thread.
    */
   mapRegion(fd: number, offset: number, length: number): number;
   /** Maps `length` bytes of private zeroed memory as a region (scratch). */
@@ -52,19 +52,19 @@ export interface Native extends HostIo {
    */
   retireRegion(region: number): number;
   /**
-   * This thread has let go of `regions` regions of `bytes` bytes: no view of them can be reached any more. If much waits
-   * for a collection, which alone frees mappings and slots, this thread's garbage is collected at once (some 15 ms), and
-   * the result is 1; else 0. To be called by each thread that had views.
+   * This thread has let go of `regions` regions of `bytes` bytes: no view of them can be reached any more. If much
+   * waits for a collection, which alone frees mappings and slots, this thread's garbage is collected at once (some 15
+   * ms), and the result is 1; else 0. To be called by each thread that had views.
    */
   relieve(regions: number, bytes: number): number;
   /**
-   * Number of faults in this region so far, because the front-end truncated its file: SIGBUS that was answered with zero
-   * pages, and system calls that failed with -EFAULT.
+   * Number of faults in this region so far, because the front-end truncated its file: SIGBUS that was answered with
+   * zero pages, and system calls that failed with -EFAULT.
    */
   regionFaults(region: number): number;
   /**
-   * The process's eventfd (or -errno) that becomes readable with each fault of any region, and when a thread is given up
-   * (`closerLost`). Never to be closed.
+   * The process's eventfd (or -errno) that becomes readable with each fault of any region, and when a thread is given
+   * up (`closerLost`). Never to be closed.
    */
   faultEvent(): number;
   /** Regions now in the table (tests: leaks). */
@@ -78,7 +78,7 @@ export interface Native extends HostIo {
 
   // ---- unix_socket.cc -----------------------------------------------------------------------------------------
   /**
-   * Listens on a unix stream socket with file mode 0600. A stale socket file is replaced; -EADDRINUSE if somebody
+   * Listens on a unix stream socket with file mode 0600. A stale socket file is replaced; -EADDRINUSE if a process
    * answers there or the path is not a socket; -ENAMETOOLONG above 107 bytes.
    */
   unixListen(path: string, backlog: number): number;
@@ -91,9 +91,9 @@ export interface Native extends HostIo {
   unixPair(out: Int32Array): number;
   /**
    * recvmsg of up to `length` bytes into `buf` at `offset`, descriptors (close-on-exec) to `fds`: count in fds[0],
-   * then the descriptors from fds[1] on. At most fds.length - 1 (<= 64); if more came all are closed, later, and -EMSGSIZE is
-   * returned; the same with -EMFILE if some found no place in this process (MSG_CTRUNC). The bytes are gone then. 0 = end of
-   * stream. -EAGAIN when empty.
+   * then the descriptors from fds[1] on. At most fds.length - 1 (<= 64); if more came all are closed, later, and
+   * -EMSGSIZE is returned; the same with -EMFILE if some found no place in this process (MSG_CTRUNC). The bytes are
+   * gone then. 0 = end of stream. -EAGAIN when empty.
    */
   recvFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   /** sendmsg with `fdCount` descriptors (<= 253, SCM_MAX_FD) taken from fds[0…]. */
@@ -105,8 +105,8 @@ export interface Native extends HostIo {
   eventFd(initial: number): number;
   /**
    * Writes 1 (8 bytes) to an eventfd, pipe or unix socket (no SIGPIPE). 0 or -errno. Does not block on an eventfd or
-   * socket whatever its flags are and whatever other holders do; on a pipe it may, where Linux is older than 6.4, and an
-   * eventfd, where Linux is older than 5.8 or gives no AIO. So not for a descriptor of a front-end: `signalLater`.
+   * socket whatever its flags are and whatever other holders do; on a pipe it may, where Linux is older than 6.4, and
+   * an eventfd, where Linux is older than 5.8 or gives no AIO. So not for a descriptor of a front-end: `signalLater`.
    */
   signal(fd: number): number;
   /**
@@ -121,8 +121,8 @@ export interface Native extends HostIo {
    */
   fdKind(fd: number): number;
   /**
-   * Which file it is, without asking its file system: `out[0…3]` become its device's major and minor number and the high and
-   * low 32 bits of its inode. 0 or -errno.
+   * Which file it is, without asking its file system: `out[0…3]` become its device's major and minor number and the
+   * high and low 32 bits of its inode. 0 or -errno.
    */
   fileId(fd: number, out: Int32Array): number;
   setNonBlocking(fd: number): number;
@@ -133,11 +133,13 @@ export interface Native extends HostIo {
    * the jobs before it, on another thread. The number stays taken until then. Never blocks.
    */
   closeLater(fd: number): number;
-  /** `signal` for a front-end's descriptor, after the jobs before it, on that thread. At most 256 wait. Never blocks. */
+  /**
+   * `signal` for a front-end's descriptor, after the jobs before it, on that thread. At most 256 wait. Never blocks.
+   */
   signalLater(fd: number): number;
   /**
-   * Waits until no job is left, `mostMs` ms at the most; with 0, only asks. Returns how many are left, without those whose
-   * thread was given up.
+   * Waits until no job is left, `mostMs` ms at the most; with 0, only asks. Returns how many are left, without those
+   * whose thread was given up.
    */
   closerWait(mostMs: number): number;
   /** Threads that were given up, because a call on a descriptor took longer than a second, and did not come back. */
@@ -154,15 +156,21 @@ export interface Native extends HostIo {
   pollStop(handle: number): number;
 
   // ---- watchdog.cc: see there for what it watches and why -------------------------------------------------------
-  /** Starts the watchdog's thread, once a process. Returns a descriptor that is readable when `watchdogRead` has news. */
+  /**
+   * Starts the watchdog's thread, once a process. Returns a descriptor that is readable when `watchdogRead` has news.
+   */
   watchdogStart(): number;
   /** Pairs of a data plane's id and what is wrong with it: WATCHDOG_STALLED, WATCHDOG_HUNG. Returns how many pairs. */
   watchdogRead(out: Int32Array): number;
   /** Has this thread watched as data plane `id` (> 0), from now on until it ends. */
   watchdogEnter(id: number): number;
-  /** Has this thread's libuv loop watched: the process ends with `status` if it hangs for `limitMs` while work waits. */
+  /**
+   * Has this thread's libuv loop watched: the process ends with `status` if it hangs for `limitMs` while work waits.
+   */
   watchdogMain(limitMs: number, status: number): number;
-  /** Data plane `id` is given up: JavaScript of its thread does not go on behind the call it is in. -ESRCH: it is gone. */
+  /**
+   * Data plane `id` is given up: JavaScript of its thread does not go on behind the call it is in. -ESRCH: it is gone.
+   */
   condemn(id: number): number;
   /** Condemned threads that have not ended. Node would wait for them at its end: see `exitNow`. */
   strays(): number;
@@ -256,9 +264,9 @@ let loaded: Native | null = null;
  *
  * The same object is returned to every caller of a thread: its scratch tables and its epoll set are the thread's.
  *
- * It inherits what the addon exports. An object that got so many properties from C++ is a hash table to V8, and each
- * access of the data plane a call that looks it up; a prototype is laid out for its heirs, and compiled code has what it
- * holds at hand.
+ * It inherits what the addon exports. V8 stores an object with that many properties from C++ as a hash table, and each
+ * access of the data plane a call that looks it up; a prototype is laid out for its heirs, and compiled code has what
+ * it holds at hand.
  */
 export function loadNative(): Native {
   if (loaded !== null) return loaded;

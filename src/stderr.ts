@@ -1,15 +1,15 @@
 /**
- * Whole lines to standard error, whatever it is and whoever reads it, or does not.
+ * Writes whole lines to standard error, whether it is a file, terminal, pipe or socket, and whether or not it is read.
  *
  * Theory of operation. Node leaves descriptor 2 as it was inherited: a write to a pipe, a socket or a stopped terminal
- * that nobody reads would hold the main thread for ever. Setting O_NONBLOCK on it would change it for the caller and for
- * all who share it. So a pipe or a terminal is opened a second time, without blocking (a description of our own), and a
- * socket is written to with MSG_DONTWAIT.
+ * that nobody reads would hold the main thread for ever. Setting O_NONBLOCK on it would change it for the caller and
+ * for all who share it. So a pipe or a terminal is opened a second time, without blocking (a description of our own),
+ * and a socket is written to with MSG_DONTWAIT.
  *
  * Lines are written at once or waited for, never queued: what was logged before a crash is there, and an absent reader
  * costs no memory. A slow reader is waited for as long as patience lasts: PATIENCE_MS at first, one part in REFILL of
- * the time that passes afterwards, so that a reader who takes a line a second cannot hold the main thread for long. Then
- * lines are dropped, and the next one that is taken says how many.
+ * the time that passes afterwards, so that a reader who takes a line a second cannot hold the main thread for long.
+ * Then lines are dropped, and the next one that is taken says how many.
  */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { pause } from './pause';
@@ -58,7 +58,7 @@ export function openStderr(send: Send): UnblockedStderr {
     const fd = openSync('/proc/self/fd/2', O_WRONLY | O_NONBLOCK | O_NOCTTY | O_APPEND);
     return { write: (bytes, offset) => writeSync(fd, bytes, offset), fd };
   } catch {
-    // A terminal of somebody else (su), a system without /proc.
+    // A terminal of another user (su), or a system without /proc.
     return { write: plain, fd: -1 };
   }
 }

@@ -6,7 +6,7 @@
  *   caller's process exits with 0;
  * - the pipe ends before: the service has said why on stderr, which it still shares. The caller's process exits with 1.
  *
- * When it is ready the service has let go of the caller's streams, so that whoever reads them sees their end. Of the
+ * When it is ready the service has let go of the caller's streams, so that their readers see the end. Of the
  * caller's other descriptors it gets the one of `--fd` only.
  */
 import { spawn, type StdioOptions } from 'node:child_process';

@@ -23,15 +23,15 @@ export function captureHeader(): Buffer {
 }
 
 /**
- * The file's descriptor, or -1 after an error, which as with passt is said and does not end the service. Mode 0600,
- * truncated. A pipe must have a reader already: nobody waits for one.
+ * The file's descriptor, or -1 after an error, which is logged and does not end the service, as with passt. Mode 0600,
+ * truncated. A pipe must have a reader already: the open does not wait for one.
  */
 export function openCapture(path: string, log: Log): number {
   let fd = -1;
   try {
     fd = openForCapture(path).fd;
     const header = captureHeader();
-    // Without its header nobody can read what follows.
+    // Without its header the rest cannot be read.
     if (writeSync(fd, header) !== header.length) throw new Error('no room for the header');
     return fd;
   } catch (error) {

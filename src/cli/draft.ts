@@ -9,7 +9,7 @@ export const DEFAULT_MAC = Uint8Array.of(0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55);
 export const DEFAULT_MTU = 65520;
 export const DEFAULT_LOG_SIZE = 1 << 20;
 
-/** What is asked for instead of a service. */
+/** Actions of options that print something instead of starting the service. */
 export type Action = 'help' | 'version' | 'capabilities';
 
 /** What is spoken on the front-end's socket: vhost-user, or QEMU's stream of frames with their length in front. */

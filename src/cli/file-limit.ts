@@ -1,9 +1,12 @@
-/** How many files we may have open: too few are the user's to change, and are said before anything fails for them. */
+/**
+ * The limit of open files: raised at start, and reported to the user if it is too low, before anything fails because of
+ * it.
+ */
 import { ConfigError } from '../errors';
 import { MIN_FILES } from '../config/host-config';
 import type { Native } from '../native';
 
-/** Raises the limit as far as we may. Throws ConfigError if not even a service without connections has room. */
+/** Raises the limit to the hard limit. Throws ConfigError if not even a service without connections has room. */
 export function raiseFileLimit(native: Pick<Native, 'raiseFileLimit'>): number {
   const limit = native.raiseFileLimit();
   if (limit >= MIN_FILES) return limit;

@@ -25,7 +25,7 @@ export interface Followed {
   readonly v6Sockets: boolean;
 }
 
-/** From now on the guest is told of changes of the host's network. */
+/** From now on changes of the host's network reach the guest. */
 export function follow({ options, native, log, plane, host, config, v6Sockets }: Followed): HostMonitor {
   let current = host;
   let links: HostNetwork['links'] = [];

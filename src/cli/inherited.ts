@@ -1,8 +1,9 @@
 /**
- * Descriptors that the caller left open by mistake: they would live as long as the service, and hold up whoever waits for
- * the end of a pipe, or keep a file or a port. Node opens files of its own before the first line of ours runs and marks
- * all others close-on-exec as it does its own, so they are told apart by what they are: at this moment Node holds event
- * loops (epoll, eventfd), pipes of which both ends are here, and /dev/null. What is none of these was inherited.
+ * Descriptors that the caller left open by mistake: they would live as long as the service, and block processes that
+ * wait for the end of a pipe, or keep a file or a port. Node opens files of its own before the first line of ours runs
+ * and marks all others close-on-exec as it does its own, so they are told apart by what they are: at this moment Node
+ * holds event loops (epoll, eventfd), pipes of which both ends are here, and /dev/null. What is none of these was
+ * inherited.
  */
 import { closeSync, fstatSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 

@@ -162,7 +162,7 @@ export async function run(argv: readonly string[], script = process.argv[1], arg
         return await serveAs(argv, command.options, program);
     }
   } catch (error) {
-    // What is no ConfigError is a bug or a broken installation: its stack helps whoever reports it.
+    // Any other error is a bug or a broken installation: its stack trace helps with a report.
     const text =
       error instanceof ConfigError ? error.message : error instanceof Error ? readableStack(error) : String(error);
     process.stderr.write(`${program}: ${text}\n`);

@@ -179,7 +179,7 @@ function off(field: Switch): Apply {
   };
 }
 
-/** The last one counts, as with passt; whoever gives both may have meant both families, which is the default. */
+/** The last one counts, as with passt. A user who gives both may have meant both families, which is the default. */
 function only(version: 4 | 6): Apply {
   return (draft, _value, shown) => {
     if (draft.only !== 0 && draft.only !== version)

@@ -16,7 +16,7 @@ export type Transport =
   | { readonly kind: 'connect'; readonly path: string }
   | { readonly kind: 'fd'; readonly fd: number };
 
-/** Everything the command line asked for. What the host must be asked about is left to src/config. */
+/** The parsed options. Everything that depends on the host is left to src/config. */
 export interface Options {
   readonly transport: Transport;
   /** Exit when the first front-end leaves. */
@@ -68,8 +68,8 @@ function transportOf(draft: Draft): Transport {
 }
 
 /**
- * passt goes to the background by default. So does tubetti for a caller that hands over its socket and wants a PID file:
- * it waits until the program that it started ends (QEMU's `-netdev passt,path=tubetti`).
+ * passt goes to the background by default. So does tubetti for a caller that hands over its socket and wants a PID
+ * file: it waits until the program that it started ends (QEMU's `-netdev passt,path=tubetti`).
  */
 function inBackground(draft: Draft, program: Program): boolean {
   return draft.background ?? (program === 'passt' || (draft.fd !== null && draft.pid !== null));

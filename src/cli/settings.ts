@@ -1,25 +1,28 @@
 /**
- * Options from three places: a configuration file (`--config`), the environment (`TUBETTI_…`), the command line. All
- * have the names of the long options. What stands in a place that counts more replaces the same option of a place that
- * counts less, also where the option is repeatable; within one place options add up as on passt's command line.
+ * Options from three sources, lowest precedence first: a configuration file (`--config`), the environment
+ * (`TUBETTI_…`), the command line. All have the names of the long options. A source of higher precedence replaces the
+ * same option of a lower one, also where the option is repeatable; within one source repeated options accumulate, as on
+ * passt's command line.
  */
 import type * as Yaml from 'yaml';
 import { ConfigError, describeSystemError, messageOf } from '../errors';
 import { readText } from '../files';
 import { nearestName, type OptionNames } from './getopt';
 
-/** An option as it was found: what it is set to, and how it is called in messages. */
+/** An option as it was found: its value, and its name in messages. */
 export interface Setting<T> {
   readonly option: T;
   /** '' for an option without argument. */
   readonly value: string;
   /** `--mtu`, `TUBETTI_MTU` or `/etc/net.yaml: mtu`. */
   readonly shown: string;
-  /** False: a switch that is off here. It takes back what places that count less say, and means nothing else. */
+  /**
+   * False: a switch that is off here. It cancels the switch from sources of lower precedence, and has no other effect.
+   */
   readonly on: boolean;
 }
 
-/** Options of which a place that counts more replaces all that were given before. Each switch is one of its own. */
+/** Groups of options that a higher source replaces together. Each switch is a group of its own. */
 const REPLACED_TOGETHER: readonly (readonly string[])[] = [
   ['socket', 'connect', 'fd'],
   ['foreground', 'background'],
@@ -64,7 +67,7 @@ function replaceKey(option: OptionNames): string {
   return option.arg === '' ? name : '';
 }
 
-/** All that counts, in the order in which it is to be applied. `layers` begins with the one that counts least. */
+/** The settings that take effect, in the order in which to apply them. `layers` begins with the lowest precedence. */
 export function mergeSettings<T extends OptionNames>(layers: readonly (readonly Setting<T>[])[]): Setting<T>[] {
   const replaced = new Set<string>();
   const merged: Setting<T>[] = [];

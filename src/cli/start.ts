@@ -66,7 +66,7 @@ function canPeekOff(native: Native, v6: boolean): boolean {
 }
 
 async function startMetrics(at: HostPort, options: ExporterOptions): Promise<MetricsServer> {
-  // Loaded when asked for: Prometheus' client and HTTP cost a third of the time and a twentieth of the memory of a start.
+  // Loaded on demand: Prometheus' client and HTTP cost a third of the time and a twentieth of the memory of a start.
   const { createExporter } = await import('../metrics/exporter.js');
   const { startMetricsServer } = await import('../metrics/server.js');
   try {
@@ -84,7 +84,7 @@ function ownListener({ address, port }: MetricsServer): OwnListener {
   return { address: parsed, port };
 }
 
-/** The socket's troubles in the words of the option that asked for it. */
+/** An error of the socket, naming the option that it comes from. */
 function socketError(error: unknown, endpoint: Endpoint): unknown {
   if (!(error instanceof ServerError)) return error;
   const option =
@@ -99,13 +99,13 @@ function socketError(error: unknown, endpoint: Endpoint): unknown {
 }
 
 /**
- * Time for the end, from the signal or the event that asks for it. The watchdog sees to it even where this thread hangs;
- * END_LOG_MS into it, what it comes to is in the log.
+ * Time for the end, from the signal or the event that asks for it. The watchdog sees to it even where this thread
+ * hangs; END_LOG_MS into it, what it comes to is in the log.
  */
 const END_MS = 3000;
 const END_LOG_MS = 2500;
 
-/** The control plane may not come round for so long while work waits for it; then the process ends with HUNG_STATUS. */
+/** If the control plane's loop is stuck this long while events wait, the process ends with HUNG_STATUS. */
 const HUNG_MS = 30_000;
 const HUNG_STATUS = 70; // EX_SOFTWARE of sysexits.h
 
@@ -148,7 +148,7 @@ class Ending {
   }
 
   private readonly onSignal = (signal: NodeJS.Signals): void => {
-    // The second one is from somebody who does not want to wait.
+    // A second signal: the user does not want to wait.
     if (this.stopping) this.native.exitNow(1); // process.exit would wait for threads
     this.log.debug(`${signal}: shutting down`);
     this.end(0);
@@ -209,7 +209,7 @@ export interface StartHooks {
   readonly bound: () => void;
   /** The service is ready. */
   readonly ready: () => void;
-  /** Shows lines (`--stats`) to whoever reads standard error. */
+  /** Writes lines (`--stats`) to standard error. */
   readonly show: (text: string) => void;
 }
 

@@ -27,7 +27,7 @@ export function syslogLine(level: LogLevel, message: string, tag: string, date: 
 }
 
 /**
- * A sink into the system log. A host without one loses the lines; one whose log daemon was started anew gets a new
+ * A sink into the system log. A host without one loses the lines; one whose log daemon was restarted gets a new
  * socket; one that is too slow loses what does not fit: the service never waits for it.
  */
 export function syslogSink(native: Native, tag: string, path: string = SYSLOG_PATH): LogSink {

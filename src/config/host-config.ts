@@ -97,7 +97,9 @@ export interface ResolvedHost {
   readonly notes: readonly Note[];
 }
 
-/** How long what the guest is told holds, seconds (docs/adr/0008). In local mode a network may come any moment. */
+/**
+ * Lifetime of leases and advertised addresses, seconds (docs/adr/0008). In local mode a network may come any moment.
+ */
 export const LEASE_SEC = 3600;
 export const LOCAL_LEASE_SEC = 60;
 
@@ -189,8 +191,8 @@ function reluctance({ flags }: InterfaceAddress): number {
 }
 
 /**
- * The best address on an interface: of equals the one with the longest prefix, then the first. One that another host has
- * does not count.
+ * The best address on an interface: of equals the one with the longest prefix, then the first. One that another host
+ * has does not count.
  */
 function addressOn(
   network: HostNetwork,
@@ -343,7 +345,7 @@ export interface FlowLimits {
 
 /** Descriptors that are not flows: Node itself, rings, memory regions, metrics connections, with room to spare. */
 const FILES_RESERVED = 192;
-/** Of these, Node, the addon and we need so many in any case, a front-end's memory and rings among them. */
+/** Descriptors that Node, the addon and the service need in any case, including a front-end's memory and rings. */
 const FILES_NEEDED = 56;
 /** Forwarded ports of `all` may take half of the limit, and of a low one no more than this part of what is left. */
 const WEAK_SHARE = 0.5;
@@ -377,7 +379,7 @@ export function flowLimits(fileLimit: number, listeners: number): FlowLimits {
   };
 }
 
-/** What the stack is told. */
+/** The stack's configuration. */
 export function stackConfig(
   request: HostRequest,
   host: ResolvedHost,

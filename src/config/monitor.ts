@@ -32,7 +32,7 @@ const DATAGRAM_MAX = 65536;
 const DATAGRAMS_PER_TURN = 256;
 /** Changes come in rows (an address, its routes, then the resolvers). */
 const SETTLE_MS = 300;
-/** What never rests is looked at no more often than this: a look may mean to read a large routing table. */
+/** Minimum time between two reads of the host's network, since one may dump a large routing table. */
 const LOOK_MS = 1000;
 /** What failed for want of descriptors or memory is tried again after this. */
 const AGAIN_MS = 1000;
@@ -88,7 +88,7 @@ export class HostMonitor {
     this.open(
       RTMGRP_NEIGH,
       (bytes, fd) => {
-        // After an overflow the table is not what the notifications made it: it is asked for again.
+        // After an overflow the table is not what the notifications made it: it is read again.
         if (bytes === null) this.dumpNeighbours(fd);
         else if (applyNeighbours(bytes, this.neighbours)) this.tell();
       },
@@ -118,8 +118,8 @@ export class HostMonitor {
 
   /**
    * Calls `take` with each datagram, and with null when some were lost, after those that were not: what is asked for
-   * then is newer than they are. `opened` is called once, with the descriptor. Where the host has no descriptor, memory or
-   * watch left, that is later, and changes until then count as lost.
+   * then is newer than they are. `opened` is called once, with the descriptor. Where the host has no descriptor, memory
+   * or watch left, that is later, and changes until then count as lost.
    */
   private open(groups: number, take: Take, opened?: (fd: number) => void, late = false): void {
     const { log } = this.options;
@@ -217,7 +217,7 @@ export class HostMonitor {
 
   /**
    * Watches the file's directory, that of what it links to, and the file itself, which may be mounted over another
-   * directory's. A file that is replaced is another one, and directories come and go, so the watches are made anew
+   * directory's. A file that is replaced is another one, and directories come and go, so the watches are replaced
    * with every look.
    */
   private watchResolvers(): void {

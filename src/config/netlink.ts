@@ -370,7 +370,7 @@ export function dumpRequest(type: number, family: number, seq: number): Uint8Arr
 /** What one datagram of a dump's answer means. */
 export interface DumpProgress {
   readonly done: boolean;
-  /** Something changed meanwhile: the dump may be inconsistent and is to be asked for again. */
+  /** Something changed during the dump: it may be inconsistent and must be repeated. */
   readonly interrupted: boolean;
   /** -errno of the kernel, or 0. */
   readonly error: number;

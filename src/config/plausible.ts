@@ -38,7 +38,7 @@ function checkGateway(wish: FamilyRequest, config: Ip4Config | Ip6Config): void 
   throw refuse('--address', formatIp(config.guestAddr), "this is the gateway's address, give another or --gateway too");
 }
 
-/** Only what the command line asked for is looked at. Throws ConfigError CFG_ERR_VALUE. */
+/** Checks only addresses given on the command line. Throws ConfigError CFG_ERR_VALUE. */
 export function checkPlausible4(wish: FamilyRequest, config: Ip4Config): void {
   const { guestAddr, prefixLen } = config;
   const role = roleIn(guestAddr, prefixLen);
@@ -60,7 +60,9 @@ export function checkPlausible4(wish: FamilyRequest, config: Ip4Config): void {
   checkGateway(wish, config);
 }
 
-/** As `checkPlausible4`. IPv6 has no broadcast, but the first address of a subnet is all its routers' (RFC 4291 §2.6.1). */
+/**
+ * As `checkPlausible4`. IPv6 has no broadcast, but the first address of a subnet is all its routers' (RFC 4291 §2.6.1).
+ */
 export function checkPlausible6(wish: FamilyRequest, config: Ip6Config): void {
   const { addr } = wish;
   if (addr !== null) {

@@ -14,7 +14,7 @@ export interface NameFacts {
   readonly family: 4 | 6;
   readonly request: FamilyRequest;
   readonly other: FamilyRequest;
-  /** The guest has the other family too, and learns that one's resolvers by itself. */
+  /** The guest has the other family too, and learns its resolvers there. */
   readonly otherGiven: boolean;
   /** Sockets of the other family can be made on this host. */
   readonly otherSockets: boolean;

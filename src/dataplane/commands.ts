@@ -1,4 +1,4 @@
-/** What the control plane and the data plane say to each other through the worker's message port. */
+/** Messages between control plane and data plane through the worker's message port. */
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';
 import type { StreamEnd } from '../stream/device';
 import type { ForwardListener, StackConfig } from '../stack/config';
@@ -49,9 +49,9 @@ export type Command =
   | { readonly kind: 'streamClose' }
   /** Answered with 1 if the stream client is still there, else 0, after `streamEnded`. */
   | { readonly kind: 'streamProbe' }
-  /** The host's network changed: what the stack is told from now on. */
+  /** The host's network changed: the stack's new configuration. */
   | { readonly kind: 'config'; readonly config: StackConfig }
-  /** The host's addresses or routes changed, and nothing that the guest is told of. */
+  /** The host's addresses or routes changed, but nothing that concerns the guest's configuration. */
   | { readonly kind: 'moved' }
   /** The host's neighbours, all of them: NEIGHBOUR_WORDS int32 each (src/stack/link/neighbours.ts). */
   | { readonly kind: 'neighbours'; readonly entries: Int32Array }
@@ -72,7 +72,7 @@ export type WorkerMessage =
   | { readonly kind: 'fault'; readonly index: number; readonly reason: string }
   /** The stream's socket is not used any more. */
   | { readonly kind: 'streamEnded'; readonly end: StreamEnd }
-  /** Lines of `trace`, one a frame. `leftOut`: how many before them were left out, as the log did not follow. */
+  /** Lines of `trace`, one a frame. `leftOut`: how many before them were dropped because the log was too slow. */
   | { readonly kind: 'trace'; readonly lines: readonly string[]; readonly leftOut: number }
   | {
       readonly kind: 'log';

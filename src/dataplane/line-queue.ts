@@ -1,7 +1,7 @@
 /**
- * Lines on their way from the worker to the log. The control plane may be busy for seconds, or hang: what a guest provokes
- * in that time must not pile up in the message port. So both sides count, and while too many lines wait, further ones
- * are left out where they were made, before they cost anything.
+ * Lines on their way from the worker to the log. The control plane may be busy for seconds, or hang: what a guest
+ * provokes in that time must not pile up in the message port. So both sides count, and while too many lines wait,
+ * further ones are left out where they were made, before they cost anything.
  */
 
 /**
@@ -18,7 +18,7 @@ export class LineQueue {
   private posted: number;
   private leftOut: number;
 
-  /** `written[0]`: how many of the lines posted are in the log, mod 2^32; counted by whoever writes it. */
+  /** `written[0]`: how many of the posted lines are in the log, mod 2^32; counted by the log's writer. */
   constructor(written: Int32Array, limit: number) {
     this.written = written;
     this.limit = limit;

@@ -31,7 +31,7 @@ function addMetric(registry: Registry, counters: Counters, spec: MetricSpec): vo
   new Counter({
     ...base,
     collect() {
-      // A prom-client counter can only be added to; what counts is kept elsewhere, so it starts anew each time.
+      // A prom-client counter can only be added to; the values are kept elsewhere, so it is reset for each scrape.
       this.reset();
       for (const { index, labels } of series) this.inc(labels, counters[index]);
     },

@@ -1,19 +1,19 @@
 /**
  * `GET /metrics` for Prometheus, on the main thread: a scrape never disturbs the data plane.
  *
- * Theory of operation. Whoever reaches the address may connect, so everything has a bound, and what a connection costs is
- * bounded before it is spent: of HTTP (RFC 9110, 9112) this is the part that a scraper needs, one request a connection. The
- * head of the request has MAX_HEAD bytes at most; once it is there nothing more is read (so pipelined requests stay with
- * the kernel), but LEFTOVER bytes of a body, which is thrown away so that the answer is not lost to a reset. All of it,
- * from the first byte to the last of the answer, has CONNECTION_MS. There are MAX_CONNECTIONS at most: a new one takes the
- * place of the oldest that waits for nothing from us, or of one whose answer takes longer than SLOW_MS, so that a scraper
- * gets in however many sit there. Scrapes that come together share one page, and a page is made RENDERS_PER_SECOND times
- * a second at most; it is always made after the request came.
+ * Theory of operation. Whoever reaches the address may connect, so everything has a bound, and what a connection costs
+ * is bounded before it is spent: of HTTP (RFC 9110, 9112) this is the part that a scraper needs, one request a
+ * connection. The head of the request has MAX_HEAD bytes at most; once it is there nothing more is read (so pipelined
+ * requests stay with the kernel), but LEFTOVER bytes of a body, which is thrown away so that the answer is not lost to
+ * a reset. All of it, from the first byte to the last of the answer, has CONNECTION_MS. There are MAX_CONNECTIONS at
+ * most: a new one takes the place of the oldest that waits for nothing from us, or of one whose answer takes longer
+ * than SLOW_MS, so that a scraper gets in however many sit there. Scrapes that come together share one page, and a page
+ * is made RENDERS_PER_SECOND times a second at most; it is always made after the request came.
  */
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import type { Registry } from 'prom-client';
 
-/** Few scrapers are expected. Descriptors for so many are set aside (config/host-config.ts). */
+/** Maximum of simultaneous scrapers; descriptors for them are reserved (config/host-config.ts). */
 const MAX_CONNECTIONS = 16;
 const CONNECTION_MS = 5000;
 const SLOW_MS = 1000;
@@ -25,7 +25,7 @@ export interface MetricsServer {
   readonly host: string;
   /** The address bound. */
   readonly address: string;
-  /** The port bound: the kernel's choice if 0 was asked for. */
+  /** The port bound: the kernel's choice if 0 was requested. */
   readonly port: number;
   close(): Promise<void>;
 }
@@ -198,7 +198,7 @@ export async function startMetricsServer(registry: Registry, host: string, port:
       resolve();
     });
   });
-  // Out of descriptors, say: whoever asks is not served then, and nothing else happens.
+  // For example out of descriptors: that scraper is not served, nothing else happens.
   server.on('error', () => undefined);
   const bound = server.address() as AddressInfo;
   return {

@@ -31,7 +31,7 @@ export class StatsTable {
 
   /**
    * The lines of a table of what changed since the last one: name, by how much, and the value now. None if nothing
-   * happened; that the loop turned over is nothing by itself.
+   * happened; turns of the loop alone do not count.
    */
   next(): string[] {
     const now = Float64Array.from(this.counters);

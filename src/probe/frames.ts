@@ -1,4 +1,4 @@
-/** Frames that a back-end of a network card may answer: asked for by nobody, harmless to everybody. */
+/** Unsolicited, harmless frames that a network back-end may answer. */
 
 /** Locally administered, and of nobody else. */
 const MAC = [0x02, 0x74, 0x75, 0x62, 0x65, 0x01];

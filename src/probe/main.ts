@@ -24,7 +24,7 @@ function loadAddon(): Native {
   }
 }
 
-/** Runs `checks` in order. `onResult` is told of each. */
+/** Runs `checks` in order. `onResult` is called with each result. */
 export async function runChecks(
   target: Target,
   checks: readonly Check[],

@@ -1,6 +1,6 @@
 /**
- * A front-end that says what it is told: raw messages with descriptors over a unix socket, legal or not. It keeps no
- * rings and judges nothing.
+ * A front-end that sends what its caller gives it: raw messages with descriptors over a unix socket, legal or not. It
+ * keeps no rings and judges nothing.
  */
 import { constants } from 'node:os';
 import type { Native } from '../native';
@@ -100,7 +100,9 @@ export class RawFrontEnd {
     return this.#native.sendFds(this.#fd, bytes, 0, bytes.length, Int32Array.from([...fds, 0]), fds.length) >= 0;
   }
 
-  /** The next reply; rejects with `ConnectionClosed` if the connection ends instead, with `NoReply` after `timeoutMs`. */
+  /**
+   * The next reply; rejects with `ConnectionClosed` if the connection ends instead, with `NoReply` after `timeoutMs`.
+   */
   async receive(timeoutMs = 0): Promise<ReplyMessage> {
     const end = timeoutMs === 0 ? Infinity : performance.now() + timeoutMs;
     for (;;) {

@@ -1,6 +1,6 @@
 /**
- * The back-end under test: a socket somebody serves, or a command that is started for each check. Only that socket is
- * connected to, and only processes started here are ended.
+ * The back-end under test: a socket of a running process, or a command that is started for each check. Only that socket
+ * is connected to, and only processes started here are ended.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { lstatSync, unlinkSync } from 'node:fs';
@@ -54,7 +54,7 @@ export class Target {
     this.#command = command ?? '';
   }
 
-  /** How the command ended by itself since it was started last; null: it runs (or there is none). */
+  /** How the command ended without our doing since its last start; null: it runs, or there is none. */
   howEnded(): Ended | null {
     return this.#ended;
   }

@@ -1,4 +1,7 @@
-/** What the stack is told at start, and again as a whole when the host's network changed. Immutable; addresses in network byte order. */
+/**
+ * The stack's configuration: given at start, and replaced as a whole when the host's network changed. Immutable;
+ * addresses in network byte order.
+ */
 
 /** An IPv6 (16 bytes) or IPv4 (4 bytes) address in network byte order. */
 export type AddressBytes = Uint8Array;
@@ -52,11 +55,11 @@ export interface Ip6Config {
   /** Interface index that link-local host destinations are scoped to; 0: none. */
   readonly scopeId: number;
   /**
-   * The host has lost the network that these addresses are of: the guest is told that there is no router, not to use
+   * The host has lost the network that these addresses are of: advertisements say that there is no router, not to use
    * the prefix for anything new, and no resolvers.
    */
   readonly withdrawn: boolean;
-  /** How long what the guest is told by DHCPv6 is preferred, seconds; router advertisements follow suit (ndp.ts). */
+  /** Preferred lifetime in DHCPv6 leases, seconds; router advertisements follow suit (ndp.ts). */
   readonly leaseSec: number;
 }
 

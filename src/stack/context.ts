@@ -29,8 +29,8 @@ export interface StackContext {
 /** What has been learnt about the guest's end of the link (passt-compatible "observed" addresses). */
 export interface LinkState {
   /**
-   * Ethernet source of the guest's latest frame as two numbers: high 16 bits, low 32 bits (int32). Broadcast until a frame
-   * was seen. Where an address of the guest's is found `stations` says.
+   * Ethernet source of the guest's latest frame as two numbers: high 16 bits, low 32 bits (int32). Broadcast until a
+   * frame was seen. Where an address of the guest's is found `stations` says.
    */
   guestMacHi: number;
   guestMacLo: number;
@@ -187,8 +187,8 @@ export interface FlowHandler {
   /** The quoted packet cannot be delivered. Returns false as `pathMtu`. */
   unreachable?(quote: QuotedPacket): boolean;
   /**
-   * `StackContext.config` was replaced: whatever was derived from it is derived anew. Flows stay. May allocate. The host's
-   * network may have changed as well, see `moved`.
+   * `StackContext.config` was replaced: everything derived from it is computed again. Flows stay. May allocate. The
+   * host's network may have changed as well, see `moved`.
    */
   reconfigure?(): void;
   /** The host's addresses or routes changed: sockets may have an address that does not lead anywhere any more. */

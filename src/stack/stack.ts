@@ -431,7 +431,7 @@ export class Stack {
     return noSource ? DROP_SOURCE : this.#errors.fromGuest(frame);
   }
 
-  /** A transport that we do not carry: the guest is told. */
+  /** A transport that we do not support: answered with an ICMP error. */
   #unknownProtocol(frame: FrameInfo, noSource: boolean): DropCode {
     if (noSource) return DROP_SOURCE;
     this.#protocolErrors.report(frame);
@@ -524,7 +524,7 @@ export class Stack {
     this.#services.readvertise();
   }
 
-  /** The host's addresses or routes changed, and nothing that the guest is told of. */
+  /** The host's addresses or routes changed, but nothing that concerns the guest's configuration. */
   moved(): void {
     this.#tcp.moved?.();
     this.#udp.moved?.();

@@ -14,6 +14,6 @@ export interface StreamDevice {
   closeStream(): Promise<void>;
   /** Looks whether the client is still there. If it is not, `onStreamEnded` is called before this settles. */
   probeStream(): Promise<boolean>;
-  /** Called when the socket is not used any more though nobody asked for that. Set by the session. */
+  /** Called when the data plane gave up the socket without a request to. Set by the session. */
   onStreamEnded: ((end: StreamEnd) => void) | null;
 }

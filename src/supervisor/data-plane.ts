@@ -2,13 +2,14 @@
  * The control plane's handle on the data plane: the worker's life, and `VhostDevice` as commands to it.
  *
  * Theory of operation. Every command has a number; the worker answers in order. State that a new worker would need is
- * mirrored (device-mirror.ts) before a command goes out, so that a worker that dies is replaced by one that gets the same
- * rings: the guest loses its connections, never its link. What a death costs besides is restart-policy.ts's to say.
+ * mirrored (device-mirror.ts) before a command goes out, so that a worker that dies is replaced by one that gets the
+ * same rings: the guest loses its connections, never its link. What a death costs besides is restart-policy.ts's to
+ * say.
  *
- * A worker dies by itself (an exception, no heap left) or is given up: the watchdog (addon/watchdog.cc) saw that it does
- * not come round, or a command was not answered in time (pending-commands.ts). One that was given up has OLD_GONE_MS to go
- * before the next one has its rings; a thread in a system call may take longer, and is left behind as a stray. There are
- * MAX_STRAYS of them at most, then the service ends.
+ * A worker dies by itself (an exception, no heap left) or is given up: the watchdog (addon/watchdog.cc) saw that it
+ * does not come round, or a command was not answered in time (pending-commands.ts). One that was given up has
+ * OLD_GONE_MS to go before the next one has its rings; a thread in a system call may take longer, and is left behind as
+ * a stray. There are MAX_STRAYS of them at most, then the service ends.
  *
  * Every promise of this class settles: by an answer, by a death, by the end. Nothing waits for a worker without a
  * deadline.
@@ -33,7 +34,7 @@ import { PendingCommands } from './pending-commands';
 import { RestartPolicy, SESSION_DEATHS } from './restart-policy';
 import { type WorkerEnd, type WorkerEvent, within, WorkerHandle } from './worker-handle';
 
-/** What a worker is told before it begins. */
+/** Parameters of a worker, sent before it begins. */
 export interface DataPlaneSetup {
   readonly config: StackConfig;
   readonly listeners: readonly ForwardListener[];
@@ -67,7 +68,7 @@ const BEGIN_MS = 10_000;
 /** Threads that were given up and have not ended. */
 const MAX_STRAYS = 3;
 
-/** Pause before a watchdog that could not be had is asked for again. */
+/** Pause before another attempt to start the watchdog. */
 const WATCH_AGAIN_MS = 1000;
 
 const POLL_IN = 1;
@@ -86,7 +87,7 @@ const DEATHS: Readonly<Record<WorkerEnd, string>> = {
   heap: 'data plane is out of memory',
 };
 
-/** How `begin` is told of its worker. */
+/** Settles the promise of `begin`. */
 interface Beginning {
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
@@ -108,7 +109,9 @@ export class DataPlane implements VhostDevice, StreamDevice {
   /** Why the watchdog is not heard; empty: it is. */
   private unwatchedWhy = '';
   private readonly news = new Int32Array(2 * NEWS);
-  /** The one that runs, or boots to run; null: there will be none any more, or a front-end's end is being worked out. */
+  /**
+   * The one that runs, or boots to run; null: there will be none any more, or a front-end's end is being worked out.
+   */
   private worker: WorkerHandle | null = null;
   private readonly strays = new Set<WorkerHandle>();
   private beginning: Beginning | null = null;
@@ -157,7 +160,9 @@ export class DataPlane implements VhostDevice, StreamDevice {
     return plane;
   }
 
-  /** Lets the launched worker begin; settles when its loop runs, rejects if it does not come to that. To be called once. */
+  /**
+   * Lets the launched worker begin; settles when its loop runs, rejects if it does not come to that. To be called once.
+   */
   begin(setup: DataPlaneSetup): Promise<void> {
     this.setup = setup;
     const { worker } = this;
@@ -170,8 +175,8 @@ export class DataPlane implements VhostDevice, StreamDevice {
   }
 
   /**
-   * Ends the worker: host sockets of all flows are closed. Settles when that is done, or when the worker has had its time
-   * for it: then its thread is left to the end of the process (`Native.exitNow`).
+   * Ends the worker: host sockets of all flows are closed. Settles when that is done, or when the worker has had its
+   * time for it: then its thread is left to the end of the process (`Native.exitNow`).
    */
   stop(): Promise<void> {
     this.stopped ??= this.end();

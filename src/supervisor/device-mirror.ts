@@ -1,5 +1,5 @@
 /**
- * What the data plane's worker was told and a new one would have to know: the front-end's features, memory, rings, log and
+ * State sent to the data plane's worker that a new worker needs: the front-end's features, memory, rings, log and
  * MTU, the stream's socket, the host's neighbours. Written before the command goes out.
  */
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';

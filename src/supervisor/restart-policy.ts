@@ -1,5 +1,5 @@
 /**
- * What the death of a worker costs. One that dies while it serves a front-end may have died of what that front-end
+ * What happens when a worker dies. One that dies while it serves a front-end may have died of what that front-end
  * said, and the next one is told the same: after SESSION_DEATHS of them the session ends, and the service goes on with
  * others. Only workers that die without a front-end's state say that the service itself cannot be kept alive.
  */

@@ -2,9 +2,9 @@
  * One worker thread of the data plane, from its boot to its end.
  *
  * A thread takes as long to boot as the program itself, so it is launched first and told its set-up later, at its gate.
- * One that hangs is condemned: `terminate` ends a loop in JavaScript at once, but a thread that sits in a system call ends
- * only when the call does. It is then a stray: nobody waits for it, its messages are not heard, and the addon sees to
- * it that its JavaScript does not go on behind that call (glue.h).
+ * One that hangs is condemned: `terminate` ends a loop in JavaScript at once, but a thread that sits in a system call
+ * ends only when the call does. It is then a stray: nobody waits for it, its messages are not heard, and the addon sees
+ * to it that its JavaScript does not go on behind that call (glue.h).
  */
 import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
@@ -24,13 +24,13 @@ export interface WorkerEvents {
   readonly message: (worker: WorkerHandle, message: WorkerEvent) => void;
   /** Its loop runs. */
   readonly ready: (worker: WorkerHandle) => void;
-  /** It ended by itself; `why` is for people. Not called for one that was condemned or terminated. */
+  /** Its thread ended; `why` is for people. Not called for one that was condemned or terminated. */
   readonly died: (worker: WorkerHandle, end: WorkerEnd, why: string) => void;
 }
 
 /**
- * Limit of the old generation, MiB. A data plane with all its flows has a tenth of it: tables are outside of V8's heap. One
- * that leaks dies here, and is replaced, before the host's memory is the limit.
+ * Limit of the old generation, MiB. A data plane with all its flows has a tenth of it: tables are outside of V8's heap.
+ * One that leaks dies here, and is replaced, before the host's memory is the limit.
  */
 const MAX_HEAP_MIB = 128;
 

@@ -1,5 +1,5 @@
 /**
- * What the vhost-user session asks of the device behind it: guest memory and rings, in the session's words. The
+ * The device as the vhost-user session sees it: guest memory and rings, in the terms of the protocol. The
  * session (main thread) validates everything a front-end says; the device (src/dataplane) may assume it. Calls that
  * return a promise are barriers: the reply owed to the front-end is sent when it settles. They never reject for what
  * a guest does; a rejection is our bug and ends the session.
@@ -69,8 +69,8 @@ export interface VhostDevice {
   /** Dirty log for migration; null: off. */
   setLog(log: DirtyLog | null): Promise<void>;
   /**
-   * NET_SET_MTU: the link's MTU (68 … 65535) as the front-end configured it, until `detach`. Settles when it is in force.
-   * Optional: not every device cares.
+   * NET_SET_MTU: the link's MTU (68 … 65535) as the front-end configured it, until `detach`. Settles when it is in
+   * force. Optional: not every device cares.
    */
   setMtu?(mtu: number): Promise<void>;
   /** RESET_DEVICE: the guest was reset; flows may go. All rings were stopped before. */
@@ -78,8 +78,8 @@ export interface VhostDevice {
   /** Called when a ring breaks (the session signals the ring's err descriptor and logs). Set by the session. */
   onRingFault: ((index: number, reason: string) => void) | null;
   /**
-   * Called when the device cannot serve this front-end: it has let go of its memory and rings, answers what is still said
-   * to it without doing it, and the session has to end. Set by the session.
+   * Called when the device cannot serve this front-end: it has let go of its memory and rings, answers what is still
+   * said to it without doing it, and the session has to end. Set by the session.
    */
   onFailed: ((error: Error) => void) | null;
 }

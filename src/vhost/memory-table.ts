@@ -1,9 +1,9 @@
 /**
- * The guest's memory as the front-end shares it.
+ * The guest's memory table, as the front-end sent it.
  *
- * A change is made in two steps, because the device may be using the old map: `plan…` checks everything and maps what is
- * new, without touching the table; once the device has confirmed the plan's map, `commit` puts it in force and retires
- * what it no longer holds. `abandon` undoes a plan.
+ * A change is made in two steps, because the device may be using the old map: `plan…` checks everything and maps what
+ * is new, without touching the table; once the device has confirmed the plan's map, `commit` puts it in force and
+ * retires what it no longer holds. `abandon` undoes a plan.
  *
  * A region that was mapped and is named again (same addresses, same bytes of the same file) keeps its mapping, so that
  * rings in it need not stop when the front-end plugs memory in.
@@ -44,8 +44,8 @@ export class MemoryPlan {
 }
 
 /**
- * Regions that were given back: the front-end's memory goes at once, but addresses and the region's number only with the
- * garbage of both threads. The data plane looks after its own (ring-control.ts); this is the control plane's.
+ * Regions that were given back: the front-end's memory goes at once, but addresses and the region's number only with
+ * the garbage of both threads. The data plane looks after its own (ring-control.ts); this is the control plane's.
  */
 export class UsedRegions {
   readonly #native: Native;

@@ -193,7 +193,7 @@ export function validateVringLog(addr: VringAddr): number {
 /** SET_VRING_KICK, CALL, ERR. */
 export interface VringFd {
   readonly index: number;
-  /** False: polling is asked for, no descriptor comes. */
+  /** False: the front-end requests polling, no descriptor comes. */
   readonly hasFd: boolean;
 }
 
@@ -249,7 +249,7 @@ export function decodeSingleRegion(dv: DataView): MemoryRegion {
 }
 
 /**
- * One region by itself: not empty, nothing wraps round 2^64, whole pages. Guest-physical addresses and file offsets
+ * One region alone: not empty, nothing wraps round 2^64, whole pages. Guest-physical addresses and file offsets
  * must be exact as numbers. (User addresses stay 64-bit: they are only compared.)
  */
 export function validateMemoryRegion(region: MemoryRegion): void {
@@ -299,7 +299,7 @@ export function decodeConfigRange(dv: DataView): ConfigRange | null {
   return range.size === dv.byteLength - CONFIG_HEAD_SIZE ? range : null;
 }
 
-/** Reply to GET_CONFIG: the range asked for, zeros past the end of `space`. A size-0 payload says "failed". */
+/** Reply to GET_CONFIG: the requested range, zeros past the end of `space`. A size-0 payload says "failed". */
 export function encodeConfigReply(request: number, range: ConfigRange, space: Uint8Array): Uint8Array {
   if (range.offset + range.size > VHOST_USER_MAX_CONFIG_SIZE) return bytesOf(encodeReply(request, 0));
   const dv = encodeReply(request, CONFIG_HEAD_SIZE + range.size);

@@ -46,7 +46,7 @@ export type ProtocolErrorCode =
   /** Configuration space: range. */
   | 'VU_ERR_CONFIG';
 
-/** The front-end broke the protocol, or asked for what cannot be done. */
+/** The front-end broke the protocol, or requested something impossible. */
 export class ProtocolError extends Error {
   readonly code: ProtocolErrorCode;
 
@@ -59,7 +59,7 @@ export class ProtocolError extends Error {
 
 /**
  * What an error means for the session. `refuse`: the request could not be done and nothing changed, so that a
- * front-end which asked for an acknowledgement gets a failure and may go on. `close`: the two ends no longer agree on
+ * front-end that requested an acknowledgement gets a failure and may continue. `close`: the two ends no longer agree on
  * what was said; a closed connection is the only honest answer and, with a front-end that reconnects, the one that
  * recovers.
  */

@@ -1,11 +1,11 @@
 /**
- * What the front-end said about one ring, and whether it runs.
+ * What the front-end set for one ring, and whether it runs.
  *
  * A ring has two independent states (vhost-user, "Ring states"): *started* and *enabled*. `SET_VRING_ENABLE` sets the
  * second at any time, also before features and memory are known. The first comes with SET_VRING_KICK, once size,
  * addresses and memory are there too (front-ends differ in the order), and goes with GET_VRING_BASE, or when a disabled
- * ring is set up anew. Addresses are kept as they were said, in the front-end's terms: they are translated when the ring
- * starts and when memory changes.
+ * ring is set up again. Addresses are kept as received, in the front-end's address space: they are translated when the
+ * ring starts and when memory changes.
  *
  * The state owns the ring's three descriptors. `replace*` hands the old one back to be closed, when nobody uses it.
  */

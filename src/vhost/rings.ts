@@ -79,11 +79,11 @@ export class Rings {
     else await this.#startIfComplete(ring);
   }
 
-  /** SET_VRING_KICK: starts the ring if nothing is missing, also one that was disabled. An enabled one goes on. */
+  /** SET_VRING_KICK: starts the ring if nothing is missing, also one that was disabled. A running one keeps running. */
   async setKick(vring: VringFd, fds: ReceivedFds): Promise<void> {
     const ring = this.#ring(vring.index);
     const fd = this.#takeFd('SET_VRING_KICK', vring, fds);
-    // What else was said still holds: a front-end that sets the ring up anew has said something else before this.
+    // What else was said still holds: a front-end that sets the ring up again has sent new values before this.
     if (ring.started && !ring.enabled) await this.#stop(ring);
     const old = ring.replaceKick(fd);
     if (ring.started) await this.#device.setRingKick(ring.index, fd);
@@ -207,7 +207,8 @@ export class Rings {
 
   /**
    * Before a set-up message: stops the ring if it runs disabled, and forgets where it was and its kick descriptor, so
-   * that it does not start before it was set up anew. The call descriptor stays: user-mode Linux says the new one first.
+   * that it does not start before it is set up again. The call descriptor stays: User Mode Linux sends the new one
+   * first.
    */
   async #stopDisabled(ring: RingState, message: string): Promise<void> {
     if (!ring.started) return;

@@ -10,10 +10,11 @@
  * Messages are strictly in order: while one waits for the device, the connection reads no other. A reply never waits
  * for the front-end (QEMU holds its main lock until it comes).
  *
- * The session ends when the front-end leaves, breaks the protocol, takes its memory away, or when we stop. Then, in this
- * order: no more messages; the request at work finishes; rings stop; the device lets go of memory; descriptors and
- * memory go (a descriptor that blocks is left to its thread, see closer.cc); and the socket is closed last, so that a front-end which sees it close may rely on nobody touching its
- * rings (QEMU reads the used index right then, to continue from there).
+ * The session ends when the front-end leaves, breaks the protocol, takes its memory away, or when we stop. Then, in
+ * this order: no more messages; the request at work finishes; rings stop; the device lets go of memory; descriptors and
+ * memory go (a descriptor that blocks is left to its thread, see closer.cc); and the socket is closed last, so that a
+ * front-end which sees it close may rely on nobody touching its rings (QEMU reads the used index right then, to
+ * continue from there).
  *
  * Invariants: every received descriptor is closed on every path (by the message, the ring or the back-end that owns
  * it); nothing a front-end says ends more than its own session.
@@ -32,7 +33,9 @@ import { REQUESTS } from './requests';
 /** EPOLLIN, of `Native.pollStart`. */
 const POLL_IN = 1;
 
-/** Refusals logged in a session, besides the limit of all sessions: a front-end that was heard is not helped by more. */
+/**
+ * Refusals logged in a session, besides the limit of all sessions: a front-end that was heard is not helped by more.
+ */
 const LOGGED_REFUSALS = 10;
 
 export interface SessionOptions extends BackendOptions {
@@ -95,7 +98,7 @@ export class Session {
       this.#end({ reason: 'internal', error });
     };
     device.attach();
-    // Memory that was taken away and a thread that a descriptor blocks wake this one at once, whoever finds out.
+    // A truncated memory file, or a descriptor that blocks a thread, wakes this thread at once.
     const event = native.faultEvent();
     this.#faultWatch = event < 0 ? event : this.#watchFaults(event);
     const watched = this.#faultWatch < 0 ? this.#faultWatch : this.#connection.start();

@@ -72,7 +72,7 @@ export class VirtioGuestPort implements GuestPort {
     this.setCall(index, callFd);
   }
 
-  /** `fd` is non-blocking, or -1: the guest looks by itself. */
+  /** `fd` is non-blocking, or -1: the guest polls. */
   setCall(index: number, fd: number): void {
     const kind = fd < 0 ? 0 : this.native.fdKind(fd);
     if (index === RING_RECEIVE) {

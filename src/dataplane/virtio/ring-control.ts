@@ -248,8 +248,8 @@ export class RingControl {
       queue = new SplitQueueDevice(this.memory, layout, { indirect, eventIdx }, queue.usedIdx);
     }
     if (ring.index === RING_RECEIVE && queue.lastAvail === 0 && queue.usedIdx === 0) {
-      // A ring that starts from nothing is a guest that booted or bound its driver anew: its connections are gone.
-      // (A stop and start, a reconnect or a migration goes on from where the ring was.)
+      // A ring that starts from nothing is a guest that booted or rebound its driver: its connections are gone.
+      // (After a stop and start, a reconnect or a migration the ring continues at its index.)
       this.stack?.reset();
     }
     this.started[ring.index] = 1;

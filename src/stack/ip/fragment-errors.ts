@@ -1,5 +1,5 @@
 /**
- * What the guest is told of IPv6 fragments that are refused (RFC 8200 §4.5, RFC 7112 §5). IPv4 demands nothing of the kind:
+ * ICMPv6 errors for IPv6 fragments that are refused (RFC 8200 §4.5, RFC 7112 §5). IPv4 demands nothing of the kind:
  * there they are counted only.
  *
  * Nothing is said about errors, nor to groups, nor about what came by a group's Ethernet address (RFC 4443 §2.4 e); and
@@ -35,7 +35,9 @@ export class FragmentErrors {
     this.budget = new ErrorBudget(ctx.clock);
   }
 
-  /** A fragment that is not the last one, and not a multiple of 8 bytes. Its data lie at `dataOff`, as with the others. */
+  /**
+   * A fragment that is not the last one, and not a multiple of 8 bytes. Its data lie at `dataOff`, as with the others.
+   */
   oddLength(frame: FrameInfo, protocol: number, offset: number, dataOff: number): void {
     this.send(frame, protocol, offset, dataOff, ICMPV6_CODE_ERRONEOUS_FIELD, IPV6_PAYLOAD_LENGTH_AT);
   }

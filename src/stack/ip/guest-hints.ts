@@ -1,9 +1,9 @@
-/** What passed since the data plane looked last: it decides whether the guest's next frames may wait a moment. */
+/** Traffic since the data plane last looked: it decides whether the guest's next frames may wait. */
 export class Traffic {
   /** TCP payload, both ways. */
   bytes: number;
   /**
-   * Something that somebody may be waiting for: anything but TCP, the begin or end of a connection, a message from
+   * Traffic that a user may be waiting for: anything but TCP, the begin or end of a connection, a message from
    * the guest, the answer to what it sent, or a narrow window of the guest that is used up (tcp/pace.ts).
    */
   light: boolean;

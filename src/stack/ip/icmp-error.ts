@@ -62,15 +62,15 @@ function restOfHeader(v4: boolean, type: number, code: number, info: number): nu
   return type === ICMP_PARAMETER_PROBLEM ? (info & 0xff) << 24 : 0;
 }
 
-/** A pointer past the end of a packet of `length` bytes: whoever sent that on the network did not mean this packet. */
+/** A pointer past the end of a packet of `length` bytes: the error cannot be about this packet. */
 function pointsPastIt(v4: boolean, type: number, info: number, length: number): boolean {
   if (v4) return type === ICMP_PARAMETER_PROBLEM && (info & 0xff) >= length;
   return type === ICMPV6_PARAMETER_PROBLEM && info >>> 0 >= length;
 }
 
 /**
- * Nobody answers a packet to a group or to all with an error (RFC 1122 §3.2.2), but an IPv6 router that cannot pass it on
- * whole, or does not know an option that asks for it (RFC 4443 §2.4 e).
+ * Nobody answers a packet to a group or to all with an error (RFC 1122 §3.2.2), but an IPv6 router that cannot pass it
+ * on whole, or does not know an option that asks for it (RFC 4443 §2.4 e).
  */
 function groupHasNone(v4: boolean, type: number, code: number, key: Int32Array, to: number): boolean {
   if (!isGroup(v4, key[to], key[to + 1], key[to + 2], key[to + 3])) return false;

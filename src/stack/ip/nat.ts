@@ -8,7 +8,7 @@
  * (`natSourceToGuest`). Everything else passes unchanged: there is no port translation here and no state. Replies of
  * a flow never come here: a flow remembers the addresses its guest side uses.
  *
- * Port 53 and 853 of a resolver that the guest was told of go where the host's queries go: to `dnsHost` if the address only
+ * Ports 53 and 853 of an advertised resolver lead where the host's queries go: to `dnsHost` if the address only
  * stands for that one, and to the current resolver if the address was one of the host's and is no longer. That may be
  * one of the other family.
  *
@@ -51,7 +51,7 @@ const OURS = 5;
 // What stood for the host, and as a resolver, when the guest was last told. Set while it has not heard of a change.
 const FORMER_LOOPBACK = 6;
 const FORMER_DNS_MATCH = 7;
-/** Where queries to resolvers go that the guest was told of and that are the host's no more. */
+/** Where queries go to resolvers that were advertised earlier and that the host no longer uses. */
 const RESOLVER = 8;
 const ROW_COUNT = 9;
 
@@ -146,7 +146,7 @@ function makeRows(t: FamilyTables, config: Ip4Config | Ip6Config | null, ours: A
   put(DNS_MATCH, config?.dnsMatch ?? null);
   put(DNS_HOST, config?.dnsHost ?? (t.set[FORMER_DNS_MATCH] === 1 ? (config?.dns.at(0) ?? null) : null));
   put(OURS, ours);
-  // A resolver that the guest is told of now is itself, whatever its address meant before.
+  // A currently advertised resolver is not translated, whatever its address meant before.
   const words = new Int32Array(4);
   for (const dns of config?.dns ?? []) {
     addressWords(dns, words, 0);
@@ -231,7 +231,8 @@ function needsScope(w0: number, w1: number, w2: number): boolean {
 
 /**
  * Destination on the host of what the guest sends to `w0…w3`, port `port` (0 for echo; host order).
- * Fills `out.dst` (of the other family for some resolvers), `out.scope`, `out.local`. Returns 0 or a drop code; `out` is then undefined.
+ * Fills `out.dst` (of the other family for some resolvers), `out.scope`, `out.local`. Returns 0 or a drop code; `out`
+ * is then undefined.
  *
  * Loopback destinations must not come from the guest: the host's loopback is reached through its mapping only.
  */

@@ -1,7 +1,7 @@
 /**
- * What the guest is told of packets whose transport is not carried (ESP, GRE, SCTP …): protocol unreachable (RFC 1122
- * §3.2.2.1), in IPv6 a parameter problem that points at the next header (RFC 8200 §4, RFC 4443 §3.4). The log names each
- * protocol once.
+ * ICMP errors for packets whose transport is not supported (ESP, GRE, SCTP …): protocol unreachable (RFC 1122
+ * §3.2.2.1), in IPv6 a parameter problem that points at the next header (RFC 8200 §4, RFC 4443 §3.4). The log names
+ * each protocol once.
  *
  * Nothing is said about what went to a group or to all, in either layer's address (RFC 1122 §3.2.2, RFC 4443 §2.4 e):
  * IGMP, VRRP and OSPF are none of our business. Nor about the other family's ICMP, which may be an error. And not more

@@ -1,17 +1,17 @@
 /**
  * IP fragments from the guest, put together (RFC 791 §3.2, RFC 815, RFC 8200 §4.5).
  *
- * Theory of operation. A datagram that is being put together has a slot of scratch memory, laid out as the Ethernet frame
- * that it would have been; each fragment is copied to its place there. What has come is kept as one bit for each 8 bytes,
- * and one for each place where a fragment began: constant memory, whatever the guest sends. When all is there, the IP
- * header is written in front and the whole is handled as a frame of its own (`GuestPort.substitute`); its slot is free
- * again after the batch.
+ * Theory of operation. A datagram that is being put together has a slot of scratch memory, laid out as the Ethernet
+ * frame that it would have been; each fragment is copied to its place there. What has come is kept as one bit for each
+ * 8 bytes, and one for each place where a fragment began: constant memory, whatever the guest sends. When all is there,
+ * the IP header is written in front and the whole is handled as a frame of its own (`GuestPort.substitute`); its slot
+ * is free again after the batch.
  *
  * Limits, for one guest: SCRATCH_FRAGMENT_SLOTS datagrams of 64 KiB at a time, the oldest making room; 30 s in IPv4
- * (Linux's ipfrag_time; RFC 1122 §3.3.2 asks for a fixed time), 60 s in IPv6. When time is up and the first fragment had
- * come, the guest is told. A fragment that overlaps another, and is not the same again, spoils its datagram for good
- * (RFC 5722 §3, RFC 8200 §4.5; in IPv4 too, as there is no honest reason for it). What is no fragment at all is refused,
- * and the guest told so (errors.ts).
+ * (Linux's ipfrag_time; RFC 1122 §3.3.2 asks for a fixed time), 60 s in IPv6. When time is up and the first fragment
+ * had come, the guest gets an ICMP error. A fragment that overlaps another, and is not the same again, spoils its
+ * datagram for good (RFC 5722 §3, RFC 8200 §4.5; in IPv4 too, as there is no honest reason for it). What is no fragment
+ * at all is refused, and the guest told so (errors.ts).
  */
 import { isGroup } from './address';
 import type { FrameInfo, StackContext } from '../context';
@@ -118,8 +118,8 @@ export class Reassembly {
 
   /**
    * Takes the fragment in `frame` (addresses, version, ttl and tos are set): `length` bytes at `dataOff` of the frame,
-   * which belong at byte `offset` of datagram `id`; `protocol` is that of the first fragment's payload. Returns the length
-   * of the frame that is now whole, 0 if there is none yet, or minus a drop code.
+   * which belong at byte `offset` of datagram `id`; `protocol` is that of the first fragment's payload. Returns the
+   * length of the frame that is now whole, 0 if there is none yet, or minus a drop code.
    */
   add(
     frame: FrameInfo,
@@ -201,7 +201,7 @@ export class Reassembly {
     }
   }
 
-  /** Is this no fragment that IPv6 allows? The guest is told. */
+  /** Is this a fragment that IPv6 forbids? Sends the guest an ICMPv6 error then. */
   private refused(
     frame: FrameInfo,
     protocol: number,
@@ -321,7 +321,9 @@ export class Reassembly {
     return length;
   }
 
-  /** RFC 1122 §3.3.2, RFC 8200 §4.5: only if the first fragment came; never about errors or groups (RFC 1122 §3.2.2). */
+  /**
+   * RFC 1122 §3.3.2, RFC 8200 §4.5: only if the first fragment came; never about errors or groups (RFC 1122 §3.2.2).
+   */
   private reportTimeout(slot: number): void {
     const { ctx, ours } = this;
     const { scratch } = ctx.io;

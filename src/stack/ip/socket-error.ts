@@ -1,4 +1,7 @@
-/** What the error queues of UDP and ping sockets have in common: which errors a guest is told of, and from whom. */
+/**
+ * What the error queues of UDP and ping sockets have in common: which errors are passed to the guest, with which
+ * source.
+ */
 import { addrSlotWord } from './address';
 import type { StackContext } from '../context';
 import { natSourceToGuest } from './nat';
@@ -32,9 +35,9 @@ export function errorIsTooLong(io: HostIo): boolean {
 }
 
 /**
- * Whom the guest sees the error come from, into `found.src`: the flow's far end as the guest knows it (words `key[k + 4…]`)
- * if the offender in address slot `slot` is the host-side destination (words `peer[p…]`), else the offender translated.
- * False if the guest has no name for it.
+ * Whom the guest sees the error come from, into `found.src`: the flow's far end as the guest knows it (words `key[k +
+ * 4…]`) if the offender in address slot `slot` is the host-side destination (words `peer[p…]`), else the offender
+ * translated. False if the guest has no name for it.
  */
 export function errorSource(
   ctx: StackContext,

@@ -37,7 +37,10 @@ export const CLASS_OTHER = 3;
 const DROP_NO_RECEIVE_BUFFERS = dropCode('no_receive_buffers');
 const DROP_GUEST_DOWN = dropCode('guest_down');
 
-/** Counts one committed frame: `bytes` is the Ethernet frame without padding. Once a frame, by whoever commits it. */
+/**
+ * Counts one committed frame: `bytes` is the Ethernet frame without padding. Called once per frame, by the function
+ * that commits it.
+ */
 export function countToGuest(ctx: StackContext, protocolClass: number, bytes: number): void {
   ctx.counters[C_BYTES_TO_GUEST_TCP + protocolClass] += bytes;
   ctx.counters[C_FRAMES_TO_GUEST]++;
@@ -124,8 +127,8 @@ export function outputHeadersTo(
 
 /**
  * The Ethernet header of every IP packet to the guest, addresses as four words: the source is where the host finds the
- * sender (neighbours.ts), the destination where the guest has the receiver (stations.ts). With one Ethernet address on the
- * guest's side groups go to it alone, too (RFC 6085); with several, to the group's (RFC 1112 §6.4, RFC 2464 §7).
+ * sender (neighbours.ts), the destination where the guest has the receiver (stations.ts). With one Ethernet address on
+ * the guest's side groups go to it alone, too (RFC 6085); with several, to the group's (RFC 1112 §6.4, RFC 2464 §7).
  */
 export function outputEthernet(
   ctx: StackContext,

@@ -1,7 +1,8 @@
 /**
  * DHCP and BOOTP server with one address, for one client at a time (lease-holder.ts), RFC 2131, RFC 2132. All that is
- * remembered is who has the address: another client hears nothing, and a NAK when it asks for it all the same. Any lease can
- * be renewed for ever, but leases end, so that a client hears of another network of the host's (docs/adr/0008).
+ * remembered is who has the address: another client hears nothing, and a NAK when it asks for it all the same. Any
+ * lease can be renewed for ever, but leases end, so that a client hears of another network of the host's
+ * (docs/adr/0008).
  *
  * | request | answer |
  * |---|---|
@@ -14,7 +15,7 @@
  * | DECLINE, RELEASE of the holder | nothing; another client may have the address |
  * | anything else | nothing |
  *
- * Options are sent whether asked for or not, those asked for first and in the order asked (RFC 2132 §9.8), as room
+ * Options are sent whether requested or not, requested ones first and in the order requested (RFC 2132 §9.8), as room
  * allows: clients exist that ask for nothing and need the MTU. Some that say nothing new (ON_REQUEST) are sent if asked
  * for only.
  */
@@ -108,8 +109,8 @@ const ESSENTIAL: readonly number[] = [
 ];
 
 /**
- * Sent if asked for only: the domain (the search list has it), the broadcast address (the mask says it), that there are no
- * router advertisements of RFC 1256, and Microsoft's number for the routes where the right one is not asked for.
+ * Sent only on request: the domain (the search list has it), the broadcast address (the mask says it), that there are
+ * no router advertisements of RFC 1256, and Microsoft's number for the routes if the standard one is not requested.
  */
 const ON_REQUEST: readonly number[] = [
   DHCP_OPT_DOMAIN,
@@ -391,7 +392,7 @@ function domainName(search: readonly string[]): Uint8Array | null {
   return name === undefined ? null : new TextEncoder().encode(name.replace(/\.$/, ''));
 }
 
-/** Codes in the order of sending: type first unless asked for elsewhere, then as asked, then ascending. */
+/** Codes in the order of sending: type first unless requested elsewhere, then as requested, then ascending. */
 function optionOrder(options: Options, asked: Uint8Array): number[] {
   const order = new Set<number>();
   if (!asked.includes(DHCP_OPT_TYPE)) order.add(DHCP_OPT_TYPE);

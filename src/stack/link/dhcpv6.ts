@@ -14,8 +14,8 @@
  * The first IA_NA gets the assigned address, every other identity association the status that there is none. Addresses
  * that are not ours: a REQUEST for them gets NotOnLink, RENEW and REBIND get them back with lifetimes of zero.
  *
- * While another client has the address: SOLICIT and REQUEST get NoAddrsAvail, RENEW and REBIND NoBinding (§18.3.4), CONFIRM
- * NotOnLink, so that the client starts over.
+ * While another client has the address: SOLICIT and REQUEST get NoAddrsAvail, RENEW and REBIND NoBinding (§18.3.4),
+ * CONFIRM NotOnLink, so that the client starts over.
  */
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
@@ -328,7 +328,7 @@ export class Dhcpv6Service {
     return true;
   }
 
-  /** Valid for twice as long as preferred: what is in use goes on while the address is replaced. */
+  /** Valid for twice as long as preferred: connections continue while the address is replaced. */
   #address(w0: number, w1: number, w2: number, w3: number, preferredSec: number): void {
     this.#header(DHCPV6_OPT_IAADDR, DHCPV6_IAADDR_LEN);
     this.#word(w0);

@@ -1,5 +1,5 @@
 /**
- * Resolvers that the guest was told of and that are the host's no more. Programs in the guest may use them for long: a
+ * Resolvers that were advertised to the guest and that the host no longer uses. Programs in the guest may keep them: a
  * lease is renewed after half its time at best, and many read resolv.conf(5) once. Their queries go to the present one.
  */
 import { addressWords, wordsEqual } from '../ip/address';
@@ -25,7 +25,7 @@ export class FormerResolvers {
     return false;
   }
 
-  /** The guest is told of `now` instead of what it was told before. Allocates. */
+  /** `now` is advertised instead of the resolvers before. Allocates. */
   supersede(now: readonly AddressBytes[]): void {
     const known = new Set(now.map(String));
     for (const addr of [...this.advertised, ...now]) this.forget(addr);

@@ -2,12 +2,12 @@
  * The link's MTU, and how much of it the guest uses.
  *
  * Offered, in DHCP and router advertisements alike, is the smaller of `--mtu` and what the front-end configured
- * (vhost-user NET_SET_MTU). What the guest made of it shows in what it says: the segment size in its SYNs, the length of
- * its packets, and whether its DHCP client takes option 26 at all. Datagrams to the guest are cut to that.
+ * (vhost-user NET_SET_MTU). What the guest made of it shows in what it says: the segment size in its SYNs, the length
+ * of its packets, and whether its DHCP client takes option 26 at all. Datagrams to the guest are cut to that.
  *
  * The segment size may be small for one peer alone (a route's MTU, a router that clamps it), so the largest of the last
- * one to two windows of WINDOW_MS counts. It is not offered: a guest that has not taken the larger MTU yet (its TCP over
- * IPv6 is often older than its DHCP lease) would never be able to take it.
+ * one to two windows of WINDOW_MS counts. It is not offered: a guest that has not taken the larger MTU yet (its TCP
+ * over IPv6 is often older than its DHCP lease) would never be able to take it.
  */
 import type { StackConfig } from '../config';
 
@@ -15,10 +15,10 @@ const WINDOW_MS = 60_000;
 /** What may be any IPv4 host's (RFC 1122 §3.3.3), and any IPv6 link's (RFC 8200 §5): nothing smaller is believed. */
 const LEAST4 = 576;
 const LEAST6 = 1280;
-/** Ethernet's own: what an interface has that nobody told of another one. */
+/** Ethernet's default, of an interface that learnt of no other MTU. */
 const ETHERNET_MTU = 1500;
 const MOST = 0xffff;
-/** After the guest was told of an MTU it has this long to take it, before it is said that it did not. */
+/** Time for the guest to apply an advertised MTU before the log says that it did not. */
 const SETTLE_MS = 10_000;
 
 export class GuestMtu {
@@ -73,7 +73,7 @@ export class GuestMtu {
     this.derive();
   }
 
-  /** NET_SET_MTU; 0: the front-end left. True if what the guest is told changes. */
+  /** NET_SET_MTU; 0: the front-end left. True if the advertised MTU changes. */
   setFrontEnd(mtu: number): boolean {
     const before = this.toldMtu;
     this.frontEnd = mtu;
@@ -81,7 +81,7 @@ export class GuestMtu {
     return this.toldMtu !== before;
   }
 
-  /** A DHCP client got its lease; `takes`: it asked for the MTU, or for nothing in particular. */
+  /** A DHCP client got its lease; `takes`: it requested the MTU, or no particular options. */
   leased(takes: boolean, nowMs: number): void {
     this.ignored = !takes;
     this.toldSinceMs = this.toldMtu === 0 ? Infinity : nowMs;

@@ -1,5 +1,5 @@
 /**
- * What is known of the guest's end of the link, and how it is learnt from the guest's own frames.
+ * What is known of the guest (MAC and IP addresses, MTU), and how it is learnt from the guest's frames.
  *
  * There may be several Ethernet and IP addresses behind it (stations.ts). Connections and datagrams that are forwarded
  * without a target of their own go to one: the address that the guest was given, while it is seen in use; else the one
@@ -27,7 +27,10 @@ import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText } from '../wire
 import { IPV4_BROADCAST } from '../wire/ipv4';
 import { TCP_HEADER_LEN, TCP_SYN, tcpCheck, tcpFlags, tcpOptionMss } from '../wire/tcp';
 
-/** How long the address given to the guest may be silent, while another one is used, before it is asked for, ms. */
+/**
+ * How long the address given to the guest may be silent, while another one is used, before we send a request for it,
+ * ms.
+ */
 const IN_USE_MS = 10_000;
 
 /** IP and TCP headers without options: what a segment size leaves out (RFC 9293 §3.7.1). */
@@ -164,8 +167,8 @@ export function learn4(ctx: StackContext, src: number): void {
 }
 
 /**
- * Takes sender and Ethernet address of an ARP packet; what cannot be a guest's is passed over. As the guest's address only
- * one of our subnet counts: hosts put any address of theirs into a request (Linux's arp_announce).
+ * Takes sender and Ethernet address of an ARP packet; what cannot be a guest's is passed over. As the guest's address
+ * only one of our subnet counts: hosts put any address of theirs into a request (Linux's arp_announce).
  */
 export function learnArp(ctx: StackContext, sender: number, hi: number, lo: number): void {
   const { link, config, clock } = ctx;
@@ -186,7 +189,10 @@ function useAs4(ctx: StackContext, src: number): void {
   link.guest4 = src;
 }
 
-/** Takes the source of a valid IPv6 frame (neither unspecified, loopback nor multicast), from a guest's Ethernet address. */
+/**
+ * Takes the source of a valid IPv6 frame (neither unspecified, loopback nor multicast), from a guest's Ethernet
+ * address.
+ */
 export function learn6(ctx: StackContext, w0: number, w1: number, w2: number, w3: number): void {
   const { link } = ctx;
   learn6At(ctx, w0, w1, w2, w3, link.guestMacHi, link.guestMacLo);
@@ -215,7 +221,8 @@ export function learn6At(
   const a1 = assigned6[1];
   const a2 = assigned6[2];
   const a3 = assigned6[3];
-  // A host has several addresses of a prefix (RFC 4862, RFC 8981), and its services answer from the one that it prefers,
+  // A host has several addresses of a prefix (RFC 4862, RFC 8981), and its services answer from the one that it
+  // prefers,
   // which is the one that it used last.
   const sameHost = w0 === a0 && w1 === a1 && stations.heardMs(a0, a1, a2, a3, hi, lo) !== -Infinity;
   const given = wordsEqual(guest6, 0, a0, a1, a2, a3) && !sameHost;

@@ -1,19 +1,22 @@
 /**
  * Who has the one address that DHCP (or DHCPv6) gives: one address goes to one client (RFC 2131 §3.1).
  *
- * A client is known by its hardware address or by its identifier; either is enough. Firmware and the system it boots have
- * different identifiers and the same hardware address, and a client that comes back on another interface has another
- * hardware address and (where it was told to) the same identifier: both are the same client, served at once.
+ * A client is known by its hardware address or by its identifier; either is enough. Firmware and the system it boots
+ * have different identifiers and the same hardware address, and a client that comes back on another interface has
+ * another hardware address and (where it was told to) the same identifier: both are the same client, served at once.
  *
- * Anyone else gets nothing while the holder is there. It is not when it gave the address back, its lease ran out, it never
- * took what it was offered, or did not use the address since the front-end connected last; and when it does not answer for
- * the address (RFC 2131 §2.2 has a server ask before it gives one again), which is how a changed hardware address or
- * interface looks: another client is refused, the holder is asked, and a later try of the client is answered.
+ * Anyone else gets nothing while the holder is there. It is not when it gave the address back, its lease ran out, it
+ * never took what it was offered, or did not use the address since the front-end connected last; and when it does not
+ * answer for the address (RFC 2131 §2.2 has a server ask before it gives one again), which is how a changed hardware
+ * address or interface looks: another client is refused, the holder is asked, and a later try of the client is
+ * answered.
  */
 
 /** How long an offer is kept for the client that it was made to, ms. */
 export const OFFER_MS = 10_000;
-/** How often, ASK_MS apart at least, and for how long a holder is asked in vain before another client may have it, ms. */
+/**
+ * How often, ASK_MS apart at least, and for how long a holder is asked in vain before another client may have it, ms.
+ */
 export const ASKS_IN_VAIN = 2;
 export const GONE_MS = 5_000;
 const ASK_MS = 1_000;
@@ -65,8 +68,8 @@ export class LeaseHolder {
   }
 
   /**
-   * May that client have the address? If not, the holder is to be asked for it now. `usedMs`: when the address was last
-   * heard of at the holder's hardware address; -Infinity: never.
+   * May that client have the address? If not, the caller should now check whether the holder still uses it. `usedMs`:
+   * when the address was last heard of at the holder's hardware address; -Infinity: never.
    */
   admits(macHi: number, macLo: number, id: Uint8Array, usedMs: number, nowMs: number): boolean {
     if (!this.held || nowMs >= this.endsMs || this.isHolder(macHi, macLo, id)) return true;
@@ -96,7 +99,9 @@ export class LeaseHolder {
     this.endsMs = nowMs + ms;
   }
 
-  /** As `take`, for an offer: it is kept for OFFER_MS. What the client has already it keeps for as long as it had it. */
+  /**
+   * As `take`, for an offer: it is kept for OFFER_MS. What the client has already it keeps for as long as it had it.
+   */
   offer(macHi: number, macLo: number, id: Uint8Array, nowMs: number): void {
     const endsMs = this.isHolder(macHi, macLo, id) ? this.endsMs : 0;
     this.take(macHi, macLo, id, nowMs, OFFER_MS);

@@ -60,7 +60,10 @@ const LINK_MTU_DEFAULT = 65520;
 
 /** Hop limit suggested to the guest. */
 const RA_CUR_HOP_LIMIT = 255;
-/** What an advertisement says holds for the lease (`Ip6Config.leaseSec`), and for three intervals at least (RFC 4861 §6.2.1). */
+/**
+ * What an advertisement says holds for the lease (`Ip6Config.leaseSec`), and for three intervals at least (RFC 4861
+ * §6.2.1).
+ */
 const RA_LIFETIME_SEC_MIN = 1800;
 
 /** Unsolicited advertisements come every RA_INTERVAL_MS plus a random part below RA_INTERVAL_SPREAD_S seconds. */
@@ -236,7 +239,7 @@ export class NdpService {
 
   /**
    * We go on under another link-local address: under this one we are no router any more (RFC 4861 §6.2.5). If there is
-   * no receive buffer the guest goes on to take us for two routers, which does no harm: both forward.
+   * no receive buffer the guest keeps seeing two routers, which does no harm: both forward.
    */
   retire(): void {
     if (!this.#ctx.config.ra || !this.#ctx.port.up) return;
@@ -275,7 +278,9 @@ export class NdpService {
     this.schedule();
   }
 
-  /** Completes headers and checksum of the message of `length` bytes at L4 of `dv`, to `d0…d3`. Returns all its bytes. */
+  /**
+   * Completes headers and checksum of the message of `length` bytes at L4 of `dv`, to `d0…d3`. Returns all its bytes.
+   */
   #complete(dv: DataView, length: number, d0: number, d1: number, d2: number, d3: number): number {
     const [s0, s1, s2, s3] = this.#ours;
     outputHeadersTo(this.#ctx, dv, 0, 6, s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length, NDP_HOP_LIMIT, 0, 0);

@@ -26,7 +26,7 @@ export const NEIGHBOUR_WORDS = 6;
 const SLOTS = 1024;
 const MASK = SLOTS - 1;
 
-/** Where the memo keeps what the last lookup found; what it asked for is in front. */
+/** Where the memo keeps the result of the last lookup; its key is in front. */
 const MEMO_HI = 4;
 const MEMO_LO = 5;
 
@@ -36,7 +36,7 @@ export class NeighbourTable {
   readonly #macHi: Int32Array;
   readonly #macLo: Int32Array;
   readonly #used: Uint8Array;
-  /** What the last lookup asked for and found: frames of one flow come in rows. */
+  /** Key and result of the last lookup: frames of one flow arrive one after the other. */
   readonly #memo: Int32Array;
   /** Ethernet address for addresses without an entry: IPv4, IPv6. */
   readonly #defaultHi: Int32Array;
@@ -120,7 +120,7 @@ export class NeighbourTable {
     return this.#memo[MEMO_LO];
   }
 
-  /** Fills the table anew: first what is fixed, which nothing overrides. */
+  /** Refills the table: first fixed entries, which nothing overrides. */
   #makeTable(): void {
     const { ip4, ip6, ourMac } = this.#config;
     const mac = new DataView(ourMac.buffer, ourMac.byteOffset, 6);

@@ -1,5 +1,5 @@
 /**
- * What router advertisements told the guest and do not tell it any more. Their lifetimes are long, so what is no
+ * Prefixes and resolvers that router advertisements no longer contain. Their lifetimes are long, so what is no
  * longer true must be taken back: with lifetimes of zero, in every advertisement to come, for any of them may be lost
  * (RFC 4861 §6.2.3, RFC 8106 §5.3.1, RFC 9096 §3.5).
  */

@@ -1,6 +1,6 @@
 /**
- * The services on the link (ARP, ND, DHCP, DHCPv6), and what the guest is told unasked: when the link comes up, when the
- * host's network changes, when its neighbours do.
+ * The services on the link (ARP, ND, DHCP, DHCPv6), and unsolicited messages to the guest: when the link comes up, when
+ * the host's network changes, when its neighbours do.
  */
 import { isV4, sameBytes } from '../ip/address';
 import { ArpService } from './arp';
@@ -19,7 +19,7 @@ const ANNOUNCE_NS = 2;
 const ANNOUNCE_RA = 4;
 
 export class LinkServices {
-  // Made for a configuration, and made anew when that is replaced.
+  // Created for a configuration, and replaced with it.
   arp: ArpService;
   ndp: NdpService;
   dhcp: DhcpService;
@@ -74,14 +74,17 @@ export class LinkServices {
     this.create();
   }
 
-  /** NET_SET_MTU of the front-end, 0: it left. What the guest is told changes with it. */
+  /** NET_SET_MTU of the front-end, 0: it left. The advertised MTU changes with it. */
   setMtu(mtu: number): void {
     if (!this.ctx.link.mtu.setFrontEnd(mtu)) return;
     this.create();
     this.readvertise();
   }
 
-  /** Asks the guest for the address that the stations' table wants to hear of; what finds no buffer is not asked for. */
+  /**
+   * Sends an ARP request or Neighbour Solicitation for the address that the stations' table names, if there is a
+   * buffer.
+   */
   ask(): void {
     const { link, port, config } = this.ctx;
     const { ask } = link.stations;
@@ -94,7 +97,9 @@ export class LinkServices {
     }
   }
 
-  /** After `reconfigure`, when all have the new configuration: what can be told unasked (IPv6) the guest is told. */
+  /**
+   * After `reconfigure`, when all handlers have the new configuration: sends unsolicited router advertisements (IPv6).
+   */
   readvertise(): void {
     const { config, port } = this.ctx;
     if (!port.up || config.ip6 === null || !config.ndp || !config.ra) return;

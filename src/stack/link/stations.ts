@@ -2,14 +2,14 @@
  * Which Ethernet address each of the guest's IP addresses is found at.
  *
  * There may be more than one behind a link: bridges, macvlan, containers and VRRP in the guest. The table learns from
- * ARP, neighbour discovery and the source of every frame; the latest word counts, so an address that moves (a gratuitous
- * ARP, an unsolicited advertisement, or its first frame from elsewhere) is followed at once. While only one Ethernet
- * address has been seen on the link, every frame goes there and nothing is looked up.
+ * ARP, neighbour discovery and the source of every frame; the latest word counts, so an address that moves (a
+ * gratuitous ARP, an unsolicited advertisement, or its first frame from elsewhere) is followed at once. While only one
+ * Ethernet address has been seen on the link, every frame goes there and nothing is looked up.
  *
- * An entry that nothing was heard of for STALE_MS, though frames go to it, is asked for (who-has, neighbour solicitation)
- * once a second; after ASKS_BEFORE_GONE without a word it is forgotten. As the table itself sends nothing, it leaves the
- * address to ask for in `ask`, for `LinkServices` to take at the end of the turn. Addresses without an entry are asked
- * for as well, and reached at the Ethernet address that spoke last.
+ * An entry that nothing was heard of for STALE_MS, though frames go to it, is asked for (who-has, neighbour
+ * solicitation) once a second; after ASKS_BEFORE_GONE without a word it is forgotten. As the table itself sends
+ * nothing, it leaves the address to ask for in `ask`, for `LinkServices` to take at the end of the turn. Addresses
+ * without an entry are asked for as well, and reached at the Ethernet address that spoke last.
  *
  * Memory is fixed: STATIONS entries, of which the one not heard of for longest makes room. The guest chooses what is in
  * here, so the hash is keyed; chains are short then whatever it sends.
@@ -21,7 +21,10 @@ import { halfSipHash } from '../kit/siphash';
 export const STATIONS = 256;
 /** How long an entry is taken to be right without a word from it, ms (as Linux's base_reachable_time). */
 export const STALE_MS = 30_000;
-/** How often one address is asked for, ms, and how often in vain before it is forgotten (RFC 4861 §10: 1 s, 3). */
+/**
+ * Interval of requests for one address, ms, and how many may stay unanswered before it is forgotten (RFC 4861 §10: 1 s,
+ * 3).
+ */
 export const ASK_MS = 1000;
 export const ASKS_BEFORE_GONE = 3;
 
@@ -41,7 +44,7 @@ export class StationTable {
   private readonly keys: Int32Array;
   private readonly hi: Int32Array;
   private readonly lo: Int32Array;
-  /** When the address was last heard of, and last asked for since; how often it was. */
+  /** When the address was last seen, and when it was last requested since; number of those requests. */
   private readonly seenMs: Float64Array;
   private readonly askedMs: Float64Array;
   private readonly asks: Uint8Array;
@@ -53,7 +56,7 @@ export class StationTable {
   private readonly memo: Uint16Array;
   private readonly probe: Int32Array;
   private readonly key: Int32Array;
-  /** When an address without an entry was last asked for. */
+  /** When an address without an entry was last requested. */
   private unknownMs: number;
 
   constructor() {
@@ -90,8 +93,8 @@ export class StationTable {
   }
 
   /**
-   * Where frames to `w0…w3` go: `macHi` and `macLo` then hold it. `hi` and `lo` are the Ethernet address that spoke last,
-   * for addresses without an entry.
+   * Where frames to `w0…w3` go: `macHi` and `macLo` then hold it. `hi` and `lo` are the Ethernet address that spoke
+   * last, for addresses without an entry.
    */
   lookup(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number, nowMs: number): void {
     this.macHi = hi;
@@ -109,13 +112,15 @@ export class StationTable {
     this.macLo = this.lo[slot];
   }
 
-  /** Is the address in use by the guest, as far as can be known? One not heard of for `staleMs` is asked for. */
+  /** Is the address in use by the guest, as far as can be known? One not seen for `staleMs` is requested. */
   isInUse(w0: number, w1: number, w2: number, w3: number, staleMs: number, nowMs: number): boolean {
     const slot = this.find(w0, w1, w2, w3);
     return slot >= 0 && (nowMs - this.seenMs[slot] <= staleMs || !this.isGone(slot, nowMs));
   }
 
-  /** When the address was last heard of at that Ethernet address, ms; -Infinity: it was not, or at another one since. */
+  /**
+   * When the address was last heard of at that Ethernet address, ms; -Infinity: it was not, or at another one since.
+   */
   heardMs(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number): number {
     const slot = this.find(w0, w1, w2, w3);
     return slot >= 0 && this.hi[slot] === hi && this.lo[slot] === lo ? this.seenMs[slot] : -Infinity;
@@ -129,7 +134,7 @@ export class StationTable {
     return nowMs - this.seenMs[slot] <= STALE_MS || !this.isGone(slot, nowMs);
   }
 
-  /** Asks for an address now, unless another one is to be asked for already. */
+  /** Requests an address now, unless another request is pending. */
   wantAsked(w0: number, w1: number, w2: number, w3: number): void {
     if (this.asking) return;
     this.asking = true;

@@ -44,7 +44,9 @@ export class PingErrors {
     this.found = new NatResult();
   }
 
-  /** Empties the error queue of a flow's socket, now or later. True if the host itself refused a request as too long. */
+  /**
+   * Empties the error queue of a flow's socket, now or later. True if the host itself refused a request as too long.
+   */
   drain(slot: number): boolean {
     const { io } = this.ctx;
     let refused = false;
@@ -66,7 +68,7 @@ export class PingErrors {
     return refused;
   }
 
-  /** We are the router that has no way on for so long a packet (RFC 1191 §4, RFC 8201 §3). */
+  /** We are the router whose next link cannot carry so long a packet (RFC 1191 §4, RFC 8201 §3). */
   private tooLong(slot: number): void {
     const { found } = this;
     const { io } = this.ctx;

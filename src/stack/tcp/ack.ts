@@ -1,4 +1,4 @@
-/** The guest's acknowledgements: what it has, how much more it takes, how fast it answers, what it misses. */
+/** The guest's acknowledgements: bytes received, window, round-trip time, losses. */
 import {
   F_FIN_ACKED,
   F_HOST_EOF,

@@ -5,18 +5,19 @@
  * **Half-open.** A flow is half-open until the guest's handshake is complete. Those of the guest and those of forwarded
  * ports have a queue and a bound each, half of the table at the most. Beyond it, or when the table is full, the oldest
  * half-open flow makes room. Nothing is said to the guest then: nothing was sent to it, or its next segment finds no
- * flow and is reset. Its SYN comes again by itself if somebody still waits. From outside, the oldest makes room only
- * when the guest was sent its SYN a second time, after one second; until then new connections wait in the kernel's backlog.
+ * flow and is reset. The client repeats its SYN if it still waits. From outside, the oldest makes room only
+ * when the guest was sent its SYN a second time, after one second; until then new connections wait in the kernel's
+ * backlog.
  *
- * **Shares.** The guest, each forwarded port and each remote address may hold so many times what is free (dynamic
+ * **Shares.** The guest, each forwarded port and each remote address may hold a fixed multiple of what is free (dynamic
  * thresholds: A. K. Choudhury, E. L. Hahne, 1998). One that is alone may take most of the table; the more others take,
  * the less each may, and something is always free for one that comes late. No limit needs to be chosen.
  *
  * **Time.** A connection attempt costs some tens of microseconds in the kernel, a hundred times as much as its frame.
- * Attempts are paid from a credit of time, which grows by one part in CREDIT_PART of the time that passes, and which gets
- * back what an attempt cost when its handshake completes: attempts that come to nothing take an eighth of the time at the
- * most, those that succeed have no limit. The guest sends a SYN again that found no credit; connections from outside
- * wait in the backlog.
+ * Attempts are paid from a credit of time, which grows by one part in CREDIT_PART of the time that passes, and which
+ * gets back what an attempt cost when its handshake completes: attempts that come to nothing take an eighth of the time
+ * at the most, those that succeed have no limit. The guest sends a SYN again that found no credit; connections from
+ * outside wait in the backlog.
  */
 import { C_TCP_EVICTED_HALF_CLOSED, C_TCP_EVICTED_HALF_OPEN } from '../counters';
 import type { SlotQueue } from '../kit/flow-table';
@@ -61,7 +62,10 @@ function evictHalfClosed(t: TcpEngine): boolean {
   return true;
 }
 
-/** Takes a slot. The oldest that lingers, is half-open or half-closed makes room if need be. Returns -1 if there is none. */
+/**
+ * Takes a slot. The oldest that lingers, is half-open or half-closed makes room if need be. Returns -1 if there is
+ * none.
+ */
 function allocate(t: TcpEngine, own: SlotQueue, other: SlotQueue): number {
   if (own.length >= t.halfOpenMost) evictHalfOpen(t, own);
   const flow = t.table.alloc();
@@ -71,7 +75,8 @@ function allocate(t: TcpEngine, own: SlotQueue, other: SlotQueue): number {
   return t.table.alloc();
 }
 
-// ---- shares -----------------------------------------------------------------------------------------------------------
+// ---- shares
+// -----------------------------------------------------------------------------------------------------------
 
 /** Slots that a new flow may have without anybody else's loss. */
 function free(t: TcpEngine): number {
@@ -115,7 +120,8 @@ export function allocateForPeer(t: TcpEngine, bucket: number): number {
 
 /**
  * Where connections of a remote address are counted: words `probe[4 … 7]` of the key in the making. Of IPv6 addresses
- * the first 64 bits: one host has as many of the others as it likes. Two addresses may share a bucket, and then a share.
+ * the first 64 bits: one host has as many of the others as it likes. Two addresses may share a bucket, and then a
+ * share.
  */
 export function peerBucket(t: TcpEngine): number {
   const { probe } = t.table;

@@ -1,4 +1,4 @@
-/** The ends of a flow: finished, reset from either side, given up, forgotten. */
+/** How a flow ends: finished, reset from either side, timed out, discarded. */
 import { C_FLOWS_TCP } from '../counters';
 import {
   F_ACK_OWED,
@@ -111,7 +111,8 @@ export function finishIfDone(t: TcpEngine, flow: number): boolean {
   if (t.state[flow] !== ST_OPEN) return true;
   const done = F_HOST_EOF | F_FIN_ACKED | F_GUEST_FIN;
   if ((t.flags[flow] & done) !== done) return false;
-  // The guest has all of it, maybe only since this very batch. Linux answers the closing of a socket that has bytes left
+  // The guest has all of it, maybe only since this very batch. Linux answers the closing of a socket that has bytes
+  // left
   // to read with a reset (RFC 2525 §2.17), and the peer would lose what is still on its way to it.
   discardAcked(t, flow);
   if ((t.flags[flow] & F_ACTIVE_CLOSE) === 0) {

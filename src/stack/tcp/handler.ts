@@ -33,7 +33,7 @@ import { acknowledgeCrowd, serveReady, serveTouched } from './scheduler';
 import { socketEvent } from './socket-events';
 import { runTimers } from './timeout';
 
-/** A port that has buffers says so by itself; this is how long we would believe that it has none, ms. */
+/** The port announces new buffers; without an announcement we look again after this time, ms. */
 const STARVED_RETRY_MS = 1000;
 
 export class TcpHandler implements FlowHandler {

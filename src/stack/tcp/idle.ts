@@ -1,5 +1,5 @@
 /**
- * Flows on which nothing happens: is the guest still there, and does it still know them? A keep-alive asks it; its
+ * Idle flows: whether the guest is still there and still knows them. A keep-alive finds out; its
  * acknowledgement keeps the flow, its RST ends it, and so does silence. docs/adr/0007-keep-alives.md has the reasons.
  *
  * | flow | first asked after | then |
@@ -85,7 +85,7 @@ function probe(t: TcpEngine, flow: number): void {
 }
 
 /**
- * The guest may have started afresh: the link came up, or the guest asks for an address. It is asked for each open flow
+ * The guest may have restarted: the link came up, or the guest asks for an address. It is asked for each open flow
  * that is silent from now on whether it knows it. Costs nothing while it does not restart.
  */
 export function noteRestart(t: TcpEngine): void {

@@ -5,7 +5,7 @@
  * together, so that one system call at the end of the batch (or when another flow's data comes) sends it all. `rcvNxt`
  * moves only when the socket took the bytes; until then the expected sequence number is rcvNxt + gatherBytes.
  *
- * Out-of-order segments are not kept: the guest is told by duplicate acknowledgements, one for each.
+ * Out-of-order segments are not kept: each is answered with a duplicate acknowledgement.
  */
 import type { FrameInfo } from '../context';
 import { ROWS_PER_CALL } from '../context';

@@ -323,7 +323,7 @@ function peek(t: TcpEngine, flow: number, seq: number, skip: number, rows: numbe
   }
   const fresh = n - ((seq - t.sockSeq[flow]) | 0);
   if (fresh > 0) return fresh;
-  // Bytes in flight only. The end of the stream does not show behind them; the event told of it.
+  // Bytes in flight only. A peek does not show the end of the stream after them; its event did.
   return fresh === 0 && (t.flags[flow] & F_RDHUP) !== 0 ? 0 : -EAGAIN;
 }
 

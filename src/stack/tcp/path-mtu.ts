@@ -1,9 +1,9 @@
 /**
- * ICMP errors about segments that went to the guest, from the guest or a router behind it (../icmp/from-guest-errors.ts).
+ * ICMP errors about segments that went to the guest, from the guest or a router behind it (../ip/from-guest-errors.ts).
  *
- * "Fragmentation needed" and "packet too big" (RFC 1191, RFC 8201, RFC 9293 §3.7.2) make the flow's segments smaller, if
- * the quoted sequence number is one that is on its way (RFC 5927 §4.1), never larger, and for the flow's life: another
- * flow may take another way. What was sent goes out again at once in the new size.
+ * "Fragmentation needed" and "packet too big" (RFC 1191, RFC 8201, RFC 9293 §3.7.2) make the flow's segments smaller,
+ * if the quoted sequence number is one that is on its way (RFC 5927 §4.1), never larger, and for the flow's life:
+ * another flow may take another way. What was sent goes out again at once in the new size.
  *
  * Below LEAST_MTU4, Linux's net.ipv4.route.min_pmtu, segments do not get smaller, but may be fragmented, as
  * RFC 1191 §3 allows; an IPv6 link has 1280 bytes or more, and who says less is not believed (RFC 8201 §4).

@@ -1,6 +1,6 @@
 /**
- * Pays what a flow owes to the guest: the one place where segments of a flow are sent. Who is served when is told in
- * flow.ts, "Fairness".
+ * Sends what a flow has pending for the guest: the one place where segments of a flow are sent. The order of service is
+ * explained in flow.ts, "Fairness".
  */
 import {
   F_ACK_DUE,
@@ -37,8 +37,8 @@ const CROWD = 32;
 const BULK_BYTES = LIGHT_SHARE / 2;
 
 /**
- * Sends what the flow owes: all of it, or for a bulk flow the acknowledgement, and its data in its turn. If there are no
- * receive buffers, it waits for them. May release the flow.
+ * Sends what the flow owes: all of it, or for a bulk flow the acknowledgement, and its data in its turn. If there are
+ * no receive buffers, it waits for them. May release the flow.
  */
 export function service(t: TcpEngine, flow: number): void {
   if (t.starved) {
@@ -137,8 +137,8 @@ function queue(t: TcpEngine, flow: number): void {
 }
 
 /**
- * New receive buffers, and a crowd that waits for them: acknowledgements first, as they take one buffer each. Behind the
- * data of hundreds of flows they would come later than the guest's retransmission time-out (200 ms on Linux), and
+ * New receive buffers, and a crowd that waits for them: acknowledgements first, as they take one buffer each. Behind
+ * the data of hundreds of flows they would come later than the guest's retransmission time-out (200 ms on Linux), and
  * everything they acknowledge would be sent again.
  */
 export function acknowledgeCrowd(t: TcpEngine): void {

@@ -19,7 +19,7 @@ import type { TcpEngine } from './flow';
 const MUCH = 65536;
 /** Asked for, bytes: Linux's default upper limit (net.core.wmem_max). */
 const WANTED = 212_992;
-/** What SO_MEMINFO tells of a buffer is twice what was asked for, for the kernel's bookkeeping (socket(7)). */
+/** SO_MEMINFO reports twice the requested size of a buffer, for the kernel's bookkeeping (socket(7)). */
 export const SEND_BUFFER_GOAL = 2 * WANTED;
 /** SO_BUF_LOCK: neither buffer's size is fixed. */
 const UNLOCKED = 0;

@@ -61,7 +61,9 @@ function connectResult(t: TcpEngine, flow: number, events: number): void {
   service(t, flow);
 }
 
-/** There may be room in the send buffer again (an event, or the timer): the guest is told; the flow is to be served. */
+/**
+ * There may be room in the send buffer again (an event, or the timer): sends a window update and schedules the flow.
+ */
 export function bufferRoom(t: TcpEngine, flow: number, byTimer: boolean): void {
   if (t.state[flow] !== ST_OPEN) return;
   const refused = (t.flags[flow] & F_REFUSED) !== 0;

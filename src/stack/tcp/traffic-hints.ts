@@ -1,4 +1,4 @@
-/** What a flow's traffic says about whether the guest's next frames may wait a moment (../traffic.ts). */
+/** Classifies a flow's traffic: whether a user may be waiting for the guest's next frames (../ip/guest-hints.ts). */
 import type { TcpEngine } from './flow';
 
 /** What comes from the guest in one go is bulk from here on, bytes. */

@@ -136,7 +136,7 @@ export function synWindowField(t: TcpEngine, flow: number): number {
 }
 
 /**
- * The kernel announced room, or (`byTimer`) it is time to look again: the guest is told if there is a better window.
+ * The kernel announced room, or (`byTimer`) it is time to look again: sends a window update if the window has grown.
  */
 export function reopenWindow(t: TcpEngine, flow: number, byTimer: boolean): void {
   if (look(t, flow, byTimer)) t.flags[flow] |= F_ACK_DUE;

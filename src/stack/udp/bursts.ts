@@ -1,4 +1,4 @@
-/** Sockets that give bursts: prepared for more, once, and only then, so that a question and its answer cost nothing. */
+/** Sockets that receive bursts: enlarged once and only then, so that a request and its answer cost nothing extra. */
 import type { StackContext } from '../context';
 import { IPPROTO_UDP, SO_RCVBUF, SOL_SOCKET, UDP_GRO } from '../kit/linux';
 

@@ -7,15 +7,16 @@
  * guest's source port if the host lets us (NTP, IKE, STUN and games care), else to a port of the kernel's choice. A
  * flow that a peer starts at a forwarded port is served by the listener's own socket: answers leave from the address
  * and port that the peer used, with no descriptor a peer, and no datagram is lost between two sockets. A flow to a
- * multicast group or to all has a socket without a peer: whoever answers is let in as long as the flow lives. A flow to
- * TFTP's port becomes one to the port that the server answers from, with the first answer.
+ * multicast group or to all has a socket without a peer: answers from any address are accepted while the flow lives. A
+ * flow to TFTP's port becomes one to the port that the server answers from, with the first answer.
  *
- * The host may move to another network. A flow's next datagram then leaves from the address that the kernel would choose
- * now, as that of an unconnected socket would: each change counts up an epoch (`moved`), and a flow of an older one is
- * looked at when the guest sends. A query to a resolver that is the host's no more gets a flow to the present one.
+ * The host may move to another network. A flow's next datagram then leaves from the address that the kernel would
+ * choose now, as that of an unconnected socket would: each change counts up an epoch (`moved`), and a flow of an older
+ * one is looked at when the guest sends. A query to a resolver that is the host's no more gets a flow to the present
+ * one.
  *
- * What the guest sends from a port that is forwarded to it leaves from the listener's socket, too, whoever it is for and
- * whether or not there was a flow (udp/forwarded.ts).
+ * What the guest sends from a port that is forwarded to it leaves from the listener's socket, too, whoever it is for
+ * and whether or not there was a flow (udp/forwarded.ts).
  *
  * Flows end by time only (there is no close in UDP), after minutes; when the table or the descriptors are used up, one
  * makes room (udp/flows.ts).
@@ -197,7 +198,7 @@ export class UdpHandler implements FlowHandler {
     for (let slot = timers.expire(this.ctx.clock.nowMs); slot >= 0; slot = timers.expire(this.ctx.clock.nowMs)) {
       this.close(slot);
     }
-    // A turn ends here: what used up its share of the turn goes on, in turn with the others.
+    // A turn ends here: flows that used up their share of it continue in the next, in order.
     this.inbound.onTimer();
   }
 
@@ -326,7 +327,7 @@ export class UdpHandler implements FlowHandler {
 
   /**
    * The host's network changed since the flow was looked at: gives it a socket that fits, if its own does not. False if
-   * the flow is closed, because what it sends is for somebody else now. The probe holds the flow's key again then.
+   * the flow is closed, because its datagrams now have another destination. The probe holds the flow's key again then.
    */
   private stillFits(slot: number, dstPort: number): boolean {
     const { ctx, flows, target, sockets } = this;

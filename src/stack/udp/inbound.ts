@@ -2,19 +2,19 @@
  * Datagrams from host to guest.
  *
  * Theory of operation. A datagram stays in its socket until the guest has room for it. Sockets are watched
- * edge-triggered, so one that was not emptied, for want of buffers or because its share of the turn was used up, stays in
- * a ready-list until it is. One that could not be read because the kernel has no memory now is read again later.
+ * edge-triggered, so one that was not emptied, for want of buffers or because its share of the turn was used up, stays
+ * in a ready-list until it is. One that could not be read because the kernel has no memory now is read again later.
  *
  * Many at a time: receive buffers are reserved for as many frames as the socket filled lately, each as long as its
- * datagrams were lately, and one recvmmsg fills them in place. Behind each frame's room lies a row of scratch memory, so
- * that a datagram which is longer than guessed is not cut: it, and what came behind it, is put together in scratch memory
- * and moved again; if there are no buffers for it, it waits there, and nothing else is received meanwhile. That copies, and
- * does not happen to flows whose datagrams keep their size. A call that gave less than
- * it was asked for emptied the socket, so a question and its answer cost one call.
+ * datagrams were lately, and one recvmmsg fills them in place. Behind each frame's room lies a row of scratch memory,
+ * so that a datagram which is longer than guessed is not cut: it, and what came behind it, is put together in scratch
+ * memory and moved again; if there are no buffers for it, it waits there, and nothing else is received until then. That
+ * copies, and does not happen to flows whose datagrams keep their size. A call that gave less than it was asked for
+ * emptied the socket, so a question and its answer cost one call.
  *
  * Several in one: where the guest takes frames that hold many datagrams (USO), a socket that gives bursts is told to
- * join them (UDP_GRO), and each message may be up to 64 KiB of datagrams of one length. To other guests each datagram is
- * a frame of its own, whose place must be known before the call: they get recvmmsg only, because a message of joined
+ * join them (UDP_GRO), and each message may be up to 64 KiB of datagrams of one length. To other guests each datagram
+ * is a frame of its own, whose place must be known before the call: they get recvmmsg only, because a message of joined
  * datagrams would have to be received elsewhere first and copied.
  *
  * One at a time, where there is no guess yet, no room for a guess, or where a datagram needs fragments: its length is
@@ -55,7 +55,9 @@ const SMALL = 1536;
 /** Room in SCRATCH_UDP for one datagram of a batch. */
 const SCRATCH_STEP = 1 << 16;
 
-/** The last row at which one more frame may begin: it and a row for what is too long need no more than one call takes. */
+/**
+ * The last row at which one more frame may begin: it and a row for what is too long need no more than one call takes.
+ */
 const ROWS_LIMIT = ROWS_OUT + ROWS_OUT_COUNT - ROWS_PER_CALL - 2;
 
 /** How soon a datagram that the guest's idle ring cannot hold is tried again, and then given up. */
@@ -417,7 +419,7 @@ export class UdpInbound {
     this.stalled = false;
   }
 
-  /** What the next batch should look like, after one of `got` datagrams where `asked` were asked for. */
+  /** What the next batch should look like, after one that received `got` of at most `asked` datagrams. */
   private learn(id: number, got: number, asked: number): void {
     const { msgLen } = this.ctx.io;
     const guess = this.guess[id];
@@ -481,9 +483,8 @@ export class UdpInbound {
   }
 
   /**
-   * A datagram waits for more buffers than one frame's although time went by. If the guest's ring is smaller than all of
-   * them together,
-   * no event will ever end that: it is tried once more, and then dropped.
+   * A datagram waits for more buffers than one frame's although time went by. If the guest's ring is smaller than all
+   * of them together, no event will ever end that: it is tried once more, and then dropped.
    */
   private giveUp(): void {
     const { ctx } = this;

@@ -1,5 +1,5 @@
 /**
- * Whom a datagram that came to a host socket is for: the flow, or what the rules of translation say of a listener's
+ * The guest address of a datagram that came to a host socket: its flow's, or by the translation rules of a listener's
  * peer. Peers and local addresses of message `m` are in address slots `slotPeer(m)` and `slotLocal(m)`.
  */
 import { addrSlotFamily, addrSlotPort, addrSlotScope, addrSlotWord, isMulticast, isV4 } from '../ip/address';
@@ -129,7 +129,7 @@ export class UdpRoute {
     this.key = probe;
     this.k = 0;
     this.slot = -1;
-    // A group has no flow: whoever answers in the guest does so from an address of its own.
+    // A group has no flow: members in the guest answer from addresses of their own.
     if (isMulticast(probe[0], probe[1], probe[2], probe[3])) return 0;
 
     let slot = table.lookup();
@@ -185,8 +185,8 @@ export class UdpRoute {
   }
 
   /**
-   * An answer from a server's own port or from the one that it chose for this exchange: that one is the flow's peer from
-   * now on, as the guest will send there. (If it did before, it has a flow for that.)
+   * An answer from a server's own port or from the one that it chose for this exchange: that one is the flow's peer
+   * from now on, as the guest will send there. (If it did before, it has a flow for that.)
    */
   private fromAnyPort(slot: number, m: number): DropCode {
     const { ctx, flows } = this;
@@ -229,7 +229,7 @@ export class UdpRoute {
   }
 
   /**
-   * A datagram that came to a flow's socket before it was connected: it was meant for whoever listens on that port.
+   * A datagram that came to a flow's socket before it was connected: it was meant for a listener on that port.
    * If that is one of our listeners, it is treated as its own.
    */
   private foreign(slot: number, m: number): DropCode {

@@ -1,4 +1,4 @@
-/** What the network says about datagrams we sent: the sockets' error queues, turned into ICMP errors to the guest. */
+/** ICMP errors for datagrams we sent: the sockets' error queues, turned into ICMP errors to the guest. */
 import { addrSlotPort, addrSlotWord, isV4 } from '../ip/address';
 import { ADDR_SLOT_UDP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
@@ -28,8 +28,8 @@ const SLOT_DEST = ADDR_SLOT_UDP + 2;
 
 export class UdpErrors {
   /**
-   * Sockets to be tried again later (inbound.ts), by their numbers there: the table's capacity and the listener's number
-   * for a listener.
+   * Sockets to be tried again later (inbound.ts), by their numbers there: the table's capacity and the listener's
+   * number for a listener.
    */
   later: RestingSockets;
   private readonly ctx: StackContext;
@@ -153,7 +153,10 @@ export class UdpErrors {
     );
   }
 
-  /** The host's interface takes `mtu` bytes and must not fragment: the guest is told, as by a router (RFC 1191 §4). */
+  /**
+   * The host's interface takes `mtu` bytes and must not fragment: the guest gets the error a router would send (RFC
+   * 1191 §4).
+   */
   private tooLong(v4: boolean, mtu: number, keys: Int32Array, k: number): void {
     if (!natOurAddress(this.nat, v4, this.ours)) return;
     const { src } = this.ours;

@@ -131,13 +131,13 @@ export function ipv6FragmentWrite(
 /**
  * Walks the extension headers of the packet at `off` (checked by `ipv6Check`) to its transport header. Hop-by-hop,
  * routing and destination options are skipped without looking at their options, so is an atomic fragment header (offset
- * 0, no more fragments: RFC 6946). A routing header must have no segments left: its packet is not yet on its way to where
- * it ends, and a socket cannot carry the header (RFC 5095 §3, RFC 8200 §4.4). `end` is the end of the packet, `limit` the
- * end of the bytes in `dv`.
+ * 0, no more fragments: RFC 6946). A routing header must have no segments left: its packet is not yet on its way to
+ * where it ends, and a socket cannot carry the header (RFC 5095 §3, RFC 8200 §4.4). `end` is the end of the packet,
+ * `limit` the end of the bytes in `dv`.
  *
  * Returns protocol * 65536 + (offset of the transport header - off), or minus a drop code: 'ipv6_fragment' for real
  * fragments, 'ipv6_extension' for too many or cut headers, segments left and "no next header", 'head_too_short' if the
- * headers go on past `limit`. Unknown next headers are returned as the protocol: whoever dispatches refuses them.
+ * headers go on past `limit`. Unknown next headers are returned as the protocol, which the dispatcher refuses.
  */
 export function ipv6Walk(dv: DataView, off: number, end: number, limit: number): number {
   let protocol = dv.getUint8(off + NEXT_HEADER);
@@ -175,8 +175,9 @@ export function ipv6Walk(dv: DataView, off: number, end: number, limit: number):
 }
 
 /**
- * Does a first fragment, whose data are bytes [at, end) and begin with header `next`, have all headers up to and with that
- * of the transport (RFC 7112 §5, RFC 8200 §4.5)? `limit` is the end of the bytes in `dv`: what lies behind is not looked at.
+ * Does a first fragment, whose data are bytes [at, end) and begin with header `next`, have all headers up to and with
+ * that of the transport (RFC 7112 §5, RFC 8200 §4.5)? `limit` is the end of the bytes in `dv`: what lies behind is not
+ * looked at.
  */
 export function ipv6ChainComplete(dv: DataView, next: number, at: number, end: number, limit: number): boolean {
   let protocol = next;
@@ -221,8 +222,8 @@ export function ipv6TransportNamedAt(dv: DataView, off: number, l4: number): num
 }
 
 /**
- * Offset of the fragment header of a packet of which `ipv6Walk`, with the same arguments, returned 'ipv6_fragment'. What
- * lies in front of it is hop-by-hop, routing and destination options.
+ * Offset of the fragment header of a packet of which `ipv6Walk`, with the same arguments, returned 'ipv6_fragment'.
+ * What lies in front of it is hop-by-hop, routing and destination options.
  */
 export function ipv6FragmentAt(dv: DataView, off: number): number {
   let protocol = dv.getUint8(off + NEXT_HEADER);

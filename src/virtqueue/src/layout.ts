@@ -81,7 +81,7 @@ export function checkHost(): void {
  * Checks a layout once, at set-up. Throws RangeError for a size that is not a power of two in 1 … 32768, for indices
  * that could not be accessed in one piece (available ring at an odd offset, used ring not at a multiple of 4) and for a
  * part that does not fit its buffer. The descriptor table is copied field by field, so any offset does: its alignment
- * to 16 is a rule for guest addresses, and whoever translated them has seen it kept.
+ * to 16 is a rule for guest addresses, and has been checked where they were translated.
  */
 export function checkLayout(layout: SplitRingLayout): void {
   const n = layout.size;

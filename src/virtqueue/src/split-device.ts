@@ -18,10 +18,10 @@
  * Invariant: pending and the number of chains out (popped, not pushed) together never exceed N. `rewind` undoes pops,
  * newest first. Used elements may be pushed in any order of heads; they become visible together, by `publish`.
  *
- * Ordering (virtio 1.2 §2.7.13, §2.7.7): indices go through Atomics, which are sequentially consistent; ring entries and
- * descriptors are plain accesses between them. `publish` stores used.idx, then loads used_event; `enableNotify` stores
- * avail_event, then loads avail.idx: both pairs need the full fence that two sequentially consistent accesses give, or
- * both sides could miss each other and sleep for ever.
+ * Ordering (virtio 1.2 §2.7.13, §2.7.7): indices go through Atomics, which are sequentially consistent; ring entries
+ * and descriptors are plain accesses between them. `publish` stores used.idx, then loads used_event; `enableNotify`
+ * stores avail_event, then loads avail.idx: both pairs need the full fence that two sequentially consistent accesses
+ * give, or both sides could miss each other and sleep for ever.
  *
  * Nothing here allocates after the constructor.
  */
@@ -79,7 +79,9 @@ export class SplitQueueDevice {
   lastAvail: number;
   /** Free-running index (uint16) of the next used element to fill. */
   usedIdx: number;
-  /** used.idx as the driver sees it: elements publishedIdx … usedIdx - 1 wait for `publish` (dirty logging needs it). */
+  /**
+   * used.idx as the driver sees it: elements publishedIdx … usedIdx - 1 wait for `publish` (dirty logging needs it).
+   */
   publishedIdx: number;
 
   /** The chain popped last. `head` is -1 if the last `pop` popped nothing; the counts are void then. */
@@ -252,7 +254,7 @@ export class SplitQueueDevice {
 
   /**
    * Whether the driver is to be notified of something published since the last `publish` or `takeSignal`. It may have
-   * looked by itself meanwhile and want no notification any more.
+   * polled in the meantime and no longer want an interrupt.
    */
   wantsSignal(): boolean {
     if (!this.signalledValid) return true;
@@ -286,14 +288,14 @@ export class SplitQueueDevice {
   }
 
   /**
-   * Asks for a kick as soon as the driver adds a chain beyond those known, then looks again, because it may have done so
-   * before it could see the request. Returns true if chains were added since the last `refresh`, or if the index is
+   * Asks for a kick as soon as the driver adds a chain beyond those known, then looks again, because it may have done
+   * so before it could see the request. Returns true if chains were added since the last `refresh`, or if the index is
    * broken: then do not sleep but go on popping. Chains already known before (after `rewind`) do not count: a caller
    * that waits for more of them may sleep.
    *
    * With `chains` the driver is asked for a kick when it has added so many (at least 1, at most 32767), and the return
-   * value is about as many. Fewer that came meanwhile stay unknown, so that a later call without `chains` tells of them.
-   * Without EVENT_IDX there is no asking for more than one: the driver stays told to give none.
+   * value is about as many. Fewer that came meanwhile stay unknown, so that a later call without `chains` tells of
+   * them. Without EVENT_IDX there is no asking for more than one: the driver stays told to give none.
    */
   enableNotify(chains = 1): boolean {
     // Known chains are not asked for: avail_event = lastAvail would, after a rewind, name an index the driver has
