@@ -18,23 +18,23 @@ interface ProbeOption extends OptionNames {
 }
 
 export const PROBE_OPTIONS: readonly ProbeOption[] = [
-  { long: ['socket'], short: 's', arg: 'PATH', help: 'unix socket that the back-end listens on' },
+  { long: ['socket'], short: 's', arg: 'PATH', help: 'Unix socket that the back-end listens on' },
   {
     long: ['spawn'],
     short: '',
     arg: 'COMMAND',
-    help: 'start the back-end for each check, by the shell, {} being the socket: tells crashes from closed connections',
+    help: 'start the back-end with this shell command for each check ({}: the socket); tells crashes from closed connections',
   },
   {
     long: ['only'],
     short: 'o',
     arg: 'PATTERN',
-    help: 'only checks with PATTERN in their id or paragraph; * stands for anything; may be given again',
+    help: 'run only checks with PATTERN in their id or paragraph, * matching anything; repeatable',
   },
   { long: ['list'], short: 'l', arg: '', help: 'list the checks and exit' },
   { long: ['json'], short: 'j', arg: '', help: 'print one JSON object instead of text' },
-  { long: ['timeout'], short: '', arg: 'MS', help: 'longest wait for an answer (default 2000)' },
-  { long: ['help'], short: 'h', arg: '', help: 'show this and exit' },
+  { long: ['timeout'], short: '', arg: 'MS', help: 'time limit for each reply, in milliseconds (default 2000)' },
+  { long: ['help'], short: 'h', arg: '', help: 'show this help and exit' },
 ];
 
 const DEFAULT_TIMEOUT_MS = 2000;
@@ -47,7 +47,7 @@ function timeoutOf(text: string): number {
   if (!/^\d+$/.test(text) || ms < 10 || ms > MAX_TIMEOUT_MS) {
     throw new ConfigError(
       'CFG_ERR_VALUE',
-      `--timeout ${text}: not a number of milliseconds from 10 to ${MAX_TIMEOUT_MS}`,
+      `--timeout ${text}: give a number of milliseconds from 10 to ${MAX_TIMEOUT_MS}`,
     );
   }
   return ms;
@@ -62,7 +62,7 @@ export function parseProbeLine(argv: readonly string[]): ProbeOptions {
   let timeoutMs = DEFAULT_TIMEOUT_MS;
   const only: string[] = [];
   const rest = parseLine(PROBE_OPTIONS, argv, (option, value, shown) => {
-    if (option.arg !== '' && value === '') throw new ConfigError('CFG_ERR_VALUE', `${shown}: needs a ${option.arg}`);
+    if (option.arg !== '' && value === '') throw new ConfigError('CFG_ERR_VALUE', `${shown}: give a ${option.arg}`);
     switch (option.long[0]) {
       case 'socket':
         socket = value;
@@ -89,15 +89,13 @@ export function parseProbeLine(argv: readonly string[]): ProbeOptions {
     return true;
   });
   if (action === 'help') return { action, socket, spawn, json, only, timeoutMs };
-  if (rest.length > 0) throw new ConfigError('CFG_ERR_USAGE', `superfluous argument: ${rest[0]} (see probe --help)`);
+  if (rest.length > 0)
+    throw new ConfigError('CFG_ERR_USAGE', `extra argument "${rest[0]}": only options are accepted (see probe --help)`);
   if (action === 'run' && socket === '' && spawn === null) {
-    throw new ConfigError('CFG_ERR_USAGE', 'needs --socket PATH, or --spawn COMMAND (see probe --help)');
+    throw new ConfigError('CFG_ERR_USAGE', 'give --socket PATH or --spawn COMMAND (see probe --help)');
   }
   if (Buffer.byteLength(socket) > MAX_PATH) {
-    throw new ConfigError(
-      'CFG_ERR_VALUE',
-      `--socket ${socket}: longer than the ${MAX_PATH} bytes of a unix socket's path`,
-    );
+    throw new ConfigError('CFG_ERR_VALUE', `--socket ${socket}: give a path of at most ${MAX_PATH} bytes`);
   }
   return { action, socket, spawn, json, only, timeoutMs };
 }

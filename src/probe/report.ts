@@ -1,4 +1,4 @@
-/** What is printed: for people, grouped by paragraph of the specification, or one JSON object for programs. */
+/** The output: text grouped by paragraph of the specification, or one JSON object. */
 import type { Check } from './check';
 import type { Result } from './run';
 
@@ -31,7 +31,7 @@ function word({ status, check }: Result): string {
 export function resultText(result: Result): string {
   const { check, reason, notes } = result;
   const why = [reason, ...notes].filter((text) => text !== '').join('; ');
-  // What a back-end says of itself may hold anything: keep to one printable line.
+  // A back-end's own words may contain anything: reduced to one printable line.
   const clean = why.replace(/[^\x20-\x7e§…]+/g, ' ');
   const head = `  ${word(result)}  ${check.id.padEnd(34)} ${check.severity.padEnd(10)} ${check.title}`;
   return clean === '' ? head : `${head}\n          ${clean}`;

@@ -192,11 +192,11 @@ test('lists, helps, and refuses what it cannot use in one line', () => {
     expect(stderr).toMatch(/^tubetti probe: [^\n]+\n$/);
     return stderr;
   };
-  expect(refused()).toContain('needs --socket PATH');
+  expect(refused()).toContain('give --socket PATH');
   expect(refused('--sockte', 'x')).toContain('did you mean --socket?');
   expect(refused('-s', 'x', '--timeout', '1s')).toContain('--timeout 1s');
   expect(refused('-s', 'x', '--only', 'nonesuch')).toContain('--only nonesuch');
-  expect(refused('-s', 'x', 'y')).toContain('superfluous argument: y');
+  expect(refused('-s', 'x', 'y')).toContain('extra argument "y"');
   expect(refused('-s', 'y'.repeat(108))).toContain('107 bytes');
   expect(refused('-s', join(dir, 'nobody'), '--timeout', '10')).toContain('no back-end to check');
 });
