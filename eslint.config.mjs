@@ -143,6 +143,11 @@ export default defineConfig(
     'metrics know the counters.',
   ),
   boundary(
+    ['src/sandbox/**/*.ts'],
+    '^\\.\\./(?!errors$|native$|files$)',
+    'The sandbox knows the addon: both planes put themselves into it.',
+  ),
+  boundary(
     ['src/probe/**/*.ts'],
     '^(\\.\\./)+(config|metrics|dataplane|supervisor|front-end|stack|stream|vhost)/|^(\\.\\./)+cli/(?!getopt$)|^virtio-ring-ts',
     'The prober judges the service: it shares nothing with it but the addon.',

@@ -118,6 +118,16 @@ int32_t CopyRows(Thread&, int32_t from, int32_t from_count, int32_t to, int32_t 
 int32_t NetlinkOpen(Thread&, int32_t groups);
 int32_t IfIndex(Thread&, std::string name);
 
+// seccomp.cc
+double SeccompArchitecture(Thread&);
+double SeccompGate(Thread&);
+int32_t SeccompTrap(Thread&);
+int32_t SeccompRefused(Thread&, Ints out);
+int32_t SeccompInstall(Thread&, Ints program, int32_t all_threads);
+
+// syscall_numbers.cc
+int32_t SyscallNumbers(Thread&, std::string names, Ints out);
+
 // system.cc
 int32_t Read(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
 int32_t Write(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);

@@ -57,6 +57,12 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<OpenPorts>(t, e, "openPorts");
   Export<NetlinkOpen>(t, e, "netlinkOpen");
   Export<IfIndex>(t, e, "ifIndex");
+  Export<SeccompArchitecture>(t, e, "seccompArchitecture");
+  Export<SeccompGate>(t, e, "seccompGate");
+  Export<SeccompTrap>(t, e, "seccompTrap");
+  Export<SeccompRefused>(t, e, "seccompRefused");
+  Export<SeccompInstall>(t, e, "seccompInstall");
+  Export<SyscallNumbers>(t, e, "syscallNumbers");
   Export<Read>(t, e, "read");
   Export<Write>(t, e, "write");
   Export<NowUs>(t, e, "nowUs");

@@ -203,6 +203,26 @@ export interface Native extends HostIo {
    */
   openPorts(slot: number, flags: number, device: string, backlog: number, out: Int32Array): number;
 
+  // ---- seccomp.cc, syscall_numbers.cc: see src/sandbox ------------------------------------------------------------
+  /** AUDIT_ARCH_* of this processor, or 0: there is no filter for it. */
+  seccompArchitecture(): number;
+  /** The address behind the one system call instruction that the log mode's filter lets pass whatever it asks. */
+  seccompGate(): number;
+  /**
+   * Has calls that a filter traps answered by their error and noted. Returns the eventfd (never to be closed) that is
+   * readable when there is a call that was never noted before, or -errno.
+   */
+  seccompTrap(): number;
+  /** New ones: pairs of its number (511: that or a higher one) and 1 if the data plane made it, else 0. How many pairs. */
+  seccompRefused(out: Int32Array): number;
+  /**
+   * Installs a filter for this thread, or, with `allThreads` 1, for all: each instruction of classic BPF as four numbers
+   * (code, jt, jf, k). Sets no_new_privs. 0, -errno, or the thread that has another filter already.
+   */
+  seccompInstall(program: Int32Array, allThreads: number): number;
+  /** Numbers of system calls by `names`, separated by spaces: -1 for what this architecture has not. -EINVAL: no such name. */
+  syscallNumbers(names: string, out: Int32Array): number;
+
   // ---- netlink.cc, misc ---------------------------------------------------------------------------------------
   /** NETLINK_ROUTE socket, bound, strict checking on where the kernel has it. `groups`: RTMGRP_* mask. */
   netlinkOpen(groups: number): number;

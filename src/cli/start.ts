@@ -23,6 +23,8 @@ import { ServerError } from '../front-end/server';
 import { StreamServer } from '../stream/server';
 import { VhostServer } from '../vhost/server';
 import { startStats } from '../metrics/stats';
+import type { Layer, SandboxMode } from '../sandbox/layer';
+import { installSeccomp, watchRefused } from '../sandbox/seccomp';
 import { openCapture } from './capture';
 import { checkListeners, raiseFileLimit } from './file-limit';
 import { follow } from './host-follower';
@@ -226,9 +228,16 @@ async function giveBack(steps: readonly (() => unknown)[]): Promise<void> {
   if (failure !== null) throw failure;
 }
 
+/** The last step of the start: no thread makes a system call any more that only the start needed. */
+async function filterCalls(native: Native, plane: DataPlane, mode: SandboxMode): Promise<readonly Layer[]> {
+  // In this order: a thread with a filter of its own would keep the other from all of them.
+  return [installSeccomp(native, mode), await plane.confine(mode)];
+}
+
 /** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
 export async function start(options: Options, native: Native, log: Log, hooks: StartHooks): Promise<number> {
   const endpoint = endpointOf(options, native);
+  const sandbox: SandboxMode = 'on';
   const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
   const ending = new Ending(native, log);
   /** What has to be given back, in the order it was had. */
@@ -327,6 +336,14 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       });
     }
     hooks.ready();
+    undo.push(
+      watchRefused(native, sandbox, (message) => {
+        log.warn(message);
+      }),
+    );
+    for (const layer of await filterCalls(native, plane, sandbox)) {
+      if (layer.state === 'missing') log.warn(`sandbox: no ${layer.name}: ${layer.why ?? ''}`);
+    }
     // From now on there is no long step in this thread.
     if (!startedForDebugger()) native.watchdogMain(HUNG_MS, HUNG_STATUS);
     return await ending.reached;

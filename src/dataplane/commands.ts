@@ -1,6 +1,7 @@
 /** Messages between control plane and data plane through the worker's message port. */
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog } from '../vhost/device';
 import type { StreamEnd } from '../stream/device';
+import type { SandboxMode } from '../sandbox/layer';
 import type { ForwardListener, StackConfig } from '../stack/config';
 
 /** How the guest's frames come: by virtqueues in its memory, or by a socket with QEMU's stream protocol. */
@@ -32,6 +33,8 @@ export interface WorkerSetup {
   readonly pollUs: number;
   /** eventfd that the control plane signals after it has posted a command. */
   readonly wakeFd: number;
+  /** What the thread does before it serves; null: it is told later (`confine`). */
+  readonly sandbox: SandboxMode | null;
 }
 
 export type Command =
@@ -57,6 +60,8 @@ export type Command =
   | { readonly kind: 'neighbours'; readonly entries: Int32Array }
   /** NET_SET_MTU of the front-end; 0: it left. */
   | { readonly kind: 'mtu'; readonly mtu: number }
+  /** The start is over: system calls that only it needed go (src/sandbox). Answered with 0 if they are gone. */
+  | { readonly kind: 'confine'; readonly mode: SandboxMode }
   | { readonly kind: 'reset' }
   | { readonly kind: 'stop' };
 
@@ -89,3 +94,7 @@ export type WorkerMessage =
 
 /** `base` of a ring that a new data plane takes over: the used index in guest memory says how far the old one came. */
 export const BASE_FROM_USED_INDEX = -1;
+
+/** Answers to `confine`. */
+export const CONFINED = 0;
+export const NOT_CONFINED = 1;

@@ -16,6 +16,7 @@ import { UdpHandler } from '../stack/udp/handler';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
 import { CapturingPort, createCaptureBlock } from './capture/capturing-port';
 import { EventLoop, LoopClock } from './virtio/event-loop';
+import { confineThread } from './confine';
 import { LineQueue, MAX_WAITING_LOG, MAX_WAITING_TRACE } from './line-queue';
 import { RingControl } from './virtio/ring-control';
 import { StreamControl } from './stream/control';
@@ -118,6 +119,8 @@ function main(): void {
     icmp: new IcmpHandler(context),
   });
   native.watchdogEnter(setup.id);
+  // One that takes another's place; the first one is told when the start is over.
+  if (setup.sandbox !== null) confineThread(native, setup.sandbox, port);
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
   control.serve(stack);
   if (control instanceof StreamControl) new StreamLoop(native, clock, control, stack, counters, context.port).run();

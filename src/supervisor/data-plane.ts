@@ -27,7 +27,8 @@ import {
 } from '../stack/counters';
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
 import type { StreamDevice, StreamEnd } from '../stream/device';
-import type { Command, LinkKind, WorkerSetup } from '../dataplane/commands';
+import type { Layer, SandboxMode } from '../sandbox/layer';
+import { CONFINED, type Command, type LinkKind, type WorkerSetup } from '../dataplane/commands';
 import { DeviceMirror } from './device-mirror';
 import { offeredFeatures } from '../dataplane/virtio/features';
 import { PendingCommands } from './pending-commands';
@@ -81,6 +82,9 @@ const RESTARTS: Readonly<Record<WorkerEnd, number>> = {
   heap: C_DATA_PLANE_HEAPS,
 };
 
+/** Commands that have nothing to do with the front-end. */
+const OF_HOST: ReadonlySet<Command['kind']> = new Set(['config', 'neighbours', 'confine'] as const);
+
 const DEATHS: Readonly<Record<WorkerEnd, string>> = {
   exit: 'data plane failed',
   hung: 'data plane hangs',
@@ -120,6 +124,8 @@ export class DataPlane implements VhostDevice, StreamDevice {
   /** Lines of the worker's that are in the log. */
   private logged = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   private setup: DataPlaneSetup | null = null;
+  /** What workers do before they serve, once the start is over. */
+  private sandbox: SandboxMode | null = null;
   private readonly pending: PendingCommands;
   private readonly policy = new RestartPolicy();
   private readonly mirror = new DeviceMirror();
@@ -222,6 +228,18 @@ export class DataPlane implements VhostDevice, StreamDevice {
     this.beginning?.reject(new Error(why));
     this.beginning = null;
     this.settlePending();
+  }
+
+  /**
+   * The start is over, and the process's calls are filtered: those of the data plane's thread are filtered further, before
+   * it is given any other command, and those of each worker that takes its place.
+   */
+  async confine(mode: SandboxMode): Promise<Layer> {
+    const name = 'seccomp-data-plane';
+    if (mode === 'off') return { name, state: 'off' };
+    this.sandbox = mode;
+    const answer = await this.send({ kind: 'confine', mode });
+    return answer === CONFINED ? { name, state: 'on' } : { name, state: 'missing', why: 'the log says why' };
   }
 
   /** The host's network changed. Only after `begin`. */
@@ -334,7 +352,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
   }
 
   private send(command: Command, takesCall = -1): Promise<number> {
-    const ofHost = command.kind === 'config' || command.kind === 'neighbours';
+    const ofHost = OF_HOST.has(command.kind);
     if (this.closed || (this.failed && !ofHost)) return Promise.resolve(this.valueFor(command));
     return this.pending.add(command, takesCall, (seq) => {
       this.post(seq, command);
@@ -391,6 +409,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
       logged: this.logged,
       pollUs: pollUs ?? 0,
       wakeFd: this.wakeFd,
+      sandbox: this.sandbox,
     } satisfies WorkerSetup);
     this.beginTimer = setTimeout(() => {
       if (worker === this.worker && this.watched) this.giveUp(worker, 'it does not start');
@@ -554,7 +573,9 @@ export class DataPlane implements VhostDevice, StreamDevice {
     const stopped = new Set<number>();
     for (const { command } of unanswered) if (command.kind === 'stopRing') stopped.add(command.index);
     const commands = this.mirror.commands(stopped);
-    // One that came after the worker's set-up was sent; the last of them is in force.
+    // Those that came after the worker's set-up was sent; the last configuration is in force.
+    const confines = unanswered.filter(({ command }) => command.kind === 'confine');
+    for (const { command } of confines) commands.unshift(command);
     const configs = unanswered.filter(({ command }) => command.kind === 'config');
     if (configs.length > 0) commands.unshift(configs[configs.length - 1].command);
     for (const command of commands) {

@@ -3,7 +3,7 @@
  * ends the process. The faults are made by test/fixtures/dataplane/faults.cjs, which is preloaded into the real service.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, mkdirSync, rmSync, writeFileSync, existsSync, readFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadNative } from '../../src/native';
@@ -30,10 +30,9 @@ describeWith('the service survives', whyNoNamespaces(), () => {
 
   beforeAll(async () => {
     dir = mkdtempSync(join(tmpdir(), 'tubetti-faults-'));
-    mkdirSync(join(dir, 'on'));
     expect(spawnSync('mkfifo', [join(dir, 'fifo')]).status).toBe(0);
     const preload = join(__dirname, '../fixtures/dataplane/faults.cjs');
-    const env = { TUBETTI_FAULTS: join(dir, 'on'), NODE_OPTIONS: `--require ${preload}` };
+    const env = { TUBETTI_FAULTS: dir, NODE_OPTIONS: `--require ${preload}` };
     bench = await setUpBench([], false, env);
   });
 
@@ -43,7 +42,7 @@ describeWith('the service survives', whyNoNamespaces(), () => {
 
   afterEach(() => {
     closeGuests();
-    rmSync(join(dir, 'on', 'die-on-ring'), { force: true });
+    writeFileSync(join(dir, 'die-on-ring'), '');
   });
 
   afterAll(async () => {
@@ -55,12 +54,12 @@ describeWith('the service survives', whyNoNamespaces(), () => {
 
   /** Asks for the fault, and has the loop turn until it is there. */
   async function bringAbout(name: string, guest: Guest): Promise<void> {
-    const file = join(dir, 'on', name);
-    writeFileSync(file, '');
+    const done = statSync(join(dir, 'done')).size;
+    appendFileSync(join(dir, 'asked'), name[0]);
     await poll(
       `the fault "${name}"`,
       () => {
-        if (!existsSync(file)) return true;
+        if (statSync(join(dir, 'done')).size > done) return true;
         wake(guest);
         return null;
       },
@@ -122,26 +121,26 @@ describeWith('the service survives', whyNoNamespaces(), () => {
   test('state that each data plane dies of costs its session, not the service', async () => {
     const { service } = bench;
     const mark = service.process.mark();
-    writeFileSync(join(dir, 'on', 'die-on-ring'), '');
+    writeFileSync(join(dir, 'die-on-ring'), 'yes');
     // Its start may fail, or it may come to its end before it sees the connection close.
     await startGuest(native, service).catch(() => undefined);
     await service.process.waitForLine(/front-end connection closed: .*died 3 times/, 5000, mark);
     expect(service.process.lines.slice(-30).filter((l) => l.includes('a ring of the test'))).toHaveLength(3);
-    rmSync(join(dir, 'on', 'die-on-ring'));
+    writeFileSync(join(dir, 'die-on-ring'), '');
     await expectAlive(await startGuest(native, service), bench);
     expect(service.process.exitStatus).toBeNull();
   });
 
   test('front-ends that kill it one after the other do not end it', async () => {
     const { service } = bench;
-    writeFileSync(join(dir, 'on', 'die-on-ring'), '');
+    writeFileSync(join(dir, 'die-on-ring'), 'yes');
     for (let i = 0; i < 4; i++) {
       const mark = service.process.mark();
       await startGuest(native, service).catch(() => undefined);
       await service.process.waitForLine(/front-end connection closed/, 5000, mark);
       closeGuests();
     }
-    rmSync(join(dir, 'on', 'die-on-ring'));
+    writeFileSync(join(dir, 'die-on-ring'), '');
     await expectAlive(await startGuest(native, service), bench);
   });
 

@@ -13,6 +13,7 @@ import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../stack/ports';
 import type { Stack } from '../../stack/stack';
 import type { StreamEnd } from '../../stream/device';
 import type { Command, CommandMessage, WorkerMessage } from '../commands';
+import { confineThread } from '../confine';
 import { INPUT_BLOCK, MAX_STREAM_FRAME, MIN_STREAM_FRAME, STREAM_BAD_LENGTH, STREAM_EOF } from './input';
 import type { StreamBlock } from './input';
 import { OUTPUT_BLOCK } from './output';
@@ -142,6 +143,8 @@ export class StreamControl {
       case 'neighbours':
         this.stack?.setNeighbours(command.entries);
         return 0;
+      case 'confine':
+        return confineThread(this.native, command.mode, this.messages);
       case 'reset':
         this.stack?.reset();
         return 0;

@@ -15,6 +15,7 @@ import type { Stack } from '../../stack/stack';
 import type { DeviceMemoryRegion, DevicePlace, DeviceRing, DirtyLog } from '../../vhost/device';
 import { BASE_FROM_USED_INDEX } from '../commands';
 import type { Command, CommandMessage, WorkerMessage } from '../commands';
+import { confineThread } from '../confine';
 import { DirtyLogMarker } from './dirty-log';
 import { VHOST_F_LOG_ALL, has, negotiated } from './features';
 import type { NegotiatedFeatures } from './features';
@@ -174,6 +175,8 @@ export class RingControl {
       case 'mtu':
         this.stack?.setMtu(command.mtu);
         return 0;
+      case 'confine':
+        return confineThread(this.native, command.mode, this.messages);
       case 'reset':
         this.stack?.reset();
         return 0;
