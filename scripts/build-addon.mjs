@@ -73,9 +73,10 @@ function sameAs(last, now) {
 
 function isUpToDate() {
   if (!existsSync(output) || !sameAs(readStamp(), identity())) return false;
-  const built = statSync(output).mtimeMs;
+  const built = statSync(stamp).mtimeMs;
   const sources = readdirSync(join(root, 'addon')).map((name) => join(root, 'addon', name));
-  return [...sources, join(root, 'CMakeLists.txt')].every((path) => statSync(path).mtimeMs <= built);
+  const ofTests = [join(root, 'test', 'support', 'sandbox', 'probe.cc')].filter((path) => existsSync(path));
+  return [...sources, ...ofTests, join(root, 'CMakeLists.txt')].every((path) => statSync(path).mtimeMs <= built);
 }
 
 function checkTools() {

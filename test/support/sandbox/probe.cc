@@ -1,0 +1,122 @@
+// The addon of tests (tubetti-test.node, never shipped): what somebody would try who has taken over the thread that calls.
+// Each call returns what the kernel said, -errno, or a value >= 0 where it was done.
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <node_api.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+namespace {
+
+// Raw calls throughout: what the C library adds (SIGSETXID for all threads, handlers at fork) is not at issue.
+template <typename... A>
+long Call(long number, A... args) {
+  const long result = syscall(number, args...);
+  return result == -1 ? -errno : result;
+}
+
+long OpenAt(const char* path, int flags) { return Call(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0600); }
+
+long Execute() {
+  const char* const argv[] = {"/bin/true", nullptr};
+  return Call(SYS_execve, argv[0], argv, nullptr);
+}
+
+long Fork() {
+  const long child = Call(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+  if (child == 0) _exit(0);
+  return child;
+}
+
+// Another one, which shares our memory until it ends.
+long VirtualFork() {
+  const long child = Call(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0, 0, 0);
+  if (child == 0) _exit(0);
+  return child;
+}
+
+long ReadFile(const char* path) {
+  const long fd = OpenAt(path, O_RDONLY);
+  if (fd < 0) return fd;
+  char buf[16];
+  return Call(SYS_read, fd, buf, sizeof(buf));
+}
+
+long ConnectTo(const char* path) {
+  const long fd = Call(SYS_socket, AF_UNIX, SOCK_STREAM, 0);
+  if (fd < 0) return fd;
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+  return Call(SYS_connect, fd, &address, sizeof(address));
+}
+
+long OwnMemory() {
+  const long fd = OpenAt("/proc/self/mem", O_RDWR);
+  if (fd < 0) return fd;
+  return reinterpret_cast<long>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, static_cast<int>(fd), 0));
+}
+
+long Try(const std::string& what, const char* argument) {
+  if (what == "read-file") return ReadFile(argument);
+  if (what == "write-file") return OpenAt(argument, O_WRONLY | O_CREAT);
+  if (what == "execve") return Execute();
+  if (what == "fork") return Fork();
+  if (what == "vfork") return VirtualFork();
+  if (what == "clone3") return Call(SYS_clone3, nullptr, 0);
+  if (what == "ptrace-parent") return Call(SYS_ptrace, PTRACE_ATTACH, getppid(), 0, 0);
+  if (what == "raw-socket") return Call(SYS_socket, AF_INET, SOCK_RAW, 1);
+  if (what == "packet-socket") return Call(SYS_socket, AF_PACKET, SOCK_RAW, 0x300);
+  if (what == "setuid-0") return Call(SYS_setuid, 0);
+  if (what == "user-namespace") return Call(SYS_unshare, CLONE_NEWUSER);
+  if (what == "unix-socket") return ConnectTo(argument);
+  if (what == "own-memory") return OwnMemory();
+  if (what == "kill-other") return Call(SYS_kill, atoi(argument), SIGCONT);
+  if (what == "mount") return Call(SYS_mount, "none", "/", "tmpfs", 0, nullptr);
+  if (what == "bpf") return Call(SYS_bpf, BPF_MAP_CREATE, nullptr, 0);
+  if (what == "io-uring") return Call(SYS_io_uring_setup, 1, nullptr);
+  if (what == "process-vm") return Call(SYS_process_vm_readv, getppid(), nullptr, 0, nullptr, 0, 0);
+  if (what == "thread") return Call(SYS_clone, CLONE_THREAD | CLONE_SIGHAND | CLONE_VM | CLONE_NEWUSER, 0, 0, 0, 0);
+  if (what == "memfd") return Call(SYS_memfd_create, "probe", 0);
+  if (what == "newer") return Call(4000);
+  return -ENOTSUP;
+}
+
+std::string TextOf(napi_env env, napi_value value) {
+  char buf[512];
+  size_t length = 0;
+  napi_get_value_string_utf8(env, value, buf, sizeof(buf), &length);
+  return std::string(buf, length);
+}
+
+napi_value Probe(napi_env env, napi_callback_info info) {
+  napi_value argv[2];
+  size_t argc = 2;
+  napi_get_cb_info(env, info, &argc, argv, nullptr, nullptr);
+  const std::string argument = TextOf(env, argv[1]);
+  napi_value result = nullptr;
+  napi_create_int64(env, Try(TextOf(env, argv[0]), argument.c_str()), &result);
+  return result;
+}
+
+}  // namespace
+
+NAPI_MODULE_INIT() {
+  napi_value function = nullptr;
+  napi_create_function(env, "probe", NAPI_AUTO_LENGTH, Probe, nullptr, &function);
+  napi_set_named_property(env, exports, "probe", function);
+  return exports;
+}
