@@ -231,3 +231,16 @@ test('socket options are those that the stack names', () => {
   }
   expect(count).toBeGreaterThan(25);
 });
+
+test('docs/syscalls.md has the table as it is', () => {
+  const { tableOf } = jest.requireActual<{ tableOf: (calls: typeof CALLS) => string[] }>(
+    '../../../scripts/lib/syscall-table.cjs',
+  );
+  const page = readFileSync(require.resolve('../../../docs/syscalls.md'), 'utf8');
+  const plain = (line: string): string => line.replace(/ +\|/g, ' |').replace(/\\/g, '');
+  const rows = page
+    .slice(page.indexOf('<!-- table -->'))
+    .split('\n')
+    .filter((line) => line.startsWith('| `'));
+  expect(rows.map(plain)).toEqual(tableOf(CALLS).slice(2).map(plain));
+});

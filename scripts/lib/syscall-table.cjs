@@ -1,0 +1,25 @@
+'use strict';
+
+/** The table of docs/syscalls.md from that of src/sandbox/syscalls.ts: neighbours of one kind are one row. */
+
+/** @param {any} verdict */
+function textOf(verdict) {
+  if (typeof verdict !== 'string') return `${verdict.text}; else ${verdict.otherwise}`;
+  return verdict;
+}
+
+/** @param {readonly { name: string, why: string, process: unknown, dataPlane: unknown }[]} calls */
+function tableOf(calls) {
+  /** @type {{ names: string[], rest: string }[]} */
+  const rows = [];
+  for (const { name, why, process, dataPlane } of calls) {
+    const rest = `${why} | ${textOf(process)} | ${textOf(dataPlane)} |`;
+    const last = rows.at(-1);
+    if (last?.rest === rest) last.names.push(name);
+    else rows.push({ names: [name], rest });
+  }
+  const lines = rows.map(({ names, rest }) => `| ${names.map((name) => `\`${name}\``).join(', ')} | ${rest}`);
+  return ['| call | who needs it, or what for | all threads | data plane |', '| --- | --- | --- | --- |', ...lines];
+}
+
+module.exports = { tableOf };
