@@ -29,7 +29,7 @@ const counts = new Map();
 for (const file of existsSync(directory) ? readdirSync(directory) : []) {
   const lines = readFileSync(join(directory, file), 'latin1').split('\n');
   const dataPlane = lines.some((line) => line.startsWith('epoll_pwait2('));
-  const sealed = lines.findLastIndex((line) => /^(seccomp|prctl\(PR_CAPBSET_DROP)/.test(line));
+  const sealed = lines.findLastIndex((line) => /^(seccomp|capset)\(/.test(line));
   for (const line of lines.slice(sealed + 1)) {
     const name = /^([a-z_0-9]+)\(/.exec(line)?.[1];
     if (name === undefined) continue;
