@@ -133,6 +133,7 @@ class Compiler {
     if (this.target.gate !== 0) {
       return NOT_REPEATABLE.has(name) ? RET_LOG : RET_TRAP | TRAP_PERFORM | this.origin;
     }
+    if (verdict === 'deny') return RET_ERRNO | EPERM;
     return verdict === 'kill' ? RET_KILL : RET_TRAP | EPERM | this.origin;
   }
 

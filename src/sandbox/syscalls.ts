@@ -8,7 +8,7 @@
  * besides for the thread that handles the guest's frames, from the moment it serves: a call passes if both let it.
  *
  * Verdicts. `allow`. `kill`: no code of ours can come to this; whoever makes the call has taken the process over, and the
- * process ends. `refuse`: EPERM, said once in the log. `absent`: ENOSYS, without a word. What is not in the table is
+ * process ends. `refuse`: EPERM, said once in the log. `deny`: EPERM, without a word. `absent`: ENOSYS, without a word. What is not in the table is
  * refused; a number above NEWEST_CALL, which a later C library may try, is absent.
  */
 import { SOCK_DGRAM, SOCK_STREAM } from './numbers';
@@ -30,7 +30,7 @@ export interface Filter {
   readonly text: string;
 }
 
-export type Verdict = 'allow' | 'kill' | 'refuse' | 'absent' | Filter;
+export type Verdict = 'allow' | 'kill' | 'refuse' | 'deny' | 'absent' | Filter;
 
 export interface Call {
   readonly name: string;
@@ -161,12 +161,14 @@ export const CALLS: readonly Call[] = [
   ...control('libuv: resolv.conf is watched', 'inotify_init1', 'inotify_add_watch', 'inotify_rm_watch'),
 
   // ---- files: what may be opened is the mount namespace's to say
-  filtered('open', 'Node: a thread that boots; resolv.conf, /proc', readOnly(1), 'refuse'),
-  filtered('openat', 'Node: a thread that boots; resolv.conf, /proc', readOnly(2), 'refuse'),
+  // Of the data plane's, glibc's free looks at a setting of the kernel's memory, and does without.
+  filtered('open', 'Node: a thread that boots; resolv.conf, /proc', readOnly(1), 'deny'),
+  filtered('openat', 'Node: a thread that boots; resolv.conf, /proc', readOnly(2), 'deny'),
   ...absent('flags lie in memory, where a filter does not see them', 'openat2'),
+  ...both('Node: open files, read and written at a place', 'pread64', 'pwrite64'),
   ...both('addon: kind of a descriptor; libuv', 'fstat', 'readlink', 'readlinkat'),
   ...control('libuv, Node: files', 'stat', 'lstat', 'newfstatat', 'statx', 'access', 'faccessat', 'faccessat2'),
-  ...control("Node: files; the log's rotation", 'pread64', 'pwrite64', 'lseek', 'ftruncate', 'getdents64', 'getcwd'),
+  ...control("Node: files; the log's rotation", 'lseek', 'ftruncate', 'getdents64', 'getcwd'),
   ...control('addon: kind of guest memory', 'statfs', 'fstatfs'),
   ...control("the socket's file at the end", 'unlink', 'unlinkat'),
   ...control('the background service leaves its directory', 'chdir'),

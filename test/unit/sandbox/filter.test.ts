@@ -8,6 +8,7 @@ import { runFilter } from '../../support/sandbox/bpf';
 const ALLOW = 0x7fff_0000;
 const KILL = 0x8000_0000;
 const ABSENT = 0x0005_0026;
+const DENY = 0x0005_0001;
 const REFUSE = 0x0003_0001;
 const PID = 4321;
 
@@ -43,7 +44,7 @@ describe('the table', () => {
   });
 
   test('the data plane has no call that the process has not', () => {
-    const order = { kill: 0, absent: 1, refuse: 1, allow: 3 };
+    const order = { kill: 0, absent: 1, refuse: 1, deny: 1, allow: 3 };
     const rank = (verdict: (typeof CALLS)[number]['process']): number =>
       typeof verdict === 'string' ? order[verdict] : 2;
     for (const call of CALLS) expect([call.name, rank(call.dataPlane)]).toEqual([call.name, expect.any(Number)]);
@@ -52,7 +53,7 @@ describe('the table', () => {
 });
 
 test('what is allowed, killed and absent, whatever its arguments are', () => {
-  const answers = { allow: ALLOW, kill: KILL, absent: ABSENT, refuse: REFUSE };
+  const answers = { allow: ALLOW, kill: KILL, absent: ABSENT, refuse: REFUSE, deny: DENY };
   CALLS.forEach((call, i) => {
     if (numbers[i] < 0) return;
     for (const args of [[], [1, 2, 3, 4, 5, 6], [-1, -1, -1, -1, -1, -1]]) {
@@ -118,10 +119,7 @@ describe('arguments', () => {
     ] as const) {
       if (of(name) < 0) continue;
       const args = (flags: number): number[] => [...Array<number>(at).fill(7), flags];
-      expect([inProcess(name, ...args(READ)), inDataPlane(name, ...args(READ))]).toEqual([
-        ALLOW,
-        REFUSE | TRAP_DATA_PLANE,
-      ]);
+      expect([inProcess(name, ...args(READ)), inDataPlane(name, ...args(READ))]).toEqual([ALLOW, DENY]);
       for (const flags of [O_WRONLY, O_RDWR, 3, O_CREAT, O_TRUNC, O_TMPFILE]) {
         expect([flags, inProcess(name, ...args(flags | READ))]).toEqual([flags, KILL]);
       }
