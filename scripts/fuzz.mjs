@@ -43,7 +43,7 @@ async function main() {
   }
   await setUp({ guests: false, log: (line) => console.error(`set-up: ${line}`) });
   require('./lib/ts-hook.cjs');
-  const { whyNoNamespaces } = require(`${ROOT}/test/support/rig/host-world.ts`);
+  const { whyNoNamespaces } = require(`${ROOT}/test/support/world/host-world.ts`);
   const missing = whyNoNamespaces();
   if (missing !== null) throw new SetupError(missing);
   const { fuzz, reportText } = require(`${ROOT}/test/fuzz/fuzz.ts`);

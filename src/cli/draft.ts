@@ -1,5 +1,6 @@
 /** What the options of a command line are gathered in before they are looked at as a whole. */
 import { PortTable, type PortRange } from '../config/port-spec';
+import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';
 import type { AddressBytes } from '../stack/config';
 import type { HostPort } from './option-values';
@@ -46,6 +47,7 @@ export interface Draft {
   statsSeconds: number | null;
   follow: boolean;
   pollUs: number;
+  moderation: ModerationLevel;
   level: LogLevel;
   logFile: string | null;
   logSize: number;
@@ -109,6 +111,7 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     statsSeconds: null,
     follow: true,
     pollUs: 0,
+    moderation: 'adaptive',
     level: 'info',
     logFile: null,
     logSize: DEFAULT_LOG_SIZE,

@@ -8,6 +8,7 @@ import { ConfigError } from '../errors';
 import type { LogLevel } from '../log';
 import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC, DEFAULT_MTU, type Draft } from './draft';
 import type { OptionNames } from './getopt';
+import { MODERATION_LEVELS } from '../dataplane/commands';
 import * as values from './option-values';
 
 /** Largest `--mtu`: the IP packet of the largest Ethernet frame that passt's stream framing carries (65535 bytes). */
@@ -153,6 +154,12 @@ const applyFd: Apply = (draft, value, shown) => {
 
 const applyPoll: Apply = (draft, value, shown) => {
   draft.pollUs = values.numberValue(shown, value, 0, MAX_POLL_US);
+};
+
+const applyModeration: Apply = (draft, value, shown) => {
+  const level = MODERATION_LEVELS.find((name) => name === value);
+  if (level === undefined) throw values.badValue(shown, value, 'give "off", "standard" or "adaptive"');
+  draft.moderation = level;
 };
 
 const applyDf: Apply = (draft, value, shown) => {
@@ -309,6 +316,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     'US',
     'busy-poll for up to this many microseconds before sleeping, 0 to 1000 (default 0)',
     applyPoll,
+  ),
+  option(
+    'link',
+    '',
+    'moderation',
+    'LEVEL',
+    'interrupts and kicks of the guest: "off": none delayed; "standard": completions of small frames up to 50 us; "adaptive": as long as suits the guest (default)',
+    applyModeration,
   ),
 
   option(

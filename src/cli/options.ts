@@ -3,6 +3,7 @@ import { ConfigError } from '../errors';
 import type { HostRequest } from '../config/host-config';
 import { checkRules, type PortRange, type PortRule } from '../config/port-spec';
 import { readEphemeralRange } from '../config/sysctl';
+import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';
 import { type Action, type Draft, emptyDraft, type Family, type FrontEnd, type Program } from './draft';
 import { parseLine } from './getopt';
@@ -38,6 +39,8 @@ export interface Options {
   readonly follow: boolean;
   /** How long the data plane looks for more work before it sleeps, at most, in µs. */
   readonly pollUs: number;
+  /** What is done about notifications of the guest beyond the protocol itself. */
+  readonly moderation: ModerationLevel;
   readonly logLevel: LogLevel;
   readonly logFile: string | null;
   readonly logSize: number;
@@ -104,6 +107,8 @@ function finish(draft: Draft, program: Program): Options {
     throw conflict('--stats writes to stderr, which a service in the background does not have: add --foreground');
   if (draft.pollUs !== 0 && draft.frontEnd === 'stream')
     throw conflict('--poll-us polls virtqueues, which --stream does not have');
+  if (draft.moderation !== 'adaptive' && draft.frontEnd === 'stream')
+    throw conflict('--moderation is for virtqueues, which --stream does not have');
   return {
     transport: transportOf(draft),
     oneOff: draft.oneOff,
@@ -116,6 +121,7 @@ function finish(draft: Draft, program: Program): Options {
     trace: draft.level === 'trace',
     follow: draft.follow,
     pollUs: draft.pollUs,
+    moderation: draft.moderation,
     logLevel: draft.level,
     logFile: draft.logFile,
     logSize: draft.logSize,

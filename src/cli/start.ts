@@ -281,8 +281,8 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       ownListeners = [ownListener(metrics)];
     }
     const config: StackConfig = { ...prepared, ownListeners };
-    const { trace, pollUs } = options;
-    const begun = plane.begin({ config, listeners: opened.listeners, counters, captureFd, trace, pollUs });
+    const { trace, pollUs, moderation } = options;
+    const begun = plane.begin({ config, listeners: opened.listeners, counters, captureFd, trace, pollUs, moderation });
     begun.catch(() => undefined); // awaited below, if it comes to that
 
     const source =

@@ -7,6 +7,10 @@ import type { ForwardListener, StackConfig } from '../stack/config';
 /** How the guest's frames come: by virtqueues in its memory, or by a socket with QEMU's stream protocol. */
 export type LinkKind = 'vhost-user' | 'stream';
 
+/** What is done about notifications to and from the guest beyond the protocol itself (moderation/moderation.ts). */
+export const MODERATION_LEVELS = ['off', 'standard', 'adaptive'] as const;
+export type ModerationLevel = (typeof MODERATION_LEVELS)[number];
+
 /**
  * `workerData` of a worker. It boots while the control plane still reads the host, and waits for `gate[0]` to become 1:
  * by then its `WorkerSetup` is the first message of its port.
@@ -31,6 +35,8 @@ export interface WorkerSetup {
   readonly logged: Int32Array;
   /** How long to look for work before sleeping, at most, in µs. With virtqueues only. */
   readonly pollUs: number;
+  /** With virtqueues only. */
+  readonly moderation: ModerationLevel;
   /** eventfd that the control plane signals after it has posted a command. */
   readonly wakeFd: number;
   /** What the thread does before it serves; null: it is told later (`confine`). */

@@ -17,6 +17,7 @@ import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
 import { CapturingPort, createCaptureBlock } from './capture/capturing-port';
 import { EventLoop, LoopClock } from './virtio/event-loop';
 import { confineThread } from './confine';
+import { Moderation } from './moderation/moderation';
 import { LineQueue, MAX_WAITING_LOG, MAX_WAITING_TRACE } from './line-queue';
 import { RingControl } from './virtio/ring-control';
 import { StreamControl } from './stream/control';
@@ -92,11 +93,18 @@ function main(): void {
   const setup = takeSetup(port);
   const counters = new Float64Array(setup.counters);
   if (native.scratch.byteLength < SCRATCH_SIZE) throw new Error('the native addon was built for another version');
+  const clock = new LoopClock(native);
+  const traffic = new Traffic();
   const control =
     setup.link === 'stream'
       ? new StreamControl(native, port, setup.wakeFd, counters)
-      : new RingControl(native, port, setup.wakeFd, counters);
-  const clock = new LoopClock(native);
+      : new RingControl(
+          native,
+          port,
+          setup.wakeFd,
+          counters,
+          new Moderation(clock, traffic, { level: setup.moderation, pollUs: setup.pollUs }),
+        );
   const logged = new LineQueue(setup.logged, MAX_WAITING_LOG);
   const context: StackContext = {
     config: setup.config,
@@ -106,7 +114,7 @@ function main(): void {
     random: new PooledRandom(native),
     counters,
     link: createLinkState(setup.config),
-    traffic: new Traffic(),
+    traffic,
     log: new SiteLog(clock, (level, message) => {
       if (!logged.take(1)) return;
       const leftOut = logged.takeLeftOut();
@@ -124,7 +132,7 @@ function main(): void {
   port.postMessage({ kind: 'ready' } satisfies WorkerMessage);
   control.serve(stack);
   if (control instanceof StreamControl) new StreamLoop(native, clock, control, stack, counters, context.port).run();
-  else new EventLoop(native, clock, control, stack, counters, context.port, setup.pollUs).run();
+  else new EventLoop(native, clock, control, stack, counters, context.port).run();
 }
 
 main();

@@ -28,7 +28,7 @@ import {
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
 import type { StreamDevice, StreamEnd } from '../stream/device';
 import type { Layer, SandboxMode } from '../sandbox/layer';
-import { CONFINED, type Command, type LinkKind, type WorkerSetup } from '../dataplane/commands';
+import { CONFINED, type Command, type LinkKind, type ModerationLevel, type WorkerSetup } from '../dataplane/commands';
 import { DeviceMirror } from './device-mirror';
 import { offeredFeatures } from '../dataplane/virtio/features';
 import { PendingCommands } from './pending-commands';
@@ -47,6 +47,8 @@ export interface DataPlaneSetup {
   readonly trace?: boolean;
   /** How long to look for work before sleeping, at most, in µs. Default: not at all. With virtqueues only. */
   readonly pollUs?: number;
+  /** Default: adaptive. With virtqueues only. */
+  readonly moderation?: ModerationLevel;
 }
 
 export interface DataPlaneOptions {
@@ -395,7 +397,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
 
   /** Tells a worker that boots what it is to do. */
   private open(worker: WorkerHandle, setup: DataPlaneSetup): void {
-    const { config, listeners, counters, captureFd, trace, pollUs } = setup;
+    const { config, listeners, counters, captureFd, trace, pollUs, moderation } = setup;
     this.logged = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
     this.traced = trace === true ? new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)) : null;
     worker.begin({
@@ -408,6 +410,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
       traced: this.traced,
       logged: this.logged,
       pollUs: pollUs ?? 0,
+      moderation: moderation ?? 'adaptive',
       wakeFd: this.wakeFd,
       sandbox: this.sandbox,
     } satisfies WorkerSetup);

@@ -36,6 +36,10 @@ const later = (name: string, value: string, why: string): Row => ({
 const TABLE: Readonly<Record<string, Row>> = {
   'vhost-user': SWITCH,
   stream: SWITCH,
+  moderation: {
+    good: ['off', 'standard', 'adaptive'],
+    bad: ['none', '--moderation none: give "off", "standard" or "adaptive"'],
+  },
   'poll-us': { good: ['0', '50', '1000'], bad: ['1001', '--poll-us 1001: give a number from 0 to 1000'] },
   socket: { good: ['/tmp/x', 'relative'], bad: ['/' + 'x'.repeat(120), ''] },
   connect: { good: ['/tmp/x'], bad: ['/' + 'x'.repeat(120), ''] },

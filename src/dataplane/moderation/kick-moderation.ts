@@ -1,38 +1,62 @@
 /**
- * While bulk goes on, the guest is asked for no kick at each frame, but after several, and its ring is looked at after a
- * moment in any case: as network cards moderate interrupts. One system call then sends what had taken one for each frame,
- * one acknowledgement answers it, and the guest is spared kicks and interrupts.
+ * Kick moderation: while bulk passes, the guest is asked for a kick not at each frame but after several, and its ring is
+ * looked at after a moment in any case: as network cards moderate interrupts. One system call then sends what had taken
+ * one for each frame, one acknowledgement answers it, and the guest is spared kicks and interrupts.
+ *
+ * The moment is as long as this guest takes for those frames, by the rate at which they came lately, and there is none
+ * where that is too slow for two of them to come together, or so fast that it would be over at once. Without EVENT_IDX no
+ * kick ends it, so it is shorter.
  *
  * A frame that somebody may wait for must not wait for the moment to end, and there is no telling what is in the ring.
- * So there is no rest for a while after anything of the kind has passed (see Traffic), and one that has begun ends with
- * it. Nor is there after rests in which nothing came: a sender that waits for an answer to each of its frames.
+ * So there is no moderation for a while after anything of the kind has passed (see Traffic), and one that has begun ends
+ * with it. Nor is there after several moments in which nothing came: a sender that waits for an answer to each of its
+ * frames.
  */
+import type { Clock } from '../../stack/ports';
 import type { Traffic } from '../../stack/ip/guest-hints';
 
-/** A rest, µs. Short of the millisecond for which Linux lets a flow's frames wait in a device (tcp_small_queue_check). */
-export const REST_US = 500;
-/** Chains after which the guest gives a kick (with EVENT_IDX): a fast one need not wait for the moment to end. */
-export const REST_CHAINS = 4;
+/** The longest moment, µs. Short of the millisecond for which Linux lets a flow's frames wait in a device (tcp_small_queue_check). */
+export const MOST_US = 500;
+/** The same without EVENT_IDX: a ring of 256 frames of 1500 bytes carries 30 Gbit/s so. */
+export const MOST_WITHOUT_EVENT_US = 100;
+/** The shortest, µs: asking for a kick and sleeping takes as long. */
+const LEAST_US = 20;
+/** Frames after which the guest gives a kick (with EVENT_IDX): a fast one need not wait for the moment to end. */
+export const KICK_CHAINS = 4;
+/** The moment ends a little after they should have come. */
+const SLACK = 1.25;
+/** Frames that have to come within the longest moment for it to be worth while. */
+const WORTH_CHAINS = 2;
+/** A guest of which nothing is known adds a frame in so long, µs. */
+const FIRST_CHAIN_US = MOST_US / KICK_CHAINS;
+/** Weight of one look at how long a frame took, and the longest that counts, µs. */
+const GAIN = 1 / 8;
+const MOST_CHAIN_US = 1000;
 /** What has to pass in one turn to be bulk, bytes. */
 const BULK_BYTES = 32 * 1024;
 /** For so long it is bulk then, ms: a turn that only took acknowledgements does not end it. */
 const BULK_MS = 2;
-/** No rest for so long after something light, ms. */
+/** No moderation for so long after something light, ms. */
 export const LIGHT_MS = 10;
-/** After so many rests in a row in which nothing came ... */
-export const VAIN_RESTS = 3;
+/** After so many moments in a row in which nothing came ... */
+const VAIN_MOMENTS = 3;
 /** ... so many are left out. */
-export const VAIN_SKIPS = 16;
+const VAIN_SKIPS = 16;
 
-export class KickRest {
+export class KickModeration {
   private readonly traffic: Traffic;
-  /** µs; 0: no rest. */
+  /** µs; 0: no moment. */
   private untilUs: number;
   /** ms of the loop's clock. */
   private bulkUntil: number;
   private lightUntil: number;
   private skips: number;
   private vain: number;
+  /** How long the guest takes for a frame, and when its ring was found empty last, µs. */
+  private chainUs: number;
+  private emptyUs: number;
+  /** Frames that had come by then. */
+  private frames: number;
 
   constructor(traffic: Traffic) {
     this.traffic = traffic;
@@ -41,13 +65,24 @@ export class KickRest {
     this.lightUntil = -Infinity;
     this.skips = 0;
     this.vain = 0;
+    this.chainUs = FIRST_CHAIN_US;
+    this.emptyUs = 0;
+    this.frames = 0;
+  }
+
+  /** The transmit queue starts, perhaps another guest's. */
+  reset(): void {
+    this.untilUs = 0;
+    this.skips = 0;
+    this.vain = 0;
+    this.chainUs = FIRST_CHAIN_US;
   }
 
   get active(): boolean {
     return this.untilUs !== 0;
   }
 
-  /** Takes note of what has passed. Returns true if there can be no rest now. */
+  /** Takes note of what has passed. Returns true if there can be no moderation now. */
   look(nowMs: number): boolean {
     const { traffic } = this;
     if (traffic.bytes >= BULK_BYTES) this.bulkUntil = nowMs + BULK_MS;
@@ -57,14 +92,30 @@ export class KickRest {
     return nowMs >= this.bulkUntil || nowMs < this.lightUntil;
   }
 
-  /** All frames were taken: begins a rest if there may be one. */
-  begin(nowMs: number, nowUs: number): boolean {
+  /**
+   * The ring is empty, `frames` having come so far, ever; `waited`: a moment ended before the last. Begins a moment if there
+   * may be one.
+   */
+  begin(frames: number, eventIdx: boolean, waited: boolean, clock: Clock): boolean {
+    const chains = frames - this.frames;
+    this.frames = frames;
+    if (waited) this.ended(chains > 0);
+    if (chains <= 0) return false;
+    const { nowMs } = clock;
+    const wasBulk = nowMs < this.bulkUntil;
     if (this.look(nowMs)) return false;
+    const nowUs = clock.nowUs();
+    // The first frame of bulk has taken as long as there was none before.
+    if (wasBulk) this.learn((nowUs - this.emptyUs) / chains);
+    this.emptyUs = nowUs;
     if (this.skips > 0) {
       this.skips--;
       return false;
     }
-    this.untilUs = nowUs + REST_US;
+    if (WORTH_CHAINS * this.chainUs > MOST_US) return false;
+    const us = Math.min(Math.ceil(SLACK * KICK_CHAINS * this.chainUs), eventIdx ? MOST_US : MOST_WITHOUT_EVENT_US);
+    if (us < LEAST_US) return false;
+    this.untilUs = nowUs + us;
     return true;
   }
 
@@ -77,11 +128,15 @@ export class KickRest {
     this.untilUs = 0;
   }
 
+  private learn(tookUs: number): void {
+    this.chainUs += GAIN * (Math.min(tookUs, MOST_CHAIN_US) - this.chainUs);
+  }
+
   /** It has ended; `came`: with frames to take. */
-  ended(came: boolean): void {
+  private ended(came: boolean): void {
     if (came) {
       this.vain = 0;
-    } else if (++this.vain === VAIN_RESTS) {
+    } else if (++this.vain === VAIN_MOMENTS) {
       this.vain = 0;
       this.skips = VAIN_SKIPS;
     }

@@ -7,13 +7,14 @@ import type { Native } from '../../native';
 import { C_CALLS_TO_GUEST } from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
 import type { GuestPort } from '../../stack/ports';
+import { RING_RECEIVE, RING_TRANSMIT } from '../moderation/moderated-port';
+import type { Moderation } from '../moderation/moderation';
 import type { NegotiatedFeatures } from './features';
 import { ReceiveSide } from './receive-side';
 import type { HeaderBlock } from './receive-side';
 import { TransmitSide } from './transmit-side';
 
-export const RING_RECEIVE = 0;
-export const RING_TRANSMIT = 1;
+export { RING_RECEIVE, RING_TRANSMIT };
 
 /** What the port needs of the addon. */
 export type PortIo = Pick<Native, 'rows' | 'checksum' | 'notify' | 'fdKind'>;
@@ -26,8 +27,8 @@ export class VirtioGuestPort implements GuestPort {
   private rxCallKind: number;
   private txCallFd: number;
   private txCallKind: number;
-  /** The guest was notified of what is in its rings, since this was last set to false. */
-  told: boolean;
+  /** Decides when the guest is notified. */
+  readonly moderation: Moderation;
   gsoTcp4: boolean;
   gsoTcp6: boolean;
   gsoUdp4: boolean;
@@ -41,6 +42,7 @@ export class VirtioGuestPort implements GuestPort {
     header: HeaderBlock,
     counters: Counters,
     features: NegotiatedFeatures,
+    moderation: Moderation,
   ) {
     this.native = native;
     this.counters = counters;
@@ -50,7 +52,8 @@ export class VirtioGuestPort implements GuestPort {
     this.rxCallKind = 0;
     this.txCallFd = -1;
     this.txCallKind = 0;
-    this.told = false;
+    this.moderation = moderation;
+    moderation.serve(this);
     this.gsoTcp4 = features.guestTso4;
     this.gsoTcp6 = features.guestTso6;
     this.gsoUdp4 = features.guestUso4;
@@ -69,6 +72,7 @@ export class VirtioGuestPort implements GuestPort {
   startRing(index: number, queue: SplitQueueDevice, enabled: boolean, callFd: number): void {
     if (index === RING_RECEIVE) this.rx.start(queue, enabled);
     else this.tx.start(queue, enabled);
+    this.moderation.ringStarted(index);
     this.setCall(index, callFd);
   }
 
@@ -82,12 +86,18 @@ export class VirtioGuestPort implements GuestPort {
       this.txCallFd = fd;
       this.txCallKind = kind;
     }
+    this.moderation.callChanged(index, kind);
   }
 
   /** Notifies the guest of a ring, whether or not there is something new. */
   call(index: number): void {
-    if (index === RING_RECEIVE) this.notify(this.rxCallFd, this.rxCallKind);
-    else this.notify(this.txCallFd, this.txCallKind);
+    const ofFrames = index === RING_RECEIVE;
+    const fd = ofFrames ? this.rxCallFd : this.txCallFd;
+    if (fd < 0) return;
+    this.moderation.notifiedOf(index);
+    this.counters[C_CALLS_TO_GUEST]++;
+    // Errors (a full pipe, a closed peer) are the front-end's affair.
+    this.native.notify(fd, ofFrames ? this.rxCallKind : this.txCallKind);
   }
 
   get up(): boolean {
@@ -125,11 +135,16 @@ export class VirtioGuestPort implements GuestPort {
     this.tx.substitute(from, off, length, row);
   }
   releaseReceived(): void {
-    if (this.tx.releaseReceived()) this.notify(this.txCallFd, this.txCallKind);
+    const { tx, moderation } = this;
+    const { queue, takenBytes } = tx;
+    if (queue === null || tx.taken === 0) return;
+    if (moderation.beforeCompletions(queue)) this.call(RING_TRANSMIT);
+    if (moderation.completed(queue, tx.complete(), takenBytes)) this.call(RING_TRANSMIT);
   }
-  /** Tells the guest of completions that were held back, if it still wants to be told. */
-  releaseHeld(): void {
-    if (this.tx.releaseHeld()) this.notify(this.txCallFd, this.txCallKind);
+  /** Notifies the guest of completions whose interrupt is delayed, if it still wants one. */
+  endDelays(): void {
+    const { queue } = this.tx;
+    if (queue !== null && this.moderation.completionsEnd(queue)) this.call(RING_TRANSMIT);
   }
 
   get out(): DataView {
@@ -158,16 +173,6 @@ export class VirtioGuestPort implements GuestPort {
     this.rx.cancel();
   }
   flush(): void {
-    if (!this.rx.publish()) return;
-    this.notify(this.rxCallFd, this.rxCallKind);
-    this.tx.guestComes();
-  }
-
-  /** Signals a call descriptor; errors (a full pipe, a closed peer) are the front-end's affair. */
-  private notify(fd: number, kind: number): void {
-    if (fd < 0) return;
-    this.told = true;
-    this.counters[C_CALLS_TO_GUEST]++;
-    this.native.notify(fd, kind);
+    if (this.rx.publish()) this.call(RING_RECEIVE);
   }
 }

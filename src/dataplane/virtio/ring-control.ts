@@ -16,6 +16,7 @@ import type { DeviceMemoryRegion, DevicePlace, DeviceRing, DirtyLog } from '../.
 import { BASE_FROM_USED_INDEX } from '../commands';
 import type { Command, CommandMessage, WorkerMessage } from '../commands';
 import { confineThread } from '../confine';
+import type { Moderation } from '../moderation/moderation';
 import { DirtyLogMarker } from './dirty-log';
 import { VHOST_F_LOG_ALL, has, negotiated } from './features';
 import type { NegotiatedFeatures } from './features';
@@ -61,7 +62,7 @@ export class RingControl {
   private readonly logAddr: Float64Array;
   private wasUp: boolean;
 
-  constructor(native: Native, messages: MessagePort, wakeFd: number, counters: Counters) {
+  constructor(native: Native, messages: MessagePort, wakeFd: number, counters: Counters, moderation: Moderation) {
     this.native = native;
     this.messages = messages;
     this.wakeFd = wakeFd;
@@ -71,7 +72,7 @@ export class RingControl {
     const region = native.allocRegion(HEADER_BLOCK);
     if (region < 0) throw new Error(`cannot allocate memory (errno ${String(-region)})`);
     const header = { region, view: new DataView(native.regionBuffer(region)) };
-    this.port = new VirtioGuestPort(native, this.memory, header, counters, this.features);
+    this.port = new VirtioGuestPort(native, this.memory, header, counters, this.features, moderation);
     this.running = true;
     this.polling = false;
     this.kickFd = new Int32Array(RINGS).fill(-1);
@@ -294,7 +295,7 @@ export class RingControl {
   /** What was done with the rings so far is the guest's to see, and it has been told. */
   private publishAll(): void {
     this.port.releaseReceived();
-    this.port.releaseHeld();
+    this.port.endDelays();
     this.port.flush();
   }
 

@@ -4,14 +4,8 @@
  * Theory of operation. `receive` pops one chain, checks its virtio_net_hdr on a private copy, cuts the header off the
  * rows and copies the first bytes of the frame into private memory (`head`): whatever is decided about a frame is
  * decided there, so that a guest that rewrites its buffers meanwhile changes payload at the most. The chain's head
- * number is remembered; `releaseReceived` returns all of them with one store of used.idx and at most one
- * notification, after the batch's payload went to the host sockets straight from the guest's buffers.
- *
- * Notifications. Completions of small frames are made visible at once, but the notification is held back for a moment,
- * as network cards do: an acknowledgement or a request is mostly followed by a frame to the guest, and a guest that
- * takes that completes its transmit queue as well (Linux's NAPI) and asks for its next notification further on. A guest
- * that was notified of a frame meanwhile is on its way, and gets longer to arrive: an emulated one needs it. What it
- * still wants when the moment is over, it gets. Large frames are never held back: their senders wait for room.
+ * number is remembered; `complete` returns all of them with one store of used.idx, after the batch's payload went to the
+ * host sockets straight from the guest's buffers. Whether the guest is notified of that is decided in ../moderation.
  *
  * A frame that the guest got wrong is counted and completed; a chain that breaks the ring's own rules is a fault:
  * the ring stops (the session is told), the process goes on.
@@ -58,15 +52,6 @@ const HEAD_FIRST = 96;
 /** Bytes that are only moved: in the machine's own order nothing is swapped on the way. */
 const LE = true;
 
-/** Frames of at most so many bytes on average may be told late: headers and little else. */
-const SMALL_FRAME = 256;
-/** So many of them at the most. */
-const HELD_FRAMES = 16;
-/** How late, µs: as network cards' interrupt moderation by default. */
-export const HOLD_US = 200;
-/** How late, µs, where the guest has been notified of a frame since: until an emulated guest has mostly looked. */
-export const HOLD_NOTIFIED_US = 2000;
-
 export class TransmitSide {
   readonly head: DataView;
   headLen: number;
@@ -79,10 +64,9 @@ export class TransmitSide {
   enabled: boolean;
   queue: SplitQueueDevice | null;
   dirty: DirtyMarker | null;
-  /** Frames that were completed without the guest having been told. */
-  held: number;
-  /** How long they may be held, µs. */
-  holdUs: number;
+  /** Frames taken and not completed, and their bytes. */
+  taken: number;
+  takenBytes: number;
 
   private readonly memory: GuestMemory;
   private readonly rows: Rows;
@@ -90,8 +74,6 @@ export class TransmitSide {
   private features: NegotiatedFeatures;
   private readonly vnet: DataView;
   private readonly heads: Uint16Array;
-  private taken: number;
-  private takenBytes: number;
   private row: number;
   private frameLen: number;
 
@@ -114,8 +96,6 @@ export class TransmitSide {
     this.heads = new Uint16Array(32768);
     this.taken = 0;
     this.takenBytes = 0;
-    this.held = 0;
-    this.holdUs = HOLD_US;
     this.row = 0;
     this.frameLen = 0;
   }
@@ -140,7 +120,6 @@ export class TransmitSide {
   private forget(): void {
     this.taken = 0;
     this.takenBytes = 0;
-    this.held = 0;
   }
 
   /** See GuestPort.receive. */
@@ -196,45 +175,20 @@ export class TransmitSide {
     this.csumPartial = false;
   }
 
-  /** Completes everything taken. Returns true if the guest wants a notification. */
-  releaseReceived(): boolean {
+  /** Completes everything taken, visibly, and returns how many frames that was. The guest is not notified of it. */
+  complete(): number {
     const queue = this.queue;
     const taken = this.taken;
-    if (queue === null || taken === 0) return false;
+    if (queue === null || taken === 0) return 0;
     for (let i = 0; i < taken; i++) {
       if (this.dirty !== null) this.dirty.usedElement(queue.usedIdx & (queue.size - 1));
       queue.pushUsed(this.heads[i], 0);
     }
-    const small = this.takenBytes <= taken * SMALL_FRAME;
     this.taken = 0;
     this.takenBytes = 0;
     if (this.dirty !== null) this.dirty.usedIndex();
     queue.publishQuietly();
-    if (small && this.held + taken <= HELD_FRAMES && queue.wantsSignal()) {
-      if (this.held === 0) this.holdUs = HOLD_US;
-      this.held += taken;
-      return false;
-    }
-    this.held = 0;
-    return queue.takeSignal();
-  }
-
-  /** The guest was notified of frames to it, and will come upon what is held. */
-  guestComes(): void {
-    this.holdUs = HOLD_NOTIFIED_US;
-  }
-
-  /** Does the guest still want to be told of the frames held? Those it has found by itself are held no longer. */
-  stillHeld(): boolean {
-    if (this.queue?.wantsSignal() === true) return true;
-    this.releaseHeld();
-    return false;
-  }
-
-  /** The moment is over. Returns true if the guest wants a notification. */
-  releaseHeld(): boolean {
-    this.held = 0;
-    return this.queue?.takeSignal() === true;
+    return taken;
   }
 
   /** Checks the chain just popped and sets up the frame. Returns 0 or a drop code. */

@@ -4,7 +4,7 @@ export class Traffic {
   bytes: number;
   /**
    * Traffic that a user may be waiting for: anything but TCP, the begin or end of a connection, a message from
-   * the guest, the answer to what it sent, or a narrow window of the guest that is used up (tcp/pace.ts).
+   * the guest, the answer to what it sent, or a narrow window of the guest that is used up (tcp/traffic-hints.ts).
    */
   light: boolean;
   /** A message from the guest went out over TCP: an answer may be on its way soon. */

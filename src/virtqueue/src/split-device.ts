@@ -75,6 +75,8 @@ const MAX_CHAIN_BYTES = 0x7fffffff;
 
 export class SplitQueueDevice {
   readonly size: number;
+  /** VIRTIO_RING_F_EVENT_IDX was negotiated. */
+  readonly eventIdx: boolean;
   /** Free-running index (uint16) of the next chain to pop. This is what vhost-user calls the vring base. */
   lastAvail: number;
   /** Free-running index (uint16) of the next used element to fill. */
@@ -98,7 +100,6 @@ export class SplitQueueDevice {
   private readonly usedElems: Uint32Array;
   private readonly availEvent: Uint16Array;
   private readonly indirect: boolean;
-  private readonly eventIdx: boolean;
   /** One descriptor, for tables that straddle regions. */
   private readonly scratch: DataView;
   /** avail.idx as last read. */

@@ -4,7 +4,8 @@
  */
 import { MessageChannel } from 'node:worker_threads';
 import { SplitQueueDriver, type SplitQueueDevice, type SplitRingLayout } from 'virtio-ring-ts';
-import type { Command } from '../../../src/dataplane/commands';
+import type { Command, ModerationLevel } from '../../../src/dataplane/commands';
+import { Moderation } from '../../../src/dataplane/moderation/moderation';
 import { EventLoop, LoopClock } from '../../../src/dataplane/virtio/event-loop';
 import { negotiated } from '../../../src/dataplane/virtio/features';
 import { RingControl } from '../../../src/dataplane/virtio/ring-control';
@@ -40,6 +41,8 @@ export interface BareRigOptions {
   /** Default: the addon as it is. */
   readonly native?: Native;
   readonly pollUs?: number;
+  /** Default: adaptive. */
+  readonly moderation?: ModerationLevel;
 }
 
 export class BareRig {
@@ -68,7 +71,7 @@ export class BareRig {
   private seq = 0;
 
   /** @param features acked by the guest; of the two TSO bits to the guest at most one buffer's worth is looked at. */
-  constructor(features: bigint, { native = loadNative(), pollUs = 0 }: BareRigOptions = {}) {
+  constructor(features: bigint, { native = loadNative(), pollUs = 0, moderation = 'adaptive' }: BareRigOptions = {}) {
     this.native = native;
     this.wakeFd = native.eventFd(0);
     this.kicks = [native.eventFd(0), native.eventFd(0)];
@@ -76,8 +79,9 @@ export class BareRig {
     this.region = native.allocRegion(MEMORY);
     const buffer = native.regionBuffer(this.region);
     this.memory = new DataView(buffer);
-    const control = new RingControl(native, this.channel.port1, this.wakeFd, this.counters);
     const clock = new LoopClock(native);
+    const notifications = new Moderation(clock, this.traffic, { level: moderation, pollUs });
+    const control = new RingControl(native, this.channel.port1, this.wakeFd, this.counters, notifications);
     const config = stackConfig();
     const context: StackContext = {
       config,
@@ -97,7 +101,7 @@ export class BareRig {
     });
     control.serve(stack);
     this.control = control;
-    this.loop = new EventLoop(native, clock, control, stack, this.counters, control.port, pollUs);
+    this.loop = new EventLoop(native, clock, control, stack, this.counters, control.port);
     const layout = (base: number): SplitRingLayout => ({
       size: RING,
       desc: { buffer, offset: base },
@@ -240,6 +244,12 @@ export class BareRig {
     this.tell({ kind: 'stopRing', index: 1 });
   }
 
+  /** The transmit ring starts again from where it was, all of it completed. */
+  startTransmit(): void {
+    while (this.tx.pollUsed() === 1);
+    this.startRing(1, this.tx.availIdx);
+  }
+
   /** Frames in both directions so far. */
   frames(): number {
     return this.counters[C_FRAMES_FROM_GUEST] + this.counters[C_FRAMES_TO_GUEST];
@@ -264,7 +274,7 @@ export class BareRig {
     this.loop.turn();
   }
 
-  private startRing(index: number): void {
+  private startRing(index: number, base = 0): void {
     const place = (offset: number): { region: number; offset: number } => ({
       region: this.region,
       offset: 0x10000 * index + offset,
@@ -277,7 +287,7 @@ export class BareRig {
         desc: place(0),
         avail: place(0x2000),
         used: place(0x4000),
-        base: 0,
+        base,
         kickFd: this.kicks[index],
         callFd: this.calls[index],
         errFd: -1,

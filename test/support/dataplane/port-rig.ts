@@ -4,6 +4,8 @@ import type { RingPlace, SplitRingLayout } from 'virtio-ring-ts';
 import { bit, negotiated } from '../../../src/dataplane/virtio/features';
 import { VirtioGuestPort } from '../../../src/dataplane/virtio/guest-port';
 import type { PortIo } from '../../../src/dataplane/virtio/guest-port';
+import type { ModerationLevel } from '../../../src/dataplane/commands';
+import { moderationOf } from './moderation';
 import { FD_EVENTFD } from '../../../src/native';
 import { ROWS_TOTAL } from '../../../src/stack/context';
 import { COUNTERS } from '../../../src/stack/counters';
@@ -29,6 +31,8 @@ function ringLayout(buffer: SharedArrayBuffer, base: number, size: number): Spli
 export interface RigOptions {
   readonly features?: readonly number[];
   readonly ringSize?: number;
+  /** Default: adaptive. */
+  readonly moderation?: ModerationLevel;
 }
 
 export class PortRig {
@@ -82,6 +86,7 @@ export class PortRig {
       { region: HEADER_REGION, view: this.header },
       this.counters,
       features,
+      moderationOf(options.moderation),
     );
     const { indirect, eventIdx } = features;
     const large = size > 1024;

@@ -1,7 +1,7 @@
 /** The addon with a clock that stands still, and no sleeps: for tests of what the loop does when. */
 import { DEVICE_FEATURES } from '../../../src/dataplane/virtio/features';
-import { loadNative, type Native } from '../../../src/native';
-import { BareRig } from './bare-rig';
+import { FD_EVENTFD, loadNative, type Native } from '../../../src/native';
+import { BareRig, type BareRigOptions } from './bare-rig';
 
 export class WatchedNative {
   readonly native: Native;
@@ -9,6 +9,8 @@ export class WatchedNative {
   us = 1_000_000;
   /** How long the loop wanted to wait, µs, each time. */
   readonly sleeps: number[] = [];
+  /** What kind of descriptors the guest's interrupts come through (FD_…). */
+  callKind = FD_EVENTFD;
   /** Descriptors that were notified. */
   readonly notified: number[] = [];
 
@@ -20,9 +22,10 @@ export class WatchedNative {
       this.sleeps.push(timeoutUs);
       return real.epollWait(0);
     };
+    native.fdKind = () => this.callKind;
     native.notify = (fd, kind) => {
       this.notified.push(fd);
-      return real.notify(fd, kind);
+      return real.notify(fd, kind === this.callKind ? FD_EVENTFD : kind);
     };
     this.native = native;
   }
@@ -38,9 +41,12 @@ export class WatchedNative {
   }
 }
 
-/** A loop on it that has come to rest: the start is over, and the guest has looked at all it was told of. */
-export function restingRig(watched: WatchedNative, features = DEVICE_FEATURES, pollUs = 0): BareRig {
-  const rig = new BareRig(features, { native: watched.native, pollUs });
+/** A loop on it that has come to rest: the start is over, and the guest has looked at all it was notified of. */
+export function restingRig(
+  watched: WatchedNative,
+  { features = DEVICE_FEATURES, ...options }: Omit<BareRigOptions, 'native'> & { readonly features?: bigint } = {},
+): BareRig {
+  const rig = new BareRig(features, { ...options, native: watched.native });
   for (let i = 0; i < 8; i++) rig.turn();
   rig.look();
   return rig;

@@ -149,7 +149,16 @@ describe('what they mean', () => {
   });
 
   test('what is asked of the service while it runs', () => {
-    expect(parse()).toMatchObject({ pid: null, pcap: null, statsSeconds: null, follow: true, pollUs: 0, trace: false });
+    expect(parse()).toMatchObject({
+      pid: null,
+      pcap: null,
+      statsSeconds: null,
+      follow: true,
+      pollUs: 0,
+      moderation: 'adaptive',
+      trace: false,
+    });
+    expect(parse('--moderation', 'standard').moderation).toBe('standard');
     expect(parse('-P', '/p', '-p', '/c', '--stats', '2', '--no-follow', '--poll-us', '1000', '--trace')).toMatchObject({
       pid: '/p',
       pcap: '/c',
@@ -304,6 +313,7 @@ describe('values that are refused: option, value and what would be right', () =>
     [['--metrics', '::1:9100'], /give PORT/],
     [['--log-size', '40959'], /from 40960/],
     [['--poll-us', '1001'], /^--poll-us 1001: give a number from 0 to 1000$/],
+    [['--moderation', 'on'], /^--moderation on: give "off", "standard" or "adaptive"$/],
     [['--stats', '0'], /^--stats 0: give a number from 1 to 86400$/],
     [['-P', ''], /^-P "": give the path of a file$/],
     [['--pcap', ''], /^--pcap "": give the path of a file$/],
@@ -324,6 +334,7 @@ describe('values that are refused: option, value and what would be right', () =>
     [['-s', '/a', '--connect', '/b'], /--socket and --connect/],
     [['-s', '/a', '--fd', '3'], /--socket and --fd/],
     [['--poll-us', '50', '--stream'], /^--poll-us polls virtqueues, which --stream does not have$/],
+    [['--moderation', 'off', '--stream'], /^--moderation is for virtqueues, which --stream does not have$/],
     [['--stats', '1', '-b'], /--stats .* add --foreground/],
   ])('%j contradicts itself', (argv, message) => {
     const error = refusal(...argv);

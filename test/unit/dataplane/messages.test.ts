@@ -6,6 +6,7 @@ import { RingControl } from '../../../src/dataplane/virtio/ring-control';
 import { StreamControl } from '../../../src/dataplane/stream/control';
 import { STREAM_BAD_LENGTH, STREAM_EOF } from '../../../src/dataplane/stream/input';
 import { loadNative } from '../../../src/native';
+import { moderationOf } from '../../support/dataplane/moderation';
 import { COUNTERS, C_RING_FAULTS } from '../../../src/stack/counters';
 
 const SIZE = 1 << 20;
@@ -44,7 +45,7 @@ test('a ring that breaks says so once a start, however often the guest kicks it'
   const buffer = native.regionBuffer(region);
   const { worker, say, heard } = channel();
   const counters = new Float64Array(COUNTERS);
-  const control = new RingControl(native, worker, -1, counters);
+  const control = new RingControl(native, worker, -1, counters, moderationOf());
   const place = (offset: number) => ({ region, offset });
   const parts = { desc: place(0), avail: place(0x400), used: place(0x800) };
   const ring = { index: 1, size: RING, base: 0, enabled: true, logAddr: -1, ...parts };

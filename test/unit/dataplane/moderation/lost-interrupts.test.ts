@@ -1,7 +1,8 @@
-/** A guest that does not look at its rings, or whose receive ring has run out of buffers, is notified once more. */
+/** A User Mode Linux guest that does not look at its rings, or has run out of receive buffers, is notified once more. */
 import { type BareRig, RING, VNET_HEADER } from '../../../support/dataplane/bare-rig';
 import { WatchedNative, restingRig } from '../../../support/dataplane/watched-native';
 import { STARVED_MS, UNHEEDED_US } from '../../../../src/dataplane/moderation/lost-interrupts';
+import { FD_SOCKET } from '../../../../src/native';
 import { C_FRAMES_TO_GUEST } from '../../../../src/stack/counters';
 
 let rig: BareRig;
@@ -11,6 +12,7 @@ let slot: number;
 beforeEach(() => {
   slot = 0;
   watched = new WatchedNative();
+  watched.callKind = FD_SOCKET; // as User Mode Linux has
   rig = restingRig(watched);
   // The first notification of completions is unconditional.
   ask(1);

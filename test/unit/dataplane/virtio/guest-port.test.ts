@@ -80,7 +80,7 @@ describe('from guest', () => {
           expect(rig.tx.usedLen).toBe(0);
           expect(rig.tx.pollUsed()).toBe(1);
           expect(rig.tx.pollUsed()).toBe(0);
-          rig.port.releaseHeld();
+          rig.port.endDelays();
           expect(rig.signals).toEqual([101]);
         },
       ),

@@ -5,6 +5,7 @@ import type { Command } from '../../../../src/dataplane/commands';
 import { bit } from '../../../../src/dataplane/virtio/features';
 import { RingControl } from '../../../../src/dataplane/virtio/ring-control';
 import { loadNative, type Native } from '../../../../src/native';
+import { moderationOf } from '../../../support/dataplane/moderation';
 import { COUNTERS } from '../../../../src/stack/counters';
 import { GSO_NONE } from '../../../../src/stack/ports';
 
@@ -17,7 +18,7 @@ it('a ring is told of all that was done before its disabling is answered', () =>
   const region = native.allocRegion(SIZE);
   const buffer = native.regionBuffer(region);
   const { port1, port2 } = new MessageChannel();
-  const control = new RingControl(native, port1, -1, new Float64Array(COUNTERS));
+  const control = new RingControl(native, port1, -1, new Float64Array(COUNTERS), moderationOf());
   const say = (command: Command): unknown => {
     port2.postMessage({ seq: 1, command });
     control.takeCommands();
@@ -72,7 +73,7 @@ it('a ring whose kick descriptor cannot be watched is looked at without kicks', 
   const buffer = native.regionBuffer(region);
   const kickFd = native.eventFd(0);
   const { port1, port2 } = new MessageChannel();
-  const control = new RingControl(short, port1, -1, new Float64Array(COUNTERS));
+  const control = new RingControl(short, port1, -1, new Float64Array(COUNTERS), moderationOf());
   const say = (command: Command): void => {
     port2.postMessage({ seq: 1, command });
     control.takeCommands();
