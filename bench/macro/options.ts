@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { MODERATION_LEVELS } from '../../src/dataplane/commands';
 import type { Accelerator } from '../../test/support/world/qemu';
 import { CASES, GUESTS, type Case, type Family, type GuestName } from './cases';
 
@@ -94,6 +95,8 @@ second Tubetti is the peer: its ratios are the noise of this machine.
                         memory of its own, and always an MTU of 1500
   --ours-args 'ARG...'  more arguments of this Tubetti
   --variant NAME='ARG...'  this Tubetti once more with other arguments, as a peer, repeatable
+  --moderation A,B      short for a variant of each of these levels: off, standard, adaptive (--ours-args aside, this
+                        Tubetti itself is adaptive)
   --guest NAME          uml: User Mode Linux; qemu: Linux in QEMU; testpmd: DPDK, packets per second; bare: a native
                         front-end that is never what is waited for, which shows the back-end's own limit (default uml)
   --accel NAME          with --guest qemu: tcg (emulated, the default) or kvm
@@ -113,7 +116,7 @@ ${caseList()}
   --strace              counts the back-end's system calls (strace -f -c) instead; it is slow meanwhile
   --minutes N           begins nothing after so long; what is left is listed as not measured
   --json PATH           where the samples go as they come (default .cache/bench/last.json)
-  --write PATH          also writes the full report (bench/report.md)
+  --write PATH          also writes the page (docs/performance.md)
   --from PATH           measures nothing: prints (and writes) what an earlier run's JSON holds; repeatable: the page
                         then has a section for each
   --help                this text
@@ -138,7 +141,7 @@ export function parseOptions(argv: readonly string[]): Options | 'help' {
   if (guest === undefined) throw new UsageError(`--guest wants one of ${GUESTS.join(', ')}, not ${values.guest}`);
   if (values.uml !== undefined && guest !== 'uml') throw new UsageError(`--uml is of no use with --guest ${guest}`);
   const peers = (values.peer ?? []).map((text) => parsePeer(text, guest));
-  const oursVariants = (values.variant ?? []).map(parseVariant);
+  const oursVariants = [...(values.variant ?? []).map(parseVariant), ...moderationVariants(values.moderation)];
   const oursArgs = words(values['ours-args'] ?? '');
   const names = [OUR_NAME, ...oursVariants.map(({ name }) => name), ...peers.map(({ name }) => name)];
   if (new Set(names).size !== names.length || names.includes(DIRECT_NAME)) {
@@ -203,7 +206,15 @@ function parse(argv: readonly string[]) {
       args: withJoinedArguments(argv),
       options: {
         ...{ peer: many, guest: text, uml: text, rounds: text, seconds: text, cases: text, mtu: text, family: text },
-        ...{ variant: many, 'ours-args': text, accel: text, interrupts: text, features: text, ring: text },
+        ...{
+          variant: many,
+          moderation: text,
+          'ours-args': text,
+          accel: text,
+          interrupts: text,
+          features: text,
+          ring: text,
+        },
         ...{ streams: text, strace: flag, minutes: text, json: text, write: text, from: many, help: flag },
       },
     }).values;
@@ -235,6 +246,18 @@ function parseVariant(text: string): Variant {
   const args = words(text.slice(equals + 1));
   if (equals < 1 || args.length === 0) throw new UsageError(`--variant wants NAME='ARG...', not ${text}`);
   return { name: text.slice(0, equals), args };
+}
+
+function moderationVariants(list: string | undefined): Variant[] {
+  return (list?.split(',') ?? []).map((text) => {
+    const level = MODERATION_LEVELS.find((name) => name === text);
+    if (level === undefined) {
+      throw new UsageError(
+        `--moderation wants levels of ${MODERATION_LEVELS.join(', ')}, separated by commas, not ${text}`,
+      );
+    }
+    return { name: level, args: ['--moderation', level] };
+  });
 }
 
 /** Of a command line in one argument. It starts in another directory, that of the mount namespace's root. */

@@ -111,6 +111,7 @@ test.each([
   [['--accel', 'kvm'], /--accel is of no use with --guest uml/],
   [['--guest', 'qemu', '--accel', 'xen'], /--accel wants tcg or kvm, not xen/],
   [['--variant', 'off'], /--variant wants NAME='ARG...', not off/],
+  [['--moderation', 'off,none'], /--moderation wants levels of off, standard, adaptive, separated by commas, not none/],
   [['--variant', 'passt=--x', '--peer', 'passt=p'], /name of its own/],
   [['--mtu', '9'], /--mtu wants a number from 1280/],
   [['--peer', 'direct=x'], /name of its own/],
@@ -124,6 +125,15 @@ test('ours beside itself with other arguments', () => {
   expect(oursArgs).toEqual(['--poll-us', '50']);
   expect(oursVariants).toEqual([{ name: 'off', args: ['--moderation', 'off'] }]);
   expect(run.commandLine).toContain("--ours-args '--poll-us 50' --variant 'off=--moderation off'");
+});
+
+test('levels of moderation as columns', () => {
+  const { oursVariants, run } = options('--moderation', 'off,standard');
+  expect(oursVariants).toEqual([
+    { name: 'off', args: ['--moderation', 'off'] },
+    { name: 'standard', args: ['--moderation', 'standard'] },
+  ]);
+  expect(run.commandLine).toContain("--variant 'off=--moderation off' --variant 'standard=--moderation standard'");
 });
 
 test('the bare front-end and the accelerator', () => {
