@@ -1,4 +1,4 @@
-/** docs/performance.md: the page made of one or more runs, the targets, and what is remarked about the missed ones. */
+/** bench/report.md: every cell of one or more runs, the targets, and the remarks about the missed ones. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { METRICS, type GuestName } from './cases';
@@ -10,6 +10,8 @@ const REMARKS = join(__dirname, '../notes.json');
 /** Written by hand: why cells are missed. `cells` are {@link Verdict} ids, with `*` for anything. */
 interface Remark {
   readonly cells: readonly string[];
+  /** The reason in a sentence, for docs/performance.md. */
+  readonly short: string;
   /** What a profile of the case says. */
   readonly profile: string;
   /** What would move it. */
@@ -77,9 +79,9 @@ const NOTES = [
 
 export function document(reports: readonly Report[]): string {
   return [
-    '<!-- Written by `npm run bench -- --write` (bench/README.md). Do not edit. -->',
+    '<!-- Written by `npm run bench:page` from bench/results and bench/notes.json. Do not edit. -->',
     '',
-    '# Performance',
+    '# Benchmark report',
     '',
     'Printed by the commands below and by nothing else. Look at the ratios: guest, back-ends and traffic share the cores',
     'of one machine, so absolute numbers say as much about it as about the back-ends. `bench/README.md` says how to run it.',
@@ -106,6 +108,16 @@ export function unremarked(reports: readonly Report[]): string[] {
   return judge(reports)
     .filter(({ state, id }) => state === 'MISSED' && !remarks.some((remark) => covers(remark, id)))
     .map(({ id }) => id);
+}
+
+/** Missed cells under the short reason of the first remark that covers them, in the order of the remarks. */
+export function missedByRemark(verdicts: readonly Verdict[]): { short: string; cells: Verdict[] }[] {
+  const missed = verdicts.filter(({ state }) => state === 'MISSED');
+  const remarks = readRemarks();
+  const reasonOf = ({ id }: Verdict): string => remarks.find((each) => covers(each, id))?.short ?? 'not explained yet';
+  return [...remarks.map(({ short }) => short), 'not explained yet']
+    .map((short) => ({ short, cells: missed.filter((verdict) => reasonOf(verdict) === short) }))
+    .filter(({ cells }) => cells.length > 0);
 }
 
 function targetSection(verdicts: readonly Verdict[], remarks: readonly Remark[]): string[] {
@@ -165,7 +177,8 @@ function section(report: Report): string[] {
 
 function title({ options }: Report): string {
   if (options.strace) return `System calls (${options.guest})`;
-  if (options.cases.every(({ kind }) => kind === 'long-path')) return 'Long paths';
+  const delays = options.cases.map((each) => (each.kind === 'long-path' ? `${String(each.delayMs)} ms` : ''));
+  if (!delays.includes('')) return `Long paths: ${[...new Set(delays)].join(', ')}`;
   if (options.cases.every(({ kind }) => kind === 'start' || kind === 'beside')) return 'Start and memory';
   if (options.guest === 'qemu' && options.accel === 'kvm') return 'Linux in QEMU, KVM';
   return GUEST_TITLES[options.guest];

@@ -116,7 +116,7 @@ ${caseList()}
   --strace              counts the back-end's system calls (strace -f -c) instead; it is slow meanwhile
   --minutes N           begins nothing after so long; what is left is listed as not measured
   --json PATH           where the samples go as they come (default .cache/bench/last.json)
-  --write PATH          also writes the page (docs/performance.md)
+  --write PATH          also writes the full report (bench/report.md)
   --from PATH           measures nothing: prints (and writes) what an earlier run's JSON holds; repeatable: the page
                         then has a section for each
   --help                this text
