@@ -1,7 +1,7 @@
 /** Opens the host's ends of forwarded ports, before anything is promised to anybody: a port that is taken ends the start. */
 import { ConfigError, describeErrno, EACCES, EMFILE, EPERM } from '../errors';
 import type { Native } from '../native';
-import { addrSlotWrite, V4_MAPPED } from '../stack/ip/address';
+import { addrSlotWrite, anyOf, makeWords } from '../stack/ip/address';
 import type { ForwardListener } from '../stack/config';
 import { ADDR_SLOT_TCP } from '../stack/context';
 import { AF_INET, AF_INET6, type HostIo } from '../stack/ports';
@@ -51,17 +51,15 @@ function familyOf(rule: PortRule, options: ListenerOptions): ListenFamily {
 /** Writes the first address to bind to into slot ADDR_SLOT_TCP: any of the family if the rule names none. */
 function writeAddress(io: ListenerIo, rule: PortRule, family: ListenFamily): void {
   const { addr, first } = rule;
+  const words = addr === null ? anyOf(family === 'v4') : makeWords(addr);
   if (family === 'v4') {
-    const word = addr === null ? 0 : new DataView(addr.buffer, addr.byteOffset, 4).getInt32(0);
-    addrSlotWrite(io.addrs, ADDR_SLOT_TCP, AF_INET, first, 0, 0, 0, V4_MAPPED, word);
+    addrSlotWrite(io.addrs, ADDR_SLOT_TCP, AF_INET, first, 0, words, 0);
     return;
   }
-  const words = addr === null ? null : new DataView(addr.buffer, addr.byteOffset, 16);
-  const word = (i: number): number => (words === null ? 0 : words.getInt32(4 * i));
   // A link-local address means nothing without its link.
   const scoped = addr !== null && isLinkLocal6(addr) && rule.ifname !== null;
   const scope = scoped ? Math.max(0, io.ifIndex(rule.ifname)) : 0;
-  addrSlotWrite(io.addrs, ADDR_SLOT_TCP, AF_INET6, first, scope, word(0), word(1), word(2), word(3));
+  addrSlotWrite(io.addrs, ADDR_SLOT_TCP, AF_INET6, first, scope, words, 0);
 }
 
 function bindError(rule: PortRule, port: number, result: number): ConfigError {

@@ -4,7 +4,7 @@
  */
 import { EAGAIN, EINPROGRESS } from '../errors';
 import { pause } from '../pause';
-import { AF_INET, AF_INET6, type HostIo, MSG_PEEK, SOCK_TCP } from '../stack/ports';
+import { AF_INET, type AF_INET6, type HostIo, MSG_PEEK, SOCK_TCP } from '../stack/ports';
 import { ADDR_SLOT_TCP, ROWS_MISC, SCRATCH_MISC } from '../stack/context';
 import { addrSlotWrite, V4_MAPPED } from '../stack/ip/address';
 
@@ -60,8 +60,8 @@ export function probePeekOff(io: HostIo, family: typeof AF_INET | typeof AF_INET
   };
   try {
     const slot = ADDR_SLOT_TCP;
-    if (family === AF_INET) addrSlotWrite(io.addrs, slot, AF_INET, 0, 0, 0, 0, V4_MAPPED, 0x7f000001);
-    else addrSlotWrite(io.addrs, slot, AF_INET6, 0, 0, 0, 0, 0, 1);
+    const loopback = family === AF_INET ? Int32Array.of(0, 0, V4_MAPPED, 0x7f000001) : Int32Array.of(0, 0, 0, 1);
+    addrSlotWrite(io.addrs, slot, family, 0, 0, loopback, 0);
     const listener = open(io.socket(family, SOCK_TCP));
     if (listener < 0 || io.bind(listener, slot) < 0 || io.listen(listener, 1) < 0) return false;
     if (io.getsockname(listener, slot) < 0) return false;

@@ -62,6 +62,8 @@ export interface LinkState {
   readonly nat: NatTables;
   /** MTUs of paths behind the guest. */
   readonly paths: PathMtus;
+  /** For `words4` (link/guest-state.ts). */
+  readonly words4: Int32Array;
 }
 
 export const SEEN_V4 = 1;

@@ -15,7 +15,7 @@
  * IPv4; such packets are invalid on a link (RFC 4291 §2.5.5.2) and dropped here. So are loopback, unspecified and
  * multicast sources: no handler sees one.
  */
-import { V4_MAPPED } from './ip/address';
+import { isV4, mapWords4 } from './ip/address';
 import type { StackConfig } from './config';
 import type { FlowHandler, FrameInfo, StackContext } from './context';
 import {
@@ -84,7 +84,7 @@ import {
   IPV6_FRAGMENT_LEN,
   IPV6_HEADER_LEN,
   ipv6Check,
-  ipv6DstWord,
+  ipv6ReadAddresses,
   ipv6FragmentAt,
   ipv6FragmentId,
   ipv6FragmentNext,
@@ -94,7 +94,6 @@ import {
   ipv6IsMulticast,
   ipv6IsUnspecified,
   ipv6PayloadLen,
-  ipv6SrcWord,
   ipv6TrafficClass,
   ipv6Walk,
 } from './wire/ipv6';
@@ -285,20 +284,14 @@ export class Stack {
     frame.ttl = ipv4Ttl(head, off);
     frame.tos = ipv4Tos(head, off);
     frame.df = (ipv4FlagsFragment(head, off) & IPV4_DF) !== 0;
-    a[0] = 0;
-    a[1] = 0;
-    a[2] = V4_MAPPED;
-    a[3] = src;
-    a[4] = 0;
-    a[5] = 0;
-    a[6] = V4_MAPPED;
-    a[7] = dst;
+    mapWords4(src, a, 0);
+    mapWords4(dst, a, 4);
     this.#class = classOf(frame.protocol);
     if (ipv4IsLoopback(src) || ipv4IsLoopback(dst)) return DROP_LOOPBACK;
     if (ipv4IsMulticast(src) || src === IPV4_BROADCAST) return DROP_SOURCE;
     if (dst === 0) return DROP_DESTINATION;
     if (src !== 0) {
-      if (this.#learns) learn4(this.#ctx, src);
+      if (this.#learns) learn4(this.#ctx, a, 0);
       this.#ctx.link.seen |= SEEN_V4;
     }
     if (ipv4IsFragment(head, off)) {
@@ -316,20 +309,17 @@ export class Stack {
     const malformed = ipv6Check(head, off, frame.frameLen);
     if (malformed !== 0) return malformed;
     const a = frame.addr;
-    for (let i = 0; i < 4; i++) {
-      a[i] = ipv6SrcWord(head, off, i);
-      a[4 + i] = ipv6DstWord(head, off, i);
-    }
+    ipv6ReadAddresses(head, off, a);
     frame.version = 6;
     frame.ttl = ipv6HopLimit(head, off);
     frame.tos = ipv6TrafficClass(head, off);
     frame.df = !this.#whole;
-    if (ipv6IsLoopback(a[0], a[1], a[2], a[3]) || ipv6IsLoopback(a[4], a[5], a[6], a[7])) return DROP_LOOPBACK;
-    if (ipv6IsMulticast(a[0]) || isMapped(a, 0)) return DROP_SOURCE;
-    if (ipv6IsUnspecified(a[4], a[5], a[6], a[7]) || isMapped(a, 4)) return DROP_DESTINATION;
-    const noSource = ipv6IsUnspecified(a[0], a[1], a[2], a[3]);
+    if (ipv6IsLoopback(a, 0) || ipv6IsLoopback(a, 4)) return DROP_LOOPBACK;
+    if (ipv6IsMulticast(a, 0) || isV4(a, 0)) return DROP_SOURCE;
+    if (ipv6IsUnspecified(a, 4) || isV4(a, 4)) return DROP_DESTINATION;
+    const noSource = ipv6IsUnspecified(a, 0);
     if (!noSource) {
-      if (this.#learns) learn6(this.#ctx, a[0], a[1], a[2], a[3]);
+      if (this.#learns) learn6(this.#ctx, a, 0);
       this.#ctx.link.seen |= SEEN_V6;
     }
 
@@ -448,7 +438,7 @@ export class Stack {
         if (noSource) this.#tcp.onGuestStart?.();
         return config.dhcp ? this.#services.dhcp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
       }
-    } else if (dstPort === DHCPV6_SERVER_PORT && ipv6IsMulticast(frame.addr[4])) {
+    } else if (dstPort === DHCPV6_SERVER_PORT && ipv6IsMulticast(frame.addr, 4)) {
       if (noSource) return DROP_SOURCE;
       return this.#services.servesDhcpv6 ? this.#services.dhcpv6.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
     }
@@ -566,6 +556,3 @@ function classOf(protocol: number): number {
 }
 
 /** True if the IPv6 address at `a[i…]` is v4-mapped. */
-function isMapped(a: Int32Array, i: number): boolean {
-  return a[i] === 0 && a[i + 1] === 0 && a[i + 2] === V4_MAPPED;
-}

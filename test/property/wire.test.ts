@@ -2,6 +2,7 @@
  * Headers: what is written is read back and passes its check; and on random bytes no check, getter, option walk or
  * description throws or reads outside [off, end).
  */
+import { ipFields } from '../support/stack/addresses';
 import * as fc from 'fast-check';
 import * as arp from '../../src/stack/wire/arp';
 import * as dhcp from '../../src/stack/wire/dhcp';
@@ -96,7 +97,7 @@ describe('write, check, read', () => {
     fc.assert(
       fc.property(off, u16, u16, i32, i32, u16, i32, i32, (o, op, sh, sl, sip, th, tl, tip) => {
         const dv = room();
-        arp.arpWrite(dv, o, op, sh, sl, sip, th, tl, tip);
+        arp.arpWrite(dv, o, op, { hi: sh, lo: sl }, sip, { hi: th, lo: tl }, tip);
         expect(arp.arpCheck(dv, o, o + arp.ARP_LEN)).toBe(0);
         expect([
           arp.arpOperation(dv, o),
@@ -116,7 +117,8 @@ describe('write, check, read', () => {
     fc.assert(
       fc.property(off, totalLen, u8, u16, u16, u8, u8, i32, i32, (o, len, tos, id, frag, ttl, protocol, src, dst) => {
         const dv = room();
-        ipv4.ipv4Write(dv, o, len, tos, id, frag, ttl, protocol, src, dst);
+        const fields = ipFields(true, [0, 0, 0xffff, src], [0, 0, 0xffff, dst], { protocol, ttl, tos });
+        ipv4.ipv4Write(dv, o, fields, len, id, frag);
         expect(ipv4.ipv4Check(dv, o, o + len)).toBe(0);
         expect(ipv4.ipv4Check(dv, o, o + len - 1)).not.toBe(0);
         expect(ipv4.ipv4ChecksumOk(dv, o)).toBe(true);
@@ -144,7 +146,7 @@ describe('write, check, read', () => {
     fc.assert(
       fc.property(off, u16, u8, u8, u8, label, address, address, (o, len, next, hops, tc, flow, s, d) => {
         const dv = room();
-        ipv6.ipv6Write(dv, o, len, next, hops, tc, flow, ...s, ...d);
+        ipv6.ipv6Write(dv, o, ipFields(false, s, d, { ttl: hops, tos: tc, flowLabel: flow }), next, len);
         expect(ipv6.ipv6Check(dv, o, o + 40 + len)).toBe(0);
         expect(ipv6.ipv6Check(dv, o, o + 40 + len - 1)).not.toBe(0);
         expect([0, 1, 2, 3].map((i) => ipv6.ipv6SrcWord(dv, o, i))).toEqual(s);
@@ -176,7 +178,10 @@ describe('write, check, read', () => {
         u16,
         (o, sp, dp, seq, ack, len, flags, win, sum, urg) => {
           const dv = room();
-          tcp.tcpWrite(dv, o, sp, dp, seq, ack, len, flags, win, sum, urg);
+          tcp.tcpWrite(dv, o, (dp << 16) | sp, seq, ack, len, flags, win);
+          expect(tcp.tcpUrgent(dv, o)).toBe(0);
+          tcp.tcpSetChecksum(dv, o, sum);
+          dv.setUint16(o + 18, urg);
           expect(tcp.tcpCheck(dv, o, o + len)).toBe(0);
           expect(tcp.tcpCheck(dv, o, o + len - 1)).not.toBe(0);
           expect([
@@ -232,12 +237,14 @@ describe('write, check, read', () => {
     fc.assert(
       fc.property(off, u8, fc.tuple(i32, i32, i32, i32), u16, i32, (o, flags, target, hi, lo) => {
         const dv = room();
-        ndp.ndpWriteNa(dv, o, flags, ...target);
+        ndp.ndpWriteNa(dv, o, flags, Int32Array.from(target), 0);
         const end = ndp.ndpWriteLinkLayer(dv, o + ndp.NDP_NA_LEN, ndp.NDP_OPTION_TARGET_LL, hi, lo);
         expect(ndp.ndpCheck(dv, o, end)).toBe(0);
-        expect([0, 1, 2, 3].map((i) => ndp.ndpTargetWord(dv, o, i))).toEqual(target);
+        const read = new Int32Array(4);
+        ndp.ndpTarget(dv, o, read, 0);
+        expect([...read]).toEqual(target);
         expect(ndp.ndpNaFlags(dv, o)).toBe(flags);
-        ndp.ndpWriteNs(dv, o, ...target);
+        ndp.ndpWriteNs(dv, o, Int32Array.from(target), 0);
         expect([ndp.ndpCheck(dv, o, end), icmp.icmpType(dv, o)]).toEqual([0, ndp.NDP_NEIGHBOR_SOLICITATION]);
       }),
     );
@@ -248,7 +255,7 @@ describe('write, check, read', () => {
       fc.property(fc.uint8Array({ minLength: 1, maxLength: 300 }), fc.integer({ min: 0, max: 3 }), (names, servers) => {
         const dv = new DataView(new ArrayBuffer(1024));
         ndp.ndpWriteRa(dv, 0, 255, 0, 1);
-        let at = ndp.ndpWritePrefix64(dv, ndp.NDP_RA_LEN, 0xc0, 1, 2, -1, 0);
+        let at = ndp.ndpWritePrefix64(dv, ndp.NDP_RA_LEN, 0xc0, Int32Array.of(1, 2, 0, 0), -1, 0);
         at = ndp.ndpWriteMtu(dv, at, 1500);
         at = ndp.ndpWriteRdnss(dv, at, -1, Array<Uint8Array>(servers).fill(new Uint8Array(16)));
         const dnssl = at;

@@ -70,10 +70,9 @@ export class FragmentErrors {
       // Whether it is about an error can only be seen in the first fragment.
       if (offset !== 0 || dataOff >= end || head.getUint8(dataOff) < ICMPV6_INFORMATIONAL) return;
     }
-    const toGroup = (head.getUint8(0) & 1) !== 0 || isMulticast(a[4], a[5], a[6], a[7]);
-    if (toGroup || isUnspecified(a[0], a[1], a[2], a[3])) return;
+    const toGroup = (head.getUint8(0) & 1) !== 0 || isMulticast(a, 4);
+    if (toGroup || isUnspecified(a, 0)) return;
     if (!natOurAddress(this.nat, false, ours) || !this.budget.take()) return;
-    const { l3Off } = frame;
-    this.sender.sendAbout(ICMPV6_PARAMETER_PROBLEM, code, pointer, ours.src, a, 0, head, l3Off, end - l3Off);
+    this.sender.sendAbout(ICMPV6_PARAMETER_PROBLEM, code, pointer, ours.src, frame, end - frame.l3Off);
   }
 }

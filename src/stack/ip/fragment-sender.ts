@@ -5,6 +5,7 @@
  * that one system call fills them in place, as it does a single frame. The first fragment carries the transport header,
  * whose checksum the caller computes over those rows; every fragment but the last carries a multiple of 8 bytes.
  */
+import { IpFields } from '../wire/ip-fields';
 import { isV4 } from './address';
 import { ROWS_PER_FRAME, type StackContext } from '../context';
 import { countToGuest, outputEthernet } from './to-guest';
@@ -35,11 +36,7 @@ export class FragmentSender {
   private headLen: number;
   private total: number;
   private step: number;
-  private protocol: number;
-  private ttl: number;
-  private tos: number;
-  private key: Int32Array;
-  private k: number;
+  private ip: IpFields;
 
   constructor(ctx: StackContext) {
     this.ctx = ctx;
@@ -48,11 +45,7 @@ export class FragmentSender {
     this.headLen = 0;
     this.total = 0;
     this.step = 0;
-    this.protocol = 0;
-    this.ttl = 0;
-    this.tos = 0;
-    this.key = new Int32Array(8);
-    this.k = 0;
+    this.ip = new IpFields(0, 0);
   }
 
   /**
@@ -92,15 +85,11 @@ export class FragmentSender {
   }
 
   /**
-   * Begins the first frame: source is `key[k + 4…]`, destination `key[k…]` (a flow key). Returns where in `port.out` the
-   * transport header is to be written; `finish` must follow.
+   * Begins the first frame. Returns where in `port.out` the transport header is to be written; `finish` must follow, with
+   * `ip` as it is now.
    */
-  begin(key: Int32Array, k: number, protocol: number, ttl: number, tos: number): number {
-    this.key = key;
-    this.k = k;
-    this.protocol = protocol;
-    this.ttl = ttl;
-    this.tos = tos;
+  begin(ip: IpFields): number {
+    this.ip = ip;
     this.id = (this.id + 1) | 0;
     return this.headers(0);
   }
@@ -111,21 +100,12 @@ export class FragmentSender {
    * those that the guest cuts the frame into, or `totalLen`. Identifications come from the same numbers as those of
    * fragments (RFC 6864 §4.2): none may be theirs.
    */
-  identify(
-    l4: number,
-    totalLen: number,
-    packetLen: number,
-    protocol: number,
-    ttl: number,
-    tos: number,
-    key: Int32Array,
-    k: number,
-  ): void {
+  identify(l4: number, totalLen: number, packetLen: number, ip: IpFields): void {
     const { ctx } = this;
-    if (isAtomic(ctx, packetLen, key, k)) return;
+    if (isAtomic(ctx, packetLen, ip.words, ip.dst)) return;
     const id = (this.id + 1) & 0xffff;
     this.id = (this.id + Math.ceil((totalLen - HEADERS) / Math.max(1, packetLen - HEADERS))) | 0;
-    ipv4Write(ctx.port.out, l4 - IPV4_HEADER_LEN, totalLen, tos, id, 0, ttl, protocol, key[k + 7], key[k + 3]);
+    ipv4Write(ctx.port.out, l4 - IPV4_HEADER_LEN, ip, totalLen, id, 0);
   }
 
   /** Commits the first frame and all others, counted as `protocolClass`. */
@@ -142,51 +122,21 @@ export class FragmentSender {
 
   /** Ethernet and IP headers of the oldest frame, whose fragment begins at byte `at`. Returns the offset behind them. */
   private headers(at: number): number {
-    const { ctx, key, k } = this;
+    const { ctx, ip } = this;
     const { port } = ctx;
     port.front();
     const out = port.out;
     const l3 = port.outOff + ETHERNET_HEADER_LEN;
     const length = Math.min(this.step, this.total - at);
     const more = at + length < this.total;
-    outputEthernet(
-      ctx,
-      out,
-      port.outOff,
-      this.v4,
-      key[k + 4],
-      key[k + 5],
-      key[k + 6],
-      key[k + 7],
-      key[k],
-      key[k + 1],
-      key[k + 2],
-      key[k + 3],
-    );
+    outputEthernet(ctx, out, port.outOff, ip);
     if (this.v4) {
       const flags = (more ? IPV4_MF : 0) | (at >> 3);
-      const totalLen = IPV4_HEADER_LEN + length;
-      ipv4Write(out, l3, totalLen, this.tos, this.id & 0xffff, flags, this.ttl, this.protocol, key[k + 7], key[k + 3]);
+      ipv4Write(out, l3, ip, IPV4_HEADER_LEN + length, this.id & 0xffff, flags);
       return l3 + IPV4_HEADER_LEN;
     }
-    ipv6Write(
-      out,
-      l3,
-      IPV6_FRAGMENT_LEN + length,
-      IPV6_FRAGMENT,
-      this.ttl,
-      this.tos,
-      0,
-      key[k + 4],
-      key[k + 5],
-      key[k + 6],
-      key[k + 7],
-      key[k],
-      key[k + 1],
-      key[k + 2],
-      key[k + 3],
-    );
-    ipv6FragmentWrite(out, l3 + IPV6_HEADER_LEN, this.protocol, at, more, this.id);
+    ipv6Write(out, l3, ip, IPV6_FRAGMENT, IPV6_FRAGMENT_LEN + length);
+    ipv6FragmentWrite(out, l3 + IPV6_HEADER_LEN, ip.protocol, at, more, this.id);
     return l3 + IPV6_HEADER_LEN + IPV6_FRAGMENT_LEN;
   }
 }
@@ -198,7 +148,7 @@ export function guestMtu(ctx: StackContext, v4: boolean): number {
 
 /** Largest IP packet to the guest's address `key[k…]`: what its link, its buffers and the path behind it take. */
 export function mtuToward(ctx: StackContext, key: Int32Array, k: number): number {
-  return Math.min(guestMtu(ctx, isV4(key[k], key[k + 1], key[k + 2])), pathMtu(ctx, key, k));
+  return Math.min(guestMtu(ctx, isV4(key, k)), pathMtu(ctx, key, k));
 }
 
 /**
@@ -211,5 +161,5 @@ function isAtomic(ctx: StackContext, length: number, key: Int32Array, k: number)
 }
 
 function pathMtu(ctx: StackContext, key: Int32Array, k: number): number {
-  return ctx.link.paths.get(ctx.clock.nowMs, key[k], key[k + 1], key[k + 2], key[k + 3]);
+  return ctx.link.paths.get(ctx.clock.nowMs, key, k);
 }

@@ -2,7 +2,7 @@
  * ICMP and ICMPv6 errors from the guest, or from a router behind it, about packets that we sent to it: parsed once, the
  * quoted packet too, and handed to the transport that the packet belongs to. An error is answered by nothing.
  */
-import { V4_MAPPED } from './address';
+import { mapWords4 } from './address';
 import type { FlowHandler, FrameInfo, QuotedPacket, StackContext } from '../context';
 import { dropCode } from '../counters';
 import type { DropCode } from '../counters';
@@ -34,11 +34,10 @@ import {
   IPV6_FRAGMENT,
   IPV6_FRAGMENT_LEN,
   IPV6_HEADER_LEN,
-  ipv6DstWord,
   ipv6FragmentNext,
   ipv6FragmentOffset,
   ipv6NextHeader,
-  ipv6SrcWord,
+  ipv6ReadAddresses,
 } from '../wire/ipv6';
 
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
@@ -79,7 +78,7 @@ export class ErrorsFromGuest {
     const head = port.head;
     const a = frame.addr;
     let sum = 0;
-    if (!v4) sum = pseudoHeaderSum6(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], IP_PROTO_ICMPV6, frame.l4Len);
+    if (!v4) sum = pseudoHeaderSum6(a, 0, IP_PROTO_ICMPV6, frame.l4Len);
     if (!port.csumPartial && !checksumOk(checksumAdd(head, off, frame.l4Len, sum))) return DROP_ICMP_MALFORMED;
     this.quote.head = head;
     const from = off + ICMP_HEADER_LEN;
@@ -122,11 +121,8 @@ export class ErrorsFromGuest {
     quote.protocol = ipv4Protocol(head, off);
     quote.l4Off = off + headerLen;
     quote.l4Len = end - quote.l4Off;
-    addr.fill(0);
-    addr[2] = V4_MAPPED;
-    addr[3] = ipv4Src(head, off);
-    addr[6] = V4_MAPPED;
-    addr[7] = ipv4Dst(head, off);
+    mapWords4(ipv4Src(head, off), addr, 0);
+    mapWords4(ipv4Dst(head, off), addr, 4);
     return true;
   }
 
@@ -135,10 +131,7 @@ export class ErrorsFromGuest {
     const { quote } = this;
     if (end - off < IPV6_HEADER_LEN || head.getUint8(off) >> 4 !== 6) return false;
     const { addr } = quote;
-    for (let i = 0; i < 4; i++) {
-      addr[i] = ipv6SrcWord(head, off, i);
-      addr[4 + i] = ipv6DstWord(head, off, i);
-    }
+    ipv6ReadAddresses(head, off, addr);
     let at = off + IPV6_HEADER_LEN;
     let protocol = ipv6NextHeader(head, off);
     if (protocol === IPV6_FRAGMENT) {

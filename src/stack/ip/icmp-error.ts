@@ -3,8 +3,8 @@
  * host sockets. The kernel keeps no IP header of what the guest sent, so the quoted packet is rebuilt in the guest's
  * terms from the flow it belongs to: the guest matches errors to its sockets by addresses, ports and identifiers only.
  */
-import { isGroup, isV4 } from './address';
-import type { StackContext } from '../context';
+import { copyWords, isGroup, isV4 } from './address';
+import type { FrameInfo, StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from './to-guest';
 import { checksumAdd, checksumFinish, pseudoHeaderSum6 } from '../wire/checksum';
@@ -23,6 +23,7 @@ import {
   icmpSetChecksum,
   icmpWrite,
 } from '../wire/icmp';
+import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_DF, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
 import { IPV6_HEADER_LEN, ipv6Write } from '../wire/ipv6';
 
@@ -73,7 +74,7 @@ function pointsPastIt(v4: boolean, type: number, info: number, length: number): 
  * on whole, or does not know an option that asks for it (RFC 4443 §2.4 e).
  */
 function groupHasNone(v4: boolean, type: number, code: number, key: Int32Array, to: number): boolean {
-  if (!isGroup(v4, key[to], key[to + 1], key[to + 2], key[to + 3])) return false;
+  if (!isGroup(v4, key, to)) return false;
   if (v4) return true;
   if (type === ICMPV6_PACKET_TOO_BIG) return false;
   return type !== ICMPV6_PARAMETER_PROBLEM || code !== ICMPV6_CODE_UNRECOGNIZED_OPTION;
@@ -82,150 +83,90 @@ function groupHasNone(v4: boolean, type: number, code: number, key: Int32Array, 
 export class IcmpErrorSender {
   private readonly ctx: StackContext;
   private readonly frame: DataView;
+  /** Header of the error being sent, and its addresses. */
+  private readonly ip: IpFields;
 
   constructor(ctx: StackContext) {
     this.ctx = ctx;
+    this.ip = new IpFields(IP_PROTO_ICMP, OUTPUT_TTL);
     this.frame = new DataView(new ArrayBuffer(ETHERNET_HEADER_LEN + MAX_PACKET6));
   }
 
   /**
-   * Sends an error of `type` and `code` from `from[0…3]` about a packet that the guest sent: source is the guest's
-   * end in `key[k…]` (a flow key: guest's address, other address), protocol `protocol`, whose first `quoteLen` bytes of
-   * transport header and payload lie at `quoteOff` in `quote` (cut as the RFCs say). `info` is the MTU or pointer.
-   * Returns false if it could not be sent; that was counted.
+   * Sends an error of `type` and `code` from `from[0…3]` about a packet that the guest sent: its header had `quoted`, and
+   * the first `quoteLen` bytes of its transport header and payload lie at `quoteOff` in `quote` (cut as the RFCs say).
+   * `info` is the MTU or pointer. Returns false if it could not be sent; that was counted.
    */
   send(
     type: number,
     code: number,
     info: number,
     from: Int32Array,
-    key: Int32Array,
-    k: number,
-    protocol: number,
-    ttl: number,
+    quoted: IpFields,
     quote: DataView,
     quoteOff: number,
     quoteLen: number,
   ): boolean {
     const { frame } = this;
-    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const { v4, words } = quoted;
     const packetLen = (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN) + quoteLen;
-    if (groupHasNone(v4, type, code, key, k + 4) || pointsPastIt(v4, type, info, packetLen)) {
+    if (groupHasNone(v4, type, code, words, quoted.dst) || pointsPastIt(v4, type, info, packetLen)) {
       this.ctx.counters[C_DROPS + DROP_ICMP_MALFORMED]++;
       return false;
     }
     const quotedLen = Math.min(quoteLen, v4 ? MAX_QUOTE4 : MAX_QUOTE6);
     const icmpLen = ICMP_HEADER_LEN + (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN) + quotedLen;
-    const at = this.headers(v4, from, key, k, icmpLen);
+    const at = this.headers(v4, from, words, quoted.src, icmpLen);
     icmpWrite(frame, at, type, codeOf(v4, type, code), 0, restOfHeader(v4, type, code, info));
-    const q = this.quoteHeader(at + ICMP_HEADER_LEN, v4, key, k, protocol, ttl, quoteLen);
+    const q = this.quoteHeader(at + ICMP_HEADER_LEN, quoted, quoteLen);
     for (let i = 0; i < quotedLen; i++) frame.setUint8(q + i, quote.getUint8(quoteOff + i));
-    return this.finish(v4, from, key, k, at, icmpLen);
+    return this.finish(at, icmpLen);
   }
 
   /**
-   * As `send`, about a packet that is there: `length` bytes of it, from its IP header on, lie at `off` in `packet`, and
-   * are quoted as they came. That is what `info` may point into.
+   * As `send`, about a packet that is there: `length` bytes of it, from its IP header on, lie in `port.head`, and are
+   * quoted as they came. That is what `info` may point into.
    */
-  sendAbout(
-    type: number,
-    code: number,
-    info: number,
-    from: Int32Array,
-    key: Int32Array,
-    k: number,
-    packet: DataView,
-    off: number,
-    length: number,
-  ): boolean {
+  sendAbout(type: number, code: number, info: number, from: Int32Array, packet: FrameInfo, length: number): boolean {
     const { frame } = this;
-    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const { head } = this.ctx.port;
+    const v4 = isV4(packet.addr, 0);
     const most = v4 ? MAX_QUOTE4 + IPV4_HEADER_LEN : MAX_QUOTE6 + IPV6_HEADER_LEN;
     const quotedLen = Math.min(length, most);
     const icmpLen = ICMP_HEADER_LEN + quotedLen;
-    const at = this.headers(v4, from, key, k, icmpLen);
+    const at = this.headers(v4, from, packet.addr, 0, icmpLen);
     icmpWrite(frame, at, type, code, 0, restOfHeader(v4, type, code, info));
-    for (let i = 0; i < quotedLen; i++) frame.setUint8(at + ICMP_HEADER_LEN + i, packet.getUint8(off + i));
-    return this.finish(v4, from, key, k, at, icmpLen);
+    for (let i = 0; i < quotedLen; i++) {
+      frame.setUint8(at + ICMP_HEADER_LEN + i, head.getUint8(packet.l3Off + i));
+    }
+    return this.finish(at, icmpLen);
   }
 
-  /** Ethernet and IP headers of the error. Returns the offset behind them. */
-  private headers(v4: boolean, from: Int32Array, key: Int32Array, k: number, icmpLen: number): number {
-    return outputHeadersTo(
-      this.ctx,
-      this.frame,
-      0,
-      v4 ? 4 : 6,
-      from[0],
-      from[1],
-      from[2],
-      from[3],
-      key[k],
-      key[k + 1],
-      key[k + 2],
-      key[k + 3],
-      v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6,
-      icmpLen,
-      OUTPUT_TTL,
-      0,
-      0,
-    );
+  /** Ethernet and IP headers of the error to `to[t…]`. Returns the offset behind them. */
+  private headers(v4: boolean, from: Int32Array, to: Int32Array, t: number, icmpLen: number): number {
+    const { ip } = this;
+    ip.v4 = v4;
+    ip.protocol = v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6;
+    copyWords(from, 0, ip.words, ip.src);
+    copyWords(to, t, ip.words, ip.dst);
+    return outputHeadersTo(this.ctx, this.frame, 0, ip, icmpLen);
   }
 
   /** Checksum of the message at `at`, and away with it. */
-  private finish(v4: boolean, from: Int32Array, key: Int32Array, k: number, at: number, icmpLen: number): boolean {
-    const { frame } = this;
-    let sum = 0;
-    if (!v4) {
-      sum = pseudoHeaderSum6(
-        from[0],
-        from[1],
-        from[2],
-        from[3],
-        key[k],
-        key[k + 1],
-        key[k + 2],
-        key[k + 3],
-        IP_PROTO_ICMPV6,
-        icmpLen,
-      );
-    }
+  private finish(at: number, icmpLen: number): boolean {
+    const { frame, ip } = this;
+    const sum = ip.v4 ? 0 : pseudoHeaderSum6(ip.words, ip.src, IP_PROTO_ICMPV6, icmpLen);
     icmpSetChecksum(frame, at, checksumFinish(checksumAdd(frame, at, icmpLen, sum)));
     return sendSmall(this.ctx, frame, at + icmpLen, CLASS_ICMP);
   }
 
   /** The IP header of the packet quoted. Returns the offset behind it. */
-  private quoteHeader(
-    at: number,
-    v4: boolean,
-    key: Int32Array,
-    k: number,
-    protocol: number,
-    ttl: number,
-    l4Len: number,
-  ): number {
-    const frame = this.frame;
-    if (v4) {
-      ipv4Write(frame, at, IPV4_HEADER_LEN + l4Len, 0, 0, IPV4_DF, ttl, protocol, key[k + 3], key[k + 7]);
+  private quoteHeader(at: number, quoted: IpFields, l4Len: number): number {
+    if (quoted.v4) {
+      ipv4Write(this.frame, at, quoted, IPV4_HEADER_LEN + l4Len, 0, IPV4_DF);
       return at + IPV4_HEADER_LEN;
     }
-    ipv6Write(
-      frame,
-      at,
-      l4Len,
-      protocol,
-      ttl,
-      0,
-      0,
-      key[k],
-      key[k + 1],
-      key[k + 2],
-      key[k + 3],
-      key[k + 4],
-      key[k + 5],
-      key[k + 6],
-      key[k + 7],
-    );
+    ipv6Write(this.frame, at, quoted, quoted.protocol, l4Len);
     return at + IPV6_HEADER_LEN;
   }
 }

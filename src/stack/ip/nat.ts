@@ -17,26 +17,27 @@
  */
 import {
   addressWords,
+  copyWords,
   isLinkLocal6,
   isLoopback,
   isMulticast,
   isUnspecified,
   isV4,
-  V4_MAPPED,
+  mapWords4,
   wordsEqual,
 } from './address';
 import type { AddressBytes, Ip4Config, Ip6Config, StackConfig } from '../config';
 import type { LinkState } from '../context';
 import { dropCode, type DropCode } from '../counters';
 import { FormerResolvers } from '../link/former-resolvers';
+import { IP_PROTO_TCP, IP_PROTO_UDP } from '../wire/ipv4';
+import { ipv6IsUnspecified } from '../wire/ipv6';
 
 const DROP_FAMILY_DISABLED = dropCode('family_disabled');
 const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');
 const DROP_SOURCE_INVALID = dropCode('source_invalid');
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 
-const PROTO_TCP = 6;
-const PROTO_UDP = 17;
 const PORT_DNS = 53;
 const PORT_DNS_TLS = 853;
 
@@ -54,6 +55,9 @@ const FORMER_DNS_MATCH = 7;
 /** Where queries go to resolvers that were advertised earlier and that the host no longer uses. */
 const RESOLVER = 8;
 const ROW_COUNT = 9;
+
+/** ::1. */
+const LOOPBACK6 = Int32Array.of(0, 0, 0, 1);
 
 /** One family's addresses as words. Rows that are not set never match. */
 class FamilyTables {
@@ -151,7 +155,7 @@ function makeRows(t: FamilyTables, config: Ip4Config | Ip6Config | null, ours: A
   for (const dns of config?.dns ?? []) {
     addressWords(dns, words, 0);
     for (const former of [FORMER_LOOPBACK, FORMER_DNS_MATCH]) {
-      if (matches(t, former, words[0], words[1], words[2], words[3])) t.set[former] = 0;
+      if (matches(t, former, words, 0)) t.set[former] = 0;
     }
   }
 }
@@ -190,47 +194,28 @@ export class NatResult {
   local = false;
 }
 
-function matches(t: FamilyTables, row: number, w0: number, w1: number, w2: number, w3: number): boolean {
-  return t.set[row] === 1 && wordsEqual(t.words, 4 * row, w0, w1, w2, w3);
+function matches(t: FamilyTables, row: number, words: Int32Array, at: number): boolean {
+  return t.set[row] === 1 && wordsEqual(t.words, 4 * row, words, at);
 }
 
-function matchesEither(
-  t: FamilyTables,
-  row: number,
-  other: number,
-  w0: number,
-  w1: number,
-  w2: number,
-  w3: number,
-): boolean {
-  return matches(t, row, w0, w1, w2, w3) || matches(t, other, w0, w1, w2, w3);
+function matchesEither(t: FamilyTables, row: number, other: number, words: Int32Array, at: number): boolean {
+  return matches(t, row, words, at) || matches(t, other, words, at);
 }
 
 function copyRow(t: FamilyTables, row: number, to: Int32Array): void {
-  const from = 4 * row;
-  to[0] = t.words[from];
-  to[1] = t.words[from + 1];
-  to[2] = t.words[from + 2];
-  to[3] = t.words[from + 3];
-}
-
-function setWords(to: Int32Array, w0: number, w1: number, w2: number, w3: number): void {
-  to[0] = w0;
-  to[1] = w1;
-  to[2] = w2;
-  to[3] = w3;
+  copyWords(t.words, 4 * row, to, 0);
 }
 
 /** Addresses that mean nothing without an interface: fe80::/10, ff01::/16 and ff02::/16 whatever their flags. */
-function needsScope(w0: number, w1: number, w2: number): boolean {
-  if (isV4(w0, w1, w2)) return false;
-  if (isLinkLocal6(w0)) return true;
-  const scope = (w0 >>> 16) & 0xf;
-  return w0 >>> 24 === 0xff && (scope === 1 || scope === 2);
+function needsScope(words: Int32Array, at: number): boolean {
+  if (isV4(words, at)) return false;
+  if (isLinkLocal6(words, at)) return true;
+  const scope = (words[at] >>> 16) & 0xf;
+  return words[at] >>> 24 === 0xff && (scope === 1 || scope === 2);
 }
 
 /**
- * Destination on the host of what the guest sends to `w0…w3`, port `port` (0 for echo; host order).
+ * Destination on the host of what the guest sends to `words[at…]`, port `port` (0 for echo; host order).
  * Fills `out.dst` (of the other family for some resolvers), `out.scope`, `out.local`. Returns 0 or a drop code; `out`
  * is then undefined.
  *
@@ -239,37 +224,35 @@ function needsScope(w0: number, w1: number, w2: number): boolean {
 export function natToHost(
   nat: NatTables,
   protocol: number,
-  w0: number,
-  w1: number,
-  w2: number,
-  w3: number,
+  words: Int32Array,
+  at: number,
   port: number,
   out: NatResult,
 ): DropCode {
-  const t = isV4(w0, w1, w2) ? nat.v4 : nat.v6;
+  const t = isV4(words, at) ? nat.v4 : nat.v6;
   if (!t.enabled) return DROP_FAMILY_DISABLED;
-  if (isUnspecified(w0, w1, w2, w3)) return DROP_DESTINATION_INVALID;
-  if (isLoopback(w0, w1, w2, w3)) return DROP_LOOPBACK_ADDRESS;
+  if (isUnspecified(words, at)) return DROP_DESTINATION_INVALID;
+  if (isLoopback(words, at)) return DROP_LOOPBACK_ADDRESS;
 
-  const resolver = (protocol === PROTO_TCP || protocol === PROTO_UDP) && isResolverPort(port);
+  const resolver = (protocol === IP_PROTO_TCP || protocol === IP_PROTO_UDP) && isResolverPort(port);
   const dst = out.dst;
   let linkScope = t.scopeId;
-  if (resolver && t.set[DNS_HOST] === 1 && matchesEither(t, DNS_MATCH, FORMER_DNS_MATCH, w0, w1, w2, w3)) {
+  if (resolver && t.set[DNS_HOST] === 1 && matchesEither(t, DNS_MATCH, FORMER_DNS_MATCH, words, at)) {
     copyRow(t, DNS_HOST, dst);
     linkScope = t.dnsHostScope;
-  } else if (resolver && t.set[RESOLVER] === 1 && t.former.has(w0, w1, w2, w3)) {
+  } else if (resolver && t.set[RESOLVER] === 1 && t.former.has(words, at)) {
     copyRow(t, RESOLVER, dst);
     linkScope = t.resolverScope;
-  } else if (matchesEither(t, MAP_HOST_LOOPBACK, FORMER_LOOPBACK, w0, w1, w2, w3)) {
-    if (t === nat.v4) setWords(dst, 0, 0, V4_MAPPED, 0x7f000001);
-    else setWords(dst, 0, 0, 0, 1);
-  } else if (t.set[ASSIGNED] === 1 && matches(t, MAP_GUEST_ADDR, w0, w1, w2, w3)) {
+  } else if (matchesEither(t, MAP_HOST_LOOPBACK, FORMER_LOOPBACK, words, at)) {
+    if (t === nat.v4) mapWords4(0x7f000001, dst, 0);
+    else dst.set(LOOPBACK6);
+  } else if (t.set[ASSIGNED] === 1 && matches(t, MAP_GUEST_ADDR, words, at)) {
     copyRow(t, ASSIGNED, dst);
   } else {
-    setWords(dst, w0, w1, w2, w3);
+    copyWords(words, at, dst, 0);
   }
-  out.scope = needsScope(dst[0], dst[1], dst[2]) ? linkScope : 0;
-  out.local = isHosts(nat, dst[0], dst[1], dst[2], dst[3]);
+  out.scope = needsScope(dst, 0) ? linkScope : 0;
+  out.local = isHosts(nat, dst, 0);
   return 0;
 }
 
@@ -279,100 +262,84 @@ export function isResolverPort(port: number): boolean {
 }
 
 /** Is the destination on the host itself (see `NatResult.local`)? */
-export function isHosts(nat: NatTables, w0: number, w1: number, w2: number, w3: number): boolean {
-  const t = isV4(w0, w1, w2) ? nat.v4 : nat.v6;
-  return isLoopback(w0, w1, w2, w3) || (t.assignedIsHost && matches(t, ASSIGNED, w0, w1, w2, w3));
+export function isHosts(nat: NatTables, words: Int32Array, at: number): boolean {
+  const t = isV4(words, at) ? nat.v4 : nat.v6;
+  return isLoopback(words, at) || (t.assignedIsHost && matches(t, ASSIGNED, words, at));
 }
 
-function isObserved(link: LinkState, w0: number, w1: number, w2: number, w3: number): boolean {
-  if (isV4(w0, w1, w2)) return w3 === link.guest4;
-  return wordsEqual(link.guest6, 0, w0, w1, w2, w3) || wordsEqual(link.guest6LinkLocal, 0, w0, w1, w2, w3);
+function isObserved(link: LinkState, words: Int32Array, at: number): boolean {
+  if (isV4(words, at)) return words[at + 3] === link.guest4;
+  return wordsEqual(link.guest6, 0, words, at) || wordsEqual(link.guest6LinkLocal, 0, words, at);
 }
 
 /**
- * Address under which the guest sees the host-side peer `w0…w3`: fills `out.src`. Also for the offender of an ICMP
+ * Address under which the guest sees the host-side peer `words[at…]`: fills `out.src`. Also for the offender of an ICMP
  * error. Returns 0, or a drop code if there is no address to show.
  */
 export function natSourceToGuest(
   nat: NatTables,
   link: LinkState,
-  w0: number,
-  w1: number,
-  w2: number,
-  w3: number,
+  words: Int32Array,
+  at: number,
   out: NatResult,
 ): DropCode {
-  const v4 = isV4(w0, w1, w2);
+  const v4 = isV4(words, at);
   const t = v4 ? nat.v4 : nat.v6;
   if (!t.enabled) return DROP_FAMILY_DISABLED;
-  const loopback = isLoopback(w0, w1, w2, w3);
-  const theLoopback = v4 ? w3 === 0x7f000001 : loopback;
+  const loopback = isLoopback(words, at);
+  const theLoopback = v4 ? words[at + 3] === 0x7f000001 : loopback;
   if (theLoopback && t.set[MAP_HOST_LOOPBACK] === 1) {
     copyRow(t, MAP_HOST_LOOPBACK, out.src);
-  } else if (t.set[MAP_GUEST_ADDR] === 1 && matches(t, ASSIGNED, w0, w1, w2, w3)) {
+  } else if (t.set[MAP_GUEST_ADDR] === 1 && matches(t, ASSIGNED, words, at)) {
     copyRow(t, MAP_GUEST_ADDR, out.src);
-  } else if (
-    loopback ||
-    isUnspecified(w0, w1, w2, w3) ||
-    matches(t, ASSIGNED, w0, w1, w2, w3) ||
-    isObserved(link, w0, w1, w2, w3)
-  ) {
+  } else if (loopback || isUnspecified(words, at) || matches(t, ASSIGNED, words, at) || isObserved(link, words, at)) {
     // The guest could not answer these: it would answer itself.
     if (t.set[OURS] === 0) return DROP_SOURCE_INVALID;
     copyRow(t, OURS, out.src);
   } else {
-    setWords(out.src, w0, w1, w2, w3);
+    copyWords(words, at, out.src, 0);
   }
   return 0;
 }
 
-function isZero(words: Int32Array): boolean {
-  return (words[0] | words[1] | words[2] | words[3]) === 0;
-}
-
 /**
- * What the guest sees of a connection or datagram that peer `p0…p3` sent to the host's address `l0…l3`: fills
- * `out.src` and `out.dst`. `target` is the listener's fixed guest-side address as four words, or null. Ports are the
+ * What the guest sees of a connection or datagram that peer `peer[p…]` sent to the host's address `local[0…3]` (null: no
+ * group's): fills `out.src` and `out.dst`. `target` is the listener's fixed guest-side address as four words, or null. Ports are the
  * caller's. Returns 0, or a drop code: refuse the connection, drop the datagram.
  */
 export function natToGuest(
   nat: NatTables,
   link: LinkState,
-  p0: number,
-  p1: number,
-  p2: number,
-  p3: number,
-  l0: number,
-  l1: number,
-  l2: number,
-  l3: number,
+  peer: Int32Array,
+  p: number,
+  local: Int32Array | null,
   target: Int32Array | null,
   out: NatResult,
 ): DropCode {
-  const code = natSourceToGuest(nat, link, p0, p1, p2, p3, out);
+  const code = natSourceToGuest(nat, link, peer, p, out);
   if (code !== 0) return code;
   const { src, dst } = out;
-  const v4 = isV4(p0, p1, p2);
+  const v4 = isV4(peer, p);
   if (target !== null) {
     // A rule's target of the other family cannot be reached: there is no protocol translation.
-    if (isV4(target[0], target[1], target[2]) !== v4) return DROP_DESTINATION_INVALID;
-    setWords(dst, target[0], target[1], target[2], target[3]);
+    if (isV4(target, 0) !== v4) return DROP_DESTINATION_INVALID;
+    copyWords(target, 0, dst, 0);
     return 0;
   }
-  if (isMulticast(l0, l1, l2, l3)) {
-    setWords(dst, l0, l1, l2, l3);
+  if (local !== null && isMulticast(local, 0)) {
+    copyWords(local, 0, dst, 0);
     return 0;
   }
   if (v4) {
     if (link.guest4 === 0) return DROP_DESTINATION_INVALID;
-    setWords(dst, 0, 0, V4_MAPPED, link.guest4);
+    mapWords4(link.guest4, dst, 0);
     return 0;
   }
-  const preferred = isLinkLocal6(src[0]) ? link.guest6LinkLocal : link.guest6;
+  const preferred = isLinkLocal6(src, 0) ? link.guest6LinkLocal : link.guest6;
   const other = preferred === link.guest6 ? link.guest6LinkLocal : link.guest6;
-  const from = isZero(preferred) ? other : preferred;
-  if (isZero(from)) return DROP_DESTINATION_INVALID;
-  setWords(dst, from[0], from[1], from[2], from[3]);
+  const from = ipv6IsUnspecified(preferred, 0) ? other : preferred;
+  if (ipv6IsUnspecified(from, 0)) return DROP_DESTINATION_INVALID;
+  copyWords(from, 0, dst, 0);
   return 0;
 }
 

@@ -6,7 +6,7 @@
  * The table is bounded: a new address takes the place of the oldest of the few that it could lie beside. Only the
  * guest's own traffic depends on it.
  */
-import { isV4 } from './address';
+import { copyWords, isV4, wordsEqual } from './address';
 
 /** RFC 1191 §6.3. */
 const LIFE_MS = 600_000;
@@ -36,28 +36,25 @@ export class PathMtus {
   }
 
   /** Largest IP packet to an address; 0xffff: nothing is known. Does not allocate. */
-  get(nowMs: number, w0: number, w1: number, w2: number, w3: number): number {
+  get(nowMs: number, words: Int32Array, at: number): number {
     if (nowMs >= this.lastUntil) return NO_PATH_MTU;
-    const at = this.find(nowMs, w0, w1, w2, w3);
-    return at < 0 ? NO_PATH_MTU : this.mtu[at];
+    const entry = this.find(nowMs, words, at);
+    return entry < 0 ? NO_PATH_MTU : this.mtu[entry];
   }
 
   /** A router cannot pass packets of more than `mtu` bytes on to the address. False if that cannot be true. */
-  learn(nowMs: number, mtu: number, w0: number, w1: number, w2: number, w3: number): boolean {
-    const v4 = isV4(w0, w1, w2);
+  learn(nowMs: number, mtu: number, words: Int32Array, at: number): boolean {
+    const v4 = isV4(words, at);
     if (!v4 && mtu < LEAST_MTU6) return false;
     if (mtu >= NO_PATH_MTU) return true;
     const limit = Math.max(mtu, LEAST_MTU4);
-    let at = this.find(nowMs, w0, w1, w2, w3);
+    let entry = this.find(nowMs, words, at);
     // Not until it ends may a path become wider: the narrowest of several ways to the address counts.
-    if (at >= 0 && this.mtu[at] < limit) return true;
-    if (at < 0) at = this.oldest(w0, w1, w2, w3);
-    this.words[4 * at] = w0;
-    this.words[4 * at + 1] = w1;
-    this.words[4 * at + 2] = w2;
-    this.words[4 * at + 3] = w3;
-    this.mtu[at] = limit;
-    this.until[at] = nowMs + LIFE_MS;
+    if (entry >= 0 && this.mtu[entry] < limit) return true;
+    if (entry < 0) entry = this.oldest(words, at);
+    copyWords(words, at, this.words, 4 * entry);
+    this.mtu[entry] = limit;
+    this.until[entry] = nowMs + LIFE_MS;
     this.lastUntil = nowMs + LIFE_MS;
     return true;
   }
@@ -68,26 +65,24 @@ export class PathMtus {
     this.lastUntil = 0;
   }
 
-  private find(nowMs: number, w0: number, w1: number, w2: number, w3: number): number {
-    const { words, until } = this;
-    const first = WAYS * setOf(w0, w1, w2, w3);
-    for (let at = first; at < first + WAYS; at++) {
-      const w = 4 * at;
-      if (until[at] <= nowMs) continue;
-      if (words[w + 3] === w3 && words[w + 2] === w2 && words[w + 1] === w1 && words[w] === w0) return at;
+  private find(nowMs: number, words: Int32Array, at: number): number {
+    const first = WAYS * setOf(words, at);
+    for (let entry = first; entry < first + WAYS; entry++) {
+      if (this.until[entry] > nowMs && wordsEqual(this.words, 4 * entry, words, at)) return entry;
     }
     return -1;
   }
 
-  private oldest(w0: number, w1: number, w2: number, w3: number): number {
-    const first = WAYS * setOf(w0, w1, w2, w3);
+  private oldest(words: Int32Array, at: number): number {
+    const first = WAYS * setOf(words, at);
     let found = first;
-    for (let at = first + 1; at < first + WAYS; at++) if (this.until[at] < this.until[found]) found = at;
+    for (let i = first + 1; i < first + WAYS; i++) if (this.until[i] < this.until[found]) found = i;
     return found;
   }
 }
 
-function setOf(w0: number, w1: number, w2: number, w3: number): number {
-  const mixed = Math.imul(w0 ^ Math.imul(w1, 0x9e3779b1) ^ Math.imul(w2 ^ w3, 0x85ebca6b), 0xc2b2ae35);
+function setOf(words: Int32Array, at: number): number {
+  const w23 = words[at + 2] ^ words[at + 3];
+  const mixed = Math.imul(words[at] ^ Math.imul(words[at + 1], 0x9e3779b1) ^ Math.imul(w23, 0x85ebca6b), 0xc2b2ae35);
   return (mixed >>> 16) & (SETS - 1);
 }

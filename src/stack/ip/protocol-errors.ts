@@ -7,7 +7,7 @@
  * IGMP, VRRP and OSPF are none of our business. Nor about the other family's ICMP, which may be an error. And not more
  * often than a token bucket allows.
  */
-import { isGroup } from './address';
+import { copyWords, isGroup } from './address';
 import type { FrameInfo, StackContext } from '../context';
 import { NatResult, natOurAddress, type NatTables } from './nat';
 import { MAX_HEAD } from '../ports';
@@ -64,24 +64,23 @@ export class ProtocolErrors {
     const { port } = ctx;
     const a = frame.addr;
     const v4 = frame.version === 4;
-    if (macIsGroup(port.head.getUint16(0)) || isGroup(v4, a[4], a[5], a[6], a[7])) return;
+    if (macIsGroup(port.head.getUint16(0)) || isGroup(v4, a, 4)) return;
     if (v4 && this.isSubnetBroadcast(a[7])) return;
     this.say(frame.protocol);
     if (!this.budget.take()) return;
     // Without an address of our own on the link, it comes from where the packet was to go.
-    if (!natOurAddress(this.nat, v4, ours)) for (let i = 0; i < 4; i++) ours.src[i] = a[4 + i];
+    if (!natOurAddress(this.nat, v4, ours)) copyWords(a, 4, ours.src, 0);
     const { l3Off } = frame;
     // Ethernet padding is no part of the packet.
     const end = Math.min(port.pull(Math.min(frame.frameLen, MAX_HEAD)), frame.l4Off + frame.l4Len);
-    const { head } = port;
     const length = end - l3Off;
     if (v4) {
-      this.sender.sendAbout(ICMP_DEST_UNREACHABLE, ICMP_CODE_PROTOCOL, 0, ours.src, a, 0, head, l3Off, length);
+      this.sender.sendAbout(ICMP_DEST_UNREACHABLE, ICMP_CODE_PROTOCOL, 0, ours.src, frame, length);
       return;
     }
-    const pointer = ipv6TransportNamedAt(head, l3Off, frame.l4Off) - l3Off;
+    const pointer = ipv6TransportNamedAt(port.head, l3Off, frame.l4Off) - l3Off;
     const code = ICMPV6_CODE_UNRECOGNIZED_NEXT_HEADER;
-    this.sender.sendAbout(ICMPV6_PARAMETER_PROBLEM, code, pointer, ours.src, a, 0, head, l3Off, length);
+    this.sender.sendAbout(ICMPV6_PARAMETER_PROBLEM, code, pointer, ours.src, frame, length);
   }
 
   private isSubnetBroadcast(dst: number): boolean {

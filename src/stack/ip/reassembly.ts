@@ -13,6 +13,7 @@
  * datagram for good (RFC 5722 §3, RFC 8200 §4.5; in IPv4 too, as there is no honest reason for it). What is no fragment
  * at all is refused, and the guest told so (errors.ts).
  */
+import { IpFields } from '../wire/ip-fields';
 import { isGroup } from './address';
 import type { FrameInfo, StackContext } from '../context';
 import { ROWS_MISC, SCRATCH_FRAGMENT, SCRATCH_FRAGMENT_SLOT, SCRATCH_FRAGMENT_SLOTS } from '../context';
@@ -60,6 +61,8 @@ export class Reassembly {
   private readonly refusals: FragmentErrors;
   private readonly ours: NatResult;
   private readonly span: RowSpan;
+  /** Header of the datagram that is complete, or that an error is about. */
+  private readonly ip: IpFields;
   /** Slots not in use; in use, oldest first; put together in this batch. */
   private readonly free: SlotQueue;
   private readonly order: SlotQueue;
@@ -91,6 +94,7 @@ export class Reassembly {
     this.refusals = new FragmentErrors(ctx, this.errors);
     this.ours = new NatResult();
     this.span = new RowSpan();
+    this.ip = new IpFields(0, 0);
     this.free = new SlotQueue(n);
     this.order = new SlotQueue(n);
     this.done = new SlotQueue(n);
@@ -289,29 +293,16 @@ export class Reassembly {
     for (let i = 0; i < ETHERNET_HEADER_LEN; i++) scratch.setUint8(base + i, head.getUint8(i));
     const l3 = base + ETHERNET_HEADER_LEN;
     let length = ETHERNET_HEADER_LEN;
-    if (this.version[slot] === 4) {
-      const src = a[k + 3];
-      const dst = a[k + 7];
-      ipv4Write(scratch, l3, IPV4_HEADER_LEN + total, tos, 0, 0, this.ttl[slot], this.protocol[slot], src, dst);
+    const { ip } = this;
+    ip.between(this.version[slot] === 4, a, k, k + 4);
+    ip.protocol = this.protocol[slot];
+    ip.ttl = this.ttl[slot];
+    ip.tos = tos;
+    if (ip.v4) {
+      ipv4Write(scratch, l3, ip, IPV4_HEADER_LEN + total, 0, 0);
       length += IPV4_HEADER_LEN + total;
     } else {
-      ipv6Write(
-        scratch,
-        l3,
-        total,
-        this.protocol[slot],
-        this.ttl[slot],
-        tos,
-        0,
-        a[k],
-        a[k + 1],
-        a[k + 2],
-        a[k + 3],
-        a[k + 4],
-        a[k + 5],
-        a[k + 6],
-        a[k + 7],
-      );
+      ipv6Write(scratch, l3, ip, ip.protocol, total);
       length += IPV6_HEADER_LEN + total;
     }
     this.timers.cancel(slot);
@@ -334,20 +325,22 @@ export class Reassembly {
     const payload = base + ETHERNET_HEADER_LEN + (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN);
     const protocol = this.protocol[slot];
     if (this.firstLen[slot] < 8) return;
-    if (isGroup(v4, a[k + 4], a[k + 5], a[k + 6], a[k + 7])) return;
+    if (isGroup(v4, a, k + 4)) return;
     const type = scratch.getUint8(payload);
     if (protocol === IP_PROTO_ICMP && type !== ICMP_ECHO_REQUEST) return;
     if (protocol === IP_PROTO_ICMPV6 && type !== ICMPV6_ECHO_REQUEST) return;
     if (!natOurAddress(this.nat, v4, ours)) return;
+    const { ip } = this;
+    ip.between(v4, a, k, k + 4);
+    ip.protocol = protocol;
+    ip.ttl = this.ttl[slot];
+    ip.tos = 0;
     this.errors.send(
       v4 ? ICMP_TIME_EXCEEDED : ICMPV6_TIME_EXCEEDED,
       ICMP_CODE_REASSEMBLY,
       0,
       ours.src,
-      a,
-      k,
-      protocol,
-      this.ttl[slot],
+      ip,
       scratch,
       payload,
       this.firstLen[slot],

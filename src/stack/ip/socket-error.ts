@@ -2,7 +2,7 @@
  * What the error queues of UDP and ping sockets have in common: which errors are passed to the guest, with which
  * source.
  */
-import { addrSlotWord } from './address';
+import { addrSlotIs, addrSlotRead, copyWords } from './address';
 import type { StackContext } from '../context';
 import { natSourceToGuest } from './nat';
 import type { NatResult, NatTables } from './nat';
@@ -50,13 +50,10 @@ export function errorSource(
   found: NatResult,
 ): boolean {
   const { addrs } = ctx.io;
-  const w0 = addrSlotWord(addrs, slot, 0);
-  const w1 = addrSlotWord(addrs, slot, 1);
-  const w2 = addrSlotWord(addrs, slot, 2);
-  const w3 = addrSlotWord(addrs, slot, 3);
-  if (peer[p] !== w0 || peer[p + 1] !== w1 || peer[p + 2] !== w2 || peer[p + 3] !== w3) {
-    return natSourceToGuest(nat, ctx.link, w0, w1, w2, w3, found) === 0;
+  if (!addrSlotIs(addrs, slot, peer, p)) {
+    addrSlotRead(addrs, slot, found.dst, 0);
+    return natSourceToGuest(nat, ctx.link, found.dst, 0, found) === 0;
   }
-  for (let i = 0; i < 4; i++) found.src[i] = key[k + 4 + i];
+  copyWords(key, k + 4, found.src, 0);
   return true;
 }

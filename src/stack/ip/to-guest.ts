@@ -6,7 +6,6 @@
  * ICMP, DHCP …) are built in private memory with `outputHeadersTo` and sent by `sendSmall`, which counts them itself.
  * Nothing here counts a frame that was not committed, and nobody else touches the to-guest counters.
  */
-import { V4_MAPPED } from './address';
 import type { StackContext } from '../context';
 import { C_BYTES_TO_GUEST_TCP, C_DROPS, C_FRAMES_TO_GUEST, dropCode } from '../counters';
 import { GSO_NONE } from '../ports';
@@ -18,6 +17,7 @@ import {
   MAC_BROADCAST_LO,
   ethernetWrite,
 } from '../wire/ethernet';
+import type { IpFields } from '../wire/ip-fields';
 import { IPV4_BROADCAST, IPV4_DF, IPV4_HEADER_LEN, ipv4IsMulticast, ipv4Write } from '../wire/ipv4';
 import { IPV6_HEADER_LEN, ipv6IsMulticast, ipv6Write } from '../wire/ipv6';
 
@@ -49,119 +49,53 @@ export function countToGuest(ctx: StackContext, protocolClass: number, bytes: nu
 /**
  * Writes the Ethernet and IP headers of a frame to the guest at `port.outOff` of `port.out` (`front` came before).
  *
- * `version` is 4 or 6; for 4 only s3 and d3 are used. `l4Len` counts the transport header and all its payload (for a
- * GSO frame too). IPv4: identification 0 and DF (RFC 6864 §4.1), no options, header checksum complete. `flowLabel` is
- * used by IPv6 only.
+ * `l4Len` counts the transport header and all its payload (for a GSO frame too). IPv4: identification 0 and DF (RFC 6864
+ * §4.1), no options, header checksum complete.
  *
  * Returns the offset of the transport header in `port.out`.
  */
-export function outputHeaders(
-  ctx: StackContext,
-  version: number,
-  s0: number,
-  s1: number,
-  s2: number,
-  s3: number,
-  d0: number,
-  d1: number,
-  d2: number,
-  d3: number,
-  protocol: number,
-  l4Len: number,
-  ttl: number,
-  tos: number,
-  flowLabel: number,
-): number {
+export function outputHeaders(ctx: StackContext, ip: IpFields, l4Len: number): number {
   const port = ctx.port;
-  return outputHeadersTo(
-    ctx,
-    port.out,
-    port.outOff,
-    version,
-    s0,
-    s1,
-    s2,
-    s3,
-    d0,
-    d1,
-    d2,
-    d3,
-    protocol,
-    l4Len,
-    ttl,
-    tos,
-    flowLabel,
-  );
+  return outputHeadersTo(ctx, port.out, port.outOff, ip, l4Len);
 }
 
 /** As `outputHeaders`, at `off` of any memory. */
-export function outputHeadersTo(
-  ctx: StackContext,
-  dv: DataView,
-  off: number,
-  version: number,
-  s0: number,
-  s1: number,
-  s2: number,
-  s3: number,
-  d0: number,
-  d1: number,
-  d2: number,
-  d3: number,
-  protocol: number,
-  l4Len: number,
-  ttl: number,
-  tos: number,
-  flowLabel: number,
-): number {
+export function outputHeadersTo(ctx: StackContext, dv: DataView, off: number, ip: IpFields, l4Len: number): number {
   const l3 = off + ETHERNET_HEADER_LEN;
-  if (version === 4) {
-    outputEthernet(ctx, dv, off, true, 0, 0, V4_MAPPED, s3, 0, 0, V4_MAPPED, d3);
-    ipv4Write(dv, l3, IPV4_HEADER_LEN + l4Len, tos, 0, IPV4_DF, ttl, protocol, s3, d3);
+  outputEthernet(ctx, dv, off, ip);
+  if (ip.v4) {
+    ipv4Write(dv, l3, ip, IPV4_HEADER_LEN + l4Len, 0, IPV4_DF);
     return l3 + IPV4_HEADER_LEN;
   }
-  outputEthernet(ctx, dv, off, false, s0, s1, s2, s3, d0, d1, d2, d3);
-  ipv6Write(dv, l3, l4Len, protocol, ttl, tos, flowLabel, s0, s1, s2, s3, d0, d1, d2, d3);
+  ipv6Write(dv, l3, ip, ip.protocol, l4Len);
   return l3 + IPV6_HEADER_LEN;
 }
 
 /**
- * The Ethernet header of every IP packet to the guest, addresses as four words: the source is where the host finds the
+ * The Ethernet header of every IP packet to the guest: the source is where the host finds the
  * sender (neighbours.ts), the destination where the guest has the receiver (stations.ts). With one Ethernet address on
  * the guest's side groups go to it alone, too (RFC 6085); with several, to the group's (RFC 1112 §6.4, RFC 2464 §7).
  */
-export function outputEthernet(
-  ctx: StackContext,
-  dv: DataView,
-  off: number,
-  v4: boolean,
-  s0: number,
-  s1: number,
-  s2: number,
-  s3: number,
-  d0: number,
-  d1: number,
-  d2: number,
-  d3: number,
-): void {
+export function outputEthernet(ctx: StackContext, dv: DataView, off: number, ip: IpFields): void {
   const { neighbours, stations, guestMacHi, guestMacLo } = ctx.link;
+  const { v4, words, dst } = ip;
   const type = v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
   let hi = guestMacHi;
   let lo = guestMacLo;
-  neighbours.lookup(s0, s1, s2, s3);
+  neighbours.lookup(words, ip.src);
   if (!stations.several) {
     // Nothing to choose from.
-  } else if (v4 && d3 === IPV4_BROADCAST) {
+  } else if (v4 && words[dst + 3] === IPV4_BROADCAST) {
     hi = MAC_BROADCAST_HI;
     lo = MAC_BROADCAST_LO;
-  } else if (v4 && ipv4IsMulticast(d3)) {
+  } else if (v4 && ipv4IsMulticast(words[dst + 3])) {
     hi = 0x0100;
-    lo = 0x5e000000 | (d3 & 0x7fffff);
-  } else if (!v4 && ipv6IsMulticast(d0)) {
+    lo = 0x5e000000 | (words[dst + 3] & 0x7fffff);
+  } else if (!v4 && ipv6IsMulticast(words, dst)) {
     hi = 0x3333;
-    lo = d3;
+    lo = words[dst + 3];
   } else {
-    stations.lookup(d0, d1, d2, d3, guestMacHi, guestMacLo, ctx.clock.nowMs);
+    stations.lookup(words, dst, guestMacHi, guestMacLo, ctx.clock.nowMs);
     hi = stations.macHi;
     lo = stations.macLo;
   }

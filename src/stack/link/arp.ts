@@ -8,9 +8,8 @@
  */
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
-import { V4_MAPPED, addressWords } from '../ip/address';
-import type { Mac } from './guest-state';
-import { learnArp, macFor } from './guest-state';
+import { addressWords } from '../ip/address';
+import { learnArp, macFor, words4 } from './guest-state';
 import { CLASS_OTHER, sendSmall, trySendSmall } from '../ip/to-guest';
 import {
   ARP_LEN,
@@ -30,6 +29,7 @@ import {
   MAC_BROADCAST_HI,
   MAC_BROADCAST_LO,
   ethernetWrite,
+  type Mac,
 } from '../wire/ethernet';
 
 const FRAME_LEN = ETHERNET_HEADER_LEN + ARP_LEN;
@@ -41,6 +41,7 @@ export class ArpService {
   readonly #ours: number;
   readonly #out: DataView;
   readonly #mac: Mac;
+  readonly #to: Mac;
 
   constructor(ctx: StackContext) {
     this.#ctx = ctx;
@@ -52,6 +53,7 @@ export class ArpService {
     this.#ours = words[7];
     this.#out = new DataView(new ArrayBuffer(FRAME_LEN));
     this.#mac = { hi: 0, lo: 0 };
+    this.#to = { hi: 0, lo: 0 };
   }
 
   /** An ARP frame from the guest; the packet starts at `l3Off`. */
@@ -68,11 +70,12 @@ export class ArpService {
     const answers = arpOperation(head, off) === ARP_REQUEST && this.#answers(sender, target, toHi, toLo);
     learnArp(ctx, sender, toHi, toLo);
     if (!answers) return 0;
-    macFor(ctx, 0, 0, V4_MAPPED, target, this.#mac);
+    macFor(ctx, words4(ctx.link, target), 0, this.#mac);
     const { guestMacHi, guestMacLo, ourMacHi, ourMacLo } = ctx.link;
     ethernetWrite(this.#out, 0, guestMacHi, guestMacLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
-    const { hi, lo } = this.#mac;
-    arpWrite(this.#out, ETHERNET_HEADER_LEN, ARP_REPLY, hi, lo, target, toHi, toLo, sender);
+    this.#to.hi = toHi;
+    this.#to.lo = toLo;
+    arpWrite(this.#out, ETHERNET_HEADER_LEN, ARP_REPLY, this.#mac, target, this.#to, sender);
     sendSmall(ctx, this.#out, FRAME_LEN, CLASS_OTHER);
     return 0;
   }
@@ -82,7 +85,7 @@ export class ArpService {
     const { link, clock } = this.#ctx;
     if (target === sender || target === this.#assigned || target === link.guest4) return false;
     // Behind another Ethernet address of the guest's: it answers for itself.
-    return !link.stations.isElsewhere(0, 0, V4_MAPPED, target, senderHi, senderLo, clock.nowMs);
+    return !link.stations.isElsewhere(words4(link, target), 0, senderHi, senderLo, clock.nowMs);
   }
 
   /** Asks for the guest's assigned address, to learn its Ethernet address. False if it must be tried again. */
@@ -110,6 +113,10 @@ export class ArpService {
 
   #broadcast(macHi: number, macLo: number, sender: number, target: number): void {
     ethernetWrite(this.#out, 0, MAC_BROADCAST_HI, MAC_BROADCAST_LO, macHi, macLo, ETHERTYPE_ARP);
-    arpWrite(this.#out, ETHERNET_HEADER_LEN, ARP_REQUEST, macHi, macLo, sender, 0, 0, target);
+    this.#mac.hi = macHi;
+    this.#mac.lo = macLo;
+    this.#to.hi = 0;
+    this.#to.lo = 0;
+    arpWrite(this.#out, ETHERNET_HEADER_LEN, ARP_REQUEST, this.#mac, sender, this.#to, target);
   }
 }

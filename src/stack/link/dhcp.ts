@@ -19,12 +19,13 @@
  * allows: clients exist that ask for nothing and need the MTU. Some that say nothing new (ON_REQUEST) are sent if asked
  * for only.
  */
+import type { Mac } from '../wire/ethernet';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
 import { V4_MAPPED, addressWords } from '../ip/address';
 import { LINK_UDP_PAYLOAD4, linkUdpPull, linkUdpSend } from './small-datagram';
-import { learn4, type Mac } from './guest-state';
+import { learn4, words4 } from './guest-state';
 import { SITE_DHCP_REFUSED } from '../kit/site-log';
 import { macText } from '../wire/ethernet';
 import {
@@ -241,9 +242,9 @@ export class DhcpService {
     const { link, clock, log } = this.#ctx;
     const { lease4, stations } = link;
     const { hi, lo } = this.#client;
-    const usedMs = stations.heardMs(0, 0, V4_MAPPED, this.#assigned, lease4.holderHi, lease4.holderLo);
+    const usedMs = stations.heardMs(words4(this.#ctx.link, this.#assigned), 0, lease4.holderHi, lease4.holderLo);
     if (lease4.admits(hi, lo, this.#clientId, usedMs, clock.nowMs)) return true;
-    stations.wantAsked(0, 0, V4_MAPPED, this.#assigned);
+    stations.wantAsked(words4(this.#ctx.link, this.#assigned), 0);
     if (lease4.isNews() && log.take(SITE_DHCP_REFUSED)) {
       const holder = macText(lease4.holderHi, lease4.holderLo);
       const which = `${ipv4Text(this.#assigned)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
@@ -289,7 +290,7 @@ export class DhcpService {
     const { link, clock } = this.#ctx;
     const asked = sent.get(DHCP_OPT_PARAMETERS);
     link.guest4 = this.#assigned;
-    learn4(this.#ctx, this.#assigned);
+    learn4(this.#ctx, words4(this.#ctx.link, this.#assigned), 0);
     link.mtu.leased(asked === undefined || asked.includes(DHCP_OPT_MTU), clock.nowMs);
     link.nat.guestKnows(4);
   }

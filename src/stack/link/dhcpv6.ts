@@ -17,6 +17,7 @@
  * While another client has the address: SOLICIT and REQUEST get NoAddrsAvail, RENEW and REBIND NoBinding (§18.3.4),
  * CONFIRM NotOnLink, so that the client starts over.
  */
+import { ipv6ReadAddress } from '../wire/ipv6';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
@@ -91,6 +92,8 @@ export class Dhcpv6Service {
   /** Source (ours) and destination, four words each. */
   readonly #addr: Int32Array;
   readonly #assigned: Int32Array;
+  /** The address of the option in hand. */
+  readonly #other: Int32Array;
   /** DUID-LL (RFC 8415 §11.4): made of our Ethernet address alone, so it outlives a restart. */
   readonly #serverId: Uint8Array;
   readonly #dns: Uint8Array;
@@ -108,6 +111,7 @@ export class Dhcpv6Service {
     this.#ctx = ctx;
     this.#addr = new Int32Array(8);
     this.#assigned = new Int32Array(4);
+    this.#other = new Int32Array(4);
     const { config } = ctx;
     const { ip6 } = config;
     if (ip6 !== null) {
@@ -226,9 +230,8 @@ export class Dhcpv6Service {
     // For as long as the address is valid (`#address`).
     const validSec = 2 * (config.ip6?.leaseSec ?? 0);
     lease6.take(hi, lo, this.#clientId, clock.nowMs, validSec * 1000);
-    const [w0, w1, w2, w3] = this.#assigned;
     link.guest6.set(this.#assigned);
-    learn6(this.#ctx, w0, w1, w2, w3);
+    learn6(this.#ctx, this.#assigned, 0);
     link.nat.guestKnows(6);
   }
 
@@ -254,14 +257,13 @@ export class Dhcpv6Service {
   #admits(): boolean {
     const { link, clock, log } = this.#ctx;
     const { guestMacHi: hi, guestMacLo: lo, lease6, stations } = link;
-    const [w0, w1, w2, w3] = this.#assigned;
-    const usedMs = stations.heardMs(w0, w1, w2, w3, lease6.holderHi, lease6.holderLo);
+    const usedMs = stations.heardMs(this.#assigned, 0, lease6.holderHi, lease6.holderLo);
     this.#admitted = lease6.admits(hi, lo, this.#clientId, usedMs, clock.nowMs);
     if (this.#admitted) return true;
-    stations.wantAsked(w0, w1, w2, w3);
+    stations.wantAsked(this.#assigned, 0);
     if (lease6.isNews() && log.take(SITE_DHCP_REFUSED)) {
       const holder = macText(lease6.holderHi, lease6.holderLo);
-      const which = `${ipv6Text(w0, w1, w2, w3)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
+      const which = `${ipv6Text(this.#assigned, 0)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
       log.say(SITE_DHCP_REFUSED, 'warn', `DHCPv6 has one address for one client: ${which}`);
     }
     return false;
@@ -312,16 +314,15 @@ export class Dhcpv6Service {
     const preferredSec = this.#ctx.config.ip6?.leaseSec ?? 0;
     this.#word(preferredSec >>> 1);
     this.#word(Math.floor((preferredSec * 4) / 5));
-    const [w0, w1, w2, w3] = this.#assigned;
-    this.#address(w0, w1, w2, w3, preferredSec);
+    this.#address(this.#assigned, preferredSec);
     if (type === DHCPV6_RENEW || type === DHCPV6_REBIND) {
       const last = dhcpv6OptionNext(head, at);
       const first = at + DHCPV6_OPTION_HEADER_LEN + DHCPV6_IA_LEN;
       for (let i = first; i < last && this.#fits(DHCPV6_IAADDR_LEN); i = dhcpv6OptionNext(head, i)) {
         // §18.3.4, §18.3.5: addresses no longer appropriate go back with lifetimes of 0.
         if (!isAddress(head, i) || this.#isAssigned(head, i)) continue;
-        const a = i + DHCPV6_OPTION_HEADER_LEN;
-        this.#address(head.getInt32(a), head.getInt32(a + 4), head.getInt32(a + 8), head.getInt32(a + 12), 0);
+        ipv6ReadAddress(head, i + DHCPV6_OPTION_HEADER_LEN, this.#other, 0);
+        this.#address(this.#other, 0);
       }
     }
     dhcpv6WriteOptionHeader(this.#out, start, DHCPV6_OPT_IA_NA, this.#at - start - DHCPV6_OPTION_HEADER_LEN);
@@ -329,12 +330,9 @@ export class Dhcpv6Service {
   }
 
   /** Valid for twice as long as preferred: connections continue while the address is replaced. */
-  #address(w0: number, w1: number, w2: number, w3: number, preferredSec: number): void {
+  #address(words: Int32Array, preferredSec: number): void {
     this.#header(DHCPV6_OPT_IAADDR, DHCPV6_IAADDR_LEN);
-    this.#word(w0);
-    this.#word(w1);
-    this.#word(w2);
-    this.#word(w3);
+    for (let i = 0; i < 4; i++) this.#word(words[i]);
     this.#word(preferredSec);
     this.#word(2 * preferredSec);
   }
@@ -374,9 +372,8 @@ export class Dhcpv6Service {
   }
 
   #isAssigned(head: DataView, at: number): boolean {
-    const a = at + DHCPV6_OPTION_HEADER_LEN;
-    const w = this.#assigned;
-    return wordsEqual(w, 0, head.getInt32(a), head.getInt32(a + 4), head.getInt32(a + 8), head.getInt32(a + 12));
+    ipv6ReadAddress(head, at + DHCPV6_OPTION_HEADER_LEN, this.#other, 0);
+    return wordsEqual(this.#assigned, 0, this.#other, 0);
   }
 
   #writeFqdn(head: DataView, options: number, end: number): void {

@@ -20,8 +20,8 @@ export class FormerResolvers {
     this.advertised = [];
   }
 
-  has(w0: number, w1: number, w2: number, w3: number): boolean {
-    for (let i = 0; i < this.count; i++) if (wordsEqual(this.words, 4 * i, w0, w1, w2, w3)) return true;
+  has(words: Int32Array, at: number): boolean {
+    for (let i = 0; i < this.count; i++) if (wordsEqual(this.words, 4 * i, words, at)) return true;
     return false;
   }
 
@@ -45,7 +45,7 @@ export class FormerResolvers {
     const words = new Int32Array(4);
     addressWords(addr, words, 0);
     for (let i = this.count - 1; i >= 0; i--) {
-      if (wordsEqual(this.words, 4 * i, words[0], words[1], words[2], words[3])) this.remove(i);
+      if (wordsEqual(this.words, 4 * i, words, 0)) this.remove(i);
     }
   }
 

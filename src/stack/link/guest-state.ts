@@ -5,15 +5,7 @@
  * without a target of their own go to one: the address that the guest was given, while it is seen in use; else the one
  * that it used last.
  */
-import {
-  V4_MAPPED,
-  addressWords,
-  isLinkLocal6,
-  isLoopback,
-  isMulticast,
-  isUnspecified,
-  wordsEqual,
-} from '../ip/address';
+import { addressWords, copyWords, isLinkLocal6, isUnspecified, mapWords4, wordsEqual } from '../ip/address';
 import type { StackConfig } from '../config';
 import type { FrameInfo, LinkState, StackContext } from '../context';
 import { GuestMtu } from './guest-mtu';
@@ -23,8 +15,8 @@ import { NeighbourTable } from './neighbours';
 import { PathMtus } from '../ip/path-mtus';
 import { SITE_GUEST_MAC, SITE_GUEST_MTU } from '../kit/site-log';
 import { StationTable } from './stations';
-import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText } from '../wire/ethernet';
-import { IPV4_BROADCAST } from '../wire/ipv4';
+import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText, type Mac } from '../wire/ethernet';
+import { IPV4_BROADCAST, ipv4IsLoopback, ipv4IsMulticast } from '../wire/ipv4';
 import { TCP_HEADER_LEN, TCP_SYN, tcpCheck, tcpFlags, tcpOptionMss } from '../wire/tcp';
 
 /**
@@ -64,6 +56,7 @@ export function createLinkState(config: StackConfig): LinkState {
     neighbours: new NeighbourTable(config),
     nat: natTables(config),
     paths: new PathMtus(),
+    words4: new Int32Array(4),
   };
   makeKnown(link, config);
   resetLinkState(link);
@@ -120,7 +113,7 @@ export function reconfigureLink(link: LinkState, config: StackConfig): void {
   makeKnown(link, config);
   if (link.guest4 === 0) link.guest4 = link.assigned4;
   const { guest6 } = link;
-  if (isUnspecified(guest6[0], guest6[1], guest6[2], guest6[3])) guest6.set(link.assigned6);
+  if (isUnspecified(guest6, 0)) guest6.set(link.assigned6);
 }
 
 /** Can an Ethernet address be a guest's? Group addresses, zero and our own cannot. */
@@ -157,11 +150,11 @@ function sayMac(ctx: StackContext, hi: number, lo: number): void {
 }
 
 /** Takes the source of a valid IPv4 frame (neither zero, loopback nor multicast), from a guest's Ethernet address. */
-export function learn4(ctx: StackContext, src: number): void {
+export function learn4(ctx: StackContext, words: Int32Array, at: number): void {
   const { link, config, clock } = ctx;
-  const { stations } = link;
+  const src = words[at + 3];
   if (src === link.ours4) return;
-  stations.learn(0, 0, V4_MAPPED, src, link.guestMacHi, link.guestMacLo, clock.nowMs);
+  link.stations.learn(words, at, link.guestMacHi, link.guestMacLo, clock.nowMs);
   if (src === link.guest4 || config.ip4 === null || config.ip4.addrFixed) return;
   useAs4(ctx, src);
 }
@@ -173,8 +166,8 @@ export function learn4(ctx: StackContext, src: number): void {
 export function learnArp(ctx: StackContext, sender: number, hi: number, lo: number): void {
   const { link, config, clock } = ctx;
   if (sender === 0 || sender === IPV4_BROADCAST || sender === link.ours4 || !isGuestMac(link, hi, lo)) return;
-  if (isLoopback(0, 0, V4_MAPPED, sender) || isMulticast(0, 0, V4_MAPPED, sender)) return;
-  link.stations.learn(0, 0, V4_MAPPED, sender, hi, lo, clock.nowMs);
+  if (ipv4IsLoopback(sender) || ipv4IsMulticast(sender)) return;
+  link.stations.learn(words4(link, sender), 0, hi, lo, clock.nowMs);
   if (config.ip4 === null || config.ip4.addrFixed || sender === link.guest4) return;
   const { prefixLen } = config.ip4;
   const mask = prefixLen === 0 ? 0 : (-1 << (32 - prefixLen)) | 0;
@@ -185,7 +178,7 @@ export function learnArp(ctx: StackContext, sender: number, hi: number, lo: numb
 function useAs4(ctx: StackContext, src: number): void {
   const { link, clock } = ctx;
   const { stations, assigned4 } = link;
-  if (link.guest4 === assigned4 && stations.isInUse(0, 0, V4_MAPPED, assigned4, IN_USE_MS, clock.nowMs)) return;
+  if (link.guest4 === assigned4 && stations.isInUse(words4(link, assigned4), 0, IN_USE_MS, clock.nowMs)) return;
   link.guest4 = src;
 }
 
@@ -193,48 +186,36 @@ function useAs4(ctx: StackContext, src: number): void {
  * Takes the source of a valid IPv6 frame (neither unspecified, loopback nor multicast), from a guest's Ethernet
  * address.
  */
-export function learn6(ctx: StackContext, w0: number, w1: number, w2: number, w3: number): void {
+export function learn6(ctx: StackContext, words: Int32Array, at: number): void {
   const { link } = ctx;
-  learn6At(ctx, w0, w1, w2, w3, link.guestMacHi, link.guestMacLo);
+  learn6At(ctx, words, at, link.guestMacHi, link.guestMacLo);
 }
 
 /** As `learn6`, for an address that the guest says is found at `hi`, `lo` (neighbour advertisements). */
-export function learn6At(
-  ctx: StackContext,
-  w0: number,
-  w1: number,
-  w2: number,
-  w3: number,
-  hi: number,
-  lo: number,
-): void {
+export function learn6At(ctx: StackContext, words: Int32Array, at: number, hi: number, lo: number): void {
   const { link, config, clock } = ctx;
   const { stations, guest6, assigned6 } = link;
-  if (wordsEqual(link.ours6, 0, w0, w1, w2, w3) || !isGuestMac(link, hi, lo)) return;
-  stations.learn(w0, w1, w2, w3, hi, lo, clock.nowMs);
-  if (isLinkLocal6(w0)) {
-    setWords(link.guest6LinkLocal, w0, w1, w2, w3);
+  if (wordsEqual(link.ours6, 0, words, at) || !isGuestMac(link, hi, lo)) return;
+  stations.learn(words, at, hi, lo, clock.nowMs);
+  if (isLinkLocal6(words, at)) {
+    copyWords(words, at, link.guest6LinkLocal, 0);
     return;
   }
-  if (wordsEqual(guest6, 0, w0, w1, w2, w3) || config.ip6 === null || config.ip6.addrFixed) return;
-  const a0 = assigned6[0];
-  const a1 = assigned6[1];
-  const a2 = assigned6[2];
-  const a3 = assigned6[3];
+  if (wordsEqual(guest6, 0, words, at) || config.ip6 === null || config.ip6.addrFixed) return;
   // A host has several addresses of a prefix (RFC 4862, RFC 8981), and its services answer from the one that it
   // prefers,
   // which is the one that it used last.
-  const sameHost = w0 === a0 && w1 === a1 && stations.heardMs(a0, a1, a2, a3, hi, lo) !== -Infinity;
-  const given = wordsEqual(guest6, 0, a0, a1, a2, a3) && !sameHost;
-  if (given && stations.isInUse(a0, a1, a2, a3, IN_USE_MS, clock.nowMs)) return;
-  setWords(guest6, w0, w1, w2, w3);
+  const samePrefix = words[at] === assigned6[0] && words[at + 1] === assigned6[1];
+  const sameHost = samePrefix && stations.heardMs(assigned6, 0, hi, lo) !== -Infinity;
+  const given = wordsEqual(guest6, 0, assigned6, 0) && !sameHost;
+  if (given && stations.isInUse(assigned6, 0, IN_USE_MS, clock.nowMs)) return;
+  copyWords(words, at, guest6, 0);
 }
 
-function setWords(to: Int32Array, w0: number, w1: number, w2: number, w3: number): void {
-  to[0] = w0;
-  to[1] = w1;
-  to[2] = w2;
-  to[3] = w3;
+/** An IPv4 address as four words. The next call overwrites them. */
+export function words4(link: LinkState, addr: number): Int32Array {
+  mapWords4(addr, link.words4, 0);
+  return link.words4;
 }
 
 /** The guest showed that its link takes IP packets of `mtu` bytes. One line where that is less than it was told. */
@@ -259,19 +240,13 @@ export function learnSegmentSize(ctx: StackContext, frame: FrameInfo): void {
   if (mss > 0) learnMtu(ctx, mss + (frame.version === 4 ? HEADERS4 : HEADERS6));
 }
 
-/** An Ethernet address as two numbers: high 16 bits, low 32 bits (int32). */
-export interface Mac {
-  hi: number;
-  lo: number;
-}
-
 /**
- * The Ethernet address under which the guest knows `w0…w3` (IPv4 as v4-mapped), which must not be the guest's own.
+ * The Ethernet address under which the guest knows `words[at…]` (IPv4 as v4-mapped), which must not be the guest's own.
  * Frames to any Ethernet address are taken, so all are reached through us whatever they are told to have.
  */
-export function macFor(ctx: StackContext, w0: number, w1: number, w2: number, w3: number, out: Mac): void {
+export function macFor(ctx: StackContext, words: Int32Array, at: number, out: Mac): void {
   const { neighbours } = ctx.link;
-  neighbours.lookup(w0, w1, w2, w3);
+  neighbours.lookup(words, at);
   out.hi = neighbours.macHi;
   out.lo = neighbours.macLo;
 }

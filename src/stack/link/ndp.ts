@@ -6,11 +6,12 @@
  * (source `::`, RFC 4862 §5.4). Advertisements from the guest are only learnt from.
  * Router advertisements answer solicitations, are sent when the link comes up, and are repeated every 200 to 600 s.
  */
-import { addressWords, wordsEqual } from '../ip/address';
+import { IpFields } from '../wire/ip-fields';
+import { addressWords, copyWords, wordsEqual } from '../ip/address';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
-import type { Mac } from './guest-state';
+import type { Mac } from '../wire/ethernet';
 import { learn6, learn6At, macFor } from './guest-state';
 import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from '../ip/to-guest';
 import { MAX_HEADER } from '../ports';
@@ -38,7 +39,7 @@ import {
   RA_MANAGED,
   ndpCheck,
   ndpFindOption,
-  ndpTargetWord,
+  ndpTarget,
   ndpWriteDnssl,
   ndpWriteLinkLayer,
   ndpWriteMtu,
@@ -72,13 +73,17 @@ const RA_INTERVAL_SPREAD_S = 400;
 
 /** First word of ff02::1:ff00:0/104, the solicited-node groups (RFC 4291 §2.7.1). */
 const NODE_GROUP_0 = 0xff020000 | 0;
+const ALL_NODES = Int32Array.of(0xff020000, 0, 0, 1);
 
 /** Offset of the ICMPv6 message in frames we build. */
 const L4 = OUTPUT_HEADER_LEN6;
 
 export class NdpService {
   readonly #ctx: StackContext;
-  readonly #ours: Int32Array;
+  /** Header of what we send: ours is the source. */
+  readonly #ip: IpFields;
+  /** Target of the message in hand. */
+  readonly #target: Int32Array;
   /** Address assigned to the guest; all zero: none. */
   readonly #assigned: Int32Array;
   /** NS and NA are built here. */
@@ -92,11 +97,13 @@ export class NdpService {
   /** `withdrawn`: what earlier advertisements said and must be taken back. */
   constructor(ctx: StackContext, withdrawn: Withdrawn = new Withdrawn()) {
     this.#ctx = ctx;
-    this.#ours = new Int32Array(4);
+    this.#ip = new IpFields(IP_PROTO_ICMPV6, NDP_HOP_LIMIT);
+    this.#ip.v4 = false;
+    this.#target = new Int32Array(4);
     this.#assigned = new Int32Array(4);
     const ip6 = ctx.config.ip6;
     if (ip6 !== null) {
-      addressWords(ip6.ourLinkLocal, this.#ours, 0);
+      addressWords(ip6.ourLinkLocal, this.#ip.words, this.#ip.src);
       if (ip6.guestAddr !== null) addressWords(ip6.guestAddr, this.#assigned, 0);
     }
     this.#out = new DataView(new ArrayBuffer(L4 + NDP_NS_LEN + 8));
@@ -117,7 +124,7 @@ export class NdpService {
     if (frame.ttl !== NDP_HOP_LIMIT) return DROP_NDP_MALFORMED;
     const drop = ndpCheck(head, off, end);
     if (drop !== 0) return drop;
-    const sum = pseudoHeaderSum6(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], IP_PROTO_ICMPV6, frame.l4Len);
+    const sum = pseudoHeaderSum6(a, 0, IP_PROTO_ICMPV6, frame.l4Len);
     if (!port.csumPartial && !checksumOk(checksumAdd(head, off, frame.l4Len, sum))) return DROP_NDP_MALFORMED;
     switch (icmpType(head, off)) {
       case NDP_NEIGHBOR_SOLICITATION:
@@ -133,31 +140,29 @@ export class NdpService {
   }
 
   #solicited(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
-    const t0 = ndpTargetWord(head, off, 0);
-    const t1 = ndpTargetWord(head, off, 1);
-    const t2 = ndpTargetWord(head, off, 2);
-    const t3 = ndpTargetWord(head, off, 3);
-    if (ipv6IsMulticast(t0) || ipv6IsUnspecified(t0, t1, t2, t3) || ipv6IsLoopback(t0, t1, t2, t3)) {
+    const target = this.#target;
+    ndpTarget(head, off, target, 0);
+    if (ipv6IsMulticast(target, 0) || ipv6IsUnspecified(target, 0) || ipv6IsLoopback(target, 0)) {
       return DROP_NDP_MALFORMED;
     }
     const a = frame.addr;
-    if (ipv6IsUnspecified(a[0], a[1], a[2], a[3])) {
+    if (ipv6IsUnspecified(a, 0)) {
       // RFC 4861 §7.1.1: only to a solicited-node group, and without saying where nobody is found.
       const toGroup = a[4] === NODE_GROUP_0 && a[5] === 0 && a[6] === 1 && a[7] >>> 24 === 0xff;
       if (!toGroup || ndpFindOption(head, off + NDP_NS_LEN, end, NDP_OPTION_SOURCE_LL) >= 0) return DROP_NDP_MALFORMED;
       // Duplicate address detection: the guest is about to use it (RFC 4862 §5.4). One that autoconfigures, and then
       // serves without ever sending first, is found by nothing else.
-      learn6(this.#ctx, t0, t1, t2, t3);
+      learn6(this.#ctx, target, 0);
       return 0;
     }
-    if (this.#isGuests(t0, t1, t2, t3)) return 0;
+    if (this.#isGuests(target, 0)) return 0;
     const { link, clock } = this.#ctx;
     // Behind another Ethernet address of the guest's: it answers for itself.
-    if (link.stations.isElsewhere(t0, t1, t2, t3, link.guestMacHi, link.guestMacLo, clock.nowMs)) return 0;
-    macFor(this.#ctx, t0, t1, t2, t3, this.#mac);
-    ndpWriteNa(this.#out, L4, NA_ROUTER | NA_SOLICITED | NA_OVERRIDE, t0, t1, t2, t3);
+    if (link.stations.isElsewhere(target, 0, link.guestMacHi, link.guestMacLo, clock.nowMs)) return 0;
+    macFor(this.#ctx, target, 0, this.#mac);
+    ndpWriteNa(this.#out, L4, NA_ROUTER | NA_SOLICITED | NA_OVERRIDE, target, 0);
     ndpWriteLinkLayer(this.#out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, this.#mac.hi, this.#mac.lo);
-    const length = this.#complete(this.#out, NDP_NA_LEN + 8, a[0], a[1], a[2], a[3]);
+    const length = this.#complete(this.#out, NDP_NA_LEN + 8, a, 0);
     sendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
     return 0;
   }
@@ -165,31 +170,29 @@ export class NdpService {
   /** The guest says where an address of its own is found, asked or not (RFC 4861 §7.2.6: it may have moved). */
   #advertisedBy(head: DataView, off: number, end: number): void {
     const { link } = this.#ctx;
-    const t0 = ndpTargetWord(head, off, 0);
-    const t1 = ndpTargetWord(head, off, 1);
-    const t2 = ndpTargetWord(head, off, 2);
-    const t3 = ndpTargetWord(head, off, 3);
-    if (ipv6IsMulticast(t0) || ipv6IsUnspecified(t0, t1, t2, t3) || ipv6IsLoopback(t0, t1, t2, t3)) return;
+    const target = this.#target;
+    ndpTarget(head, off, target, 0);
+    if (ipv6IsMulticast(target, 0) || ipv6IsUnspecified(target, 0) || ipv6IsLoopback(target, 0)) return;
     const at = ndpFindOption(head, off + NDP_NA_LEN, end, NDP_OPTION_TARGET_LL);
     const hi = at < 0 ? link.guestMacHi : head.getUint16(at + 2);
     const lo = at < 0 ? link.guestMacLo : head.getInt32(at + 4);
-    learn6At(this.#ctx, t0, t1, t2, t3, hi, lo);
+    learn6At(this.#ctx, target, 0, hi, lo);
   }
 
-  #isGuests(w0: number, w1: number, w2: number, w3: number): boolean {
+  #isGuests(words: Int32Array, at: number): boolean {
     const link = this.#ctx.link;
     return (
-      wordsEqual(this.#assigned, 0, w0, w1, w2, w3) ||
-      wordsEqual(link.guest6, 0, w0, w1, w2, w3) ||
-      wordsEqual(link.guest6LinkLocal, 0, w0, w1, w2, w3)
+      wordsEqual(this.#assigned, 0, words, at) ||
+      wordsEqual(link.guest6, 0, words, at) ||
+      wordsEqual(link.guest6LinkLocal, 0, words, at)
     );
   }
 
   #routerSolicited(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
     if (!this.#ctx.config.ra) return 0;
     const a = frame.addr;
-    if (!ipv6IsUnspecified(a[0], a[1], a[2], a[3])) {
-      const length = this.#complete(this.#ra, this.#raLen, a[0], a[1], a[2], a[3]);
+    if (!ipv6IsUnspecified(a, 0)) {
+      const length = this.#complete(this.#ra, this.#raLen, a, 0);
       sendSmall(this.#ctx, this.#ra, length, CLASS_ICMP);
       return 0;
     }
@@ -204,29 +207,33 @@ export class NdpService {
    * again.
    */
   probe(): boolean {
-    const [w0, w1, w2, w3] = this.#assigned;
-    return this.ask(w0, w1, w2, w3);
+    return this.ask(this.#assigned, 0);
   }
 
   /** Asks the guest for one of its addresses, to that one's solicited-node group. False if it must be tried again. */
-  ask(w0: number, w1: number, w2: number, w3: number): boolean {
-    if (this.#ctx.config.ip6 === null || ipv6IsUnspecified(w0, w1, w2, w3)) return true;
+  ask(words: Int32Array, at: number): boolean {
+    if (this.#ctx.config.ip6 === null || ipv6IsUnspecified(words, at)) return true;
     const { ourMacHi, ourMacLo } = this.#ctx.link;
-    ndpWriteNs(this.#out, L4, w0, w1, w2, w3);
+    ndpWriteNs(this.#out, L4, words, at);
     ndpWriteLinkLayer(this.#out, L4 + NDP_NS_LEN, NDP_OPTION_SOURCE_LL, ourMacHi, ourMacLo);
-    const length = this.#complete(this.#out, NDP_NS_LEN + 8, 0xff020000 | 0, 0, 1, 0xff000000 | (w3 & 0xffffff));
+    const group = this.#target;
+    group[0] = NODE_GROUP_0;
+    group[1] = 0;
+    group[2] = 1;
+    group[3] = 0xff000000 | (words[at + 3] & 0xffffff);
+    const length = this.#complete(this.#out, NDP_NS_LEN + 8, group, 0);
     return trySendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
   }
 
   /**
-   * Announces that the host found `w0…w3` at an Ethernet address (RFC 4861 §7.2.6), so that a guest which asked before
+   * Announces that the host found `words[at…]` at an Ethernet address (RFC 4861 §7.2.6), so that a guest which asked before
    * corrects its table. Not for the guest's own addresses: it would take it for a conflict.
    */
-  announce(w0: number, w1: number, w2: number, w3: number, macHi: number, macLo: number): void {
-    if (this.#isGuests(w0, w1, w2, w3)) return;
-    ndpWriteNa(this.#out, L4, NA_ROUTER | NA_OVERRIDE, w0, w1, w2, w3);
+  announce(words: Int32Array, at: number, macHi: number, macLo: number): void {
+    if (this.#isGuests(words, at)) return;
+    ndpWriteNa(this.#out, L4, NA_ROUTER | NA_OVERRIDE, words, at);
     ndpWriteLinkLayer(this.#out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, macHi, macLo);
-    const length = this.#complete(this.#out, NDP_NA_LEN + 8, 0xff020000 | 0, 0, 0, 1);
+    const length = this.#complete(this.#out, NDP_NA_LEN + 8, ALL_NODES, 0);
     ethernetSetSrc(this.#out, 0, macHi, macLo);
     sendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
   }
@@ -244,7 +251,7 @@ export class NdpService {
   retire(): void {
     if (!this.#ctx.config.ra || !this.#ctx.port.up) return;
     ndpWriteRa(this.#out, L4, RA_CUR_HOP_LIMIT, 0, 0);
-    trySendSmall(this.#ctx, this.#out, this.#complete(this.#out, NDP_RA_LEN, 0xff020000 | 0, 0, 0, 1), CLASS_ICMP);
+    trySendSmall(this.#ctx, this.#out, this.#complete(this.#out, NDP_RA_LEN, ALL_NODES, 0), CLASS_ICMP);
   }
 
   #advertiseOrDrop(): void {
@@ -253,7 +260,7 @@ export class NdpService {
 
   #completeRa(): number {
     this.#ctx.link.mtu.advertised(this.#ctx.clock.nowMs);
-    return this.#complete(this.#ra, this.#raLen, 0xff020000 | 0, 0, 0, 1);
+    return this.#complete(this.#ra, this.#raLen, ALL_NODES, 0);
   }
 
   /** Starts (again) the interval to the next unsolicited advertisement. */
@@ -279,14 +286,15 @@ export class NdpService {
   }
 
   /**
-   * Completes headers and checksum of the message of `length` bytes at L4 of `dv`, to `d0…d3`. Returns all its bytes.
+   * Completes headers and checksum of the message of `length` bytes at L4 of `dv`, to `words[at…]`. Returns all its bytes.
    */
-  #complete(dv: DataView, length: number, d0: number, d1: number, d2: number, d3: number): number {
-    const [s0, s1, s2, s3] = this.#ours;
-    outputHeadersTo(this.#ctx, dv, 0, 6, s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length, NDP_HOP_LIMIT, 0, 0);
+  #complete(dv: DataView, length: number, words: Int32Array, at: number): number {
+    const ip = this.#ip;
+    copyWords(words, at, ip.words, ip.dst);
+    outputHeadersTo(this.#ctx, dv, 0, ip, length);
     ethernetSetSrc(dv, 0, this.#ctx.link.ourMacHi, this.#ctx.link.ourMacLo);
     icmpSetChecksum(dv, L4, 0);
-    const sum = pseudoHeaderSum6(s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_ICMPV6, length);
+    const sum = pseudoHeaderSum6(ip.words, ip.src, IP_PROTO_ICMPV6, length);
     icmpSetChecksum(dv, L4, checksumFinish(checksumAdd(dv, L4, length, sum)));
     return L4 + length;
   }
@@ -305,12 +313,12 @@ export class NdpService {
     if (ip6.guestAddr !== null) {
       // A prefix that is withdrawn may come back: addresses of it are deprecated, not removed.
       const preferredSec = ip6.withdrawn ? 0 : lifetimeSec;
-      at = ndpWritePrefix64(dv, at, flags, this.#assigned[0], this.#assigned[1], 2 * lifetimeSec, preferredSec);
+      at = ndpWritePrefix64(dv, at, flags, this.#assigned, 2 * lifetimeSec, preferredSec);
     }
     const words = new Int32Array(4);
     for (const prefix of withdrawn.prefixes) {
       addressWords(prefix, words, 0);
-      at = ndpWritePrefix64(dv, at, flags, words[0], words[1], 0, 0);
+      at = ndpWritePrefix64(dv, at, flags, words, 0, 0);
     }
     at = ndpWriteLinkLayer(dv, at, NDP_OPTION_SOURCE_LL, link.ourMacHi, link.ourMacLo);
     if (link.mtu.told >= IPV6_MIN_MTU) at = ndpWriteMtu(dv, at, link.mtu.told);

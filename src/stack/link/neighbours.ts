@@ -14,7 +14,7 @@
  * Open addressing with linear probing in 1024 slots for at most 512 entries. Who has which address on the host's link
  * is chosen by its neighbours, so the hash is keyed.
  */
-import { addressWords, isV4, wordsEqual } from '../ip/address';
+import { addressWords, copyWords, isV4, wordsEqual } from '../ip/address';
 import type { AddressBytes, Ip6Config, StackConfig } from '../config';
 import { halfSipHash } from '../kit/siphash';
 
@@ -41,7 +41,6 @@ export class NeighbourTable {
   /** Ethernet address for addresses without an entry: IPv4, IPv6. */
   readonly #defaultHi: Int32Array;
   readonly #defaultLo: Int32Array;
-  readonly #probe: Int32Array;
   /** Key of the hash. No result of it leaves this file, so it need not be cryptographic. */
   readonly #key: Int32Array;
   /** What the table was filled with: of the configuration, and of the host. */
@@ -56,7 +55,6 @@ export class NeighbourTable {
     this.#memo = new Int32Array(6);
     this.#defaultHi = new Int32Array(2);
     this.#defaultLo = new Int32Array(2);
-    this.#probe = new Int32Array(4);
     this.#key = Int32Array.of(Math.random() * 2 ** 32, Math.random() * 2 ** 32);
     this.#config = config;
     this.#learnt = new Int32Array(0);
@@ -79,7 +77,7 @@ export class NeighbourTable {
     const taken = entries.slice(0, Math.min(whole, MAX_NEIGHBOURS * NEIGHBOUR_WORDS));
     const fresh: number[] = [];
     for (let at = 0; at < taken.length; at += NEIGHBOUR_WORDS) {
-      const known = this.#find(taken[at], taken[at + 1], taken[at + 2], taken[at + 3]) >= 0;
+      const known = this.#find(taken, at) >= 0;
       if (!known) fresh.push(...taken.subarray(at, at + NEIGHBOUR_WORDS));
     }
     this.#learnt = taken;
@@ -89,23 +87,20 @@ export class NeighbourTable {
   /* eslint-enable no-restricted-syntax */
 
   /**
-   * Looks for the Ethernet address of `w0…w3` (IPv4 as v4-mapped): `macHi` and `macLo` then hold it. Does not
+   * Looks for the Ethernet address of `words[at…]` (IPv4 as v4-mapped): `macHi` and `macLo` then hold it. Does not
    * allocate.
    */
-  lookup(w0: number, w1: number, w2: number, w3: number): void {
+  lookup(words: Int32Array, at: number): void {
     const memo = this.#memo;
-    if (memo[3] === w3 && memo[2] === w2 && memo[1] === w1 && memo[0] === w0) return;
-    memo[0] = w0;
-    memo[1] = w1;
-    memo[2] = w2;
-    memo[3] = w3;
-    const slot = this.#find(w0, w1, w2, w3);
+    if (wordsEqual(memo, 0, words, at)) return;
+    copyWords(words, at, memo, 0);
+    const slot = this.#find(words, at);
     if (slot >= 0) {
       memo[MEMO_HI] = this.#macHi[slot];
       memo[MEMO_LO] = this.#macLo[slot];
       return;
     }
-    const family = isV4(w0, w1, w2) ? 0 : 1;
+    const family = isV4(words, at) ? 0 : 1;
     memo[MEMO_HI] = this.#defaultHi[family];
     memo[MEMO_LO] = this.#defaultLo[family];
   }
@@ -140,7 +135,7 @@ export class NeighbourTable {
       let slot = -1;
       if (gateway) {
         addressWords(gateway, words, 0);
-        slot = this.#find(words[0], words[1], words[2], words[3]);
+        slot = this.#find(words, 0);
       }
       this.#defaultHi[family] = slot < 0 ? ourHi : this.#macHi[slot];
       this.#defaultLo[family] = slot < 0 ? ourLo : this.#macLo[slot];
@@ -153,25 +148,20 @@ export class NeighbourTable {
 
   /** Adds an entry; the first one of an address counts. */
   #put(words: Int32Array, at: number, hi: number, lo: number): void {
-    if (this.#find(words[at], words[at + 1], words[at + 2], words[at + 3]) >= 0) return;
+    if (this.#find(words, at) >= 0) return;
     let slot = halfSipHash(words, at, 4, this.#key[0], this.#key[1]) & MASK;
     while (this.#used[slot] !== 0) slot = (slot + 1) & MASK;
-    for (let i = 0; i < 4; i++) this.#keys[4 * slot + i] = words[at + i];
+    copyWords(words, at, this.#keys, 4 * slot);
     this.#macHi[slot] = hi;
     this.#macLo[slot] = lo;
     this.#used[slot] = 1;
   }
 
   /** Slot of an address, or -1. About half of the slots are free at least, so the probing ends. */
-  #find(w0: number, w1: number, w2: number, w3: number): number {
-    const probe = this.#probe;
-    probe[0] = w0;
-    probe[1] = w1;
-    probe[2] = w2;
-    probe[3] = w3;
-    let slot = halfSipHash(probe, 0, 4, this.#key[0], this.#key[1]) & MASK;
+  #find(words: Int32Array, at: number): number {
+    let slot = halfSipHash(words, at, 4, this.#key[0], this.#key[1]) & MASK;
     for (; this.#used[slot] !== 0; slot = (slot + 1) & MASK) {
-      if (wordsEqual(this.#keys, 4 * slot, w0, w1, w2, w3)) return slot;
+      if (wordsEqual(this.#keys, 4 * slot, words, at)) return slot;
     }
     return -1;
   }

@@ -90,10 +90,10 @@ export class LinkServices {
     const { ask } = link.stations;
     link.stations.asking = false;
     if (!port.up) return;
-    if (isV4(ask[0], ask[1], ask[2])) {
+    if (isV4(ask, 0)) {
       if (config.ip4 !== null) this.arp.ask(ask[3]);
     } else if (config.ip6 !== null && config.ndp) {
-      this.ndp.ask(ask[0], ask[1], ask[2], ask[3]);
+      this.ndp.ask(ask, 0);
     }
   }
 
@@ -117,10 +117,10 @@ export class LinkServices {
     const fresh = link.neighbours.replace(entries);
     if (!port.up) return;
     for (let at = 0; at < fresh.length; at += NEIGHBOUR_WORDS) {
-      if (isV4(fresh[at], fresh[at + 1], fresh[at + 2])) {
+      if (isV4(fresh, at)) {
         if (config.ip4 !== null) this.arp.announce(fresh[at + 3], fresh[at + 4], fresh[at + 5]);
       } else if (config.ip6 !== null && config.ndp) {
-        this.ndp.announce(fresh[at], fresh[at + 1], fresh[at + 2], fresh[at + 3], fresh[at + 4], fresh[at + 5]);
+        this.ndp.announce(fresh, at, fresh[at + 4], fresh[at + 5]);
       }
     }
   }

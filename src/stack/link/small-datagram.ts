@@ -11,8 +11,9 @@ import {
   sendSmall,
 } from '../ip/to-guest';
 import { GSO_NONE } from '../ports';
-import { checksumAdd, checksumFinishUdp, checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
+import { checksumAdd, checksumFinishUdp, checksumOk, pseudoHeaderSum } from '../wire/checksum';
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetWrite } from '../wire/ethernet';
+import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_UDP } from '../wire/ipv4';
 import { UDP_HEADER_LEN, udpCheck, udpChecksum, udpLength, udpSetChecksum, udpWrite } from '../wire/udp';
 
@@ -23,6 +24,9 @@ const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 /** Where the payload of a datagram for `linkUdpSend` begins in the frame. */
 export const LINK_UDP_PAYLOAD4 = OUTPUT_HEADER_LEN4 + UDP_HEADER_LEN;
 export const LINK_UDP_PAYLOAD6 = OUTPUT_HEADER_LEN6 + UDP_HEADER_LEN;
+
+/** Header of the datagram being sent. */
+const ip = new IpFields(IP_PROTO_UDP, OUTPUT_TTL);
 
 /**
  * Pulls the whole datagram into `port.head` and verifies lengths and checksum. After 0 the payload is
@@ -39,10 +43,7 @@ export function linkUdpPull(ctx: StackContext, frame: FrameInfo): DropCode {
   if (port.pull(off + length) < off + length) return DROP_HEAD_TOO_SHORT;
   if (port.csumPartial) return 0;
   if (udpChecksum(port.head, off) === 0) return frame.version === 4 ? 0 : DROP_UDP_CHECKSUM;
-  const pseudo =
-    frame.version === 4
-      ? pseudoHeaderSum4(a[3], a[7], IP_PROTO_UDP, length)
-      : pseudoHeaderSum6(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], IP_PROTO_UDP, length);
+  const pseudo = pseudoHeaderSum(frame.version === 4, a, 0, IP_PROTO_UDP, length);
   return checksumOk(checksumAdd(port.head, off, length, pseudo)) ? 0 : DROP_UDP_CHECKSUM;
 }
 
@@ -61,35 +62,15 @@ export function linkUdpSend(
   flowLabel: number,
 ): boolean {
   const length = UDP_HEADER_LEN + payloadLen;
-  const [s0, s1, s2, s3, d0, d1, d2, d3] = addr;
-  const l4 = outputHeadersTo(
-    ctx,
-    dv,
-    0,
-    version,
-    s0,
-    s1,
-    s2,
-    s3,
-    d0,
-    d1,
-    d2,
-    d3,
-    IP_PROTO_UDP,
-    length,
-    OUTPUT_TTL,
-    0,
-    flowLabel,
-  );
+  ip.between(version === 4, addr, 0, 4);
+  ip.flowLabel = flowLabel;
+  const l4 = outputHeadersTo(ctx, dv, 0, ip, length);
   // These datagrams are ours, whoever the gateway's address belongs to on the host's link; and they go back to where the
   // question came from, whoever had the address that it is about before.
   const { guestMacHi, guestMacLo, ourMacHi, ourMacLo } = ctx.link;
   ethernetWrite(dv, 0, guestMacHi, guestMacLo, ourMacHi, ourMacLo, version === 4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
   udpWrite(dv, l4, srcPort, dstPort, length, 0);
-  const pseudo =
-    version === 4
-      ? pseudoHeaderSum4(s3, d3, IP_PROTO_UDP, length)
-      : pseudoHeaderSum6(s0, s1, s2, s3, d0, d1, d2, d3, IP_PROTO_UDP, length);
+  const pseudo = pseudoHeaderSum(ip.v4, addr, 0, IP_PROTO_UDP, length);
   udpSetChecksum(dv, l4, checksumFinishUdp(checksumAdd(dv, l4, length, pseudo)));
   return sendSmall(ctx, dv, l4 + length, CLASS_UDP);
 }

@@ -14,7 +14,7 @@
  * Memory is fixed: STATIONS entries, of which the one not heard of for longest makes room. The guest chooses what is in
  * here, so the hash is keyed; chains are short then whatever it sends.
  */
-import { wordsEqual } from '../ip/address';
+import { copyWords, wordsEqual } from '../ip/address';
 import { halfSipHash } from '../kit/siphash';
 
 /** Most addresses of the guest that are known at a time. */
@@ -54,7 +54,6 @@ export class StationTable {
   private readonly next: Int32Array;
   private readonly used: Uint8Array;
   private readonly memo: Uint16Array;
-  private readonly probe: Int32Array;
   private readonly key: Int32Array;
   /** When an address without an entry was last requested. */
   private unknownMs: number;
@@ -76,16 +75,15 @@ export class StationTable {
     this.next = new Int32Array(STATIONS);
     this.used = new Uint8Array(STATIONS);
     this.memo = new Uint16Array(MEMO);
-    this.probe = new Int32Array(4);
     // No result of the hash leaves this file, so the key need not come from a cryptographic source.
     this.key = Int32Array.of(Math.random() * 2 ** 32, Math.random() * 2 ** 32);
     this.unknownMs = -Infinity;
   }
 
-  /** `w0…w3` (IPv4 as v4-mapped) was heard of at an Ethernet address. */
-  learn(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number, nowMs: number): void {
-    let slot = this.find(w0, w1, w2, w3);
-    if (slot < 0) slot = this.insert(w0, w1, w2, w3, nowMs);
+  /** `words[at…]` (IPv4 as v4-mapped) was heard of at an Ethernet address. */
+  learn(words: Int32Array, at: number, hi: number, lo: number, nowMs: number): void {
+    let slot = this.find(words, at);
+    if (slot < 0) slot = this.insert(words, at, nowMs);
     this.hi[slot] = hi;
     this.lo[slot] = lo;
     this.seenMs[slot] = nowMs;
@@ -93,18 +91,18 @@ export class StationTable {
   }
 
   /**
-   * Where frames to `w0…w3` go: `macHi` and `macLo` then hold it. `hi` and `lo` are the Ethernet address that spoke
+   * Where frames to `words[at…]` go: `macHi` and `macLo` then hold it. `hi` and `lo` are the Ethernet address that spoke
    * last, for addresses without an entry.
    */
-  lookup(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number, nowMs: number): void {
+  lookup(words: Int32Array, at: number, hi: number, lo: number, nowMs: number): void {
     this.macHi = hi;
     this.macLo = lo;
     if (!this.several) return;
-    const slot = this.find(w0, w1, w2, w3);
+    const slot = this.find(words, at);
     if (slot < 0) {
       if (nowMs - this.unknownMs < ASK_MS) return;
       this.unknownMs = nowMs;
-      this.wantAsked(w0, w1, w2, w3);
+      this.wantAsked(words, at);
       return;
     }
     if (nowMs - this.seenMs[slot] > STALE_MS && this.isGone(slot, nowMs)) return;
@@ -113,35 +111,32 @@ export class StationTable {
   }
 
   /** Is the address in use by the guest, as far as can be known? One not seen for `staleMs` is requested. */
-  isInUse(w0: number, w1: number, w2: number, w3: number, staleMs: number, nowMs: number): boolean {
-    const slot = this.find(w0, w1, w2, w3);
+  isInUse(words: Int32Array, at: number, staleMs: number, nowMs: number): boolean {
+    const slot = this.find(words, at);
     return slot >= 0 && (nowMs - this.seenMs[slot] <= staleMs || !this.isGone(slot, nowMs));
   }
 
   /**
    * When the address was last heard of at that Ethernet address, ms; -Infinity: it was not, or at another one since.
    */
-  heardMs(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number): number {
-    const slot = this.find(w0, w1, w2, w3);
+  heardMs(words: Int32Array, at: number, hi: number, lo: number): number {
+    const slot = this.find(words, at);
     return slot >= 0 && this.hi[slot] === hi && this.lo[slot] === lo ? this.seenMs[slot] : -Infinity;
   }
 
   /** Is the address the guest's own, at another Ethernet address than the one given? */
-  isElsewhere(w0: number, w1: number, w2: number, w3: number, hi: number, lo: number, nowMs: number): boolean {
+  isElsewhere(words: Int32Array, at: number, hi: number, lo: number, nowMs: number): boolean {
     if (!this.several) return false;
-    const slot = this.find(w0, w1, w2, w3);
+    const slot = this.find(words, at);
     if (slot < 0 || (this.hi[slot] === hi && this.lo[slot] === lo)) return false;
     return nowMs - this.seenMs[slot] <= STALE_MS || !this.isGone(slot, nowMs);
   }
 
   /** Requests an address now, unless another request is pending. */
-  wantAsked(w0: number, w1: number, w2: number, w3: number): void {
+  wantAsked(words: Int32Array, at: number): void {
     if (this.asking) return;
     this.asking = true;
-    this.ask[0] = w0;
-    this.ask[1] = w1;
-    this.ask[2] = w2;
-    this.ask[3] = w3;
+    copyWords(words, at, this.ask, 0);
   }
 
   /** The guest was reset: all is forgotten. */
@@ -163,30 +158,25 @@ export class StationTable {
     if (this.asking) return false;
     this.asks[slot]++;
     this.askedMs[slot] = nowMs;
-    const k = 4 * slot;
-    this.wantAsked(this.keys[k], this.keys[k + 1], this.keys[k + 2], this.keys[k + 3]);
+    this.wantAsked(this.keys, 4 * slot);
     return false;
   }
 
   /** Slot of an address, or -1. */
-  private find(w0: number, w1: number, w2: number, w3: number): number {
-    const { keys, memo, probe } = this;
-    const m = w3 & (MEMO - 1);
+  private find(words: Int32Array, at: number): number {
+    const { keys, memo } = this;
+    const m = words[at + 3] & (MEMO - 1);
     let slot = memo[m];
-    if (this.used[slot] !== 0 && wordsEqual(keys, 4 * slot, w0, w1, w2, w3)) return slot;
-    probe[0] = w0;
-    probe[1] = w1;
-    probe[2] = w2;
-    probe[3] = w3;
-    const hash = halfSipHash(probe, 0, 4, this.key[0], this.key[1]);
+    if (this.used[slot] !== 0 && wordsEqual(keys, 4 * slot, words, at)) return slot;
+    const hash = halfSipHash(words, at, 4, this.key[0], this.key[1]);
     slot = this.buckets[hash & (BUCKETS - 1)] - 1;
-    while (slot >= 0 && !wordsEqual(keys, 4 * slot, w0, w1, w2, w3)) slot = this.next[slot] - 1;
+    while (slot >= 0 && !wordsEqual(keys, 4 * slot, words, at)) slot = this.next[slot] - 1;
     if (slot >= 0) memo[m] = slot;
     return slot;
   }
 
   /** A slot for an address that has none. */
-  private insert(w0: number, w1: number, w2: number, w3: number, nowMs: number): number {
+  private insert(words: Int32Array, at: number, nowMs: number): number {
     let slot = -1;
     let oldestMs = Infinity;
     for (let i = 0; i < STATIONS; i++) {
@@ -200,12 +190,8 @@ export class StationTable {
       }
     }
     if (this.used[slot] !== 0) this.remove(slot);
-    const { probe, keys } = this;
-    probe[0] = keys[4 * slot] = w0;
-    probe[1] = keys[4 * slot + 1] = w1;
-    probe[2] = keys[4 * slot + 2] = w2;
-    probe[3] = keys[4 * slot + 3] = w3;
-    const hash = halfSipHash(probe, 0, 4, this.key[0], this.key[1]);
+    copyWords(words, at, this.keys, 4 * slot);
+    const hash = halfSipHash(words, at, 4, this.key[0], this.key[1]);
     const bucket = hash & (BUCKETS - 1);
     this.hash[slot] = hash;
     this.next[slot] = this.buckets[bucket];

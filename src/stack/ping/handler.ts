@@ -11,7 +11,7 @@
  *
  * Everything else that a guest may send by ICMP is not ours: neighbour discovery is handled before, the rest ignored.
  */
-import { familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from '../ip/address';
+import { familyOf, isLoopback, isMulticast, isUnspecified, isV4, wordsEqual } from '../ip/address';
 import {
   KEY_KIND_SHIFT,
   KEY_PING,
@@ -75,6 +75,7 @@ import {
   icmpWrite,
 } from '../wire/icmp';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
+import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_HEADER_LEN } from '../wire/ipv4';
 
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
@@ -116,6 +117,8 @@ export class IcmpHandler implements FlowHandler {
   private readonly errors: PingErrors;
   private readonly selfEcho: SelfEcho;
   private readonly fragments: FragmentSender;
+  /** Header of the reply being sent. */
+  private readonly ip: IpFields;
   private readonly span: RowSpan;
   private readonly target: NatResult;
   private readonly sockets: PingSockets;
@@ -132,6 +135,7 @@ export class IcmpHandler implements FlowHandler {
     this.errors = new PingErrors(ctx, this.nat, this.flows, this.later);
     this.selfEcho = new SelfEcho(ctx);
     this.fragments = new FragmentSender(ctx);
+    this.ip = new IpFields(IP_PROTO_ICMP, OUTPUT_TTL);
     this.span = new RowSpan();
     this.target = new NatResult();
     this.sockets = new PingSockets(ctx);
@@ -252,19 +256,16 @@ export class IcmpHandler implements FlowHandler {
 
   private checksumGood(frame: FrameInfo): boolean {
     const a = frame.addr;
-    const sum =
-      frame.version === 4
-        ? 0
-        : pseudoHeaderSum6(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], IP_PROTO_ICMPV6, frame.l4Len);
+    const sum = frame.version === 4 ? 0 : pseudoHeaderSum6(a, 0, IP_PROTO_ICMPV6, frame.l4Len);
     return checksumOk(this.ctx.io.checksum(this.span.first, this.span.count, sum));
   }
 
   /** Is what `target` holds an echo to ourselves: to the host's loopback, or to our own address on the link? */
   private isForUs(v4: boolean): boolean {
     const { dst, src } = this.target;
-    if (isLoopback(dst[0], dst[1], dst[2], dst[3])) return true;
+    if (isLoopback(dst, 0)) return true;
     if (!natOurAddress(this.nat, v4, this.target)) return false;
-    return src[0] === dst[0] && src[1] === dst[1] && src[2] === dst[2] && src[3] === dst[3];
+    return wordsEqual(src, 0, dst, 0);
   }
 
   private evict(): boolean {
@@ -300,15 +301,15 @@ export class IcmpHandler implements FlowHandler {
     const { ctx, flows, target } = this;
     const a = frame.addr;
     const v4 = frame.version === 4;
-    if (isV4(a[0], a[1], a[2]) !== v4) return -DROP_SOURCE_INVALID;
-    if (isV4(a[4], a[5], a[6]) !== v4) return -DROP_DESTINATION_INVALID;
-    if (isUnspecified(a[0], a[1], a[2], a[3]) || isMulticast(a[0], a[1], a[2], a[3])) return -DROP_SOURCE_INVALID;
-    if (isLoopback(a[0], a[1], a[2], a[3])) return -DROP_LOOPBACK_ADDRESS;
-    const code = natToHost(this.nat, frame.protocol, a[4], a[5], a[6], a[7], 0, target);
+    if (isV4(a, 0) !== v4) return -DROP_SOURCE_INVALID;
+    if (isV4(a, 4) !== v4) return -DROP_DESTINATION_INVALID;
+    if (isUnspecified(a, 0) || isMulticast(a, 0)) return -DROP_SOURCE_INVALID;
+    if (isLoopback(a, 0)) return -DROP_LOOPBACK_ADDRESS;
+    const code = natToHost(this.nat, frame.protocol, a, 4, 0, target);
     if (code !== 0) return -code;
 
     if (flows.full && !this.evict()) return -DROP_FLOW_TABLE_FULL;
-    const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
+    const family = familyOf(target.dst, 0);
     let fd = ctx.io.socket(family, SOCK_ICMP);
     if ((fd === -EMFILE || fd === -ENFILE) && this.evict()) fd = ctx.io.socket(family, SOCK_ICMP);
     // What runs out may come back: no reason to tell the user that pings are forbidden.
@@ -447,7 +448,7 @@ export class IcmpHandler implements FlowHandler {
     const { port, io } = ctx;
     const key = this.flows.table.keys;
     const k = KEY_WORDS * slot;
-    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const v4 = isV4(key, k);
     const headerLen = (v4 ? OUTPUT_HEADER_LEN4 : OUTPUT_HEADER_LEN6) + ICMP_HEADER_LEN;
     const payload = length - ICMP_HEADER_LEN;
     if (payload < 0) return this.discard(fd, DROP_ICMP_MALFORMED);
@@ -482,47 +483,24 @@ export class IcmpHandler implements FlowHandler {
     const seq = icmpSeq(io.scratch, SCRATCH_MISC);
     let sum = (type << 8) + id + seq;
     if (!v4) {
-      sum += pseudoHeaderSum6(
-        key[k + 4],
-        key[k + 5],
-        key[k + 6],
-        key[k + 7],
-        key[k],
-        key[k + 1],
-        key[k + 2],
-        key[k + 3],
-        IP_PROTO_ICMPV6,
-        length,
-      );
+      sum += pseudoHeaderSum6(key, k, IP_PROTO_ICMPV6, length);
     }
     if (rowCount > 0) sum = io.checksum(ROWS_OUT + 1, rowCount, sum);
-    const protocol = v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6;
+    const { ip } = this;
+    ip.between(v4, key, k + 4, k);
+    ip.protocol = v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6;
+    ip.ttl = ttl;
+    ip.tos = tos;
     if (cut) {
-      const l4 = this.fragments.begin(key, k, protocol, ttl, tos);
+      const l4 = this.fragments.begin(ip);
       icmpWrite(port.out, l4, type, 0, checksumFinish(sum), (id << 16) | seq);
       this.fragments.finish(CLASS_ICMP);
       this.flows.answered(slot);
       return REPLIED;
     }
     port.front();
-    const at = outputHeaders(
-      ctx,
-      v4 ? 4 : 6,
-      key[k + 4],
-      key[k + 5],
-      key[k + 6],
-      key[k + 7],
-      key[k],
-      key[k + 1],
-      key[k + 2],
-      key[k + 3],
-      protocol,
-      length,
-      ttl,
-      tos,
-      0,
-    );
-    if (v4) this.fragments.identify(at, IPV4_HEADER_LEN + length, IPV4_HEADER_LEN + length, protocol, ttl, tos, key, k);
+    const at = outputHeaders(ctx, ip, length);
+    if (v4) this.fragments.identify(at, IPV4_HEADER_LEN + length, IPV4_HEADER_LEN + length, ip);
     icmpWrite(port.out, at, type, 0, checksumFinish(sum), (id << 16) | seq);
     port.commit(payload, 0, 0, 0, GSO_NONE, 0);
     countToGuest(ctx, CLASS_ICMP, headerLen + payload);

@@ -4,14 +4,17 @@ import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../ip/to-gue
 import { MAX_HEAD } from '../ports';
 import { checksumAdd, checksumFinish, pseudoHeaderSum6 } from '../wire/checksum';
 import { ICMP_ECHO_REPLY, ICMPV6_ECHO_REPLY, icmpSetChecksum } from '../wire/icmp';
+import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
 
 export class SelfEcho {
   private readonly ctx: StackContext;
   private readonly frame: DataView;
+  private readonly ip: IpFields;
 
   constructor(ctx: StackContext) {
     this.ctx = ctx;
+    this.ip = new IpFields(IP_PROTO_ICMP, OUTPUT_TTL);
     this.frame = new DataView(new ArrayBuffer(MAX_HEAD));
   }
 
@@ -27,30 +30,15 @@ export class SelfEcho {
     const out = this.frame;
     const end = frame.l4Off + frame.l4Len;
     if (port.pull(end) < end) return false;
-    const at = outputHeadersTo(
-      ctx,
-      out,
-      0,
-      frame.version,
-      a[4],
-      a[5],
-      a[6],
-      a[7],
-      a[0],
-      a[1],
-      a[2],
-      a[3],
-      v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6,
-      frame.l4Len,
-      OUTPUT_TTL,
-      0,
-      0,
-    );
+    const { ip } = this;
+    ip.between(v4, a, 4, 0);
+    ip.protocol = v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6;
+    const at = outputHeadersTo(ctx, out, 0, ip, frame.l4Len);
     const head = port.head;
     for (let i = 0; i < frame.l4Len; i++) out.setUint8(at + i, head.getUint8(frame.l4Off + i));
     out.setUint8(at, v4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY);
     icmpSetChecksum(out, at, 0);
-    const sum = v4 ? 0 : pseudoHeaderSum6(a[4], a[5], a[6], a[7], a[0], a[1], a[2], a[3], IP_PROTO_ICMPV6, frame.l4Len);
+    const sum = v4 ? 0 : pseudoHeaderSum6(a, 0, IP_PROTO_ICMPV6, frame.l4Len);
     icmpSetChecksum(out, at, checksumFinish(checksumAdd(out, at, frame.l4Len, sum)));
     sendSmall(ctx, out, at + frame.l4Len, CLASS_ICMP);
     return true;

@@ -18,6 +18,7 @@ import {
   ICMPV6_PACKET_TOO_BIG,
   icmpWrite,
 } from '../wire/icmp';
+import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
 import type { PingFlows } from './flows';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../ip/icmp-error';
@@ -33,6 +34,7 @@ export class PingErrors {
   private readonly later: RestingSockets;
   private readonly sender: IcmpErrorSender;
   private readonly found: NatResult;
+  private readonly ip: IpFields;
 
   /** `later` gets the flows whose errors could not all be read. */
   constructor(ctx: StackContext, nat: NatTables, flows: PingFlows, later: RestingSockets) {
@@ -42,6 +44,7 @@ export class PingErrors {
     this.later = later;
     this.sender = new IcmpErrorSender(ctx);
     this.found = new NatResult();
+    this.ip = new IpFields(IP_PROTO_ICMP, QUOTED_TTL);
   }
 
   /**
@@ -74,7 +77,7 @@ export class PingErrors {
     const { io } = this.ctx;
     const key = this.flows.table.keys;
     const k = KEY_WORDS * slot;
-    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const v4 = isV4(key, k);
     if (!natOurAddress(this.nat, v4, found)) return;
     const request = v4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
     icmpWrite(io.scratch, SCRATCH_MISC, request, 0, 0, (this.flows.id(slot) << 16) | this.flows.seq[slot]);
@@ -83,14 +86,22 @@ export class PingErrors {
       v4 ? ICMP_CODE_FRAGMENTATION_NEEDED : 0,
       io.sockErrOut[SOCKERR_INFO],
       found.src,
-      key,
-      k,
-      v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6,
-      this.flows.ttl[slot] > 0 ? this.flows.ttl[slot] : QUOTED_TTL,
+      this.quoted(slot),
       io.scratch,
       SCRATCH_MISC,
       ICMP_HEADER_LEN,
     );
+  }
+
+  /** IP header of the request of flow `slot`. */
+  private quoted(slot: number): IpFields {
+    const { ip } = this;
+    const key = this.flows.table.keys;
+    const k = KEY_WORDS * slot;
+    ip.between(isV4(key, k), key, k, k + 4);
+    ip.protocol = ip.v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6;
+    ip.ttl = this.flows.ttl[slot] > 0 ? this.flows.ttl[slot] : QUOTED_TTL;
+    return ip;
   }
 
   /** The kernel returns the request from its ICMP header on, with the identifier it had on the wire. */
@@ -100,7 +111,7 @@ export class PingErrors {
     const error = io.sockErrOut;
     const key = this.flows.table.keys;
     const k = KEY_WORDS * slot;
-    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const v4 = isV4(key, k);
     if (!errorIsForGuest(io, v4)) return;
     if (!errorSource(ctx, this.nat, SLOT_OFFENDER, this.flows.peer, 4 * slot, key, k, found)) return;
     const length = Math.min(error[SOCKERR_LENGTH], MAX_QUOTE6);
@@ -114,10 +125,7 @@ export class PingErrors {
       error[SOCKERR_CODE],
       error[SOCKERR_INFO],
       found.src,
-      key,
-      k,
-      v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6,
-      this.flows.ttl[slot] > 0 ? this.flows.ttl[slot] : QUOTED_TTL,
+      this.quoted(slot),
       io.scratch,
       SCRATCH_MISC,
       length,

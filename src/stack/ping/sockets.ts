@@ -1,5 +1,5 @@
 /** Ping sockets: bound as configured, connected, and looked at again when the host's network changed. */
-import { addrSlotWord, addrSlotWrite, familyOf } from '../ip/address';
+import { addrSlotsEqual, addrSlotWrite, copyWords, familyOf, makeWords } from '../ip/address';
 import { ADDR_SLOT_ICMP } from '../context';
 import type { StackContext } from '../context';
 import { NatResult } from '../ip/nat';
@@ -18,7 +18,6 @@ import {
   SOL_SOCKET,
 } from '../kit/linux';
 import type { PingFlows } from './flows';
-import { makeWords } from './unavailable';
 
 const SLOT_ADDR = ADDR_SLOT_ICMP;
 const SLOT_WAS = ADDR_SLOT_ICMP + 6;
@@ -55,19 +54,16 @@ export class PingSockets {
     flows.epoch[slot] = this.epoch;
     const { target } = this;
     const { io } = this.ctx;
-    for (let i = 0; i < 4; i++) target.dst[i] = flows.peer[4 * slot + i];
+    copyWords(flows.peer, 4 * slot, target.dst, 0);
     target.scope = flows.scope[slot];
     target.local = flows.local[slot] === 1;
-    const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
+    const family = familyOf(target.dst, 0);
     const fd = io.socket(family, SOCK_ICMP);
     if (fd < 0) return true;
     const found = this.connect(fd, family, target) === 0 && io.getsockname(fd, SLOT_NOW) === 0;
     io.close(fd);
     if (!found || io.getsockname(flows.fd[slot], SLOT_WAS) < 0) return true;
-    for (let i = 0; i < 4; i++) {
-      if (addrSlotWord(io.addrs, SLOT_NOW, i) !== addrSlotWord(io.addrs, SLOT_WAS, i)) return false;
-    }
-    return true;
+    return addrSlotsEqual(io.addrs, SLOT_NOW, SLOT_WAS);
   }
 
   /** Binds as configured, connects to `target`, prepares for what is read. Returns 0 or -errno. */
@@ -97,12 +93,12 @@ export class PingSockets {
       }
       const from = v4 ? this.outbound4 : this.outbound6;
       if (from !== null) {
-        addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, 0, from[0], from[1], from[2], from[3]);
+        addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, 0, from, 0);
         const r = io.bind(fd, SLOT_ADDR);
         if (r < 0) return r;
       }
     }
-    addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, scope, dst[0], dst[1], dst[2], dst[3]);
+    addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, scope, dst, 0);
     const r = io.connect(fd, SLOT_ADDR);
     if (r !== -EACCES || !v4) return r;
     io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);

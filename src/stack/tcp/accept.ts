@@ -1,6 +1,7 @@
 /** Connections accepted on the host: forwarded ports. */
-import { V4_MAPPED, addrSlotPort, addrSlotWord, familyOf, isLoopback, isV4 } from '../ip/address';
-import { ADDR_SLOT_TCP, KEY_KIND_SHIFT, KEY_TCP_LISTENER, SEEN_V4, SEEN_V6 } from '../context';
+import { addrSlotPort, addrSlotRead, copyWords, familyOf } from '../ip/address';
+import { ADDR_SLOT_TCP, KEY_KIND_SHIFT, KEY_TCP_LISTENER } from '../context';
+import { comesInOtherFamily, speaksOnlyOther, toOtherLoopback } from '../ip/other-loopback';
 import { dropCode } from '../counters';
 import { natToGuest } from '../ip/nat';
 import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
@@ -132,10 +133,8 @@ function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): 
     return -1;
   }
   const { probe } = t.table;
-  for (let i = 0; i < 4; i++) {
-    probe[i] = nat.dst[i];
-    probe[4 + i] = nat.src[i];
-  }
+  copyWords(nat.dst, 0, probe, 0);
+  copyWords(nat.src, 0, probe, 4);
   const bucket = peerBucket(t);
   const flow = choosePort(t, listener.config.targetPort, port) ? allocateForPeer(t, bucket) : -1;
   if (flow < 0) {
@@ -143,7 +142,7 @@ function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): 
     countDrop(t, DROP_FLOW_TABLE_FULL);
     return -1;
   }
-  const v6 = familyOf(nat.dst[0], nat.dst[1], nat.dst[2]) === AF_INET6;
+  const v6 = familyOf(nat.dst, 0) === AF_INET6;
   open(t, flow, ST_SYN_SENT, fd, v6, index, bucket);
   t.flags[flow] |= F_SYN_DUE;
   // Runs from now on, whether or not the guest has room for the SYN: the peer must not wait for ever.
@@ -159,42 +158,22 @@ function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): 
 
 /**
  * What the guest sees of the peer in ADDR_SLOT_TCP, in `natResult`. Returns 0 or a drop code.
- *
- * The host's own loopback may be reached in either family, whatever the guest speaks: `ssh localhost` tries ::1 first.
- * So a loopback peer comes in the other family if the guest, or the rule's target, has only that. A remote peer does not:
- * it has an address which the guest must see.
  */
 function peerToGuest(t: TcpEngine, listener: Listener): number {
   const { addrs } = t.io;
-  let p0 = addrSlotWord(addrs, ADDR_SLOT_TCP, 0);
-  let p1 = addrSlotWord(addrs, ADDR_SLOT_TCP, 1);
-  let p2 = addrSlotWord(addrs, ADDR_SLOT_TCP, 2);
-  let p3 = addrSlotWord(addrs, ADDR_SLOT_TCP, 3);
-  const v4 = isV4(p0, p1, p2);
   const { target } = listener;
-  if (isLoopback(p0, p1, p2, p3)) {
-    const other = target === null ? speaksOnlyOther(t, v4) : isV4(target[0], target[1], target[2]) !== v4;
-    if (other) {
-      p0 = 0;
-      p1 = 0;
-      p2 = v4 ? 0 : V4_MAPPED;
-      p3 = v4 ? 1 : 0x7f000001;
-    }
-  }
+  const peer = t.peerWords;
+  addrSlotRead(addrs, ADDR_SLOT_TCP, peer, 0);
+  if (comesInOtherFamily(t.ctx.link, target, peer, 0)) toOtherLoopback(peer);
   // The local address matters for multicast only, which TCP has not.
-  return natToGuest(t.nat, t.ctx.link, p0, p1, p2, p3, 0, 0, 0, 0, target, t.natResult);
-}
-
-/** Has the guest been heard, but only in the family that is not this one? */
-function speaksOnlyOther(t: TcpEngine, v4: boolean): boolean {
-  return t.ctx.link.seen === (v4 ? SEEN_V6 : SEEN_V4);
+  return natToGuest(t.nat, t.ctx.link, peer, 0, null, target, t.natResult);
 }
 
 /** The guest did not answer the SYN of a forwarded connection: is it certain enough that it never will? */
 export function isHopeless(t: TcpEngine, flow: number): boolean {
   if (t.state[flow] !== ST_SYN_SENT) return false;
   const listener = t.listeners[t.owner[flow]];
-  return listener?.target === null && speaksOnlyOther(t, (t.flags[flow] & F_V6) === 0);
+  return listener?.target === null && speaksOnlyOther(t.ctx.link, (t.flags[flow] & F_V6) === 0);
 }
 
 /**

@@ -174,11 +174,11 @@ export function learnSyn(t: TcpEngine, flow: number, head: DataView, off: number
 export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, seq: number, window: number): void {
   const a = frame.addr;
   const nat = t.natResult;
-  if (isGroup(frame.version === 4, a[4], a[5], a[6], a[7])) {
+  if (isGroup(frame.version === 4, a, 4)) {
     countDrop(t, DROP_DESTINATION_INVALID);
     return;
   }
-  const code = natToHost(t.nat, PROTO_TCP, a[4], a[5], a[6], a[7], ports & 0xffff, nat);
+  const code = natToHost(t.nat, PROTO_TCP, a, 4, ports & 0xffff, nat);
   if (code !== 0) {
     countDrop(t, code);
     return;
@@ -207,7 +207,7 @@ function connectHost(t: TcpEngine, frame: FrameInfo, ports: number, seq: number,
     countDrop(t, DROP_FLOW_TABLE_FULL);
     return -1;
   }
-  const family = familyOf(nat.dst[0], nat.dst[1], nat.dst[2]);
+  const family = familyOf(nat.dst, 0);
   const fd = connectedSocket(t, family, frame, ports);
   if (fd < 0) {
     t.table.free(flow);
@@ -269,7 +269,7 @@ function startConnect(t: TcpEngine, fd: number, family: number, from: number, po
   if (bound || from !== 0) {
     // Lets the host's own services listen on the port, and other connections of the guest leave from it.
     if (from !== 0) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, from, 0, outbound[0], outbound[1], outbound[2], outbound[3]);
+    addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, from, 0, outbound, 0);
     const r = io.bind(fd, ADDR_SLOT_TCP);
     if (r < 0) {
       if (from !== 0) return r;
@@ -278,7 +278,7 @@ function startConnect(t: TcpEngine, fd: number, family: number, from: number, po
     }
   }
   const d = to.dst;
-  addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, port, to.scope, d[0], d[1], d[2], d[3]);
+  addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, port, to.scope, d, 0);
   const r = io.connect(fd, ADDR_SLOT_TCP);
   return r === -EINPROGRESS ? 0 : r;
 }

@@ -81,6 +81,9 @@ import { newListener } from './listener';
 import type { Listener } from './listener';
 import { SEND_BUFFER_GOAL } from './send-buffer';
 import { TimerWheel } from '../kit/timer-wheel';
+import { OUTPUT_TTL } from '../ip/to-guest';
+import { IpFields } from '../wire/ip-fields';
+import { IP_PROTO_TCP } from '../wire/ipv4';
 
 // ---- states (column `state`)
 export const ST_FREE = 0;
@@ -204,6 +207,8 @@ export class TcpEngine {
   readonly nat: NatTables;
   readonly own: OwnListeners;
   readonly natResult: NatResult;
+  /** The peer of the connection being accepted. */
+  readonly peerWords: Int32Array;
   readonly table: FlowTable;
   readonly timers: TimerWheel;
   readonly listeners: readonly (Listener | null)[];
@@ -267,6 +272,8 @@ export class TcpEngine {
   readonly mss6: number;
   readonly isn0: number;
   readonly isn1: number;
+  /** Header of the segment being sent. */
+  readonly ip: IpFields;
   /** Identification of the last IPv4 packet that may be fragmented. */
   ipId: number;
 
@@ -341,6 +348,7 @@ export class TcpEngine {
     this.nat = ctx.link.nat;
     this.own = new OwnListeners(ctx.config.ownListeners);
     this.natResult = new NatResult();
+    this.peerWords = new Int32Array(4);
     this.table = new FlowTable(n, random.u32(), random.u32());
     this.timers = new TimerWheel(n * TIMERS, ctx.clock.nowMs);
     this.listeners = listeners.map((l) => (l.protocol === 'tcp' ? newListener(l) : null));
@@ -381,6 +389,7 @@ export class TcpEngine {
     this.mss6 = Math.max(MIN_MSS, mtu - 60);
     this.isn0 = random.u32();
     this.isn1 = random.u32();
+    this.ip = new IpFields(IP_PROTO_TCP, OUTPUT_TTL);
     this.ipId = random.u32() & 0xffff;
     this.state = new Uint8Array(n);
     this.flags = new Int32Array(n);

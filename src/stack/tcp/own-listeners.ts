@@ -32,8 +32,8 @@ export class OwnListeners {
     for (let i = 0; i < this.count; i++) {
       if (this.ports[i] !== port) continue;
       const at = 4 * i;
-      if (wordsEqual(this.words, at, dst[0], dst[1], dst[2], dst[3])) return true;
-      if (this.takesAll(at, isV4(dst[0], dst[1], dst[2])) && isOurs(io, dst, scope)) return true;
+      if (wordsEqual(this.words, at, dst, 0)) return true;
+      if (this.takesAll(at, isV4(dst, 0)) && isOurs(io, dst, scope)) return true;
     }
     return false;
   }
@@ -41,17 +41,17 @@ export class OwnListeners {
   /** `::` takes IPv4, too. */
   private takesAll(at: number, v4: boolean): boolean {
     const w = this.words;
-    if (!isUnspecified(w[at], w[at + 1], w[at + 2], w[at + 3])) return false;
+    if (!isUnspecified(w, at)) return false;
     return v4 || w[at + 2] !== V4_MAPPED;
   }
 }
 
 /** Whether `dst` is an address of the host: then, and only then, a socket can be bound to it. If in doubt: yes. */
 function isOurs(io: HostIo, dst: Int32Array, scope: number): boolean {
-  const family = familyOf(dst[0], dst[1], dst[2]);
+  const family = familyOf(dst, 0);
   const fd = io.socket(family, SOCK_TCP);
   if (fd < 0) return true;
-  addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, 0, family === AF_INET6 ? scope : 0, dst[0], dst[1], dst[2], dst[3]);
+  addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, 0, family === AF_INET6 ? scope : 0, dst, 0);
   const bound = io.bind(fd, ADDR_SLOT_TCP) >= 0;
   io.close(fd);
   return bound;

@@ -7,18 +7,11 @@
 import { C_TCP_RESETS_TO_GUEST, C_TCP_RETRANSMITS } from '../counters';
 import type { FrameInfo } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
-import {
-  CLASS_TCP,
-  OUTPUT_HEADER_LEN4,
-  OUTPUT_HEADER_LEN6,
-  OUTPUT_TTL,
-  countToGuest,
-  outputHeaders,
-} from '../ip/to-guest';
+import { CLASS_TCP, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, countToGuest, outputHeaders } from '../ip/to-guest';
 import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../ports';
 import { seqLe } from '../kit/seq';
-import { checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
-import { IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
+import { checksumFold, pseudoHeaderSum } from '../wire/checksum';
+import { IP_PROTO_TCP, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
 import {
   TCP_ACK,
   TCP_CHECKSUM_OFFSET,
@@ -26,6 +19,7 @@ import {
   TCP_HEADER_LEN,
   TCP_RST,
   TCP_SYN,
+  tcpSetChecksum,
   tcpWrite,
   tcpWriteMss,
   tcpWriteWindowScale,
@@ -50,7 +44,6 @@ import {
 import type { TcpEngine } from './flow';
 import { refreshWindow, synWindowField, windowField } from './window';
 
-const PROTO_TCP = 6;
 const MSS_OPTION_LEN = 4;
 const SCALE_OPTION_LEN = 4; // with its NOP
 
@@ -76,38 +69,14 @@ export function writeSegment(
   const keys = t.table.keys;
   const k = flow * KEY_WORDS;
   const l4Len = tcpLen + payloadLen;
-  const ports = keys[k + 8];
-  const at = outputHeaders(
-    t.ctx,
-    (t.flags[flow] & F_V6) !== 0 ? 6 : 4,
-    keys[k + 4],
-    keys[k + 5],
-    keys[k + 6],
-    keys[k + 7],
-    keys[k],
-    keys[k + 1],
-    keys[k + 2],
-    keys[k + 3],
-    PROTO_TCP,
-    l4Len,
-    OUTPUT_TTL,
-    0,
-    t.iss[flow] >>> 12,
-  );
+  const ip = t.ip;
+  ip.between((t.flags[flow] & F_V6) === 0, keys, k + 4, k);
+  ip.flowLabel = t.iss[flow] >>> 12;
+  const at = outputHeaders(t.ctx, ip, l4Len);
   if ((t.flags[flow] & F_NO_DF) !== 0) allowFragments(t, flow, at - IPV4_HEADER_LEN, IPV4_HEADER_LEN + l4Len);
-  tcpWrite(
-    t.port.out,
-    at,
-    ports & 0xffff,
-    ports >>> 16,
-    seq,
-    ack,
-    tcpLen,
-    flags,
-    window,
-    checksumFold(t.pseudo[flow] + l4Len),
-    0,
-  );
+  const out = t.port.out;
+  tcpWrite(out, at, keys[k + 8], seq, ack, tcpLen, flags, window);
+  tcpSetChecksum(out, at, checksumFold(t.pseudo[flow] + l4Len));
   countToGuest(t.ctx, CLASS_TCP, at - t.port.outOff + l4Len);
 }
 
@@ -116,27 +85,13 @@ export function writeSegment(
  * §4.3). Who cuts a large frame counts it up for each segment.
  */
 function allowFragments(t: TcpEngine, flow: number, at: number, length: number): void {
-  const keys = t.table.keys;
-  const k = flow * KEY_WORDS;
   t.ipId = (t.ipId + Math.max(1, Math.ceil(length / t.mss[flow]))) & 0xffff;
-  ipv4Write(t.port.out, at, length, 0, t.ipId, 0, OUTPUT_TTL, PROTO_TCP, keys[k + 7], keys[k + 3]);
+  ipv4Write(t.port.out, at, t.ip, length, t.ipId, 0);
 }
 
 /** Sum of the addresses' and protocol's part of the pseudo-header, for the column `pseudo`. */
 export function pseudoSum(keys: Int32Array, k: number, v6: boolean): number {
-  if (!v6) return pseudoHeaderSum4(keys[k + 3], keys[k + 7], PROTO_TCP, 0);
-  return pseudoHeaderSum6(
-    keys[k],
-    keys[k + 1],
-    keys[k + 2],
-    keys[k + 3],
-    keys[k + 4],
-    keys[k + 5],
-    keys[k + 6],
-    keys[k + 7],
-    PROTO_TCP,
-    0,
-  );
+  return pseudoHeaderSum(!v6, keys, k, IP_PROTO_TCP, 0);
 }
 
 function sendBare(t: TcpEngine, flow: number, seq: number, ack: number, flags: number, window: number): boolean {
@@ -244,37 +199,15 @@ export function answerReset(
   const a = frame.addr;
   if (t.port.reserve(l4 + TCP_HEADER_LEN, 0, 0) < 0) return false;
   t.port.front();
-  const at = outputHeaders(
-    t.ctx,
-    frame.version,
-    a[4],
-    a[5],
-    a[6],
-    a[7],
-    a[0],
-    a[1],
-    a[2],
-    a[3],
-    PROTO_TCP,
-    TCP_HEADER_LEN,
-    OUTPUT_TTL,
-    0,
-    0,
-  );
+  const ip = t.ip;
+  ip.between(!v6, a, 4, 0);
+  ip.flowLabel = 0;
+  const at = outputHeaders(t.ctx, ip, TCP_HEADER_LEN);
   const hasAck = (flags & TCP_ACK) !== 0;
-  tcpWrite(
-    t.port.out,
-    at,
-    ports & 0xffff,
-    ports >>> 16,
-    hasAck ? ack : 0,
-    hasAck ? 0 : (seq + segLen) | 0,
-    TCP_HEADER_LEN,
-    hasAck ? TCP_RST : TCP_RST | TCP_ACK,
-    0,
-    checksumFold(pseudoSum(a, 0, v6) + TCP_HEADER_LEN),
-    0,
-  );
+  const out = t.port.out;
+  const reset = hasAck ? TCP_RST : TCP_RST | TCP_ACK;
+  tcpWrite(out, at, ports, hasAck ? ack : 0, hasAck ? 0 : (seq + segLen) | 0, TCP_HEADER_LEN, reset, 0);
+  tcpSetChecksum(out, at, checksumFold(pseudoSum(a, 0, v6) + TCP_HEADER_LEN));
   countToGuest(t.ctx, CLASS_TCP, l4 + TCP_HEADER_LEN);
   t.port.commit(0, COMMIT_NEEDS_CSUM, l4, TCP_CHECKSUM_OFFSET, GSO_NONE, 0);
   t.ctx.counters[C_TCP_RESETS_TO_GUEST]++;

@@ -20,8 +20,9 @@ import {
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_UDP_L4, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
 import { isShortage } from '../kit/resting';
-import { checksumFinishUdp, checksumFold, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
+import { checksumFinishUdp, checksumFold, pseudoHeaderSum } from '../wire/checksum';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
+import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_UDP, IPV4_HEADER_LEN } from '../wire/ipv4';
 import { UDP_CHECKSUM_OFFSET, UDP_HEADER_LEN, udpWrite } from '../wire/udp';
 import type { UdpRoute } from './route';
@@ -46,12 +47,14 @@ export class UdpDeliver {
   private readonly ctx: StackContext;
   private readonly route: UdpRoute;
   private readonly fragments: FragmentSender;
+  private readonly ip: IpFields;
 
   constructor(ctx: StackContext, route: UdpRoute) {
     this.error = 0;
     this.ctx = ctx;
     this.route = route;
     this.fragments = new FragmentSender(ctx);
+    this.ip = new IpFields(IP_PROTO_UDP, OUTPUT_TTL);
   }
 
   /** Most bytes that a frame of the family may have, Ethernet header included. */
@@ -85,33 +88,16 @@ export class UdpDeliver {
     const { ctx } = this;
     const { port } = ctx;
     const { key, k } = this.route;
-    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const v4 = isV4(key, k);
     port.front();
     const l4Len = UDP_HEADER_LEN + length;
-    const hops = ttl > 0 ? ttl : OUTPUT_TTL;
-    const cls = tos > 0 ? tos : 0;
-    const at = outputHeaders(
-      ctx,
-      v4 ? 4 : 6,
-      key[k + 4],
-      key[k + 5],
-      key[k + 6],
-      key[k + 7],
-      key[k],
-      key[k + 1],
-      key[k + 2],
-      key[k + 3],
-      IP_PROTO_UDP,
-      l4Len,
-      hops,
-      cls,
-      0,
-    );
+    const ip = this.header(v4, ttl, tos);
+    const at = outputHeaders(ctx, ip, l4Len);
     const many = segment > 0 && segment < length;
     if (v4) {
       const totalLen = IPV4_HEADER_LEN + l4Len;
       const packetLen = many ? totalLen - length + segment : totalLen;
-      this.fragments.identify(at, totalLen, packetLen, IP_PROTO_UDP, hops, cls, key, k);
+      this.fragments.identify(at, totalLen, packetLen, ip);
     }
     const ports = key[k + KEY_WORDS - 1];
     udpWrite(port.out, at, ports & 0xffff, ports >>> 16, l4Len, checksumFold(this.pseudoSum(v4, l4Len)));
@@ -129,7 +115,7 @@ export class UdpDeliver {
     const { ctx } = this;
     const { port } = ctx;
     const { key, k } = this.route;
-    const v4 = isV4(key[k], key[k + 1], key[k + 2]);
+    const v4 = isV4(key, k);
     const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
     if (!this.isFrame(v4, length, segment)) {
       if (segment > 0 && segment < length) return this.split(fd, at, length, segment, ttl, tos);
@@ -184,7 +170,7 @@ export class UdpDeliver {
     const ports = key[k + KEY_WORDS - 1];
     const sum = this.pseudoSum(v4, l4Len) + (ports >>> 16) + (ports & 0xffff) + l4Len;
     const checksum = checksumFinishUdp(ctx.io.checksum(ROWS_OUT, rowCount, sum));
-    const l4 = fragments.begin(key, k, IP_PROTO_UDP, ttl > 0 ? ttl : OUTPUT_TTL, tos > 0 ? tos : 0);
+    const l4 = fragments.begin(this.header(v4, ttl, tos));
     udpWrite(ctx.port.out, l4, ports & 0xffff, ports >>> 16, l4Len, checksum);
     fragments.finish(CLASS_UDP);
     return DONE;
@@ -226,18 +212,16 @@ export class UdpDeliver {
 
   private pseudoSum(v4: boolean, l4Len: number): number {
     const { key, k } = this.route;
-    if (v4) return pseudoHeaderSum4(key[k + 7], key[k + 3], IP_PROTO_UDP, l4Len);
-    return pseudoHeaderSum6(
-      key[k + 4],
-      key[k + 5],
-      key[k + 6],
-      key[k + 7],
-      key[k],
-      key[k + 1],
-      key[k + 2],
-      key[k + 3],
-      IP_PROTO_UDP,
-      l4Len,
-    );
+    return pseudoHeaderSum(v4, key, k, IP_PROTO_UDP, l4Len);
+  }
+
+  /** IP header of what `route` found; `ttl` and `tos` below 1 where the host did not say. */
+  private header(v4: boolean, ttl: number, tos: number): IpFields {
+    const { ip } = this;
+    const { key, k } = this.route;
+    ip.between(v4, key, k + 4, k);
+    ip.ttl = ttl > 0 ? ttl : OUTPUT_TTL;
+    ip.tos = tos > 0 ? tos : 0;
+    return ip;
   }
 }

@@ -5,10 +5,10 @@
  * The listener itself sends, if it can reach the destination from its address and interface. If not, a socket of the
  * flow's own does, bound to the same port of the host.
  */
-import { isLinkLocal6, isLoopback, isV4, V4_MAPPED, wordsEqual } from '../ip/address';
-import { SEEN_V4, SEEN_V6 } from '../context';
-import type { LinkState, StackContext } from '../context';
+import { isLinkLocal6, isLoopback, isV4, wordsEqual } from '../ip/address';
+import type { StackContext } from '../context';
 import type { NatResult } from '../ip/nat';
+import { toOtherLoopback } from '../ip/other-loopback';
 import type { UdpListener } from './listeners';
 
 const PORTS = 65536;
@@ -52,7 +52,7 @@ export class ForwardedPorts {
   find(from: Int32Array, port: number, target: NatResult): void {
     this.look(from, port, target);
     const { dst } = target;
-    if (this.port === 0 || this.listener >= 0 || !isLoopback(dst[0], dst[1], dst[2], dst[3])) return;
+    if (this.port === 0 || this.listener >= 0 || !isLoopback(dst, 0)) return;
     toOtherLoopback(dst);
     this.look(from, port, target);
     if (this.listener < 0) toOtherLoopback(dst);
@@ -63,7 +63,7 @@ export class ForwardedPorts {
     this.port = 0;
     for (let i = this.first[port]; i !== 0; i = this.next[i]) {
       const l = this.listeners[i - 1];
-      if (l.target !== null && !wordsEqual(l.target, 0, from[0], from[1], from[2], from[3])) continue;
+      if (l.target !== null && !wordsEqual(l.target, 0, from, 0)) continue;
       if (this.port === 0) this.port = l.port;
       if (this.reaches(l, target) && (this.listener < 0 || l.port === port)) this.listener = i - 1;
       if (this.listener === i - 1) this.port = l.port;
@@ -74,7 +74,7 @@ export class ForwardedPorts {
   private reaches(l: UdpListener, target: NatResult): boolean {
     const { dst } = target;
     const { config } = this.ctx;
-    const v4 = isV4(dst[0], dst[1], dst[2]);
+    const v4 = isV4(dst, 0);
     if (!l.watched || !(v4 ? l.takes4 : l.takes6)) return false;
     if (l.onDevice) return false;
     if (!target.local) {
@@ -83,34 +83,7 @@ export class ForwardedPorts {
     }
     if (l.wildcard) return true;
     const { bound } = l;
-    if (isLoopback(bound[0], bound[1], bound[2], bound[3]) !== isLoopback(dst[0], dst[1], dst[2], dst[3])) return false;
-    return isLinkLocal6(bound[0]) === isLinkLocal6(dst[0]);
+    if (isLoopback(bound, 0) !== isLoopback(dst, 0)) return false;
+    return isLinkLocal6(bound, 0) === isLinkLocal6(dst, 0);
   }
-}
-
-/** 127.0.0.1 becomes ::1, and any other way round. */
-export function toOtherLoopback(words: Int32Array): void {
-  const v4 = isV4(words[0], words[1], words[2]);
-  words[2] = v4 ? 0 : V4_MAPPED;
-  words[3] = v4 ? 1 : 0x7f000001;
-}
-
-/**
- * Does the guest see a datagram of peer `w…`, to a listener whose fixed target is `target` or null, as one of the other
- * family? The host's own loopback may be reached in either, whatever the guest speaks: `localhost` is ::1 first. A remote
- * peer has an address that the guest must see.
- */
-export function comesInOtherFamily(
-  link: LinkState,
-  target: Int32Array | null,
-  w0: number,
-  w1: number,
-  w2: number,
-  w3: number,
-): boolean {
-  if (!isLoopback(w0, w1, w2, w3)) return false;
-  const v4 = isV4(w0, w1, w2);
-  // With a target, that decides; else, whether the guest was heard, but only in the other family.
-  if (target !== null) return isV4(target[0], target[1], target[2]) !== v4;
-  return link.seen === (v4 ? SEEN_V6 : SEEN_V4);
 }

@@ -24,7 +24,16 @@
  * Nothing is queued here: from the guest, datagrams are sent within the turn; to the guest, they wait in the socket
  * until there are receive buffers (udp/inbound.ts).
  */
-import { addrSlotWord, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from '../ip/address';
+import {
+  addrSlotsEqual,
+  copyWords,
+  wordsEqual,
+  familyOf,
+  isLoopback,
+  isMulticast,
+  isUnspecified,
+  isV4,
+} from '../ip/address';
 import type { ForwardListener } from '../config';
 import {
   ADDR_SLOT_UDP,
@@ -50,7 +59,7 @@ import { listenNow, openUdpListeners, type UdpListener } from './listeners';
 import { UdpOutbound } from './outbound';
 import { UdpRoute } from './route';
 import { UdpSockets } from './sockets';
-import { checksumOk, pseudoHeaderSum4, pseudoHeaderSum6 } from '../wire/checksum';
+import { checksumOk, pseudoHeaderSum } from '../wire/checksum';
 import {
   ICMP_CODE_HOST,
   ICMP_CODE_NET,
@@ -169,8 +178,7 @@ export class UdpHandler implements FlowHandler {
     }
     this.flows.touchFromGuest(slot);
     this.span.narrow(rows, this.span.first, this.span.count, UDP_HEADER_LEN, payload);
-    const { first, count } = this.span;
-    return this.outbound.add(slot, frame.row, first, count, payload, segment, frame.ttl, frame.tos, frame.df);
+    return this.outbound.add(slot, frame, this.span, payload, segment);
   }
 
   endOfBatch(): void {
@@ -211,13 +219,11 @@ export class UdpHandler implements FlowHandler {
     if (quote.l4Len < UDP_HEADER_LEN) return false;
     const { probe } = this.flows.table;
     const { addr, head, l4Off } = quote;
-    for (let i = 0; i < 4; i++) {
-      probe[i] = addr[4 + i];
-      probe[4 + i] = addr[i];
-    }
+    copyWords(addr, 4, probe, 0);
+    copyWords(addr, 0, probe, 4);
     probe[KEY_WORDS - 1] = (udpDstPort(head, l4Off) << 16) | udpSrcPort(head, l4Off);
     if (this.flows.table.lookup() < 0) return false;
-    return this.ctx.link.paths.learn(this.ctx.clock.nowMs, mtu, addr[4], addr[5], addr[6], addr[7]);
+    return this.ctx.link.paths.learn(this.ctx.clock.nowMs, mtu, addr, 4);
   }
 
   get busy(): boolean {
@@ -247,7 +253,7 @@ export class UdpHandler implements FlowHandler {
     const slot = this.openAtListener(listener);
     if (slot < 0) return slot;
     const p = 4 * slot;
-    for (let i = 0; i < 4; i++) flows.peer[p + i] = target.dst[i];
+    copyWords(target.dst, 0, flows.peer, p);
     flows.peerPort[slot] = dstPort;
     flows.peerScope[slot] = target.scope;
     // A listener with an address sends from that.
@@ -269,7 +275,7 @@ export class UdpHandler implements FlowHandler {
 
   private hasPeer4(slot: number): boolean {
     const { peer } = this.flows;
-    return isV4(peer[4 * slot], peer[4 * slot + 1], peer[4 * slot + 2]);
+    return isV4(peer, 4 * slot);
   }
 
   /** For UdpOutbound: a new socket toward the flow's peer, with the port of the old one if that can be. */
@@ -278,7 +284,7 @@ export class UdpHandler implements FlowHandler {
     const old = flows.fd[slot];
     this.loadPeer(slot);
     const v4 = this.hasPeer4(slot);
-    const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
+    const family = familyOf(target.dst, 0);
     const srcPort = flows.table.keys[KEY_WORDS * slot + KEY_WORDS - 1] >>> 16;
     const fd = ctx.io.socket(family, SOCK_UDP);
     if (fd < 0) return false;
@@ -301,7 +307,7 @@ export class UdpHandler implements FlowHandler {
   /** `target` becomes the flow's peer. */
   private loadPeer(slot: number): void {
     const { flows, target } = this;
-    for (let i = 0; i < 4; i++) target.dst[i] = flows.peer[4 * slot + i];
+    copyWords(flows.peer, 4 * slot, target.dst, 0);
     target.scope = flows.peerScope[slot];
     target.local = (flows.flags[slot] & FLOW_LOCAL) !== 0;
   }
@@ -316,13 +322,13 @@ export class UdpHandler implements FlowHandler {
     flags |= group || anyPort ? FLOW_GROUP : FLOW_FRESH;
     if (anyPort) flags |= FLOW_ANY_PORT;
     if (hostPort === srcPort) flags |= FLOW_PORT_KEPT;
-    if (isMulticast(dst[0], dst[1], dst[2], dst[3])) flags |= FLOW_MULTICAST;
+    if (isMulticast(dst, 0)) flags |= FLOW_MULTICAST;
     if (target.local) flags |= FLOW_LOCAL;
     flows.flags[slot] = flags;
     flows.fd[slot] = fd;
     flows.hostPort[slot] = hostPort;
     flows.epoch[slot] = this.epoch;
-    sockets.ports.hold(isV4(dst[0], dst[1], dst[2]), srcPort, hostPort);
+    sockets.ports.hold(isV4(dst, 0), srcPort, hostPort);
   }
 
   /**
@@ -337,19 +343,8 @@ export class UdpHandler implements FlowHandler {
     const { keys, probe } = flows.table;
     const k = KEY_WORDS * slot;
     if (isResolverPort(dstPort)) {
-      const code = natToHost(
-        this.nat,
-        IP_PROTO_UDP,
-        keys[k + 4],
-        keys[k + 5],
-        keys[k + 6],
-        keys[k + 7],
-        dstPort,
-        target,
-      );
-      let same = code === 0;
-      for (let i = 0; i < 4; i++) if (target.dst[i] !== flows.peer[4 * slot + i]) same = false;
-      if (!same) {
+      const code = natToHost(this.nat, IP_PROTO_UDP, keys, k + 4, dstPort, target);
+      if (code !== 0 || !wordsEqual(target.dst, 0, flows.peer, 4 * slot)) {
         this.close(slot);
         for (let i = 0; i < KEY_WORDS; i++) probe[i] = keys[k + i];
         return false;
@@ -363,14 +358,10 @@ export class UdpHandler implements FlowHandler {
       return true;
     }
     this.loadPeer(slot);
-    const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
+    const family = familyOf(target.dst, 0);
     if (sockets.probe(family, target, flows.peerPort[slot], SLOT_NOW) < 0) return true;
     if (ctx.io.getsockname(flows.fd[slot], SLOT_WAS) < 0) return true;
-    for (let i = 0; i < 4; i++) {
-      if (addrSlotWord(addrs, SLOT_NOW, i) === addrSlotWord(addrs, SLOT_WAS, i)) continue;
-      this.renew(slot);
-      break;
-    }
+    if (!addrSlotsEqual(addrs, SLOT_NOW, SLOT_WAS)) this.renew(slot);
     return true;
   }
 
@@ -403,10 +394,7 @@ export class UdpHandler implements FlowHandler {
   private checksumGood(frame: FrameInfo, length: number, checksum: number): boolean {
     const a = frame.addr;
     if (checksum === 0) return frame.version === 4;
-    const sum =
-      frame.version === 4
-        ? pseudoHeaderSum4(a[3], a[7], IP_PROTO_UDP, length)
-        : pseudoHeaderSum6(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], IP_PROTO_UDP, length);
+    const sum = pseudoHeaderSum(frame.version === 4, a, 0, IP_PROTO_UDP, length);
     return checksumOk(this.ctx.io.checksum(this.span.first, this.span.count, sum));
   }
 
@@ -426,14 +414,14 @@ export class UdpHandler implements FlowHandler {
   private openFromGuest(frame: FrameInfo, srcPort: number, dstPort: number): number {
     const { ctx, flows, target } = this;
     const a = frame.addr;
-    const v4 = isV4(a[0], a[1], a[2]);
+    const v4 = isV4(a, 0);
     // An IPv6 packet with v4-mapped addresses would become IPv4 on the host, past all that holds for IPv4.
     if (v4 !== (frame.version === 4)) return -DROP_SOURCE_INVALID;
-    if (isV4(a[4], a[5], a[6]) !== v4) return -DROP_DESTINATION_INVALID;
-    if (isUnspecified(a[0], a[1], a[2], a[3]) || isMulticast(a[0], a[1], a[2], a[3])) return -DROP_SOURCE_INVALID;
+    if (isV4(a, 4) !== v4) return -DROP_DESTINATION_INVALID;
+    if (isUnspecified(a, 0) || isMulticast(a, 0)) return -DROP_SOURCE_INVALID;
     if (v4 && a[3] === IPV4_BROADCAST) return -DROP_SOURCE_INVALID;
-    if (isLoopback(a[0], a[1], a[2], a[3])) return -DROP_LOOPBACK_ADDRESS;
-    const code = natToHost(this.nat, IP_PROTO_UDP, a[4], a[5], a[6], a[7], dstPort, target);
+    if (isLoopback(a, 0)) return -DROP_LOOPBACK_ADDRESS;
+    const code = natToHost(this.nat, IP_PROTO_UDP, a, 4, dstPort, target);
     if (code !== 0) return -code;
 
     // Two for one: after a burst a crowd gets smaller.
@@ -449,7 +437,7 @@ export class UdpHandler implements FlowHandler {
     }
 
     if (flows.table.count === flows.table.capacity && !this.evict()) return -DROP_FLOW_TABLE_FULL;
-    const family = familyOf(target.dst[0], target.dst[1], target.dst[2]);
+    const family = familyOf(target.dst, 0);
     let fd = ctx.io.socket(family, SOCK_UDP);
     if ((fd === -EMFILE || fd === -ENFILE) && this.evict()) fd = ctx.io.socket(family, SOCK_UDP);
     if (fd < 0) return fd === -EMFILE || fd === -ENFILE ? -DROP_NO_DESCRIPTORS : -DROP_HOST_SOCKET_ERROR;
@@ -468,7 +456,7 @@ export class UdpHandler implements FlowHandler {
     }
     this.countOpened(slot);
     const p = 4 * slot;
-    for (let i = 0; i < 4; i++) flows.peer[p + i] = target.dst[i];
+    copyWords(target.dst, 0, flows.peer, p);
     flows.peerPort[slot] = dstPort;
     flows.peerScope[slot] = target.scope;
     this.bindSlot(slot, fd, srcPort);
@@ -485,7 +473,7 @@ export class UdpHandler implements FlowHandler {
     if (error !== -ENETUNREACH && error !== -EHOSTUNREACH) return;
     const a = frame.addr;
     const v4 = frame.version === 4;
-    if (isMulticast(a[4], a[5], a[6], a[7])) return;
+    if (isMulticast(a, 4)) return;
     if (v4 && (a[7] === IPV4_BROADCAST || a[7] === this.sockets.broadcast4)) return;
     if (!natOurAddress(this.nat, v4, this.target)) return;
     this.fillProbe(frame, srcPort, dstPort);

@@ -523,7 +523,7 @@ export class UdpInbound {
 
   private isRoute4(): boolean {
     const { key, k } = this.route;
-    return isV4(key[k], key[k + 1], key[k + 2]);
+    return isV4(key, k);
   }
 
   private touch(): void {

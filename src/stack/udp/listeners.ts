@@ -1,5 +1,5 @@
 /** UDP sockets that the control plane opened for forwarded ports. They stay open across resets of the guest. */
-import { addressWords, addrSlotWord, isUnspecified } from '../ip/address';
+import { addressWords, addrSlotRead, isUnspecified } from '../ip/address';
 import type { ForwardListener } from '../config';
 import { ADDR_SLOT_UDP, KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../context';
 import type { StackContext } from '../context';
@@ -76,8 +76,8 @@ function watch(io: HostIo, listener: UdpListener, index: number): number {
   const { fd, bound } = listener;
   const named = io.getsockname(fd, ADDR_SLOT_UDP);
   if (named < 0) return named;
-  for (let i = 0; i < 4; i++) bound[i] = addrSlotWord(io.addrs, ADDR_SLOT_UDP, i);
-  listener.wildcard = isUnspecified(bound[0], bound[1], bound[2], bound[3]);
+  addrSlotRead(io.addrs, ADDR_SLOT_UDP, bound, 0);
+  listener.wildcard = isUnspecified(bound, 0);
   const watched = io.watch(fd, EPOLLIN | EPOLLET, (KEY_UDP_LISTENER << KEY_KIND_SHIFT) | index, 0);
   listener.watched = watched >= 0;
   return watched;

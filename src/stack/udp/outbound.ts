@@ -18,9 +18,10 @@
  * refuses what is sent, and the flow gets a new socket (`FlowOwner.renew`); a listener's answer leaves from whatever
  * address the host has now.
  */
+import type { RowSpan } from '../kit/rows';
 import { addrSlotWrite, familyOf, isMulticast, isUnspecified } from '../ip/address';
 import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_CALL } from '../context';
-import type { StackContext } from '../context';
+import type { FrameInfo, StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { isMoved } from '../ip/host-moved';
 import { AF_INET } from '../ports';
@@ -126,21 +127,13 @@ export class UdpOutbound {
   }
 
   /**
-   * Adds a datagram whose payload is named by rows `row … row + rowCount - 1` (at least one row, which may be empty) of
-   * a frame whose rows begin at `frameRow`. `segment` is the size to cut it by, 0: one datagram of `length` bytes. `df`:
-   * it must not be fragmented on its way. Returns the first row that is free now.
+   * Adds a datagram of `frame`, whose `length` bytes of payload are named by the rows of `payload`. `segment` is the size to
+   * cut it by, 0: one datagram. Returns the first row that is free now.
    */
-  add(
-    slot: number,
-    frameRow: number,
-    row: number,
-    rowCount: number,
-    length: number,
-    segment: number,
-    ttl: number,
-    tos: number,
-    df: boolean,
-  ): number {
+  add(slot: number, frame: FrameInfo, payload: RowSpan, length: number, segment: number): number {
+    const { ttl, tos } = frame;
+    const row = payload.first;
+    const rowCount = payload.count;
     const { io } = this.ctx;
     const { flows } = this;
     if (slot !== this.slot) this.flush();
@@ -151,13 +144,13 @@ export class UdpOutbound {
         this.flush();
         this.setSocket(slot, ttl, tos);
       }
-      this.discover(slot, segment > 0 ? segment : length, df);
+      this.discover(slot, segment > 0 ? segment : length, frame.df);
     }
     // Rows that another protocol's handler has taken since must stay as they are.
     if (
       this.count > 0 &&
       segment === 0 &&
-      frameRow === this.end &&
+      frame.row === this.end &&
       this.joins(length, rowCount, viaListener, ttl, tos)
     ) {
       return this.join(row, rowCount, length);
@@ -324,7 +317,7 @@ export class UdpOutbound {
     const { flows } = this;
     const p = 4 * slot;
     flows.discover[slot] = want;
-    if (familyOf(flows.peer[p], flows.peer[p + 1], flows.peer[p + 2]) === AF_INET) {
+    if (familyOf(flows.peer, p) === AF_INET) {
       this.ctx.io.setsockopt(flows.fd[slot], IPPROTO_IP, IP_MTU_DISCOVER, want);
     } else {
       this.ctx.io.setsockopt(flows.fd[slot], IPPROTO_IPV6, IPV6_MTU_DISCOVER, want);
@@ -364,20 +357,17 @@ export class UdpOutbound {
   private hasLocal(slot: number): boolean {
     const local = this.flows.local;
     const l = 4 * slot;
-    return (
-      !isUnspecified(local[l], local[l + 1], local[l + 2], local[l + 3]) &&
-      !isMulticast(local[l], local[l + 1], local[l + 2], local[l + 3])
-    );
+    return !isUnspecified(local, l) && !isMulticast(local, l);
   }
 
   private writeSlots(io: HostIo, slot: number): void {
     const { peer, peerPort, peerScope, local } = this.flows;
     const p = 4 * slot;
-    const family = familyOf(peer[p], peer[p + 1], peer[p + 2]);
+    const family = familyOf(peer, p);
     const port = peerPort[slot];
     const scope = peerScope[slot];
-    addrSlotWrite(io.addrs, SLOT_PEER, family, port, scope, peer[p], peer[p + 1], peer[p + 2], peer[p + 3]);
-    addrSlotWrite(io.addrs, SLOT_LOCAL, family, 0, scope, local[p], local[p + 1], local[p + 2], local[p + 3]);
+    addrSlotWrite(io.addrs, SLOT_PEER, family, port, scope, peer, p);
+    addrSlotWrite(io.addrs, SLOT_LOCAL, family, 0, scope, local, p);
   }
 
   private setSocket(slot: number, ttl: number, tos: number): void {
@@ -385,7 +375,7 @@ export class UdpOutbound {
     const { flows } = this;
     const fd = flows.fd[slot];
     const p = 4 * slot;
-    const v4 = familyOf(flows.peer[p], flows.peer[p + 1], flows.peer[p + 2]) === AF_INET;
+    const v4 = familyOf(flows.peer, p) === AF_INET;
     const level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
     if (ttl !== flows.ttl[slot]) {
       flows.ttl[slot] = ttl;

@@ -2,7 +2,16 @@
  * The guest address of a datagram that came to a host socket: its flow's, or by the translation rules of a listener's
  * peer. Peers and local addresses of message `m` are in address slots `slotPeer(m)` and `slotLocal(m)`.
  */
-import { addrSlotFamily, addrSlotPort, addrSlotScope, addrSlotWord, isMulticast, isV4 } from '../ip/address';
+import {
+  addrSlotFamily,
+  addrSlotIs,
+  addrSlotPort,
+  addrSlotRead,
+  addrSlotScope,
+  copyWords,
+  isMulticast,
+  isV4,
+} from '../ip/address';
 import { ADDR_SLOT_UDP_MSG } from '../context';
 import type { StackContext } from '../context';
 import { dropCode, type DropCode } from '../counters';
@@ -11,7 +20,7 @@ import { NatResult, natSourceToGuest, natToGuest } from '../ip/nat';
 import type { NatTables } from '../ip/nat';
 import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';
 import type { UdpFlows } from './flows';
-import { comesInOtherFamily, toOtherLoopback } from './forwarded';
+import { comesInOtherFamily, toOtherLoopback } from '../ip/other-loopback';
 import type { UdpListener } from './listeners';
 
 const DROP_SOURCE_INVALID = dropCode('source_invalid');
@@ -44,6 +53,8 @@ export class UdpRoute {
   private readonly found: NatResult;
   /** The peer of a listener's datagram as it is translated. */
   private readonly seen: Int32Array;
+  /** The address of the host that it was sent to. */
+  private readonly to: Int32Array;
 
   constructor(ctx: StackContext, nat: NatTables, flows: UdpFlows, listeners: readonly UdpListener[], owner: FlowOwner) {
     this.ctx = ctx;
@@ -53,6 +64,7 @@ export class UdpRoute {
     this.owner = owner;
     this.found = new NatResult();
     this.seen = new Int32Array(4);
+    this.to = new Int32Array(4);
     this.key = flows.table.probe;
     this.k = 0;
     this.slot = -1;
@@ -86,51 +98,26 @@ export class UdpRoute {
     const a = ctx.io.addrs;
     const peer = slotPeer(m);
     const local = slotLocal(m);
-    const p0 = addrSlotWord(a, peer, 0);
-    const p1 = addrSlotWord(a, peer, 1);
-    const p2 = addrSlotWord(a, peer, 2);
-    const p3 = addrSlotWord(a, peer, 3);
+    const { seen } = this;
+    addrSlotRead(a, peer, seen, 0);
     const port = addrSlotPort(a, peer);
     // Port 0 cannot be answered (RFC 768: "no port").
-    if (port === 0 || isMulticast(p0, p1, p2, p3)) return DROP_SOURCE_INVALID;
-    const known = addrSlotFamily(a, local) !== 0;
-    const { bound } = listener;
-    const l0 = known ? addrSlotWord(a, local, 0) : bound[0];
-    const l1 = known ? addrSlotWord(a, local, 1) : bound[1];
-    const l2 = known ? addrSlotWord(a, local, 2) : bound[2];
-    const l3 = known ? addrSlotWord(a, local, 3) : bound[3];
-    const { seen } = this;
-    seen[0] = p0;
-    seen[1] = p1;
-    seen[2] = p2;
-    seen[3] = p3;
-    if (comesInOtherFamily(ctx.link, listener.target, p0, p1, p2, p3)) toOtherLoopback(seen);
-    const code = natToGuest(
-      this.nat,
-      ctx.link,
-      seen[0],
-      seen[1],
-      seen[2],
-      seen[3],
-      l0,
-      l1,
-      l2,
-      l3,
-      listener.target,
-      found,
-    );
+    if (port === 0 || isMulticast(seen, 0)) return DROP_SOURCE_INVALID;
+    const { to } = this;
+    if (addrSlotFamily(a, local) !== 0) addrSlotRead(a, local, to, 0);
+    else copyWords(listener.bound, 0, to, 0);
+    if (comesInOtherFamily(ctx.link, listener.target, seen, 0)) toOtherLoopback(seen);
+    const code = natToGuest(this.nat, ctx.link, seen, 0, to, listener.target, found);
     if (code !== 0) return code;
     const { probe } = table;
-    for (let i = 0; i < 4; i++) {
-      probe[i] = found.dst[i];
-      probe[4 + i] = found.src[i];
-    }
+    copyWords(found.dst, 0, probe, 0);
+    copyWords(found.src, 0, probe, 4);
     probe[KEY_WORDS - 1] = (listener.targetPort << 16) | port;
     this.key = probe;
     this.k = 0;
     this.slot = -1;
     // A group has no flow: members in the guest answer from addresses of their own.
-    if (isMulticast(probe[0], probe[1], probe[2], probe[3])) return 0;
+    if (isMulticast(probe, 0)) return 0;
 
     let slot = table.lookup();
     if (slot < 0) {
@@ -140,17 +127,10 @@ export class UdpRoute {
     // Two peers can look the same to the guest (both 127.0.0.1 and 127.0.0.2 do): answers go to the latest.
     if (flows.listener[slot] >= 0) {
       flows.listener[slot] = index;
-      const w = 4 * slot;
-      flows.peer[w] = p0;
-      flows.peer[w + 1] = p1;
-      flows.peer[w + 2] = p2;
-      flows.peer[w + 3] = p3;
+      addrSlotRead(a, peer, flows.peer, 4 * slot);
       flows.peerPort[slot] = port;
       flows.peerScope[slot] = addrSlotScope(a, peer);
-      flows.local[w] = l0;
-      flows.local[w + 1] = l1;
-      flows.local[w + 2] = l2;
-      flows.local[w + 3] = l3;
+      copyWords(to, 0, flows.local, 4 * slot);
     }
     this.key = table.keys;
     this.k = KEY_WORDS * slot;
@@ -164,19 +144,15 @@ export class UdpRoute {
     const { probe, keys } = flows.table;
     const a = ctx.io.addrs;
     const peer = slotPeer(m);
-    const p0 = addrSlotWord(a, peer, 0);
-    const p1 = addrSlotWord(a, peer, 1);
-    const p2 = addrSlotWord(a, peer, 2);
-    const p3 = addrSlotWord(a, peer, 3);
+    const { seen } = this;
+    addrSlotRead(a, peer, seen, 0);
     const port = addrSlotPort(a, peer);
-    if (port === 0 || isMulticast(p0, p1, p2, p3)) return DROP_SOURCE_INVALID;
-    const code = natSourceToGuest(this.nat, ctx.link, p0, p1, p2, p3, found);
+    if (port === 0 || isMulticast(seen, 0)) return DROP_SOURCE_INVALID;
+    const code = natSourceToGuest(this.nat, ctx.link, seen, 0, found);
     if (code !== 0) return code;
     const k = KEY_WORDS * slot;
-    for (let i = 0; i < 4; i++) {
-      probe[i] = keys[k + i];
-      probe[4 + i] = found.src[i];
-    }
+    copyWords(keys, k, probe, 0);
+    copyWords(found.src, 0, probe, 4);
     probe[KEY_WORDS - 1] = (keys[k + KEY_WORDS - 1] & -0x10000) | port;
     this.key = probe;
     this.k = 0;
@@ -195,7 +171,7 @@ export class UdpRoute {
     const s = slotPeer(m);
     const port = addrSlotPort(a, s);
     if (port === 0) return DROP_SOURCE_INVALID;
-    for (let i = 0; i < 4; i++) if (addrSlotWord(a, s, i) !== peer[4 * slot + i]) return DROP_SOURCE_INVALID;
+    if (!addrSlotIs(a, s, peer, 4 * slot)) return DROP_SOURCE_INVALID;
     this.key = table.keys;
     this.slot = slot;
     if (port !== flows.peerPort[slot]) {
@@ -224,8 +200,7 @@ export class UdpRoute {
     const { peer, peerPort } = this.flows;
     const s = slotPeer(m);
     if (addrSlotPort(a, s) !== peerPort[slot]) return false;
-    for (let i = 0; i < 4; i++) if (addrSlotWord(a, s, i) !== peer[4 * slot + i]) return false;
-    return true;
+    return addrSlotIs(a, s, peer, 4 * slot);
   }
 
   /**
@@ -236,7 +211,8 @@ export class UdpRoute {
     if ((this.flows.flags[slot] & FLOW_PORT_KEPT) === 0) return DROP_SOURCE_INVALID;
     const a = this.ctx.io.addrs;
     const s = slotPeer(m);
-    const v4 = isV4(addrSlotWord(a, s, 0), addrSlotWord(a, s, 1), addrSlotWord(a, s, 2));
+    addrSlotRead(a, s, this.seen, 0);
+    const v4 = isV4(this.seen, 0);
     const port = this.flows.table.keys[KEY_WORDS * slot + KEY_WORDS - 1] >>> 16;
     for (let i = 0; i < this.listeners.length; i++) {
       const l = this.listeners[i];

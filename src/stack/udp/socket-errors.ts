@@ -1,5 +1,5 @@
 /** ICMP errors for datagrams we sent: the sockets' error queues, turned into ICMP errors to the guest. */
-import { addrSlotPort, addrSlotWord, isV4 } from '../ip/address';
+import { addrSlotPort, addrSlotRead, copyWords, isV4 } from '../ip/address';
 import { ADDR_SLOT_UDP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
@@ -17,10 +17,11 @@ import {
   ICMPV6_DEST_UNREACHABLE,
   ICMPV6_PACKET_TOO_BIG,
 } from '../wire/icmp';
+import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_UDP } from '../wire/ipv4';
 import { UDP_HEADER_LEN, udpWrite } from '../wire/udp';
 import type { UdpFlows } from './flows';
-import { comesInOtherFamily, toOtherLoopback } from './forwarded';
+import { comesInOtherFamily, toOtherLoopback } from '../ip/other-loopback';
 import type { UdpListener } from './listeners';
 
 const SLOT_OFFENDER = ADDR_SLOT_UDP + 1;
@@ -38,6 +39,8 @@ export class UdpErrors {
   private readonly listeners: readonly UdpListener[];
   private readonly sender: IcmpErrorSender;
   private readonly found: NatResult;
+  /** Header of the quoted packet. */
+  private readonly ip: IpFields;
   /** The peer that an error is about, as it is translated. */
   private readonly seen: Int32Array;
   /** Our address on the link. */
@@ -51,6 +54,7 @@ export class UdpErrors {
     this.later = new RestingSockets(flows.table.capacity);
     this.sender = new IcmpErrorSender(ctx);
     this.found = new NatResult();
+    this.ip = new IpFields(IP_PROTO_UDP, QUOTED_TTL);
     this.seen = new Int32Array(4);
     this.ours = new NatResult();
   }
@@ -110,10 +114,9 @@ export class UdpErrors {
     const { ctx, found } = this;
     const a = ctx.io.addrs;
     const { seen } = this;
-    for (let i = 0; i < 4; i++) seen[i] = addrSlotWord(a, SLOT_DEST, i);
-    if (comesInOtherFamily(ctx.link, listener.target, seen[0], seen[1], seen[2], seen[3])) toOtherLoopback(seen);
-    const [d0, d1, d2, d3] = seen;
-    if (natToGuest(this.nat, ctx.link, d0, d1, d2, d3, 0, 0, 0, 0, listener.target, found) !== 0) return -1;
+    addrSlotRead(a, SLOT_DEST, seen, 0);
+    if (comesInOtherFamily(ctx.link, listener.target, seen, 0)) toOtherLoopback(seen);
+    if (natToGuest(this.nat, ctx.link, seen, 0, null, listener.target, found) !== 0) return -1;
     const { table } = this.flows;
     table.probe.set(found.dst, 0);
     table.probe.set(found.src, 4);
@@ -126,14 +129,14 @@ export class UdpErrors {
     const { sockErrOut } = ctx.io;
     const keys = flows.table.keys;
     const k = slot * KEY_WORDS;
-    const v4 = isV4(keys[k], keys[k + 1], keys[k + 2]);
+    const v4 = isV4(keys, k);
     // Where the datagram leaves in fragments (outbound.ts) nothing is lost, so there is nothing to tell.
     if (errorIsTooLong(ctx.io)) {
       if (ctx.config.keepDf) this.tooLong(v4, sockErrOut[SOCKERR_INFO], keys, k);
       return;
     }
     const p = 4 * slot;
-    if (isV4(flows.peer[p], flows.peer[p + 1], flows.peer[p + 2]) !== v4) {
+    if (isV4(flows.peer, p) !== v4) {
       this.reportOther(v4, keys, k);
       return;
     }
@@ -171,7 +174,7 @@ export class UdpErrors {
     const type = v4 ? ICMPV6_DEST_UNREACHABLE : ICMP_DEST_UNREACHABLE;
     const code = v4 ? ICMPV6_CODE_PORT : ICMP_CODE_PORT;
     if (sockErrOut[SOCKERR_TYPE] !== type || sockErrOut[SOCKERR_CODE] !== code) return;
-    for (let i = 0; i < 4; i++) this.found.src[i] = keys[k + 4 + i];
+    copyWords(keys, k + 4, this.found.src, 0);
     if (v4) this.unreachable(ICMP_DEST_UNREACHABLE, ICMP_CODE_PORT, this.found.src, keys, k);
     else this.unreachable(ICMPV6_DEST_UNREACHABLE, ICMPV6_CODE_PORT, this.found.src, keys, k);
   }
@@ -191,6 +194,9 @@ export class UdpErrors {
     const ports = key[k + KEY_WORDS - 1];
     udpWrite(scratch, SCRATCH_MISC, ports >>> 16, ports & 0xffff, UDP_HEADER_LEN + length, 0);
     const quoteLen = UDP_HEADER_LEN + length;
-    this.sender.send(type, code, info, from, key, k, IP_PROTO_UDP, ttl, scratch, SCRATCH_MISC, quoteLen);
+    const { ip } = this;
+    ip.between(isV4(key, k), key, k, k + 4);
+    ip.ttl = ttl;
+    this.sender.send(type, code, info, from, ip, scratch, SCRATCH_MISC, quoteLen);
   }
 }

@@ -1,5 +1,14 @@
 /** Host sockets for flows that the guest starts: bound, connected where there is one peer, prepared for what is read. */
-import { addressWords, addrSlotPort, addrSlotWrite, isMulticast, isUnspecified, isV4, V4_MAPPED } from '../ip/address';
+import {
+  addressWords,
+  addrSlotPort,
+  anyOf,
+  addrSlotWrite,
+  isMulticast,
+  isUnspecified,
+  isV4,
+  V4_MAPPED,
+} from '../ip/address';
 import type { Ip4Config, Ip6Config } from '../config';
 import { ADDR_SLOT_UDP } from '../context';
 import type { StackContext } from '../context';
@@ -69,7 +78,7 @@ export class UdpSockets {
   /** The address configured for what leaves toward `target`, as `to[at…]`; zero: the kernel's choice. */
   sourceOf(target: NatResult, to: Int32Array, at: number): void {
     const { dst } = target;
-    const v4 = isV4(dst[0], dst[1], dst[2]);
+    const v4 = isV4(dst, 0);
     const from = v4 ? this.outbound4 : this.outbound6;
     for (let i = 0; i < 4; i++) to[at + i] = target.local ? 0 : from[i];
     // Unspecified too is of a family.
@@ -84,7 +93,7 @@ export class UdpSockets {
     const { dst } = target;
     const v4 = family === AF_INET;
     this.group =
-      isMulticast(dst[0], dst[1], dst[2], dst[3]) ||
+      isMulticast(dst, 0) ||
       (v4 && (dst[3] === IPV4_BROADCAST || (dst[3] === this.broadcast4 && this.broadcast4 !== 0)));
     this.anyPort = !this.group && dstPort === PORT_TFTP;
     const bound = this.bind(fd, family, target, srcPort, wish);
@@ -101,7 +110,7 @@ export class UdpSockets {
     }
     if (this.anyPort) return 0;
     if (!this.group) {
-      addrSlotWrite(io.addrs, SLOT_ADDR, family, dstPort, target.scope, dst[0], dst[1], dst[2], dst[3]);
+      addrSlotWrite(io.addrs, SLOT_ADDR, family, dstPort, target.scope, dst, 0);
       const r = io.connect(fd, SLOT_ADDR);
       // Without SO_BROADCAST that is the kernel's word for a broadcast address of a network of its own.
       if (r !== -EACCES || !v4) return r;
@@ -124,10 +133,10 @@ export class UdpSockets {
     if (r >= 0) {
       // For a socket with an address, which a port of the kernel's choice comes with.
       const from = family === AF_INET ? this.outbound4 : this.outbound6;
-      if (!target.local && !isUnspecified(from[0], from[1], from[2], from[3])) r = this.bindTo(fd, family, target, 0);
+      if (!target.local && !isUnspecified(from, 0)) r = this.bindTo(fd, family, target, 0);
     }
     if (r >= 0) {
-      addrSlotWrite(io.addrs, SLOT_ADDR, family, dstPort, target.scope, dst[0], dst[1], dst[2], dst[3]);
+      addrSlotWrite(io.addrs, SLOT_ADDR, family, dstPort, target.scope, dst, 0);
       r = io.connect(fd, SLOT_ADDR);
     }
     if (r >= 0) r = io.getsockname(fd, slot);
@@ -148,8 +157,7 @@ export class UdpSockets {
     const { io } = this.ctx;
     const v4 = family === AF_INET;
     const from = v4 ? this.outbound4 : this.outbound6;
-    if (target.local) addrSlotWrite(io.addrs, SLOT_ADDR, family, port, 0, 0, 0, v4 ? V4_MAPPED : 0, 0);
-    else addrSlotWrite(io.addrs, SLOT_ADDR, family, port, 0, from[0], from[1], from[2], from[3]);
+    addrSlotWrite(io.addrs, SLOT_ADDR, family, port, 0, target.local ? anyOf(v4) : from, 0);
     return io.bind(fd, SLOT_ADDR);
   }
 

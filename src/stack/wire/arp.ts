@@ -1,7 +1,7 @@
 /** ARP for IPv4 over Ethernet, RFC 826. Accessors are valid once `arpCheck` returned 0 for the same bytes. */
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
-import { macText } from './ethernet';
+import { macText, type Mac } from './ethernet';
 import { ipv4Text } from './ipv4';
 
 export const ARP_LEN = 28;
@@ -67,11 +67,9 @@ export function arpWrite(
   dv: DataView,
   off: number,
   operation: number,
-  senderMacHi: number,
-  senderMacLo: number,
+  senderMac: Mac,
   senderIp: number,
-  targetMacHi: number,
-  targetMacLo: number,
+  targetMac: Mac,
   targetIp: number,
 ): void {
   dv.setUint16(off + HTYPE, HTYPE_ETHERNET);
@@ -79,11 +77,11 @@ export function arpWrite(
   dv.setUint8(off + HLEN, 6);
   dv.setUint8(off + PLEN, 4);
   dv.setUint16(off + OPERATION, operation);
-  dv.setUint16(off + SENDER_MAC, senderMacHi);
-  dv.setInt32(off + SENDER_MAC + 2, senderMacLo);
+  dv.setUint16(off + SENDER_MAC, senderMac.hi);
+  dv.setInt32(off + SENDER_MAC + 2, senderMac.lo);
   dv.setInt32(off + SENDER_IP, senderIp);
-  dv.setUint16(off + TARGET_MAC, targetMacHi);
-  dv.setInt32(off + TARGET_MAC + 2, targetMacLo);
+  dv.setUint16(off + TARGET_MAC, targetMac.hi);
+  dv.setInt32(off + TARGET_MAC + 2, targetMac.lo);
   dv.setInt32(off + TARGET_IP, targetIp);
 }
 

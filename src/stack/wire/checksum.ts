@@ -59,23 +59,15 @@ export function pseudoHeaderSum4(src: number, dst: number, protocol: number, len
   return (src >>> 16) + (src & 0xffff) + (dst >>> 16) + (dst & 0xffff) + protocol + length;
 }
 
-/** Sum of the IPv6 pseudo-header (RFC 8200 §8.1): addresses as four int32 words each. */
-export function pseudoHeaderSum6(
-  src0: number,
-  src1: number,
-  src2: number,
-  src3: number,
-  dst0: number,
-  dst1: number,
-  dst2: number,
-  dst3: number,
-  protocol: number,
-  length: number,
-): number {
+/** Sum of the IPv6 pseudo-header (RFC 8200 §8.1). `words[at…]` holds both addresses, in either order: eight words. */
+export function pseudoHeaderSum6(words: Int32Array, at: number, protocol: number, length: number): number {
   let sum = protocol + (length >>> 16) + (length & 0xffff);
-  sum += (src0 >>> 16) + (src0 & 0xffff) + (src1 >>> 16) + (src1 & 0xffff);
-  sum += (src2 >>> 16) + (src2 & 0xffff) + (src3 >>> 16) + (src3 & 0xffff);
-  sum += (dst0 >>> 16) + (dst0 & 0xffff) + (dst1 >>> 16) + (dst1 & 0xffff);
-  sum += (dst2 >>> 16) + (dst2 & 0xffff) + (dst3 >>> 16) + (dst3 & 0xffff);
+  for (let i = at; i < at + 8; i++) sum += (words[i] >>> 16) + (words[i] & 0xffff);
   return sum;
+}
+
+/** Sum of the pseudo-header of either family: `words[at…]` as for `pseudoHeaderSum6`, IPv4 addresses v4-mapped. */
+export function pseudoHeaderSum(v4: boolean, words: Int32Array, at: number, protocol: number, length: number): number {
+  if (v4) return pseudoHeaderSum4(words[at + 3], words[at + 7], protocol, length);
+  return pseudoHeaderSum6(words, at, protocol, length);
 }

@@ -26,6 +26,12 @@ export const VLAN_TAG_LEN = 4;
 export const MAC_BROADCAST_HI = 0xffff;
 export const MAC_BROADCAST_LO = -1;
 
+/** An Ethernet address. */
+export interface Mac {
+  hi: number;
+  lo: number;
+}
+
 const DROP_FRAME_SHORT = dropCode('frame_short');
 
 export function ethernetCheck(_dv: DataView, off: number, end: number): DropCode {

@@ -2,6 +2,7 @@
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
 import { checksumAdd, checksumFinish } from './checksum';
+import type { IpFields } from './ip-fields';
 
 export const IPV4_HEADER_LEN = 20;
 export const IPV4_MAX_HEADER_LEN = 60;
@@ -93,19 +94,18 @@ export function ipv4Dst(dv: DataView, off: number): number {
   return dv.getInt32(off + DST);
 }
 
-/** Writes a header without options, checksum included. */
+/** Writes a header without options, checksum included. `flagsFragment` is the whole word, see `ipv4FlagsFragment`. */
 export function ipv4Write(
   dv: DataView,
   off: number,
+  ip: IpFields,
   totalLen: number,
-  tos: number,
   id: number,
   flagsFragment: number,
-  ttl: number,
-  protocol: number,
-  src: number,
-  dst: number,
 ): void {
+  const { ttl, tos, protocol } = ip;
+  const src = ip.words[ip.src + 3];
+  const dst = ip.words[ip.dst + 3];
   dv.setUint8(off + VERSION_IHL, 0x45);
   dv.setUint8(off + TOS, tos);
   dv.setUint16(off + TOTAL_LEN, totalLen);

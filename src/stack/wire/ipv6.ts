@@ -5,6 +5,7 @@
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
 import { IP_PROTO_ICMPV6, IP_PROTO_TCP, IP_PROTO_UDP } from './ipv4';
+import type { IpFields } from './ip-fields';
 
 export const IPV6_HEADER_LEN = 40;
 /** Offset of the payload length: what an error about it points to. */
@@ -77,36 +78,31 @@ export function ipv6DstWord(dv: DataView, off: number, i: number): number {
   return dv.getInt32(off + DST + 4 * i);
 }
 
-/** Writes the fixed header. `payloadLen` counts everything after it. */
-export function ipv6Write(
-  dv: DataView,
-  off: number,
-  payloadLen: number,
-  nextHeader: number,
-  hopLimit: number,
-  trafficClass: number,
-  flowLabel: number,
-  src0: number,
-  src1: number,
-  src2: number,
-  src3: number,
-  dst0: number,
-  dst1: number,
-  dst2: number,
-  dst3: number,
-): void {
-  dv.setInt32(off + VERSION_CLASS_FLOW, 0x60000000 | ((trafficClass & 0xff) << 20) | (flowLabel & 0xfffff));
+/** Copies the address at `off`, of a header or option, to `words[at…]`. */
+export function ipv6ReadAddress(dv: DataView, off: number, words: Int32Array, at: number): void {
+  for (let i = 0; i < 4; i++) words[at + i] = dv.getInt32(off + 4 * i);
+}
+
+/** Copies source and destination of the header at `off` to `words`, eight words. */
+export function ipv6ReadAddresses(dv: DataView, off: number, words: Int32Array): void {
+  for (let i = 0; i < 8; i++) words[i] = dv.getInt32(off + SRC + 4 * i);
+}
+
+/** Writes the fixed header. `payloadLen` counts everything after it, which begins with a header `nextHeader`. */
+export function ipv6Write(dv: DataView, off: number, ip: IpFields, nextHeader: number, payloadLen: number): void {
+  const { words, src, dst } = ip;
+  dv.setInt32(off + VERSION_CLASS_FLOW, 0x60000000 | ((ip.tos & 0xff) << 20) | (ip.flowLabel & 0xfffff));
   dv.setUint16(off + PAYLOAD_LEN, payloadLen);
   dv.setUint8(off + NEXT_HEADER, nextHeader);
-  dv.setUint8(off + HOP_LIMIT, hopLimit);
-  dv.setInt32(off + SRC, src0);
-  dv.setInt32(off + SRC + 4, src1);
-  dv.setInt32(off + SRC + 8, src2);
-  dv.setInt32(off + SRC + 12, src3);
-  dv.setInt32(off + DST, dst0);
-  dv.setInt32(off + DST + 4, dst1);
-  dv.setInt32(off + DST + 8, dst2);
-  dv.setInt32(off + DST + 12, dst3);
+  dv.setUint8(off + HOP_LIMIT, ip.ttl);
+  dv.setInt32(off + SRC, words[src]);
+  dv.setInt32(off + SRC + 4, words[src + 1]);
+  dv.setInt32(off + SRC + 8, words[src + 2]);
+  dv.setInt32(off + SRC + 12, words[src + 3]);
+  dv.setInt32(off + DST, words[dst]);
+  dv.setInt32(off + DST + 4, words[dst + 1]);
+  dv.setInt32(off + DST + 8, words[dst + 2]);
+  dv.setInt32(off + DST + 12, words[dst + 3]);
 }
 
 /** Length of a fragment header (RFC 8200 §4.5), and where its fragment offset lies. */
@@ -251,29 +247,24 @@ export function ipv6FragmentId(dv: DataView, at: number): number {
 
 // ---- addresses as words ---------------------------------------------------------------------------------------------
 
-/** fe80::/10. */
-export function ipv6IsLinkLocal(w0: number): boolean {
-  return w0 >>> 22 === 0x3fa;
-}
-
 /** ff00::/8. */
-export function ipv6IsMulticast(w0: number): boolean {
-  return w0 >>> 24 === 0xff;
+export function ipv6IsMulticast(words: Int32Array, at: number): boolean {
+  return words[at] >>> 24 === 0xff;
 }
 
 /** The unspecified address `::`. */
-export function ipv6IsUnspecified(w0: number, w1: number, w2: number, w3: number): boolean {
-  return (w0 | w1 | w2 | w3) === 0;
+export function ipv6IsUnspecified(words: Int32Array, at: number): boolean {
+  return (words[at] | words[at + 1] | words[at + 2] | words[at + 3]) === 0;
 }
 
 /** `::1`. */
-export function ipv6IsLoopback(w0: number, w1: number, w2: number, w3: number): boolean {
-  return (w0 | w1 | w2) === 0 && w3 === 1;
+export function ipv6IsLoopback(words: Int32Array, at: number): boolean {
+  return (words[at] | words[at + 1] | words[at + 2]) === 0 && words[at + 3] === 1;
 }
 
-/** RFC 5952 text of four words; allocates. */
-export function ipv6Text(w0: number, w1: number, w2: number, w3: number): string {
-  const groups = [w0, w1, w2, w3].flatMap((w) => [w >>> 16, w & 0xffff]);
+/** RFC 5952 text of an address; allocates. */
+export function ipv6Text(words: Int32Array, at: number): string {
+  const groups = [words[at], words[at + 1], words[at + 2], words[at + 3]].flatMap((w) => [w >>> 16, w & 0xffff]);
   // The longest run of at least two zero groups is written `::`, the first of equals.
   let best = -1;
   let bestLen = 1;
@@ -292,8 +283,11 @@ export function ipv6Text(w0: number, w1: number, w2: number, w3: number): string
 
 /** For traces and tests; allocates. */
 export function ipv6Describe(dv: DataView, off: number): string {
-  const text = (at: number): string =>
-    ipv6Text(dv.getInt32(at), dv.getInt32(at + 4), dv.getInt32(at + 8), dv.getInt32(at + 12));
+  const text = (at: number): string => {
+    const words = new Int32Array(4);
+    ipv6ReadAddress(dv, at, words, 0);
+    return ipv6Text(words, 0);
+  };
   const rest = `next ${String(ipv6NextHeader(dv, off))} length ${String(ipv6PayloadLen(dv, off))} hops ${String(ipv6HopLimit(dv, off))}`;
   return `ipv6 ${text(off + SRC)} > ${text(off + DST)} ${rest}`;
 }

@@ -127,31 +127,28 @@ export function tcpOptionWindowScale(dv: DataView, off: number): number {
 }
 
 /**
- * Writes the fixed header. `headerLen` is 20 plus the bytes of options (a multiple of 4), which the caller writes from
- * off + 20 on; `checksum` is written as given (the folded pseudo-header sum for COMMIT_NEEDS_CSUM).
+ * Writes the fixed header but for the checksum (`tcpSetChecksum`); no urgent data. `ports` is the source port and, in the
+ * high half, the destination's. `headerLen` is 20 plus the bytes of options (a multiple of 4), which the caller writes
+ * from off + 20 on.
  */
 export function tcpWrite(
   dv: DataView,
   off: number,
-  srcPort: number,
-  dstPort: number,
+  ports: number,
   seq: number,
   ack: number,
   headerLen: number,
   flags: number,
   window: number,
-  checksum: number,
-  urgent: number,
 ): void {
-  dv.setUint16(off + SRC_PORT, srcPort);
-  dv.setUint16(off + DST_PORT, dstPort);
+  dv.setUint16(off + SRC_PORT, ports & 0xffff);
+  dv.setUint16(off + DST_PORT, ports >>> 16);
   dv.setInt32(off + SEQ, seq);
   dv.setInt32(off + ACK, ack);
   dv.setUint8(off + DATA_OFFSET, (headerLen >> 2) << 4);
   dv.setUint8(off + FLAGS, flags);
   dv.setUint16(off + WINDOW, window);
-  dv.setUint16(off + TCP_CHECKSUM_OFFSET, checksum);
-  dv.setUint16(off + URGENT, urgent);
+  dv.setUint16(off + URGENT, 0);
 }
 
 /** Writes the MSS option (4 bytes) at `at`. */

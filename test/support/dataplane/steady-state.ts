@@ -8,6 +8,7 @@
  * is deoptimised on purpose: V8's lines and ours would not come in order on one pipe, but V8's do among themselves. On
  * standard error: one line of JSON, what was moved and which objects V8 keeps as hash tables.
  */
+import { ipFields } from '../stack/addresses';
 import { runInThisContext } from 'node:vm';
 import { MessageChannel, MessagePort } from 'node:worker_threads';
 import { offeredFeatures } from '../../../src/dataplane/virtio/features';
@@ -25,6 +26,7 @@ import {
   tcpDataOffset,
   tcpFlags,
   tcpSeq,
+  tcpSetChecksum,
   tcpWrite,
   tcpWriteMss,
 } from '../../../src/stack/wire/tcp';
@@ -56,6 +58,7 @@ const [UDP_SLOT, TCP_SLOT, ACK_SLOT] = [0, BATCH, 2 * BATCH];
 /** One connection and one datagram exchange of a guest with servers on the host's loopback. */
 class Traffic {
   readonly rig: BareRig;
+  private readonly ip = ipFields(true, [0, 0, 0xffff, GUEST], [0, 0, 0xffff, GATEWAY], {});
   private readonly native: Native;
   private readonly udpFd: number;
   private readonly tcpFd: number;
@@ -178,20 +181,23 @@ class Traffic {
       memory.setUint16(at + 8, 16, true);
     }
     ethernetWrite(memory, at + VNET_HEADER, 0x9a55, 0x9a559a55 | 0, 0x0200, 0x00000001, 0x0800);
-    ipv4Write(memory, at + IP, length - IP, 0, 0, 0x4000, 64, protocol, GUEST, GATEWAY);
+    this.ip.protocol = protocol;
+    ipv4Write(memory, at + IP, this.ip, length - IP, 0, 0x4000);
     return at;
   }
 
   private segment(slot: number, flags: number, headerLen = TCP_HEADER_LEN): void {
     const at = this.rig.txOffset(slot) + L4;
     const { sndNxt, rcvNxt, tcpPort } = this;
-    tcpWrite(this.rig.memory, at, TCP_SOURCE, tcpPort, sndNxt, rcvNxt, headerLen, flags, 65535, 0, 0);
+    const ports = (tcpPort << 16) | TCP_SOURCE;
+    tcpWrite(this.rig.memory, at, ports, sndNxt, rcvNxt, headerLen, flags, 65535);
+    tcpSetChecksum(this.rig.memory, at, 0);
   }
 
   private bound(kind: number): number {
     const { native } = this;
     const fd = native.socket(AF_INET, kind);
-    addrSlotWrite(native.addrs, SLOT, AF_INET, 0, 0, 0, 0, 0xffff, 0x7f000001);
+    addrSlotWrite(native.addrs, SLOT, AF_INET, 0, 0, Int32Array.of(0, 0, 0xffff, 0x7f000001), 0);
     if (native.bind(fd, SLOT) < 0 || native.getsockname(fd, SLOT) < 0) throw new Error('bind');
     return fd;
   }

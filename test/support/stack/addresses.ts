@@ -1,6 +1,7 @@
 /** Addresses as text in tests. */
 import { SocketAddress } from 'node:net';
 import { addressWords } from '../../../src/stack/ip/address';
+import { IpFields } from '../../../src/stack/wire/ip-fields';
 
 /** Address bytes (4 or 16) from text. */
 export function ip(address: string): Uint8Array {
@@ -33,4 +34,16 @@ export function text(w: Int32Array, at = 0): string {
   }
   const groups = v.flatMap((word) => [(word >>> 16).toString(16), (word & 0xffff).toString(16)]);
   return new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address;
+}
+
+/** What the header of a packet between two addresses (four words each) says. */
+export function ipFields(
+  v4: boolean,
+  src: ArrayLike<number>,
+  dst: ArrayLike<number>,
+  rest: Partial<Pick<IpFields, 'protocol' | 'ttl' | 'tos' | 'flowLabel'>>,
+): IpFields {
+  const fields = Object.assign(new IpFields(0, 64), rest);
+  fields.between(v4, Int32Array.from([...Array.from(src), ...Array.from(dst)]), 0, 4);
+  return fields;
 }

@@ -275,13 +275,13 @@ export class FakeDatagramHost implements HostIo {
 
   #readSlot(slot: number): Address {
     const w = Int32Array.from([0, 1, 2, 3], (i) => addrSlotWord(this.addrs, slot, i));
-    if (familyOf(w[0], w[1], w[2]) !== addrSlotFamily(this.addrs, slot)) throw new Error('slot: family does not match');
+    if (familyOf(w, 0) !== addrSlotFamily(this.addrs, slot)) throw new Error('slot: family does not match');
     return { address: text(w), port: addrSlotPort(this.addrs, slot) };
   }
 
   #writeSlot(slot: number, a: Address, scope = 0): void {
     const w = words(a.address);
-    addrSlotWrite(this.addrs, slot, familyOf(w[0], w[1], w[2]), a.port, scope, w[0], w[1], w[2], w[3]);
+    addrSlotWrite(this.addrs, slot, familyOf(w, 0), a.port, scope, w, 0);
   }
 
   // ---- HostIo ---------------------------------------------------------------------------------------------------
@@ -407,7 +407,7 @@ export class FakeDatagramHost implements HostIo {
       const pktinfo = s.option(0, 8) === 1 || s.option(41, 49) === 1;
       if (this.msgLocal[m] >= 0) {
         if (pktinfo) this.#writeSlot(this.msgLocal[m], { address: from.to, port: 0 });
-        else addrSlotWrite(this.addrs, this.msgLocal[m], 0, 0, 0, 0, 0, 0, 0);
+        else addrSlotWrite(this.addrs, this.msgLocal[m], 0, 0, 0, new Int32Array(4), 0);
       }
     }
     return count;

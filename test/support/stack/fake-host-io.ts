@@ -232,7 +232,7 @@ export class FakeHostIo implements HostIo {
     this.all.push(s);
     this.#open.set(s.fd, s);
     const w = words(s.remote.address);
-    addrSlotWrite(this.addrs, slot, s.family, s.remote.port, 0, w[0], w[1], w[2], w[3]);
+    addrSlotWrite(this.addrs, slot, s.family, s.remote.port, 0, w, 0);
     return s.fd;
   }
 

@@ -249,9 +249,9 @@ describe('Native.openPorts', () => {
   test('a range is one call; ports that are taken are told, the rest is open', async () => {
     const port = Math.min(await freePort(), 65000);
     const out = new Int32Array(8);
-    addrSlotWrite(native.addrs, 0, AF_INET, port, 0, 0, 0, V4_MAPPED, 0x7f000001);
+    addrSlotWrite(native.addrs, 0, AF_INET, port, 0, Int32Array.of(0, 0, V4_MAPPED, 0x7f000001), 0);
     const first = new Int32Array(1);
-    addrSlotWrite(native.addrs, 1, AF_INET, port + 3, 0, 0, 0, V4_MAPPED, 0x7f000001);
+    addrSlotWrite(native.addrs, 1, AF_INET, port + 3, 0, Int32Array.of(0, 0, V4_MAPPED, 0x7f000001), 0);
     expect(native.openPorts(1, 0, '', 8, first)).toBe(1);
     try {
       expect(native.openPorts(0, 0, '', 8, out)).toBe(7);
@@ -263,7 +263,7 @@ describe('Native.openPorts', () => {
   });
 
   test('refuses what leaves the tables', () => {
-    addrSlotWrite(native.addrs, 0, AF_INET, 65530, 0, 0, 0, V4_MAPPED, 0x7f000001);
+    addrSlotWrite(native.addrs, 0, AF_INET, 65530, 0, Int32Array.of(0, 0, V4_MAPPED, 0x7f000001), 0);
     expect(native.openPorts(0, 0, '', 8, new Int32Array(7))).toBe(-22);
     expect(native.openPorts(-1, 0, '', 8, new Int32Array(1))).toBe(-22);
     expect(native.openPorts(100000, 0, '', 8, new Int32Array(1))).toBe(-22);

@@ -5,7 +5,7 @@
 import type { DropCode } from '../../counters';
 import { dropCode } from '../../counters';
 import { icmpType } from '../icmp';
-import { ipv6Text } from '../ipv6';
+import { ipv6ReadAddress, ipv6Text } from '../ipv6';
 
 export const NDP_ROUTER_SOLICITATION = 133;
 export const NDP_ROUTER_ADVERTISEMENT = 134;
@@ -87,9 +87,9 @@ export function ndpFindOption(dv: DataView, from: number, end: number, kind: num
   return -1;
 }
 
-/** Word `i` (0 … 3) of the target of a neighbour solicitation or advertisement. */
-export function ndpTargetWord(dv: DataView, off: number, i: number): number {
-  return dv.getInt32(off + TARGET + 4 * i);
+/** Copies the target of a neighbour solicitation or advertisement to `words[at…]`. */
+export function ndpTarget(dv: DataView, off: number, words: Int32Array, at: number): void {
+  ipv6ReadAddress(dv, off + TARGET, words, at);
 }
 
 /** Flags of a neighbour advertisement (NA_*). */
@@ -97,33 +97,22 @@ export function ndpNaFlags(dv: DataView, off: number): number {
   return dv.getUint8(off + 4);
 }
 
-/** Writes a neighbour solicitation, checksum 0. */
-export function ndpWriteNs(dv: DataView, off: number, t0: number, t1: number, t2: number, t3: number): void {
+/** Writes a neighbour solicitation for `words[at…]`, checksum 0. */
+export function ndpWriteNs(dv: DataView, off: number, words: Int32Array, at: number): void {
   dv.setInt32(off, NDP_NEIGHBOR_SOLICITATION << 24);
   dv.setInt32(off + 4, 0);
-  writeTarget(dv, off, t0, t1, t2, t3);
+  writeTarget(dv, off, words, at);
 }
 
-/** Writes a neighbour advertisement with `flags` (NA_*), checksum 0. */
-export function ndpWriteNa(
-  dv: DataView,
-  off: number,
-  flags: number,
-  t0: number,
-  t1: number,
-  t2: number,
-  t3: number,
-): void {
+/** Writes a neighbour advertisement of `words[at…]` with `flags` (NA_*), checksum 0. */
+export function ndpWriteNa(dv: DataView, off: number, flags: number, words: Int32Array, at: number): void {
   dv.setInt32(off, NDP_NEIGHBOR_ADVERTISEMENT << 24);
   dv.setInt32(off + 4, flags << 24);
-  writeTarget(dv, off, t0, t1, t2, t3);
+  writeTarget(dv, off, words, at);
 }
 
-function writeTarget(dv: DataView, off: number, t0: number, t1: number, t2: number, t3: number): void {
-  dv.setInt32(off + TARGET, t0);
-  dv.setInt32(off + TARGET + 4, t1);
-  dv.setInt32(off + TARGET + 8, t2);
-  dv.setInt32(off + TARGET + 12, t3);
+function writeTarget(dv: DataView, off: number, words: Int32Array, at: number): void {
+  for (let i = 0; i < 4; i++) dv.setInt32(off + TARGET + 4 * i, words[at + i]);
 }
 
 /** Writes the fixed part of a router advertisement, checksum 0, reachable time and retransmission timer unspecified. */
@@ -146,15 +135,14 @@ export function ndpWriteLinkLayer(dv: DataView, at: number, kind: number, macHi:
 }
 
 /**
- * Writes a prefix information option for the /64 of the two words; lifetimes in seconds, NDP_INFINITE for ever. Returns
+ * Writes a prefix information option for the /64 of the address `words`; lifetimes in seconds, NDP_INFINITE for ever. Returns
  * the offset after it.
  */
 export function ndpWritePrefix64(
   dv: DataView,
   at: number,
   flags: number,
-  w0: number,
-  w1: number,
+  words: Int32Array,
   validSec: number,
   preferredSec: number,
 ): number {
@@ -165,8 +153,8 @@ export function ndpWritePrefix64(
   dv.setInt32(at + 4, validSec);
   dv.setInt32(at + 8, preferredSec);
   dv.setInt32(at + 12, 0);
-  dv.setInt32(at + 16, w0);
-  dv.setInt32(at + 20, w1);
+  dv.setInt32(at + 16, words[0]);
+  dv.setInt32(at + 20, words[1]);
   // Bits after the prefix length must be zero on the wire (RFC 4861 §4.6.2).
   dv.setInt32(at + 24, 0);
   dv.setInt32(at + 28, 0);
@@ -212,13 +200,11 @@ export function ndpWriteDnssl(dv: DataView, at: number, lifetimeSec: number, nam
 
 /** For traces and tests; allocates. */
 export function ndpDescribe(dv: DataView, off: number): string {
-  const target = (): string =>
-    ipv6Text(
-      ndpTargetWord(dv, off, 0),
-      ndpTargetWord(dv, off, 1),
-      ndpTargetWord(dv, off, 2),
-      ndpTargetWord(dv, off, 3),
-    );
+  const target = (): string => {
+    const words = new Int32Array(4);
+    ndpTarget(dv, off, words, 0);
+    return ipv6Text(words, 0);
+  };
   switch (icmpType(dv, off)) {
     case NDP_ROUTER_SOLICITATION:
       return 'ndp rs';

@@ -35,7 +35,7 @@ function config(ip4: Partial<Ip4Config> | null = {}, ip6: Partial<Ip6Config> | n
 function toHost(cfg: StackConfig, protocol: number, dst: string, port: number): string {
   const out = new NatResult();
   const w = words(dst);
-  const code = natToHost(natTables(cfg), protocol, w[0], w[1], w[2], w[3], port, out);
+  const code = natToHost(natTables(cfg), protocol, w, 0, port, out);
   if (code !== 0) return `drop ${String(code)}`;
   return `${text(out.dst)}${out.scope === 0 ? '' : `%${String(out.scope)}`}${out.local ? ' local' : ''}`;
 }
@@ -45,7 +45,7 @@ function toGuest(cfg: StackConfig, state: LinkState, peer: string, local: string
   const p = words(peer);
   const l = words(local);
   const t = target === null ? null : words(target);
-  const code = natToGuest(natTables(cfg), state, p[0], p[1], p[2], p[3], l[0], l[1], l[2], l[3], t, out);
+  const code = natToGuest(natTables(cfg), state, p, 0, l, t, out);
   return code !== 0 ? `drop ${String(code)}` : `${text(out.src)} > ${text(out.dst)}`;
 }
 
@@ -122,7 +122,7 @@ describe('host to guest', () => {
     const out = new NatResult();
     const p = words(peer);
     const state = link('192.0.2.44', '2001:db8::44', 'fe80::44');
-    expect(natSourceToGuest(natTables(cfg), state, p[0], p[1], p[2], p[3], out)).toBe(0);
+    expect(natSourceToGuest(natTables(cfg), state, p, 0, out)).toBe(0);
     expect(text(out.src)).toBe(seen);
   });
 

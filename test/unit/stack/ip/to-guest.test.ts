@@ -12,7 +12,7 @@ import {
 import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../../../../src/stack/ports';
 import { pseudoHeaderSum4, checksumFold } from '../../../../src/stack/wire/checksum';
 import { udpWrite } from '../../../../src/stack/wire/udp';
-import { words } from '../../../support/stack/addresses';
+import { ipFields, words } from '../../../support/stack/addresses';
 import { BROADCAST_MAC, OUR_MAC, bytes, dissect, hex, linkRig } from '../../../support/stack/link-rig';
 
 describe('output', () => {
@@ -24,7 +24,7 @@ describe('output', () => {
     port.memory.scatter(100, rows, bytes('01 02 03 04 05 06 07'));
     port.front();
     const [s, d] = [words('198.51.100.7'), words('192.0.2.10')];
-    const l4 = outputHeaders(ctx, 4, s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], 17, 15, 63, 0x2e, 0);
+    const l4 = outputHeaders(ctx, ipFields(true, s, d, { protocol: 17, ttl: 63, tos: 0x2e }), 15);
     expect(l4).toBe(port.outOff + OUTPUT_HEADER_LEN4);
     udpWrite(port.out, l4, 1000, 2000, 15, checksumFold(pseudoHeaderSum4(s[3], d[3], 17, 15)));
     port.commit(7, COMMIT_NEEDS_CSUM, OUTPUT_HEADER_LEN4, 6, GSO_NONE, 0);
@@ -59,7 +59,11 @@ describe('output', () => {
     port.reserve(OUTPUT_HEADER_LEN6, 0, 0);
     port.front();
     const [s, d] = [words('2001:db8:1:2:3:4:5:6'), words('fe80::9')];
-    const l4 = outputHeaders(ctx, 6, s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], 6, 0, OUTPUT_TTL, 0xb8, 0xfabcde);
+    const l4 = outputHeaders(
+      ctx,
+      ipFields(false, s, d, { protocol: 6, ttl: OUTPUT_TTL, tos: 0xb8, flowLabel: 0xfabcde }),
+      0,
+    );
     expect(l4).toBe(port.outOff + OUTPUT_HEADER_LEN6);
     port.commit(0, 0, 0, 0, GSO_NONE, 0);
     expect(hex(port.sent()[0].subarray(0, 54))).toBe(

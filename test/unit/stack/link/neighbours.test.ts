@@ -2,7 +2,7 @@ import * as fc from 'fast-check';
 import { MAX_NEIGHBOURS, NEIGHBOUR_WORDS, NeighbourTable } from '../../../../src/stack/link/neighbours';
 import { outputHeadersTo } from '../../../../src/stack/ip/to-guest';
 import { macText } from '../../../../src/stack/wire/ethernet';
-import { ip, words } from '../../../support/stack/addresses';
+import { ip, ipFields, words } from '../../../support/stack/addresses';
 import {
   BROADCAST_MAC,
   GUEST_MAC,
@@ -34,8 +34,7 @@ function entries(...list: readonly (readonly [address: string, mac: string])[]):
 }
 
 const macOf = (table: NeighbourTable, address: string): string => {
-  const [w0, w1, w2, w3] = words(address);
-  table.lookup(w0, w1, w2, w3);
+  table.lookup(words(address), 0);
   return macText(table.macHi, table.macLo).replaceAll(':', ' ');
 };
 
@@ -55,9 +54,8 @@ const naFor = (rig: LinkRig, target: string): string => {
 /** Ethernet source of a frame of a flow from `src`. */
 const sourceOf = (rig: LinkRig, src: string): string => {
   const frame = new DataView(new ArrayBuffer(128));
-  const [s0, s1, s2, s3] = words(src);
-  const version = src.includes(':') ? 6 : 4;
-  outputHeadersTo(rig.ctx, frame, 0, version, s0, s1, s2, s3, 0, 0, 0, 9, 6, 20, 64, 0, 0);
+  const v6 = src.includes(':');
+  outputHeadersTo(rig.ctx, frame, 0, ipFields(!v6, words(src), [0, 0, v6 ? 0 : 0xffff, 9], { protocol: 6 }), 20);
   return hex(new Uint8Array(frame.buffer, 6, 6));
 };
 
@@ -237,9 +235,11 @@ describe('the table', () => {
     const table = new NeighbourTable(stackConfig());
     table.replace(entries(...Array.from({ length: 200 }, (_, i): [string, string] => [`192.0.2.${i}`, LAN])));
     let found = 0;
+    const asked = Int32Array.of(0, 0, 0xffff, 0);
     const look = (): void => {
       for (let i = 0; i < 200_000; i++) {
-        table.lookup(0, 0, 0xffff, 0xc0000200 | (i & 255));
+        asked[3] = 0xc0000200 | (i & 255);
+        table.lookup(asked, 0);
         found |= table.macHi;
       }
     };

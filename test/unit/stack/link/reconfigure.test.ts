@@ -87,9 +87,8 @@ function dhcp(rig: LinkRig, options: string): { yiaddr: string; router: string; 
 
 /** Where the guest's datagrams to `address` go. */
 function toHost(rig: LinkRig, address: string, port: number): string {
-  const [w0, w1, w2, w3] = words(address);
   const out = new NatResult();
-  expect(natToHost(rig.ctx.link.nat, 17, w0, w1, w2, w3, port, out)).toBe(0);
+  expect(natToHost(rig.ctx.link.nat, 17, words(address), 0, port, out)).toBe(0);
   return text(out.dst);
 }
 
@@ -326,7 +325,7 @@ describe('addresses that stand for the host', () => {
     rig.stack.reconfigure(stackConfig({}, { dns: [] }, { dns: [ip('fe80::53')] }));
     expect(at(9)).toBe('fe80::53');
     const out = new NatResult();
-    natToHost(rig.ctx.link.nat, 6, 0, 0, 0xffff, words('198.51.100.9')[3], 53, out);
+    natToHost(rig.ctx.link.nat, 6, words('198.51.100.9'), 0, 53, out);
     expect([text(out.dst), out.scope]).toEqual(['fe80::53', 3]);
     // One that comes back is itself again.
     rig.stack.reconfigure(stackConfig({}, { dns: dns(5) }));

@@ -2,7 +2,7 @@
 import { FragmentSender } from '../../../../src/stack/ip/fragment-sender';
 import { outputHeadersTo } from '../../../../src/stack/ip/to-guest';
 import { ASKS_BEFORE_GONE, ASK_MS, STALE_MS, STATIONS, StationTable } from '../../../../src/stack/link/stations';
-import { ip, text } from '../../../support/stack/addresses';
+import { ip, ipFields, text } from '../../../support/stack/addresses';
 import {
   BROADCAST_MAC,
   OUR_MAC,
@@ -34,10 +34,9 @@ const words = (address: string): number[] => {
 /** Ethernet destination of a frame to `to`, from a handler's hands. */
 function goesTo(rig: LinkRig, to: string): string {
   const dv = new DataView(new ArrayBuffer(100));
-  const version = to.includes(':') ? 6 : 4;
-  const [s0, s1, s2, s3] = words(version === 6 ? '2001:db8:9::9' : '9.9.9.9');
-  const [d0, d1, d2, d3] = words(to);
-  outputHeadersTo(rig.ctx, dv, 0, version, s0, s1, s2, s3, d0, d1, d2, d3, 17, 8, 64, 0, 0);
+  const v6 = to.includes(':');
+  const from = words(v6 ? '2001:db8:9::9' : '9.9.9.9');
+  outputHeadersTo(rig.ctx, dv, 0, ipFields(!v6, from, words(to), { protocol: 17 }), 8);
   return hex(new Uint8Array(dv.buffer, 0, 6));
 }
 
@@ -113,7 +112,7 @@ describe('each address of the guest is reached at its own Ethernet address', () 
     rig.port.sent();
     const sender = new FragmentSender(rig.ctx);
     expect(sender.reserve(true, 8, 3000, 1500, 4096)).toBeGreaterThan(0);
-    sender.begin(Int32Array.from([...words(A4), ...neighbour]), 0, 17, 64, 0);
+    sender.begin(ipFields(true, neighbour, words(A4), { protocol: 17 }));
     sender.finish(1);
     const frames = rig.port.sent();
     expect(frames).toHaveLength(3);
@@ -290,13 +289,12 @@ describe('the table', () => {
   test('has a bound: the one not heard of for longest makes room', () => {
     const table = new StationTable();
     table.several = true;
-    const at = (n: number): number[] => [0, 0, 0xffff, n];
-    for (let n = 1; n <= STATIONS; n++) table.learn(0, 0, 0xffff, n, 1, n, n);
-    table.learn(0, 0, 0xffff, 1, 1, 1, STATIONS + 1);
-    table.learn(0, 0, 0xffff, 9999, 1, 9999, STATIONS + 2);
+    const at = (n: number): Int32Array => Int32Array.of(0, 0, 0xffff, n);
+    for (let n = 1; n <= STATIONS; n++) table.learn(at(n), 0, 1, n, n);
+    table.learn(at(1), 0, 1, 1, STATIONS + 1);
+    table.learn(at(9999), 0, 1, 9999, STATIONS + 2);
     const found = (n: number): number => {
-      const [w0, w1, w2, w3] = at(n);
-      table.lookup(w0, w1, w2, w3, 0, 0, STATIONS + 2);
+      table.lookup(at(n), 0, 0, 0, STATIONS + 2);
       return table.macLo;
     };
     expect([found(1), found(2), found(3), found(STATIONS), found(9999)]).toEqual([1, 0, 3, STATIONS, 9999]);
@@ -311,13 +309,13 @@ describe('the table', () => {
       seed = (Math.imul(seed, 1103515245) + 12345) | 0;
       const n = (seed >>> 8) % 600;
       // As often as not all are forgotten that were learnt before the last 256.
-      table.learn(n, 0, 0, n, n, i, i);
+      table.learn(Int32Array.of(n, 0, 0, n), 0, n, i, i);
       model.delete(n);
       model.set(n, i);
       if (model.size > STATIONS) model.delete(model.keys().next().value!);
     }
     for (let n = 0; n < 600; n++) {
-      table.lookup(n, 0, 0, n, -1, -1, 20_000);
+      table.lookup(Int32Array.of(n, 0, 0, n), 0, -1, -1, 20_000);
       expect(table.macLo).toBe(model.get(n) ?? -1);
     }
   });

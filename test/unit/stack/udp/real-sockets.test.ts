@@ -164,7 +164,7 @@ class RealRig {
 function writeSlot(native: Native, address: string, port: number): void {
   const w = words(address);
   const family = w[0] === 0 && w[1] === 0 && w[2] === V4_MAPPED ? AF_INET : AF_INET6;
-  addrSlotWrite(native.addrs, SLOT, family, port, 0, w[0], w[1], w[2], w[3]);
+  addrSlotWrite(native.addrs, SLOT, family, port, 0, w, 0);
 }
 
 function openSocket(native: Native, address: string, port: number, dual = false): number {

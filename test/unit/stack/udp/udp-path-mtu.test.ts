@@ -153,7 +153,7 @@ describe.each([
     const [whole] = arrive(rig, socket, e, 3000);
     const { paths } = rig.ctx.link;
     for (let i = 0; i < 100_000; i++)
-      paths.learn(rig.clock.nowMs, 1300, e.v6 ? 0x20010db8 : 0, 0, e.v6 ? 0 : 0xffff, i);
+      paths.learn(rig.clock.nowMs, 1300, Int32Array.of(e.v6 ? 0x20010db8 : 0, 0, e.v6 ? 0 : 0xffff, i), 0);
     rig.guest(tooBig(e, whole, mtu));
     expect(arrive(rig, socket, e, 3000).length).toBeGreaterThan(1);
     rig.stack.reset();
