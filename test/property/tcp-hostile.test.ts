@@ -51,7 +51,7 @@ function check(rig: TcpRig): void {
   must(t.table.count === used, 'slots in use');
   must(rig.counter(C_FLOWS_TCP) === open, 'gauge of flows');
   must(rig.host.openCount === descriptors, 'open descriptors');
-  must(t.touched.length === 0 && t.gatherFlow === -1, 'work left from a batch');
+  must(t.touched.length === 0 && t.gathered.flow === -1, 'work left from a batch');
 }
 
 function run(seed: number): void {

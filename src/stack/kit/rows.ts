@@ -8,6 +8,31 @@ export function rowBytes(rows: Rows, row: number, count: number): number {
   return bytes;
 }
 
+/**
+ * Moves rows that name bytes [skip, skip + length) of what rows `row … row + count - 1` name to row `to` (at most `row`) and
+ * those behind it. Returns how many there are; fewer bytes if the rows name fewer.
+ */
+export function moveRows(rows: Rows, row: number, count: number, skip: number, length: number, to: number): number {
+  const { region, offset, length: lengths } = rows;
+  const last = row + count;
+  const first = to;
+  for (let from = row; from < last && length > 0; from++) {
+    const have = lengths[from];
+    if (skip >= have) {
+      skip -= have;
+      continue;
+    }
+    const n = Math.min(have - skip, length);
+    region[to] = region[from];
+    offset[to] = offset[from] + skip;
+    lengths[to] = n;
+    skip = 0;
+    length -= n;
+    to++;
+  }
+  return to - first;
+}
+
 /** Result of `narrow`, reused. At least one row, which may be empty. */
 export class RowSpan {
   first = 0;

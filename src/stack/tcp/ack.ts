@@ -1,4 +1,5 @@
 /** The guest's acknowledgements: bytes received, window, round-trip time, losses. */
+import { seqDiff, seqGe, seqGt, seqLt } from '../kit/seq';
 import {
   F_FIN_ACKED,
   F_HOST_EOF,
@@ -31,8 +32,8 @@ export function processAck(
   window: number,
   segLen: number,
 ): boolean {
-  if (((ack - t.sndMax[flow]) | 0) > 0) return false;
-  const progress = (ack - t.sndUna[flow]) | 0;
+  if (seqGt(ack, t.sndMax[flow])) return false;
+  const progress = seqDiff(ack, t.sndUna[flow]);
   if (progress < 0) {
     if (-progress > Math.max(65535, t.maxWnd[flow])) return false;
     return true;
@@ -46,22 +47,22 @@ export function processAck(
 
 function advance(t: TcpEngine, flow: number, ack: number): void {
   t.sndUna[flow] = ack;
-  if (((ack - t.sndNxt[flow]) | 0) > 0) t.sndNxt[flow] = ack;
+  if (seqGt(ack, t.sndNxt[flow])) t.sndNxt[flow] = ack;
   t.retries[flow] = 0;
   t.backoff[flow] = 0;
   t.dupAcks[flow] = 0;
   t.flags[flow] &= ~(F_LOSS | F_PERSIST);
   const flags = t.flags[flow];
-  if ((flags & F_TIMING) !== 0 && ((ack - t.rttSeq[flow]) | 0) >= 0) {
+  if ((flags & F_TIMING) !== 0 && seqGe(ack, t.rttSeq[flow])) {
     t.flags[flow] &= ~F_TIMING;
     sampleRtt(t, flow, t.clock.nowMs - t.rttAt[flow]);
   }
   if ((flags & F_RECOVERY) !== 0) {
     // RFC 6582 §3.2: a partial acknowledgement names the next hole.
-    if (((ack - t.recover[flow]) | 0) >= 0) t.flags[flow] &= ~F_RECOVERY;
+    if (seqGe(ack, t.recover[flow])) t.flags[flow] &= ~F_RECOVERY;
     else t.flags[flow] |= F_RTX_DUE;
   }
-  if ((flags & F_HOST_EOF) !== 0 && ((ack - t.finSeq[flow]) | 0) > 0) t.flags[flow] |= F_FIN_ACKED;
+  if ((flags & F_HOST_EOF) !== 0 && seqGt(ack, t.finSeq[flow])) t.flags[flow] |= F_FIN_ACKED;
   if (ack === t.sndMax[flow]) cancelTimer(t, flow, TIMER_MAIN);
   else setTimer(t, flow, TIMER_MAIN, t.rto[flow]);
 }
@@ -72,15 +73,15 @@ function duplicate(t: TcpEngine, flow: number): void {
   if (++t.dupAcks[flow] < DUP_ACK_THRESHOLD) return;
   t.dupAcks[flow] = 0;
   // RFC 6582 §3.2 step 2: not again for losses of a window that was retransmitted already.
-  if (((t.sndUna[flow] - t.recover[flow]) | 0) < 0) return;
+  if (seqLt(t.sndUna[flow], t.recover[flow])) return;
   t.recover[flow] = t.sndMax[flow];
   t.flags[flow] |= F_RECOVERY | F_RTX_DUE;
 }
 
 /** RFC 9293 §3.10.7.4: only segments that are not older than the last that set the window set it. */
 function updateWindow(t: TcpEngine, flow: number, seq: number, ack: number, window: number): void {
-  const newer = (seq - t.sndWl1[flow]) | 0;
-  if (newer < 0 || (newer === 0 && ((ack - t.sndWl2[flow]) | 0) < 0)) return;
+  const newer = seqDiff(seq, t.sndWl1[flow]);
+  if (newer < 0 || (newer === 0 && seqLt(ack, t.sndWl2[flow]))) return;
   t.sndWl1[flow] = seq;
   t.sndWl2[flow] = ack;
   t.sndWnd[flow] = window;

@@ -23,11 +23,6 @@ import type { TcpEngine } from './flow';
 import { discardAcked } from './output';
 import { sendReset } from './send';
 
-/** Forgets payload gathered for the flow. */
-function dropGathered(t: TcpEngine, flow: number): void {
-  if (t.gatherFlow === flow) t.gatherFlow = -1;
-}
-
 /** The flow counts no more toward anybody's share (admission.ts). */
 function countOut(t: TcpEngine, flow: number): void {
   const owner = t.owner[flow];
@@ -48,7 +43,7 @@ function countOut(t: TcpEngine, flow: number): void {
 /** Gives the slot back. The socket must be closed, or is closed now in an orderly way. */
 export function release(t: TcpEngine, flow: number): void {
   if (t.state[flow] === ST_FREE) return;
-  dropGathered(t, flow);
+  t.gathered.drop(flow);
   if (t.fd[flow] >= 0) t.io.close(t.fd[flow]);
   t.fd[flow] = -1;
   for (let kind = 0; kind < TIMERS; kind++) cancelTimer(t, flow, kind);
@@ -82,22 +77,18 @@ export function abortHost(t: TcpEngine, flow: number): void {
 export function resetBoth(t: TcpEngine, flow: number): void {
   const before = t.state[flow];
   if (before === ST_FREE || before === ST_RESET) return;
-  dropGathered(t, flow);
+  t.gathered.drop(flow);
   if (t.fd[flow] >= 0) t.io.abort(t.fd[flow]);
   t.fd[flow] = -1;
   // Without a link nothing is owed: the guest's next segment will find no flow.
-  if (before === ST_TIME_WAIT || !t.port.up || (!t.starved && sendReset(t, flow, before))) {
+  if (before === ST_TIME_WAIT || !t.port.up || (!t.turn.starved && sendReset(t, flow, before))) {
     release(t, flow);
     return;
   }
-  if (!t.starved) {
-    t.starved = true;
-    t.starvedAt = t.clock.nowMs;
-  }
+  t.turn.starve(t.clock.nowMs);
   for (let kind = 0; kind < TIMERS; kind++) cancelTimer(t, flow, kind);
   t.state[flow] = ST_RESET;
-  // What the flow was decides the RST's form; the column is free now.
-  t.backoff[flow] = before;
+  t.resetFrom[flow] = before;
   t.flags[flow] &= ~(F_ACK_OWED | F_SYN_DUE);
   t.ready.remove(flow);
   t.outward.remove(flow);

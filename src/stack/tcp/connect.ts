@@ -1,4 +1,5 @@
 /** New flows from the guest's SYN, and what all new flows have in common. Those from the host are in accept.ts. */
+import { seqAdd, seqDiff } from '../kit/seq';
 import { V4_MAPPED, addrSlotWrite, addressWords, familyOf, isGroup } from '../ip/address';
 import { ADDR_SLOT_TCP } from '../context';
 import type { FrameInfo } from '../context';
@@ -90,10 +91,10 @@ export function open(
   const iss = initialSequence(t, flow);
   t.iss[flow] = iss;
   t.sndUna[flow] = iss;
-  t.sndNxt[flow] = (iss + 1) | 0;
-  t.sndMax[flow] = (iss + 1) | 0;
-  t.sockSeq[flow] = (iss + 1) | 0;
-  t.peekSeq[flow] = (iss + 1) | 0;
+  t.sndNxt[flow] = seqAdd(iss, 1);
+  t.sndMax[flow] = seqAdd(iss, 1);
+  t.sockSeq[flow] = seqAdd(iss, 1);
+  t.peekSeq[flow] = seqAdd(iss, 1);
   t.recover[flow] = iss;
   t.sndWnd[flow] = 0;
   t.sndWl1[flow] = 0;
@@ -146,9 +147,9 @@ export function learnSyn(t: TcpEngine, flow: number, head: DataView, off: number
   const v6 = (t.flags[flow] & F_V6) !== 0;
   t.irs[flow] = seq;
   // A SYN of ours has told a window already, only not from where.
-  const told = (t.rcvAdv[flow] - t.rcvNxt[flow]) | 0;
-  t.rcvNxt[flow] = (seq + 1) | 0;
-  t.rcvAdv[flow] = (seq + 1 + told) | 0;
+  const told = seqDiff(t.rcvAdv[flow], t.rcvNxt[flow]);
+  t.rcvNxt[flow] = seqAdd(seq, 1);
+  t.rcvAdv[flow] = seqAdd(seq, 1 + told);
   let mss = tcpOptionMss(head, off);
   if (mss < 0) mss = v6 ? DEFAULT_MSS6 : DEFAULT_MSS4;
   t.mss[flow] = Math.min(Math.max(mss, MIN_MSS), v6 ? t.mss6 : t.mss4);

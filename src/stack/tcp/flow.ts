@@ -41,7 +41,7 @@
  * Nothing is sent while a segment is parsed. Parsing, socket events and timers only set flags for what is owed
  * (F_ACK_DUE, F_SYN_DUE, F_RTX_DUE, F_PROBE_DUE, F_READABLE) and `service` (service.ts) pays, in one place: for every
  * flow touched in a batch at its end, for a socket's flow at its event, for a timer's flow when it fires. If the guest
- * has no receive buffer, the flow goes to the end of the `ready` queue, and so does every later one (`starved`), until
+ * has no receive buffer, the flow goes to the end of the `ready` queue, and so does every later one (`turn.starved`), until
  * new buffers are announced; then they are served in turn. A flow that used up its budget waits there too.
  *
  * ### Fairness
@@ -79,7 +79,11 @@ import { Credit } from '../kit/credit';
 import { RestingSockets } from '../kit/resting';
 import { newListener } from './listener';
 import type { Listener } from './listener';
+import { GatheredRows } from './gathered-rows';
+import { ReservedFrames } from './reserved-frames';
+import { Segment } from './segment';
 import { SEND_BUFFER_GOAL } from './send-buffer';
+import { Turn } from './turn';
 import { TimerWheel } from '../kit/timer-wheel';
 import { OUTPUT_TTL } from '../ip/to-guest';
 import { IpFields } from '../wire/ip-fields';
@@ -225,12 +229,13 @@ export class TcpEngine {
   readonly ready: SlotQueue;
   /** Other flows that wait for receive buffers: served before `ready`. */
   readonly light: SlotQueue;
-  /** The light flows took all receive buffers the last time: a bulk flow is served before them now. */
-  bulkFirst: boolean;
-  /** Light flows have sent data in this turn that is not yet published to the guest. */
-  eager: boolean;
-  /** Bytes of payload the flow served last has sent. */
-  sentNow: number;
+  readonly turn: Turn;
+  /** The guest's segment in hand. */
+  readonly segment: Segment;
+  /** Payload of one flow gathered in this batch. */
+  readonly gathered: GatheredRows;
+  /** Frames reserved for the segments in hand. */
+  readonly reserved: ReservedFrames;
   /** Flows that this batch touched. */
   readonly touched: SlotQueue;
   /** Flows in TIME_WAIT, oldest first. */
@@ -254,18 +259,8 @@ export class TcpEngine {
   answersAt: number;
   challenges: number;
   resets: number;
-  /** No receive buffers: everybody queues up until `onGuestReady`. */
-  starved: boolean;
-  starvedAt: number;
   /** Send buffers smaller than this may be made larger (send-buffer.ts), bytes. */
   sendBufferGoal: number;
-
-  // ---- payload of one flow gathered in this batch: rows gatherRow … gatherEnd - 1, after the flow's rcvNxt
-  gatherFlow: number;
-  gatherRow: number;
-  gatherEnd: number;
-  gatherBytes: number;
-  gatherSegments: number;
 
   /** MSS we offer. */
   readonly mss4: number;
@@ -307,6 +302,8 @@ export class TcpEngine {
   /** Retransmissions or probes without any answer; doublings of the timer. */
   readonly retries: Uint8Array;
   readonly backoff: Uint8Array;
+  /** ST_RESET: the state before, which decides the form of the RST. */
+  readonly resetFrom: Uint8Array;
   readonly windowPolls: Uint8Array;
   /** Room in the send buffer when it was looked at last, bytes. */
   readonly room: Int32Array;
@@ -358,9 +355,10 @@ export class TcpEngine {
     this.acceptAt = 0;
     this.ready = new SlotQueue(n);
     this.light = new SlotQueue(n);
-    this.bulkFirst = false;
-    this.eager = false;
-    this.sentNow = 0;
+    this.turn = new Turn();
+    this.segment = new Segment();
+    this.gathered = new GatheredRows();
+    this.reserved = new ReservedFrames();
     this.touched = new SlotQueue(n);
     this.lingering = new SlotQueue(n);
     this.outward = new SlotQueue(n);
@@ -376,14 +374,7 @@ export class TcpEngine {
     this.answersAt = 0;
     this.challenges = 0;
     this.resets = 0;
-    this.starved = false;
-    this.starvedAt = 0;
     this.sendBufferGoal = SEND_BUFFER_GOAL;
-    this.gatherFlow = -1;
-    this.gatherRow = 0;
-    this.gatherEnd = 0;
-    this.gatherBytes = 0;
-    this.gatherSegments = 0;
     const mtu = config.mtu === 0 ? DEFAULT_MTU : config.mtu;
     this.mss4 = Math.max(MIN_MSS, mtu - 40);
     this.mss6 = Math.max(MIN_MSS, mtu - 60);
@@ -417,6 +408,7 @@ export class TcpEngine {
     this.dupOwed = new Uint8Array(n);
     this.retries = new Uint8Array(n);
     this.backoff = new Uint8Array(n);
+    this.resetFrom = new Uint8Array(n);
     this.windowPolls = new Uint8Array(n);
     this.room = new Int32Array(n);
     this.ackScore = new Int8Array(n);

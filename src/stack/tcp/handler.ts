@@ -57,9 +57,7 @@ export class TcpHandler implements FlowHandler {
   endOfBatch(): void {
     const t = this.engine;
     flushGathered(t);
-    // The rows are not ours any more.
-    t.gatherRow = -1;
-    t.gatherEnd = -1;
+    t.gathered.release();
     serveTouched(t);
   }
 
@@ -81,7 +79,7 @@ export class TcpHandler implements FlowHandler {
 
   onGuestReady(): void {
     // The rest of what waits is served by `onTimer`, which follows in the same turn.
-    this.engine.starved = false;
+    this.engine.turn.starved = false;
     acknowledgeCrowd(this.engine);
   }
 
@@ -89,9 +87,9 @@ export class TcpHandler implements FlowHandler {
   onTimer(): void {
     const t = this.engine;
     runTimers(t);
-    if (t.starved && t.port.up && t.clock.nowMs - t.starvedAt >= STARVED_RETRY_MS) t.starved = false;
-    if (waiting(t) && !t.starved) serveReady(t);
-    t.eager = false;
+    if (t.turn.starved && t.port.up && t.clock.nowMs - t.turn.starvedAt >= STARVED_RETRY_MS) t.turn.starved = false;
+    if (waiting(t) && !t.turn.starved) serveReady(t);
+    t.turn.eager = false;
     if (t.acceptAt !== 0 || canAccept(t)) acceptAll(t);
     if (t.unwatched.dueMs <= t.clock.nowMs) watchAgain(t);
   }
@@ -100,13 +98,13 @@ export class TcpHandler implements FlowHandler {
     const t = this.engine;
     let at = Math.min(t.timers.nextDeadline(), t.unwatched.dueMs);
     if (t.acceptAt !== 0 && t.acceptAt < at) at = t.acceptAt;
-    if (t.starved && t.port.up && waiting(t)) at = Math.min(at, t.starvedAt + STARVED_RETRY_MS);
+    if (t.turn.starved && t.port.up && waiting(t)) at = Math.min(at, t.turn.starvedAt + STARVED_RETRY_MS);
     return at;
   }
 
   get busy(): boolean {
     const t = this.engine;
-    return (waiting(t) && !t.starved) || canAccept(t);
+    return (waiting(t) && !t.turn.starved) || canAccept(t);
   }
 
   onGuestStart(): void {
@@ -126,14 +124,10 @@ export class TcpHandler implements FlowHandler {
     for (let flow = 0; flow < t.table.capacity; flow++) {
       if (t.state[flow] !== ST_FREE) abortHost(t, flow);
     }
-    t.gatherFlow = -1;
-    t.gatherRow = -1;
-    t.gatherEnd = -1;
+    t.gathered.release();
     t.acceptBlocked = false;
     t.restartAt = -Infinity;
-    t.starved = false;
-    t.bulkFirst = false;
-    t.eager = false;
+    t.turn.reset();
   }
 }
 

@@ -7,11 +7,12 @@
  *
  * Out-of-order segments are not kept: each is answered with a duplicate acknowledgement.
  */
+import { moveRows } from '../kit/rows';
 import type { FrameInfo } from '../context';
 import { ROWS_PER_CALL } from '../context';
 import { C_TCP_RESETS_FROM_GUEST, dropCode } from '../counters';
-import { seqInWindow } from '../kit/seq';
-import { EAGAIN, EINTR, ENOBUFS, ENOMEM, SOL_SOCKET, SO_KEEPALIVE } from '../kit/linux';
+import { seqAdd, seqDiff, seqGt, seqInWindow, seqLt } from '../kit/seq';
+import { EAGAIN, ENOBUFS, ENOMEM, SOL_SOCKET, SO_KEEPALIVE } from '../kit/linux';
 import { checksumAdd, checksumFold, checksumOk } from '../wire/checksum';
 import {
   TCP_ACK,
@@ -67,6 +68,7 @@ import { followMarks } from './ttl-dscp';
 import { noteFromGuest } from './traffic-hints';
 import { answerReset, pseudoSum } from './send';
 import { publishLight } from './scheduler';
+import type { Segment } from './segment';
 
 const DROP_TCP_MALFORMED = dropCode('tcp_malformed');
 const DROP_TCP_CHECKSUM = dropCode('tcp_checksum');
@@ -84,30 +86,20 @@ const LARGE_SEND = 64 * 1024;
 /** Duplicate acknowledgements that make a sender retransmit at once (RFC 5681 §3.2). */
 const DUP_ACKS = 3;
 
-// The segment being handled, parsed once.
-let seq = 0;
-let ack = 0;
-let flags = 0;
-let windowRaw = 0;
-let payloadLen = 0;
-let ports = 0;
-/** The frame's rows were cut down to the payload already. */
-let trimmed = false;
-
 /** One TCP segment. Returns the first row that is free afterwards (FlowHandler.fromGuest). */
 export function segmentFromGuest(t: TcpEngine, frame: FrameInfo): number {
   const code = parse(t, frame);
   if (code !== 0) {
     countDrop(t, code);
-    return freeRow(t, frame);
+    return t.gathered.freeRow(frame);
   }
   const { probe } = t.table;
   for (let i = 0; i < 8; i++) probe[i] = frame.addr[i];
-  probe[8] = ports;
+  probe[8] = t.segment.ports;
   const flow = t.table.lookup();
   if (flow < 0) {
     withoutFlow(t, frame);
-    return freeRow(t, frame);
+    return t.gathered.freeRow(frame);
   }
   const now = t.clock.nowMs;
   t.guestAt[flow] = now;
@@ -125,24 +117,7 @@ export function segmentFromGuest(t: TcpEngine, frame: FrameInfo): number {
       synchronized(t, flow, frame);
       break;
   }
-  return freeRow(t, frame);
-}
-
-/** Rows up to this one may be in use by gathered payload. */
-function freeRow(t: TcpEngine, frame: FrameInfo): number {
-  if (t.gatherFlow >= 0) return Math.max(t.gatherEnd, frame.row);
-  const base = rowBase(t, frame);
-  // Whoever comes next may keep rows from here on: nothing before them is known to be free any more.
-  t.gatherRow = base;
-  t.gatherEnd = base;
-  return base;
-}
-
-/** Where this frame's payload rows may start: right behind what is gathered, if the frame's rows follow it. */
-function rowBase(t: TcpEngine, frame: FrameInfo): number {
-  if (t.gatherEnd !== frame.row) return frame.row;
-  // The rows before belong to this handler: what is no longer gathered there is free again.
-  return t.gatherFlow >= 0 ? t.gatherEnd : t.gatherRow;
+  return t.gathered.freeRow(frame);
 }
 
 function parse(t: TcpEngine, frame: FrameInfo): number {
@@ -160,14 +135,15 @@ function parse(t: TcpEngine, frame: FrameInfo): number {
   const src = tcpSrcPort(head, off);
   const dst = tcpDstPort(head, off);
   if (src === 0 || dst === 0) return DROP_TCP_MALFORMED;
-  ports = (src << 16) | dst;
-  seq = tcpSeq(head, off);
-  ack = tcpAck(head, off);
-  flags = tcpFlags(head, off);
-  windowRaw = tcpWindow(head, off);
-  payloadLen = frame.l4Len - tcpLen;
-  trimmed = false;
-  if ((flags & (TCP_SYN | TCP_FIN | TCP_RST)) !== 0) t.ctx.traffic.light = true;
+  const segment = t.segment;
+  segment.ports = (src << 16) | dst;
+  segment.seq = tcpSeq(head, off);
+  segment.ack = tcpAck(head, off);
+  segment.flags = tcpFlags(head, off);
+  segment.window = tcpWindow(head, off);
+  segment.payloadLen = frame.l4Len - tcpLen;
+  segment.trimmed = false;
+  if ((segment.flags & (TCP_SYN | TCP_FIN | TCP_RST)) !== 0) t.ctx.traffic.light = true;
   if (!port.csumPartial && !checksumIsRight(t, frame, tcpLen)) return DROP_TCP_CHECKSUM;
   return 0;
 }
@@ -176,45 +152,22 @@ function parse(t: TcpEngine, frame: FrameInfo): number {
 function checksumIsRight(t: TcpEngine, frame: FrameInfo, tcpLen: number): boolean {
   let sum = checksumAdd(t.port.head, frame.l4Off, tcpLen, pseudoSum(frame.addr, 0, frame.version === 6));
   sum = checksumFold(sum + frame.l4Len);
-  if (payloadLen > 0) {
-    const base = rowBase(t, frame);
-    const n = trimRows(t, frame, frame.l4Off + tcpLen, payloadLen, base);
+  const { segment } = t;
+  if (segment.payloadLen > 0) {
+    const base = t.gathered.place(frame);
+    const n = moveRows(t.io.rows, frame.row, frame.rowCount, frame.l4Off + tcpLen, segment.payloadLen, base);
     // The frame's rows name the payload only from now on.
     frame.row = base;
     frame.rowCount = n;
     sum = t.io.checksum(base, n, sum);
-    trimmed = true;
+    segment.trimmed = true;
   }
   return checksumOk(sum);
 }
 
-/**
- * Rewrites the frame's rows to name `length` bytes from byte `skip` on, from row `to` (at most frame.row) on. Returns
- * their number.
- */
-function trimRows(t: TcpEngine, frame: FrameInfo, skip: number, length: number, to: number): number {
-  const { region, offset, length: lengths } = t.io.rows;
-  const last = frame.row + frame.rowCount;
-  const first = to;
-  for (let row = frame.row; row < last && length > 0; row++) {
-    const have = lengths[row];
-    if (skip >= have) {
-      skip -= have;
-      continue;
-    }
-    const n = Math.min(have - skip, length);
-    region[to] = region[row];
-    offset[to] = offset[row] + skip;
-    lengths[to] = n;
-    skip = 0;
-    length -= n;
-    to++;
-  }
-  return to - first;
-}
-
 /** RFC 9293 §3.10.7.1 and .2: CLOSED and LISTEN. */
 function withoutFlow(t: TcpEngine, frame: FrameInfo): void {
+  const { seq, flags, window: windowRaw, ports } = t.segment;
   if ((flags & TCP_RST) !== 0) {
     countDrop(t, DROP_TCP_NO_FLOW);
     return;
@@ -227,17 +180,20 @@ function withoutFlow(t: TcpEngine, frame: FrameInfo): void {
   refuse(t, frame);
 }
 
-function segmentLength(): number {
+function segmentLength(segment: Segment): number {
+  const { payloadLen, flags } = segment;
   return payloadLen + ((flags & TCP_SYN) !== 0 ? 1 : 0) + ((flags & TCP_FIN) !== 0 ? 1 : 0);
 }
 
 function refuse(t: TcpEngine, frame: FrameInfo): void {
+  const { seq, ack, flags, ports } = t.segment;
   // Not worth waiting for a receive buffer: the guest will send again, and ask again.
-  if (!t.starved && mayReset(t)) answerReset(t, frame, ports, seq, ack, flags, segmentLength());
+  if (!t.turn.starved && mayReset(t)) answerReset(t, frame, ports, seq, ack, flags, segmentLength(t.segment));
 }
 
 /** Nothing was sent to the guest yet: its SYN may come again, or another one, or it may give up. */
 function inConnecting(t: TcpEngine, flow: number, frame: FrameInfo): void {
+  const { seq, flags, window: windowRaw } = t.segment;
   if ((flags & TCP_RST) !== 0) {
     if (seq === t.rcvNxt[flow]) guestReset(t, flow);
     return;
@@ -251,8 +207,9 @@ function inConnecting(t: TcpEngine, flow: number, frame: FrameInfo): void {
 
 /** RFC 9293 §3.10.7.3: we sent a SYN for a connection accepted on the host. */
 function inSynSent(t: TcpEngine, flow: number, frame: FrameInfo): void {
+  const { seq, ack, flags, window: windowRaw } = t.segment;
   const hasAck = (flags & TCP_ACK) !== 0;
-  if (hasAck && ack !== ((t.iss[flow] + 1) | 0)) {
+  if (hasAck && ack !== seqAdd(t.iss[flow], 1)) {
     countDrop(t, DROP_TCP_BAD_ACK);
     if ((flags & TCP_RST) === 0) refuse(t, frame);
     return;
@@ -281,13 +238,14 @@ function guestReset(t: TcpEngine, flow: number): void {
 
 /** What the guest must send next, counting what this batch gathered. */
 function expected(t: TcpEngine, flow: number): number {
-  return t.gatherFlow === flow ? (t.rcvNxt[flow] + t.gatherBytes) | 0 : t.rcvNxt[flow];
+  return seqAdd(t.rcvNxt[flow], t.gathered.bytesOf(flow));
 }
 
 /** RFC 9293 §3.10.7.4. */
 function synchronized(t: TcpEngine, flow: number, frame: FrameInfo): void {
+  const { seq, ack, flags, window: windowRaw, payloadLen } = t.segment;
   const next = expected(t, flow);
-  const window = Math.max(0, (t.rcvAdv[flow] - next) | 0);
+  const window = Math.max(0, seqDiff(t.rcvAdv[flow], next));
   if ((flags & TCP_RST) !== 0) {
     resetFromGuest(t, flow, next, window);
     return;
@@ -296,8 +254,8 @@ function synchronized(t: TcpEngine, flow: number, frame: FrameInfo): void {
     synInSynchronized(t, flow, frame, next);
     return;
   }
-  const ahead = (seq - next) | 0;
-  const length = segmentLength();
+  const ahead = seqDiff(seq, next);
+  const length = segmentLength(t.segment);
   // A FIN alone needs no room, so the closed window does not keep it out (as Linux does).
   if (!(ahead === 0 && payloadLen === 0) && !acceptable(ahead, length, window)) {
     unacceptable(t, flow, ahead, window);
@@ -306,7 +264,7 @@ function synchronized(t: TcpEngine, flow: number, frame: FrameInfo): void {
   }
   if ((flags & TCP_ACK) === 0) return;
   if (t.state[flow] === ST_SYN_RCVD) {
-    if (ack !== ((t.iss[flow] + 1) | 0)) {
+    if (ack !== seqAdd(t.iss[flow], 1)) {
       countDrop(t, DROP_TCP_BAD_ACK);
       refuse(t, frame);
       return;
@@ -335,7 +293,8 @@ function acceptable(ahead: number, length: number, window: number): boolean {
 
 /** Answers what cannot be accepted with an acknowledgement; a keep-alive (RFC 9293 §3.8.4) is passed on. */
 function unacceptable(t: TcpEngine, flow: number, ahead: number, window: number): void {
-  challenge(t, flow, segmentLength() === 0);
+  const { flags, payloadLen } = t.segment;
+  challenge(t, flow, segmentLength(t.segment) === 0);
   if (t.state[flow] === ST_TIME_WAIT && (flags & TCP_FIN) !== 0) setTimer(t, flow, TIMER_MAIN, TIME_WAIT_MS);
   if (ahead === -1 && payloadLen <= 1 && (flags & TCP_FIN) === 0) {
     if ((t.flags[flow] & F_KEEPALIVE) === 0 && t.fd[flow] >= 0) {
@@ -357,6 +316,7 @@ function challenge(t: TcpEngine, flow: number, limited: boolean): void {
 
 /** RFC 5961 §3.2: only an RST exactly where the next byte is expected resets. */
 function resetFromGuest(t: TcpEngine, flow: number, next: number, window: number): void {
+  const { seq } = t.segment;
   if (seq === next || seq === t.rcvNxt[flow]) {
     guestReset(t, flow);
   } else if (seqInWindow(seq, t.rcvNxt[flow], window)) {
@@ -368,14 +328,15 @@ function resetFromGuest(t: TcpEngine, flow: number, next: number, window: number
 
 /** RFC 5961 §4.2, but a repeated SYN is answered by the SYN-ACK again, and TIME-WAIT may be reopened. */
 function synInSynchronized(t: TcpEngine, flow: number, frame: FrameInfo, next: number): void {
+  const { seq, ack, flags, window: windowRaw } = t.segment;
   const bare = (flags & TCP_ACK) === 0;
   if (t.state[flow] === ST_SYN_RCVD && seq === t.irs[flow]) {
     if (mayChallenge(t, flow)) t.flags[flow] |= bare ? F_SYN_DUE : F_ACK_DUE;
     touch(t, flow);
-    if (!bare && ack === ((t.iss[flow] + 1) | 0)) established(t, flow, seq, ack, windowRaw);
+    if (!bare && ack === seqAdd(t.iss[flow], 1)) established(t, flow, seq, ack, windowRaw);
     return;
   }
-  if (t.state[flow] === ST_TIME_WAIT && bare && ((seq - next) | 0) > 0) {
+  if (t.state[flow] === ST_TIME_WAIT && bare && seqGt(seq, next)) {
     // RFC 9293 §3.10.7.4: a later SYN may reopen the connection (MAY-2); ours lasts so that it may.
     release(t, flow);
     withoutFlow(t, frame);
@@ -386,6 +347,7 @@ function synInSynchronized(t: TcpEngine, flow: number, frame: FrameInfo, next: n
 
 /** RFC 9293 §3.10.7.4, seventh and eighth step: payload and FIN. */
 function text(t: TcpEngine, flow: number, frame: FrameInfo, ahead: number, window: number): void {
+  const { flags, payloadLen } = t.segment;
   if (ahead > 0) {
     countDrop(t, DROP_TCP_OUT_OF_ORDER);
     // One acknowledgement for each (RFC 5681 §4.2): three make the guest retransmit at once.
@@ -412,49 +374,35 @@ function text(t: TcpEngine, flow: number, frame: FrameInfo, ahead: number, windo
 
 /** Adds payload to what is to be sent at the end of the batch. Returns false if it comes too late for that. */
 function gather(t: TcpEngine, flow: number, frame: FrameInfo, skip: number, take: number): boolean {
-  const header = trimmed ? 0 : frame.l4Off + tcpDataOffset(t.port.head, frame.l4Off);
-  if (t.gatherFlow >= 0) {
-    const used = t.gatherEnd - t.gatherRow;
-    const mine = t.gatherFlow === flow;
-    if (!mine || t.gatherEnd !== frame.row || used + frame.rowCount > ROWS_PER_CALL) {
-      const before = expected(t, flow);
-      flushGathered(t);
-      // The socket did not take all that came before this segment, or failed.
-      if (t.state[flow] !== ST_OPEN || t.rcvNxt[flow] !== before) return false;
-    }
+  const { gathered } = t;
+  const header = t.segment.trimmed ? 0 : frame.l4Off + tcpDataOffset(t.port.head, frame.l4Off);
+  if (gathered.mustGoBefore(flow, frame)) {
+    const before = expected(t, flow);
+    flushGathered(t);
+    // The socket did not take all that came before this segment, or failed.
+    if (t.state[flow] !== ST_OPEN || t.rcvNxt[flow] !== before) return false;
   }
-  const base = rowBase(t, frame);
-  const n = trimRows(t, frame, header + skip, take, base);
+  const base = gathered.place(frame);
+  const n = moveRows(t.io.rows, frame.row, frame.rowCount, header + skip, take, base);
   // A frame in more pieces than one call takes: the guest will send the rest again.
   if (n > ROWS_PER_CALL) return false;
-  if (t.gatherFlow < 0) {
-    t.gatherFlow = flow;
-    t.gatherRow = base;
-    t.gatherBytes = 0;
-    t.gatherSegments = 0;
-  }
-  t.gatherEnd = base + n;
-  t.gatherBytes += take;
-  t.gatherSegments++;
+  gathered.add(flow, base, n, take);
   return true;
 }
 
 /** Sends gathered payload to its socket; what the socket took is acknowledged. */
 export function flushGathered(t: TcpEngine): void {
-  const flow = t.gatherFlow;
+  const { flow, bytes, segments, first, count } = t.gathered;
   if (flow < 0) return;
-  const bytes = t.gatherBytes;
-  const count = t.gatherEnd - t.gatherRow;
-  t.gatherFlow = -1;
+  t.gathered.drop(flow);
   if (bytes >= LARGE_SEND) publishLight(t);
-  let n = -EINTR;
-  while (n === -EINTR) n = t.io.send(t.fd[flow], t.gatherRow, count, 0);
+  const n = t.io.send(t.fd[flow], first, count, 0);
   t.activeAt[flow] = t.clock.nowMs;
   noteFromGuest(t, flow, bytes, n);
-  if (n > 0) t.rcvNxt[flow] = (t.rcvNxt[flow] + n) | 0;
+  if (n > 0) t.rcvNxt[flow] = seqAdd(t.rcvNxt[flow], n);
   touch(t, flow);
   if (n === bytes) {
-    oweAck(t, flow, t.gatherSegments === 1 && bytes <= ACK_DELAY_BYTES);
+    oweAck(t, flow, segments === 1 && bytes <= ACK_DELAY_BYTES);
     return;
   }
   t.flags[flow] |= F_ACK_DUE;
@@ -488,7 +436,7 @@ function oweAck(t: TcpEngine, flow: number, mayWait: boolean): void {
 /** The guest's FIN, if all before it was taken. */
 function finFromGuest(t: TcpEngine, flow: number): void {
   const at = expected(t, flow);
-  if (t.gatherFlow === flow) flushGathered(t);
+  if (t.gathered.flow === flow) flushGathered(t);
   if (t.state[flow] !== ST_OPEN || t.rcvNxt[flow] !== at) return;
   // If that was all, the socket is closed in a moment (finishIfDone), which says the same to the peer.
   const last = (t.flags[flow] & (F_HOST_EOF | F_FIN_ACKED)) === (F_HOST_EOF | F_FIN_ACKED);
@@ -496,8 +444,8 @@ function finFromGuest(t: TcpEngine, flow: number): void {
     t.flags[flow] |= F_HOST_ERROR;
     return;
   }
-  t.rcvNxt[flow] = (at + 1) | 0;
-  if (((t.rcvAdv[flow] - t.rcvNxt[flow]) | 0) < 0) t.rcvAdv[flow] = t.rcvNxt[flow];
+  t.rcvNxt[flow] = seqAdd(at, 1);
+  if (seqLt(t.rcvAdv[flow], t.rcvNxt[flow])) t.rcvAdv[flow] = t.rcvNxt[flow];
   t.flags[flow] |= F_GUEST_FIN;
   noteHalfClosed(t, flow);
   // The peer's FIN is likely to follow, and carries it.

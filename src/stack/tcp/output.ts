@@ -2,11 +2,12 @@
  * Data from the host's socket to the guest: peeked into frames reserved on the guest's receive queue, one system call
  * for many segments.
  */
+import { seqAdd, seqDiff, seqGt, seqLe, seqLt } from '../kit/seq';
 import { SCRATCH_TCP, SCRATCH_TCP_SIZE, ROWS_OUT, ROWS_PER_CALL } from '../context';
 import { C_TCP_RETRANSMITS } from '../counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, MSG_PEEK } from '../ports';
 import { rowBytes } from '../kit/rows';
-import { EAGAIN, EINTR, SOL_SOCKET, SO_PEEK_OFF } from '../kit/linux';
+import { EAGAIN, SOL_SOCKET, SO_PEEK_OFF } from '../kit/linux';
 import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp';
 import {
   ACK_DELAY_MS,
@@ -33,6 +34,7 @@ import {
 } from './flow';
 import type { TcpEngine } from './flow';
 import { noteWindowUsedUp } from './traffic-hints';
+import { MAX_FRAMES } from './reserved-frames';
 import { l4Offset, sendFin, writeSegment } from './send';
 import { refreshWindow, windowField } from './window';
 
@@ -47,20 +49,12 @@ export const OUT_BUDGET = 2;
 export const BULK_SHARE = 1024 * 1024;
 /** Bytes a flow may send where its event is handled, before all bulk: one segment of the largest kind. */
 export const LIGHT_SHARE = 64 * 1024;
-/** Segments filled by one system call. */
-const MAX_FRAMES = 128;
 /** A frame small enough for what a guest with few buffers left may have. */
 const SMALL_FRAME = 1024;
 
-const frameRoom = new Int32Array(MAX_FRAMES);
-// Results of `reserveFrames`, besides the number of frames.
-let reservedBytes = 0;
-let reservedRows = 0;
-let ranOut = false;
-
-/** Sends up to `budget` bytes of what can be sent, and counts them in `sentNow`. Returns OUT_*. */
+/** Sends up to `budget` bytes of what can be sent, and counts them in `turn.sentNow`. Returns OUT_*. */
 export function output(t: TcpEngine, flow: number, budget: number): number {
-  t.sentNow = 0;
+  t.turn.sentNow = 0;
   if ((t.flags[flow] & F_ACK_OWED) !== 0 && mayRead(t, flow)) refreshWindow(t, flow);
   for (;;) {
     const flags = t.flags[flow];
@@ -73,7 +67,7 @@ export function output(t: TcpEngine, flow: number, budget: number): number {
       return OUT_IDLE;
     }
     // Less than a segment of it left would make a runt.
-    if (budget <= 0 || (t.sentNow > 0 && budget < room && budget < segmentSize(t, flow))) return OUT_BUDGET;
+    if (budget <= 0 || (t.turn.sentNow > 0 && budget < room && budget < segmentSize(t, flow))) return OUT_BUDGET;
     const want = Math.min(room, budget, t.hint[flow]);
     const sent = outputSegments(t, flow, want, room);
     if (sent < 0) {
@@ -88,7 +82,7 @@ export function output(t: TcpEngine, flow: number, budget: number): number {
 /** True if there are, or may be, bytes in the socket after sndNxt. */
 function mayRead(t: TcpEngine, flow: number): boolean {
   const end = (t.flags[flow] & F_HOST_EOF) !== 0 ? t.finSeq[flow] : t.sndMax[flow];
-  if (((t.sndNxt[flow] - end) | 0) < 0) return true;
+  if (seqLt(t.sndNxt[flow], end)) return true;
   return (t.flags[flow] & (F_READABLE | F_HOST_EOF)) === F_READABLE;
 }
 
@@ -106,8 +100,8 @@ export function segmentSize(t: TcpEngine, flow: number): number {
  * that may open it (RFC 9293 §3.8.6.2.1).
  */
 function usableWindow(t: TcpEngine, flow: number): number {
-  let room = (t.sndUna[flow] + t.sndWnd[flow] - t.sndNxt[flow]) | 0;
-  const inFlight = (t.sndNxt[flow] - t.sndUna[flow]) | 0;
+  let room = seqDiff(seqAdd(t.sndUna[flow], t.sndWnd[flow]), t.sndNxt[flow]);
+  const inFlight = seqDiff(t.sndNxt[flow], t.sndUna[flow]);
   if ((t.flags[flow] & F_LOSS) !== 0) {
     const first = segmentSize(t, flow) - inFlight;
     if (room > first) room = first;
@@ -128,20 +122,20 @@ function outputFin(t: TcpEngine, flow: number): number {
   if ((t.flags[flow] & F_FIN_ACKED) !== 0) return OUT_IDLE;
   const seq = t.finSeq[flow];
   // The FIN takes a sequence number, hence a byte of window (RFC 9293 §3.4).
-  if (((t.sndUna[flow] + t.sndWnd[flow] - seq) | 0) <= 0) {
+  if (seqLe(seqAdd(t.sndUna[flow], t.sndWnd[flow]), seq)) {
     persist(t, flow);
     return OUT_IDLE;
   }
   if ((t.flags[flow] & F_ACK_OWED) !== 0) refreshWindow(t, flow);
   if (!sendFin(t, flow, seq)) return OUT_STARVED;
-  advanceTo(t, flow, (seq + 1) | 0);
+  advanceTo(t, flow, seqAdd(seq, 1));
   return OUT_IDLE;
 }
 
 /** Segments up to `next` are out: moves sndNxt and sndMax, sees to the timer. */
 function advanceTo(t: TcpEngine, flow: number, next: number): void {
   t.sndNxt[flow] = next;
-  if (((next - t.sndMax[flow]) | 0) > 0) {
+  if (seqGt(next, t.sndMax[flow])) {
     if ((t.flags[flow] & F_TIMING) === 0 && t.backoff[flow] === 0) {
       // One segment at a time is timed, never one that was sent before (RFC 6298 §3, Karn).
       t.flags[flow] |= F_TIMING;
@@ -169,18 +163,18 @@ function frameLimit(t: TcpEngine, flow: number): number {
   return large - (large % mss);
 }
 
-/** Reserves frames for up to `want` bytes, rows from `row` on. Returns their number. */
+/** Reserves frames for up to `want` bytes, rows from `row` on: fills `t.reserved`. Returns their number. */
 function reserveFrames(t: TcpEngine, flow: number, want: number, row: number): number {
-  const port = t.port;
+  const { port, reserved } = t;
   const headers = l4Offset(t, flow) + TCP_HEADER_LEN;
   const limit = frameLimit(t, flow);
   const rowEnd = ROWS_OUT + ROWS_PER_CALL;
   const first = row;
   let frames = 0;
-  reservedBytes = 0;
-  ranOut = false;
-  while (reservedBytes < want && frames < MAX_FRAMES && row < rowEnd) {
-    let room = Math.min(limit, want - reservedBytes);
+  let bytes = 0;
+  reserved.ranOut = false;
+  while (bytes < want && frames < MAX_FRAMES && row < rowEnd) {
+    let room = Math.min(limit, want - bytes);
     let rows = port.reserve(headers, room, row);
     if (rows < 0 && frames === 0 && (t.flags[flow] & F_SQUEEZED) !== 0 && room > SMALL_FRAME) {
       // Not even one frame, the second time: the guest may never have room for a large one.
@@ -188,18 +182,19 @@ function reserveFrames(t: TcpEngine, flow: number, want: number, row: number): n
       rows = port.reserve(headers, room, row);
     }
     if (rows < 0) {
-      ranOut = true;
+      reserved.ranOut = true;
       break;
     }
     if (row + rows > rowEnd) {
       rows = rowEnd - row;
       room = rowBytes(t.io.rows, row, rows);
     }
-    frameRoom[frames++] = room;
-    reservedBytes += room;
+    reserved.room[frames++] = room;
+    bytes += room;
     row += rows;
   }
-  reservedRows = row - first;
+  reserved.bytes = bytes;
+  reserved.rows = row - first;
   if (frames === 0) t.flags[flow] |= F_SQUEEZED;
   else t.flags[flow] &= ~F_SQUEEZED;
   return frames;
@@ -217,9 +212,8 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
   if (skip < 0) return -2;
   const frames = reserveFrames(t, flow, want, ROWS_OUT + skip);
   if (frames === 0) return -1;
-  const asked = reservedBytes;
-  const starved = ranOut;
-  const n = peek(t, flow, t.sndNxt[flow], skip, reservedRows);
+  const { bytes: asked, ranOut } = t.reserved;
+  const n = peek(t, flow, t.sndNxt[flow], skip, t.reserved.rows);
   if (n <= 0) {
     t.port.cancel();
     if (n < 0) noteReadError(t, flow, n);
@@ -227,9 +221,9 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
     return -2;
   }
   commitFrames(t, flow, frames, n, t.sndNxt[flow]);
-  if (((t.sndNxt[flow] - t.sndMax[flow]) | 0) < 0) t.ctx.counters[C_TCP_RETRANSMITS]++;
-  advanceTo(t, flow, (t.sndNxt[flow] + n) | 0);
-  t.sentNow += n;
+  if (seqLt(t.sndNxt[flow], t.sndMax[flow])) t.ctx.counters[C_TCP_RETRANSMITS]++;
+  advanceTo(t, flow, seqAdd(t.sndNxt[flow], n));
+  t.turn.sentNow += n;
   t.ctx.traffic.bytes += n;
   const now = t.clock.nowMs;
   t.activeAt[flow] = now;
@@ -239,7 +233,7 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
   adaptHint(t, flow, n, asked, room);
   if (n < asked) {
     if ((t.flags[flow] & (F_RDHUP | F_URGENT | F_HOST_ERROR)) === 0) t.flags[flow] &= ~F_READABLE;
-  } else if (starved) {
+  } else if (ranOut) {
     return -1;
   }
   return n;
@@ -257,7 +251,8 @@ function adaptHint(t: TcpEngine, flow: number, n: number, asked: number, room: n
 
 /** Writes headers in front of the `n` bytes read from `seq` on, commits the filled frames and cancels the others. */
 function commitFrames(t: TcpEngine, flow: number, frames: number, n: number, seq: number): void {
-  const port = t.port;
+  const { port } = t;
+  const { room } = t.reserved;
   const l4 = l4Offset(t, flow);
   const mss = segmentSize(t, flow);
   const gso = (t.flags[flow] & F_V6) !== 0 ? GSO_TCPV6 : GSO_TCPV4;
@@ -266,13 +261,13 @@ function commitFrames(t: TcpEngine, flow: number, frames: number, n: number, seq
   let left = n;
   let i = 0;
   while (i < frames && left > 0) {
-    const len = Math.min(frameRoom[i++], left);
+    const len = Math.min(room[i++], left);
     left -= len;
     port.front();
     writeSegment(t, flow, seq, ack, TCP_HEADER_LEN, left === 0 ? TCP_ACK | TCP_PSH : TCP_ACK, window, len);
     const large = len > mss;
     port.commit(len, COMMIT_NEEDS_CSUM, l4, TCP_CHECKSUM_OFFSET, large ? gso : GSO_NONE, large ? mss : 0);
-    seq = (seq + len) | 0;
+    seq = seqAdd(seq, len);
   }
   if (i < frames) port.cancel();
 }
@@ -282,7 +277,7 @@ function commitFrames(t: TcpEngine, flow: number, frames: number, n: number, seq
  * before it. Returns the number of such rows, or -1 if the socket failed or too much is in flight.
  */
 function skipRows(t: TcpEngine, flow: number, seq: number): number {
-  let skip = (seq - t.sockSeq[flow]) | 0;
+  let skip = seqDiff(seq, t.sockSeq[flow]);
   if (t.ctx.config.tcpPeekOff) {
     // Without it set, a peek starts at the head of the queue: many a short connection never needs it.
     if (skip === 0 && (t.flags[flow] & F_PEEK_OFF) === 0) return 0;
@@ -314,14 +309,13 @@ function skipRows(t: TcpEngine, flow: number, seq: number): number {
 /** Peeks from `seq` on, as prepared by `skipRows`. Returns bytes, 0 at the end of the stream, or -errno. */
 function peek(t: TcpEngine, flow: number, seq: number, skip: number, rows: number): number {
   const io = t.io;
-  let n = -EINTR;
-  while (n === -EINTR) n = io.recv(t.fd[flow], ROWS_OUT, Math.min(skip + rows, ROWS_PER_CALL), MSG_PEEK);
+  const n = io.recv(t.fd[flow], ROWS_OUT, Math.min(skip + rows, ROWS_PER_CALL), MSG_PEEK);
   if (n <= 0) return n;
   if (t.ctx.config.tcpPeekOff) {
-    t.peekSeq[flow] = (seq + n) | 0;
+    t.peekSeq[flow] = seqAdd(seq, n);
     return n;
   }
-  const fresh = n - ((seq - t.sockSeq[flow]) | 0);
+  const fresh = n - seqDiff(seq, t.sockSeq[flow]);
   if (fresh > 0) return fresh;
   // Bytes in flight only. A peek does not show the end of the stream after them; its event did.
   return fresh === 0 && (t.flags[flow] & F_RDHUP) !== 0 ? 0 : -EAGAIN;
@@ -349,8 +343,8 @@ function noteEndOfStream(t: TcpEngine, flow: number): void {
 export function retransmitFirst(t: TcpEngine, flow: number): number {
   const una = t.sndUna[flow];
   const eof = (t.flags[flow] & F_HOST_EOF) !== 0;
-  const end = eof && ((t.sndMax[flow] - t.finSeq[flow]) | 0) > 0 ? t.finSeq[flow] : t.sndMax[flow];
-  const len = Math.min((end - una) | 0, segmentSize(t, flow));
+  const end = eof && seqGt(t.sndMax[flow], t.finSeq[flow]) ? t.finSeq[flow] : t.sndMax[flow];
+  const len = Math.min(seqDiff(end, una), segmentSize(t, flow));
   t.flags[flow] &= ~F_TIMING;
   if (len <= 0) {
     if (eof && una === t.finSeq[flow] && una !== t.sndMax[flow] && !sendFin(t, flow, una)) return OUT_STARVED;
@@ -361,7 +355,7 @@ export function retransmitFirst(t: TcpEngine, flow: number): number {
   if (skip < 0) return OUT_IDLE;
   const frames = reserveFrames(t, flow, len, ROWS_OUT + skip);
   if (frames === 0) return OUT_STARVED;
-  const n = peek(t, flow, una, skip, reservedRows);
+  const n = peek(t, flow, una, skip, t.reserved.rows);
   t.flags[flow] &= ~F_RTX_DUE;
   if (n <= 0) {
     t.port.cancel();
@@ -379,19 +373,18 @@ export function retransmitFirst(t: TcpEngine, flow: number): number {
 export function discardAcked(t: TcpEngine, flow: number): void {
   const eof = (t.flags[flow] & F_HOST_EOF) !== 0;
   let end = t.sndUna[flow];
-  if (eof && ((end - t.finSeq[flow]) | 0) > 0) end = t.finSeq[flow];
-  let n = (end - t.sockSeq[flow]) | 0;
+  if (eof && seqGt(end, t.finSeq[flow])) end = t.finSeq[flow];
+  let n = seqDiff(end, t.sockSeq[flow]);
   while (n > 0) {
     // It stops at an urgent mark, hence the loop.
     const done = t.io.discard(t.fd[flow], n);
-    if (done === -EINTR) continue;
     if (done <= 0) {
       t.flags[flow] |= F_HOST_ERROR;
       return;
     }
-    t.sockSeq[flow] = (t.sockSeq[flow] + done) | 0;
+    t.sockSeq[flow] = seqAdd(t.sockSeq[flow], done);
     n -= done;
   }
   // The kernel moves its peek offset along, but not below zero.
-  if (((t.peekSeq[flow] - t.sockSeq[flow]) | 0) < 0) t.peekSeq[flow] = t.sockSeq[flow];
+  if (seqLt(t.peekSeq[flow], t.sockSeq[flow])) t.peekSeq[flow] = t.sockSeq[flow];
 }

@@ -41,7 +41,7 @@ const BULK_BYTES = LIGHT_SHARE / 2;
  * no receive buffers, it waits for them. May release the flow.
  */
 export function service(t: TcpEngine, flow: number): void {
-  if (t.starved) {
+  if (t.turn.starved) {
     // Others wait already: no overtaking. Freeing room in the host's socket needs no buffer of the guest.
     if (t.state[flow] === ST_OPEN) discardAcked(t, flow);
     if (owes(t, flow)) queue(t, flow);
@@ -53,15 +53,15 @@ export function service(t: TcpEngine, flow: number): void {
     return;
   }
   pay(t, flow);
-  if (t.sentNow > 0) t.eager = true;
+  if (t.turn.sentNow > 0) t.turn.eager = true;
 }
 
-/** Sends whatever the flow owes, up to its share. `sentNow` tells how much payload that was. */
+/** Sends whatever the flow owes, up to its share. `turn.sentNow` tells how much payload that was. */
 function pay(t: TcpEngine, flow: number): void {
-  t.sentNow = 0;
+  t.turn.sentNow = 0;
   switch (t.state[flow]) {
     case ST_RESET:
-      if (!sendReset(t, flow, t.backoff[flow])) wait(t, flow);
+      if (!sendReset(t, flow, t.resetFrom[flow])) wait(t, flow);
       else release(t, flow);
       return;
     case ST_SYN_SENT:
@@ -95,9 +95,9 @@ function payOpen(t: TcpEngine, flow: number): void {
     return;
   }
   const result = output(t, flow, (t.flags[flow] & F_BULK) !== 0 ? BULK_SHARE : LIGHT_SHARE);
-  if (t.sentNow >= BULK_BYTES) t.flags[flow] |= F_BULK;
-  else if (t.sentNow > 0) t.flags[flow] &= ~F_BULK;
-  if (t.sentNow > 0 && result === OUT_IDLE) noteAllSent(t, flow);
+  if (t.turn.sentNow >= BULK_BYTES) t.flags[flow] |= F_BULK;
+  else if (t.turn.sentNow > 0) t.flags[flow] &= ~F_BULK;
+  if (t.turn.sentNow > 0 && result === OUT_IDLE) noteAllSent(t, flow);
   if (result === OUT_STARVED) {
     wait(t, flow);
     return;
@@ -124,10 +124,7 @@ function acknowledge(t: TcpEngine, flow: number): void {
 
 /** The guest has no receive buffer: from now on everybody waits in turn. */
 function wait(t: TcpEngine, flow: number): void {
-  if (!t.starved) {
-    t.starved = true;
-    t.starvedAt = t.clock.nowMs;
-  }
+  t.turn.starve(t.clock.nowMs);
   queue(t, flow);
 }
 
@@ -148,7 +145,7 @@ export function acknowledgeCrowd(t: TcpEngine): void {
 }
 
 function acknowledgeAll(t: TcpEngine, waiting: SlotQueue): void {
-  for (let n = waiting.length; n > 0 && !t.starved; n--) {
+  for (let n = waiting.length; n > 0 && !t.turn.starved; n--) {
     const flow = waiting.shift();
     if (t.state[flow] === ST_OPEN) {
       waiting.push(flow);
@@ -161,33 +158,33 @@ function acknowledgeAll(t: TcpEngine, waiting: SlotQueue): void {
 
 /** Once a turn, unless there are no receive buffers: the light flows that waited, each once, then one share of bulk. */
 export function serveReady(t: TcpEngine): void {
-  if (t.bulkFirst) {
-    t.bulkFirst = false;
+  if (t.turn.bulkFirst) {
+    t.turn.bulkFirst = false;
     serveBulk(t);
   }
-  for (let n = t.light.length; n > 0 && !t.starved; n--) {
+  for (let n = t.light.length; n > 0 && !t.turn.starved; n--) {
     pay(t, t.light.shift());
-    if (t.sentNow > 0) t.eager = true;
+    if (t.turn.sentNow > 0) t.turn.eager = true;
   }
-  if (t.starved) t.bulkFirst = t.ready.length > 0;
+  if (t.turn.starved) t.turn.bulkFirst = t.ready.length > 0;
   else serveBulk(t);
-  t.eager = false;
+  t.turn.eager = false;
 }
 
 /** Bulk flows in turn, each once at the most, until together they have sent about a share. */
 function serveBulk(t: TcpEngine): void {
   let left = BULK_SHARE;
-  for (let n = t.ready.length; n > 0 && left > BULK_SHARE / 2 && !t.starved; n--) {
+  for (let n = t.ready.length; n > 0 && left > BULK_SHARE / 2 && !t.turn.starved; n--) {
     publishLight(t);
     pay(t, t.ready.shift());
-    left -= t.sentNow;
+    left -= t.turn.sentNow;
   }
 }
 
 /** Before a copy that takes its time: the guest gets what light flows have sent in this turn. */
 export function publishLight(t: TcpEngine): void {
-  if (!t.eager) return;
-  t.eager = false;
+  if (!t.turn.eager) return;
+  t.turn.eager = false;
   t.port.flush();
 }
 

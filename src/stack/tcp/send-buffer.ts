@@ -11,6 +11,7 @@
  * kernel's own tuning; SO_BUF_LOCK (Linux 5.14) lets it go on from there. Buffers of slow paths are left as they are:
  * what is queued in them delays what the guest sends next.
  */
+import { seqDiff } from '../kit/seq';
 import { MEMINFO_SNDBUF } from '../ports';
 import { SOL_SOCKET, SO_BUF_LOCK, SO_SNDBUF } from '../kit/linux';
 import type { TcpEngine } from './flow';
@@ -28,7 +29,7 @@ const UNLOCKED = 0;
 export function grownSendBuffer(t: TcpEngine, flow: number, size: number, queued: number): number {
   if (size >= t.sendBufferGoal || queued > size / 4) return size;
   // From half of the sequence numbers on the difference is negative: that is much, too.
-  const sent = (t.rcvNxt[flow] - t.irs[flow]) | 0;
+  const sent = seqDiff(t.rcvNxt[flow], t.irs[flow]);
   if (sent >= 0 && sent < MUCH) return size;
   const { io } = t;
   const fd = t.fd[flow];

@@ -9,7 +9,7 @@ import type { FrameInfo } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
 import { CLASS_TCP, OUTPUT_HEADER_LEN4, OUTPUT_HEADER_LEN6, countToGuest, outputHeaders } from '../ip/to-guest';
 import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../ports';
-import { seqLe } from '../kit/seq';
+import { seqAdd, seqLe } from '../kit/seq';
 import { checksumFold, pseudoHeaderSum } from '../wire/checksum';
 import { IP_PROTO_TCP, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
 import {
@@ -120,7 +120,7 @@ export function sendAck(t: TcpEngine, flow: number): boolean {
  * byte of new data (§3.8.6.1) would do the same, but may be taken and lost to view; Linux probes like this as well.
  */
 export function sendProbe(t: TcpEngine, flow: number): boolean {
-  if (!sendBare(t, flow, (t.sndUna[flow] - 1) | 0, t.rcvNxt[flow], TCP_ACK, windowField(t, flow))) return false;
+  if (!sendBare(t, flow, seqAdd(t.sndUna[flow], -1), t.rcvNxt[flow], TCP_ACK, windowField(t, flow))) return false;
   t.flags[flow] &= ~F_PROBE_DUE;
   return true;
 }
@@ -173,7 +173,7 @@ export function sendReset(t: TcpEngine, flow: number, before: number): boolean {
   let flags = TCP_RST | TCP_ACK;
   if (before === ST_CONNECTING) seq = 0;
   if (before === ST_SYN_SENT) flags = TCP_RST;
-  if (before === ST_SYN_RCVD) seq = (t.iss[flow] + 1) | 0;
+  if (before === ST_SYN_RCVD) seq = seqAdd(t.iss[flow], 1);
   const ack = flags === TCP_RST ? 0 : t.rcvNxt[flow];
   if (!sendBare(t, flow, seq, ack, flags, 0)) return false;
   t.ctx.counters[C_TCP_RESETS_TO_GUEST]++;
@@ -206,7 +206,7 @@ export function answerReset(
   const hasAck = (flags & TCP_ACK) !== 0;
   const out = t.port.out;
   const reset = hasAck ? TCP_RST : TCP_RST | TCP_ACK;
-  tcpWrite(out, at, ports, hasAck ? ack : 0, hasAck ? 0 : (seq + segLen) | 0, TCP_HEADER_LEN, reset, 0);
+  tcpWrite(out, at, ports, hasAck ? ack : 0, hasAck ? 0 : seqAdd(seq, segLen), TCP_HEADER_LEN, reset, 0);
   tcpSetChecksum(out, at, checksumFold(pseudoSum(a, 0, v6) + TCP_HEADER_LEN));
   countToGuest(t.ctx, CLASS_TCP, l4 + TCP_HEADER_LEN);
   t.port.commit(0, COMMIT_NEEDS_CSUM, l4, TCP_CHECKSUM_OFFSET, GSO_NONE, 0);

@@ -103,7 +103,7 @@ function handshakeTimer(t: TcpEngine, flow: number): void {
 
 /** RFC 6298 §5.4 to 5.6, or a window probe (RFC 9293 §3.8.6.1). */
 function openTimer(t: TcpEngine, flow: number): void {
-  if (t.starved || !t.port.up) {
+  if (t.turn.starved || !t.port.up) {
     // Nothing was sent, or can be: not the guest's silence.
     setTimer(t, flow, TIMER_MAIN, backedOffRto(t, flow));
     return;

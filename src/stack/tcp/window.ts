@@ -21,6 +21,7 @@
  * send-buffer.ts. Because a third of the buffer may be less than a useful step, a timer looks again from time to time
  * until the window is open.
  */
+import { seqAdd, seqDiff, seqGt } from '../kit/seq';
 import { EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MEMINFO_SNDBUF, MEMINFO_WMEM_QUEUED } from '../ports';
 import { KEY_KIND_SHIFT, KEY_TCP } from '../context';
 import { F_ACK_DUE, F_GUEST_FIN, F_HOST_ERROR, F_OUT_ARMED, F_V6, TIMER_WINDOW, setTimer, timerIsSet } from './flow';
@@ -48,7 +49,7 @@ export function socketKey(flow: number): number {
  * that a closed window opens again. Returns true if the edge moved.
  */
 export function refreshWindow(t: TcpEngine, flow: number): boolean {
-  const left = (t.rcvAdv[flow] - t.rcvNxt[flow]) | 0;
+  const left = seqDiff(t.rcvAdv[flow], t.rcvNxt[flow]);
   const mss = (t.flags[flow] & F_V6) !== 0 ? t.mss6 : t.mss4;
   const seen = t.room[flow];
   const enough = left >= seen * 0.75 ? mss : 2 * mss;
@@ -88,14 +89,14 @@ function look(t: TcpEngine, flow: number, arm: boolean): boolean {
     t.room[flow] = 2 * most;
   }
   if (step > most / 2) step = most / 2;
-  const edge = (t.rcvNxt[flow] + available) | 0;
-  const advance = (edge - t.rcvAdv[flow]) | 0;
+  const edge = seqAdd(t.rcvNxt[flow], available);
+  const advance = seqDiff(edge, t.rcvAdv[flow]);
   let moved = false;
   if (advance >= step || (advance > 0 && available === most)) {
     t.rcvAdv[flow] = edge;
     moved = true;
   }
-  if (((t.rcvAdv[flow] - t.rcvNxt[flow]) | 0) < step) {
+  if (seqDiff(t.rcvAdv[flow], t.rcvNxt[flow]) < step) {
     if (!writable && arm) armOutput(t, flow);
     if (!timerIsSet(t, flow, TIMER_WINDOW)) {
       const polls = t.windowPolls[flow];
@@ -121,17 +122,17 @@ function armOutput(t: TcpEngine, flow: number): void {
  */
 export function windowField(t: TcpEngine, flow: number): number {
   const scale = t.rcvScale[flow];
-  const window = (t.rcvAdv[flow] - t.rcvNxt[flow]) | 0;
+  const window = seqDiff(t.rcvAdv[flow], t.rcvNxt[flow]);
   if (window <= 0) return 0;
   const field = Math.min(65535, (window + (1 << scale) - 1) >> scale);
-  const edge = (t.rcvNxt[flow] + (field << scale)) | 0;
-  if (((edge - t.rcvAdv[flow]) | 0) > 0) t.rcvAdv[flow] = edge;
+  const edge = seqAdd(t.rcvNxt[flow], field << scale);
+  if (seqGt(edge, t.rcvAdv[flow])) t.rcvAdv[flow] = edge;
   return field;
 }
 
 /** The window field of a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2). */
 export function synWindowField(t: TcpEngine, flow: number): number {
-  const window = (t.rcvAdv[flow] - t.rcvNxt[flow]) | 0;
+  const window = seqDiff(t.rcvAdv[flow], t.rcvNxt[flow]);
   return window <= 0 ? 0 : Math.min(65535, window);
 }
 
