@@ -31,20 +31,9 @@ export class ConfigError extends Error {
   }
 }
 
-/** Our own bug: something that the code before made impossible has happened. */
-export class InvariantError extends Error {
-  readonly code = 'INVARIANT';
-
-  constructor(message: string) {
-    super(message);
-    this.name = 'InvariantError';
-  }
-}
-
 /** Linux errno values that the control plane tells apart (positive, as in errno.h). */
 export const EPERM = 1;
 export const ENOENT = 2;
-export const EINTR = 4;
 export const EAGAIN = 11;
 export const EACCES = 13;
 export const EMFILE = 24;

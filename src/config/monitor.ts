@@ -8,7 +8,7 @@
 import { type FSWatcher, realpathSync, watch } from 'node:fs';
 import { constants } from 'node:os';
 import { basename, dirname } from 'node:path';
-import { describeErrno, EINTR, ENOBUFS } from '../errors';
+import { describeErrno, ENOBUFS } from '../errors';
 import type { Native } from '../native';
 import { applyNeighbours, type Neighbours, RTM_GETNEIGH } from './host-neighbours';
 import { AF_UNSPEC, concernsGuest, dumpRequest } from './netlink';
@@ -158,7 +158,7 @@ export class HostMonitor {
         } else if (got === -ENOBUFS) {
           // The kernel had more to say than the socket holds.
           lost = true;
-        } else if (got !== -EINTR) {
+        } else {
           if (lost) take(null, fd);
           lost = false;
           return;

@@ -4,7 +4,7 @@
  *
  * Netlink is in the byte order of the host; every machine that runs us is little-endian.
  */
-import { ConfigError, describeErrno, EAGAIN, EINTR } from '../errors';
+import { ConfigError, describeErrno, EAGAIN } from '../errors';
 import type { Native } from '../native';
 import type { AddressBytes } from '../stack/config';
 
@@ -422,7 +422,6 @@ function dumpOnce(
     for (let i = 0; i < MAX_DATAGRAMS; i++) {
       const got = io.read(fd, buffer, 0, buffer.length);
       // A dump is produced while it is read, so even a non-blocking socket has the next part at once.
-      if (got === -EINTR) continue;
       if (got <= 0) throw hostError(what, got === 0 ? -EAGAIN : got);
       const chunk = buffer.slice(0, got);
       const progress = dumpProgress(chunk, seq);

@@ -18,7 +18,7 @@ import type { Native } from '../native';
 import { FD_FOREIGN_SOCKET, FD_SOCKET } from '../native';
 import { closeConnection, whenClosed } from './unclosed';
 
-const { EAGAIN, ECONNABORTED, ECONNREFUSED, EINTR, ENOENT } = constants.errno;
+const { EAGAIN, ECONNABORTED, ECONNREFUSED, ENOENT } = constants.errno;
 
 const POLL_IN = 1;
 const BACKLOG = 4;
@@ -244,7 +244,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
       this.#offer(fd);
       return;
     }
-    if (fd === -EAGAIN || fd === -EINTR || fd === -ECONNABORTED) return;
+    if (fd === -EAGAIN || fd === -ECONNABORTED) return;
     this.#listenLater(fd);
   }
 

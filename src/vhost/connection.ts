@@ -23,7 +23,7 @@ import { ProtocolError, shortage } from './protocol-errors';
 import { decodeHeader, validateHeader } from './messages';
 import { MAX_FDS, MAX_PAYLOAD, VHOST_USER_HDR_SIZE } from './protocol';
 
-const { EAGAIN, EINTR, EMFILE, EMSGSIZE, ENOBUFS, ENOMEM } = constants.errno;
+const { EAGAIN, EMFILE, EMSGSIZE, ENOBUFS, ENOMEM } = constants.errno;
 
 const POLL_IN = 1;
 const POLL_OUT = 4;
@@ -190,7 +190,6 @@ export class Connection {
     while (this.#output !== null) {
       const bytes = this.#output;
       const n = this.#native.sendFds(this.#fd, bytes, 0, bytes.length, NO_FDS, 0);
-      if (n === -EINTR) continue;
       if (n === -EAGAIN || isMemoryShort(n)) break;
       if (n < 0) {
         this.#end(null); // the peer is gone: EPIPE, ECONNRESET
@@ -237,7 +236,6 @@ export class Connection {
     for (;;) {
       while (this.#have < this.#goal) {
         const n = native.recvFds(this.#fd, this.#buf, this.#have, this.#goal - this.#have, this.#scratch);
-        if (n === -EINTR) continue;
         if (n === -EAGAIN) {
           this.#runIdle();
           return false;

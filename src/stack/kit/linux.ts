@@ -42,7 +42,6 @@ export const IPV6_RECVTCLASS = 66;
 export const IPV6_TCLASS = 67;
 
 export const EPERM = 1;
-export const EINTR = 4;
 export const EAGAIN = 11;
 export const ENOMEM = 12;
 export const EACCES = 13;

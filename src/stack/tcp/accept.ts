@@ -5,7 +5,7 @@ import { comesInOtherFamily, speaksOnlyOther, toOtherLoopback } from '../ip/othe
 import { dropCode } from '../counters';
 import { natToGuest } from '../ip/nat';
 import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
-import { EAGAIN, ECONNABORTED, EINTR } from '../kit/linux';
+import { EAGAIN, ECONNABORTED } from '../kit/linux';
 import { isShortage, unwatchedText } from '../kit/resting';
 import { SITE_TCP_LISTENER } from '../kit/site-log';
 import { allocateForPeer, mayAccept, peerBucket } from './admission';
@@ -105,7 +105,6 @@ function acceptSome(t: TcpEngine, index: number): boolean {
     }
     switch (fd) {
       case -ECONNABORTED:
-      case -EINTR:
         continue;
       case -EAGAIN:
         return false;

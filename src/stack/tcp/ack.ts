@@ -13,11 +13,9 @@ import {
   TIMER_MAIN,
   cancelTimer,
   setTimer,
+  DUP_ACKS,
 } from './flow';
 import type { TcpEngine } from './flow';
-
-/** RFC 5681 §3.2. */
-const DUP_ACK_THRESHOLD = 3;
 
 /**
  * The ACK field and window of an acceptable segment, RFC 9293 §3.10.7.4 fifth step. `window` is scaled, `segLen` what
@@ -70,7 +68,7 @@ function advance(t: TcpEngine, flow: number, ack: number): void {
 /** RFC 5681 §2: nothing new, no data, same window, while something is outstanding. */
 function duplicate(t: TcpEngine, flow: number): void {
   if (t.sndMax[flow] === t.sndUna[flow] || (t.flags[flow] & (F_RECOVERY | F_LOSS | F_PERSIST)) !== 0) return;
-  if (++t.dupAcks[flow] < DUP_ACK_THRESHOLD) return;
+  if (++t.dupAcks[flow] < DUP_ACKS) return;
   t.dupAcks[flow] = 0;
   // RFC 6582 §3.2 step 2: not again for losses of a window that was retransmitted already.
   if (seqLt(t.sndUna[flow], t.recover[flow])) return;

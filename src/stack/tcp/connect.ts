@@ -1,4 +1,5 @@
 /** New flows from the guest's SYN, and what all new flows have in common. Those from the host are in accept.ts. */
+import { IP_PROTO_TCP } from '../wire/ipv4';
 import { seqAdd, seqDiff } from '../kit/seq';
 import { V4_MAPPED, addrSlotWrite, addressWords, familyOf, isGroup } from '../ip/address';
 import { ADDR_SLOT_TCP } from '../context';
@@ -53,8 +54,6 @@ const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_SYN_LIMIT = dropCode('tcp_syn_limit');
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 const DROP_OWN_LISTENER = dropCode('own_listener');
-
-const PROTO_TCP = 6;
 
 /** Ports below are given to privileged programs only, by default (net.ipv4.ip_unprivileged_port_start). */
 const PRIVILEGED_PORTS = 1024;
@@ -179,7 +178,7 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
     countDrop(t, DROP_DESTINATION_INVALID);
     return;
   }
-  const code = natToHost(t.nat, PROTO_TCP, a, 4, ports & 0xffff, nat);
+  const code = natToHost(t.nat, IP_PROTO_TCP, a, 4, ports & 0xffff, nat);
   if (code !== 0) {
     countDrop(t, code);
     return;

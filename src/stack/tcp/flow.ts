@@ -186,6 +186,8 @@ export const PEER_BUCKETS = 4096;
 export const ACK_DELAY_MS = 10;
 /** Largest payload whose acknowledgement may wait: no more than one segment on an Ethernet. */
 export const ACK_DELAY_BYTES = 1460;
+/** Duplicate acknowledgements that make a sender retransmit at once (RFC 5681 §3.2). */
+export const DUP_ACKS = 3;
 /** Prompt answers until acknowledgements may wait again, after one waited in vain. */
 export const ACK_QUICK = 16;
 

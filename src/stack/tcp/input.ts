@@ -61,6 +61,7 @@ import {
   setTimer,
   timerIsSet,
   touch,
+  DUP_ACKS,
 } from './flow';
 import type { TcpEngine } from './flow';
 import { noteHalfClosed } from './idle';
@@ -83,9 +84,6 @@ const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 const REFUSED_POLL_MS = 50;
 /** Before a send of this many bytes the guest gets what light flows have sent to it. */
 const LARGE_SEND = 64 * 1024;
-/** Duplicate acknowledgements that make a sender retransmit at once (RFC 5681 §3.2). */
-const DUP_ACKS = 3;
-
 /** One TCP segment. Returns the first row that is free afterwards (FlowHandler.fromGuest). */
 export function segmentFromGuest(t: TcpEngine, frame: FrameInfo): number {
   const code = parse(t, frame);

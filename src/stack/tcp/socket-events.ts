@@ -13,15 +13,13 @@ import {
   ST_OPEN,
   ST_SYN_RCVD,
   ST_SYN_SENT,
+  DUP_ACKS,
 } from './flow';
 import type { TcpEngine } from './flow';
 import { resetBoth } from './close';
 import { hostConnected } from './connect';
 import { service } from './scheduler';
 import { EPOLLPRI, reopenWindow } from './window';
-
-/** RFC 5681 §3.2: this many identical acknowledgements make the guest send again at once. */
-const DUP_ACKS = 3;
 
 /** Edge-triggered events of a flow's socket. */
 export function socketEvent(t: TcpEngine, flow: number, generation: number, events: number): void {

@@ -168,18 +168,4 @@ describe('a socket that takes less than promised', () => {
     c.send('abc');
     expect(c.socket.readText()).toBe('abc');
   });
-
-  test('interrupted calls are made again', () => {
-    const rig = new TcpRig();
-    const c = openFromGuest(rig);
-    rig.host.failures.set('send', 4);
-    c.send('abc');
-    expect(c.socket.readText()).toBe('abc');
-    rig.sent();
-    rig.host.failures.set('recv', 4);
-    rig.act(() => c.socket.write('def'));
-    rig.host.failures.set('discard', 4);
-    c.acknowledge(3);
-    expect(c.socket.receive.length).toBe(0);
-  });
 });
