@@ -1,4 +1,4 @@
-/** Stack traces of bundled code in the words of its sources. Cold: for bug reports only. */
+/** Maps stack traces of bundled code to source files and lines. Cold: for bug reports only. */
 import { readFileSync } from 'node:fs';
 import { SourceMap } from 'node:module';
 import { dirname, join, resolve } from 'node:path';

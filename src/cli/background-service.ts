@@ -1,6 +1,6 @@
 /**
- * The service's side of going to the background (background.ts): the process that waits for it. Apart from there, for
- * the service itself starts no process and does not load what that takes.
+ * The service's side of going to the background (background-launcher.ts): the process that waits for it. Separate,
+ * because the service itself starts no process and does not load the code for that.
  */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { ConfigError, describeSystemError } from '../errors';

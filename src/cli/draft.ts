@@ -1,4 +1,4 @@
-/** What the options of a command line are gathered in before they are looked at as a whole. */
+/** The options of a command line while they are read, before they are checked as a whole. */
 import { PortTable, type PortRange } from '../config/port-spec';
 import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';

@@ -1,4 +1,4 @@
-/** Following the host: what it tells at run time becomes a configuration of the data plane (docs/adr/0004). */
+/** Following the host: changes of its network become a new configuration of the data plane (docs/adr/0004). */
 import { type ResolvedHost, resolveHostConfig, stackConfig } from '../config/host-config';
 import { followHost, sameHost, whereabouts } from '../config/keep-addresses';
 import { HostMonitor } from '../config/monitor';

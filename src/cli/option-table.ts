@@ -1,7 +1,7 @@
 /**
- * The command line: passt's, so that we drop in where passt is called, and a few options of our own. One table says
- * for each option its names, its argument, its line in the usage text and what it does. An option of passt that we do
- * not serve is in the table too: it is refused by name, never taken for a typing error.
+ * The command line: passt's, so that Tubetti can replace it, and a few options of our own. One table gives
+ * for each option its names, its argument, its help text and its effect. Options of passt that we do
+ * not support are in the table too: they are refused by name, not as unknown.
  */
 import { addressFamily, formatMac } from '../config/address-text';
 import { ConfigError } from '../errors';

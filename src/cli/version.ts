@@ -1,4 +1,4 @@
-/** Who we are: the version of the package.json above this file, which may be a module or the bundle. */
+/** The program's version, from the package.json above this file, which may be a module or the bundle. */
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 

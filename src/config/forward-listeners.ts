@@ -1,4 +1,4 @@
-/** Opens the host's ends of forwarded ports, before anything is promised to anybody: a port that is taken ends the start. */
+/** Opens the listening sockets of forwarded ports, before anything else is visible: a port in use ends the start. */
 import { ConfigError, describeErrno, EACCES, EMFILE, EPERM } from '../errors';
 import type { Native } from '../native';
 import { addrSlotWrite, anyOf, makeWords } from '../stack/ip/address';
@@ -22,7 +22,9 @@ export interface ListenerOptions {
   readonly v4: boolean;
   readonly v6: boolean;
   readonly freebind: boolean;
-  /** Weak rules get what ordinary ones leave of this many sockets, so that `-t all` leaves descriptors for connections. */
+  /**
+   * Weak rules get what ordinary ones leave of this many sockets, so that `-t all` leaves descriptors for connections.
+   */
   readonly maxWeak: number;
 }
 

@@ -1,5 +1,5 @@
 /**
- * From the command line's wishes and the host's network to what the guest gets. `resolveHostConfig` is a pure function
+ * From the options and the host's network to the guest's configuration. `resolveHostConfig` is a pure function
  * of both, so that every layout of addresses can be tested from data; reading the host is netlink.ts, resolv-conf.ts
  * and sysctl.ts.
  *

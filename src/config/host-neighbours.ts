@@ -1,6 +1,6 @@
 /**
- * The kernel's neighbour table by rtnetlink(7): which Ethernet address the host found which address at. Pure functions
- * from messages to a map, and from the map to what the data plane's table takes.
+ * The kernel's neighbour table by rtnetlink(7): the Ethernet address of each IP address on the host's links. Pure
+ * functions from messages to a map, and from the map to what the data plane's table takes.
  */
 import type { AddressBytes } from '../stack/config';
 import { AF_INET, AF_INET6, splitMessages } from './netlink';

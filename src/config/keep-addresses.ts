@@ -1,8 +1,8 @@
 /**
- * What the guest gets after the host's network changed: a pure function of what it had and of what the host would give
- * now. A family that lost its network keeps its addresses, for there is nothing better, and they may come back (a cable,
- * a wireless network, a suspended machine): IPv6 tells the guest so (`withdrawn`), IPv4 cannot, but leases are short
- * until then.
+ * The guest's configuration after the host's network changed: a pure function of the configuration before and of what
+ * the host would give now. A family that lost its network keeps its addresses, for there is nothing better, and they
+ * may come back (a cable, a wireless network, a suspended machine): IPv6 tells the guest so (`withdrawn`), IPv4 cannot,
+ * but leases are short until then.
  */
 import { LOCAL_LEASE_SEC, type ResolvedHost } from './host-config';
 import type { Ip4Config } from '../stack/config';

@@ -3,7 +3,7 @@
  * neighbour table, and resolv.conf(5). It only says *that* something changed (`onChange`, a little later and once for
  * many changes: they come in rows) and what the neighbours are (`onNeighbours`); reading and deciding is the caller's.
  *
- * Nothing here is fatal: without a netlink socket or a watch the service runs on as it was set up, and says so once.
+ * Nothing here is fatal: without a netlink socket or a watch the service keeps its configuration, and logs that once.
  */
 import { type FSWatcher, realpathSync, watch } from 'node:fs';
 import { constants } from 'node:os';

@@ -1,6 +1,6 @@
 /**
  * The guest's resolvers: those of the host, as far as the guest can reach them under their own addresses, and for the
- * others an address that stands for them, queries to which are sent on to the resolver that the host itself uses.
+ * others a substitute address, from which queries are forwarded to the resolver that the host itself uses.
  */
 import type { AddressBytes } from '../stack/config';
 import { formatIp, isLinkLocal6, isLoopback, isUnspecified, sameAddress } from './address-text';

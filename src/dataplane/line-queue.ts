@@ -1,7 +1,7 @@
 /**
  * Lines on their way from the worker to the log. The control plane may be busy for seconds, or hang: what a guest
  * provokes in that time must not pile up in the message port. So both sides count, and while too many lines wait,
- * further ones are left out where they were made, before they cost anything.
+ * further ones are dropped at their source, before they cost anything.
  */
 
 /**

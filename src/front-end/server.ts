@@ -1,12 +1,12 @@
 /**
- * A service for front-ends, whatever they speak: gets them one after the other and serves each in a session.
+ * Serves front-ends of any protocol, one after the other, each in a session.
  *
  * Three ways to a front-end: listen on a path; connect to a path and retry until a front-end listens there (QEMU's
  * `server=on`); or be given a connected socket, which is served once. One front-end at a time: a second one is
  * accepted and closed at once, so that it fails at its start and does not hang. One that connects while the
  * former's session is still being taken down waits for that.
  *
- * Nobody waits without a deadline: a second front-end is turned away when the first one has not been looked at within
+ * Every wait has a deadline: a second front-end is refused when the first one has not been checked within
  * OFFER_MS (it does not read its replies, say), and the end does not wait for a session longer than STOP_MS. Front-ends
  * that come by the thousand get ACCEPTS each ACCEPT_MS, and every line they provoke has a limit.
  */

@@ -1,4 +1,4 @@
-/** Waiting, with a deadline, for descriptors of a front-end that are closed on a thread of their own (closer.cc). */
+/** Waits, with a deadline, until the helper thread has closed a front-end's descriptors (closer.cc). */
 import type { Native } from '../native';
 
 const SHUT_RDWR = 2;
@@ -8,7 +8,9 @@ const TURNS = 20;
 const LOOK_MS = 5;
 const MOST_MS = 500;
 
-/** Settles with true when all are closed, or with false half a second later: then one blocks, and is left to its thread. */
+/**
+ * Settles with true when all are closed, or with false half a second later: then one blocks, and is left to its thread.
+ */
 export async function whenClosed(native: Native): Promise<boolean> {
   for (let turn = 0; turn < TURNS; turn++) {
     if (native.closerWait(0) === 0) return true;

@@ -1,4 +1,4 @@
-/** `--stats`: a table of the counters that changed, for a person who watches. */
+/** `--stats`: a table of the counters that changed. */
 import { type Counters, C_LOOP_TURNS } from '../stack/counters';
 import { METRICS } from './names';
 

@@ -1,16 +1,16 @@
 /**
  * A guest port whose frames are written to a capture (classic pcap, version 2.4, microseconds, Ethernet).
  *
- * Theory of operation. Each frame is copied, as it passes, behind a record header into one private block; `flush`, which
- * ends a turn of the loop, gives the block to the file with one write. A file that takes no more for now (a pipe that
- * nobody reads) keeps its bytes in the block; while that is full, frames are left out and counted. An error (a full disk)
- * ends the capture, with one message, and never the guest's network; what did not reach the file, then and from then on,
- * counts as lost. Whole records only are left out, and the part of one that a file took is cut off it again, so the file
- * stays readable.
+ * Theory of operation. Each frame is copied, as it passes, behind a record header into one private block; `flush`,
+ * which ends a turn of the loop, gives the block to the file with one write. A file that takes no more for now (a pipe
+ * that has no reader) keeps its bytes in the block; while that is full, frames are dropped from the capture and
+ * counted. An error (a full disk) ends the capture, with one message, and never the guest's network; what did not reach
+ * the file, then and from then on, counts as lost. Whole records only are left out, and the part of one that a file
+ * took is cut off it again, so the file stays readable.
  *
- * Frames to the guest are copied when they are committed: the header from where the stack wrote it, the payload from the
- * rows that `reserve` gave for it, which nobody changes in between. Checksums that guest and stack leave to each other
- * are completed in the copy, so a reader finds valid ones. Segmentation-offloaded frames are one record each.
+ * Frames to the guest are copied when they are committed: the header from where the stack wrote it, the payload from
+ * the rows that `reserve` gave for it, which nobody changes in between. Checksums that guest and stack leave to each
+ * other are completed in the copy, so a reader finds valid ones. Segmentation-offloaded frames are one record each.
  */
 import type { Native } from '../../native';
 import { C_CAPTURE_LOST, C_CAPTURED } from '../../stack/counters';

@@ -1,6 +1,6 @@
 /**
- * A `GuestPort` that hands everything on to another one: what looks at frames as they pass extends it. A port without
- * such wishes is used as it is, so that nothing is paid for what is off.
+ * A `GuestPort` that forwards every call to another one: classes that observe frames extend it. A port without
+ * observers is used directly, so that a feature that is off costs nothing.
  */
 import type { GuestPort } from '../../stack/ports';
 

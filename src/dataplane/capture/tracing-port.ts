@@ -1,4 +1,4 @@
-/** `--trace`: a line for every frame, in the manner of tcpdump. Allocates, as it is asked to talk. */
+/** `--trace`: a line for every frame, like tcpdump's. Allocates. */
 import { COMMIT_NEEDS_CSUM, GSO_NONE } from '../../stack/ports';
 import {
   ETHERNET_HEADER_LEN,
@@ -25,7 +25,9 @@ function ip6(dv: DataView, at: number): string {
   return [0, 1, 2, 3, 4, 5, 6, 7].map((i) => dv.getUint16(at + 2 * i).toString(16)).join(':');
 }
 
-/** Ports and what else the transport header says. `l4`: its offset in `dv`, of which the first `end` bytes are there. */
+/**
+ * Ports and what else the transport header says. `l4`: its offset in `dv`, of which the first `end` bytes are there.
+ */
 function transport(dv: DataView, l4: number, end: number, protocol: number, from: string, to: string): string {
   const name = PROTOCOLS[protocol] ?? `protocol ${protocol}`;
   if (protocol === IP_PROTO_TCP && l4 + 20 <= end) {

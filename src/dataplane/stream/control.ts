@@ -1,6 +1,6 @@
 /**
- * The data plane's side of the control plane's commands when the guest's link is a stream: which socket carries it, and
- * how that ended. What RingControl is for virtqueues. Cold: allocates.
+ * The data plane's side of the control plane's commands when the guest's link is a stream: which socket carries the
+ * link, and how that ended. What RingControl is for virtqueues. Cold: allocates.
  */
 import { receiveMessageOnPort } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';

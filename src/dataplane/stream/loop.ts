@@ -1,7 +1,7 @@
 /**
- * The data plane's loop when the guest's link is a stream socket. The same turn as EventLoop's, in the same order: wait →
- * sockets → commands → frames from the guest, up to a budget → flows that waited → timers → send what was committed.
- * What differs is what wakes it and what holds it up, so it is a class of its own and neither loop pays for the other.
+ * The data plane's loop when the guest's link is a stream socket. The same turn as EventLoop's, in the same order: wait
+ * → sockets → commands → frames from the guest, up to a budget → flows that waited → timers → send what was committed.
+ * The two differ in what wakes them and in what blocks them; with a class each, neither loop pays for the other.
  */
 import type { Native } from '../../native';
 import { KEY_DATAPLANE, KEY_KIND_SHIFT } from '../../stack/context';

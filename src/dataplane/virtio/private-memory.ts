@@ -1,12 +1,13 @@
 /**
- * Notices a guest whose memory is not shared with us. Without `share=on` QEMU passes a file that the guest's writes never
- * reach: the rings that we map stay as they were, while the guest kicks for what it has put into its own. Nothing fails,
- * nothing moves, and nobody knows why.
+ * Notices a guest whose memory is not shared with us. Without `share=on` QEMU passes a file that the guest's writes
+ * never reach: the rings that we map stay as they were, while the guest kicks for what it has put into its own. Nothing
+ * fails, no frame passes, and no message explains why.
  *
  * A kick alone proves nothing: QEMU gives one to each ring when it starts, and drivers kick rings that they have put
- * nothing into. So neither available index may have moved for two seconds and more since the rings started, and either one
- * ring was kicked three times, or both were kicked after their start was over: with EVENT_IDX a guest that gets no answer
- * kicks each ring once. One that is in order moves an index before its first kick, and is not looked at after that.
+ * nothing into. So neither available index may have moved for two seconds and more since the rings started, and either
+ * one ring was kicked three times, or both were kicked after their start was over: with EVENT_IDX a guest that gets no
+ * answer kicks each ring once. One that is in order moves an index before its first kick, and is not looked at after
+ * that.
  */
 import type { SplitQueueDevice } from 'virtio-ring-ts';
 

@@ -2,8 +2,8 @@
  * ICMPv6 errors for IPv6 fragments that are refused (RFC 8200 §4.5, RFC 7112 §5). IPv4 demands nothing of the kind:
  * there they are counted only.
  *
- * Nothing is said about errors, nor to groups, nor about what came by a group's Ethernet address (RFC 4443 §2.4 e); and
- * not more often than a token bucket allows (§2.4 f).
+ * No error is sent about an error, to a group, or about a frame to a group's Ethernet address (RFC 4443 §2.4 e), nor
+ * more often than a token bucket allows (§2.4 f).
  */
 import { isMulticast, isUnspecified } from './address';
 import type { FrameInfo, StackContext } from '../context';

@@ -1,4 +1,4 @@
-/** Signs that the host's network is not what it was when a socket was connected. */
+/** Detects that the host's network has changed since a socket was connected. */
 import { EADDRNOTAVAIL, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH } from '../kit/linux';
 
 /**

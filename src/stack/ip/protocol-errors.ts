@@ -3,8 +3,8 @@
  * §3.2.2.1), in IPv6 a parameter problem that points at the next header (RFC 8200 §4, RFC 4443 §3.4). The log names
  * each protocol once.
  *
- * Nothing is said about what went to a group or to all, in either layer's address (RFC 1122 §3.2.2, RFC 4443 §2.4 e):
- * IGMP, VRRP and OSPF are none of our business. Nor about the other family's ICMP, which may be an error. And not more
+ * No error is sent about packets to a group or to all, in either layer's address (RFC 1122 §3.2.2, RFC 4443 §2.4 e):
+ * IGMP, VRRP and OSPF do not concern us. Nor about the other family's ICMP, which may be an error, nor more
  * often than a token bucket allows.
  */
 import { copyWords, isGroup } from './address';

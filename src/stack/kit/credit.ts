@@ -1,8 +1,8 @@
 /**
- * A credit of time for attempts that may come to nothing: connections, and flows of datagrams that nobody answers.
+ * A credit of time for attempts that may fail: connections, and flows of datagrams that stay unanswered.
  *
  * It grows by one part in CREDIT_PART of the time that passes, and gets back what an attempt cost when it succeeds. So
- * attempts that come to nothing take an eighth of the data plane's time at the most, and those that succeed have no limit.
+ * failed attempts take at most an eighth of the data plane's time, and successful ones have no limit.
  */
 
 /** The credit's growth: one part in this many of the time that passes. */

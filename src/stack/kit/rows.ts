@@ -1,4 +1,4 @@
-/** What rows name, and narrowing them to a part of it: how a handler gets from a frame's rows to its payload. */
+/** Rows (region, offset, length), and how to narrow them: from a frame's rows to those of its payload. */
 import type { Rows } from '../ports';
 
 /** How many bytes rows `row … row + count - 1` name. */

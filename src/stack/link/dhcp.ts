@@ -1,6 +1,6 @@
 /**
  * DHCP and BOOTP server with one address, for one client at a time (lease-holder.ts), RFC 2131, RFC 2132. All that is
- * remembered is who has the address: another client hears nothing, and a NAK when it asks for it all the same. Any
+ * remembered is which client has the address: another client gets no answer, or a NAK if it requests that address. Any
  * lease can be renewed for ever, but leases end, so that a client hears of another network of the host's
  * (docs/adr/0008).
  *

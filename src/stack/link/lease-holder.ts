@@ -1,5 +1,5 @@
 /**
- * Who has the one address that DHCP (or DHCPv6) gives: one address goes to one client (RFC 2131 §3.1).
+ * Which client has the single address of DHCP (or DHCPv6): one address goes to one client (RFC 2131 §3.1).
  *
  * A client is known by its hardware address or by its identifier; either is enough. Firmware and the system it boots
  * have different identifiers and the same hardware address, and a client that comes back on another interface has

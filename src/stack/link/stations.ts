@@ -1,15 +1,15 @@
 /**
- * Which Ethernet address each of the guest's IP addresses is found at.
+ * The Ethernet address of each of the guest's IP addresses.
  *
  * There may be more than one behind a link: bridges, macvlan, containers and VRRP in the guest. The table learns from
  * ARP, neighbour discovery and the source of every frame; the latest word counts, so an address that moves (a
  * gratuitous ARP, an unsolicited advertisement, or its first frame from elsewhere) is followed at once. While only one
  * Ethernet address has been seen on the link, every frame goes there and nothing is looked up.
  *
- * An entry that nothing was heard of for STALE_MS, though frames go to it, is asked for (who-has, neighbour
+ * An entry that was not seen for STALE_MS, although frames go to it, is requested (who-has, neighbour
  * solicitation) once a second; after ASKS_BEFORE_GONE without a word it is forgotten. As the table itself sends
  * nothing, it leaves the address to ask for in `ask`, for `LinkServices` to take at the end of the turn. Addresses
- * without an entry are asked for as well, and reached at the Ethernet address that spoke last.
+ * without an entry are requested as well, and reached at the Ethernet address seen last.
  *
  * Memory is fixed: STATIONS entries, of which the one not heard of for longest makes room. The guest chooses what is in
  * here, so the hash is keyed; chains are short then whatever it sends.

@@ -1,4 +1,4 @@
-/** Echo replies that we give ourselves (RFC 792, RFC 4443 §4.2), for when the host does not let us send any. */
+/** Echo replies sent by the stack itself (RFC 792, RFC 4443 §4.2), where the host permits no ping sockets. */
 import type { FrameInfo, StackContext } from '../context';
 import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from '../ip/to-guest';
 import { MAX_HEAD } from '../ports';

@@ -46,8 +46,8 @@ export class PingSockets {
   }
 
   /**
-   * Does the flow's socket have the address that the kernel would choose now? Looked at once after each change. A socket
-   * that has no way there fits as well as a new one would.
+   * Does the flow's socket have the address that the kernel would choose now? Looked at once after each change. A
+   * socket that has no way there fits as well as a new one would.
    */
   fits(slot: number, flows: PingFlows): boolean {
     if (flows.epoch[slot] === this.epoch) return true;

@@ -19,11 +19,11 @@
  * Everything the socket accepted is acknowledged, once per flow and batch. The guest thereby learns that the host's
  * kernel, not the peer, has its bytes: the same promise a local socket makes.
  *
- * One small segment alone, or a FIN alone, is as a rule a request that is answered at once: its acknowledgement waits up
- * to ACK_DELAY_MS for the answer to carry it (F_ACK_LATER), which saves a frame and an interrupt of the guest. A second
- * segment is acknowledged at once (RFC 9293 §3.8.6.3), so that nothing is ever outstanding that makes a guest send a
- * tail loss probe (RFC 8985 §7.2, with one segment outstanding not before the time-out). If nobody answers in time, the
- * flow's acknowledgements come at once again, until as many answers as ACK_QUICK were prompt (`ackScore`).
+ * One small segment alone, or a FIN alone, is as a rule a request that is answered at once: its acknowledgement waits
+ * up to ACK_DELAY_MS for the answer to carry it (F_ACK_LATER), which saves a frame and an interrupt of the guest. A
+ * second segment is acknowledged at once (RFC 9293 §3.8.6.3), so that nothing is ever outstanding that makes a guest
+ * send a tail loss probe (RFC 8985 §7.2, with one segment outstanding not before the time-out). If nobody answers in
+ * time, the flow's acknowledgements come at once again, until as many answers as ACK_QUICK were prompt (`ackScore`).
  *
  * ### States
  * | state | meaning | leaves by |
@@ -31,7 +31,8 @@
  * | CONNECTING | guest's SYN seen, host connect under way; nothing sent | connect result, guest's RST |
  * | SYN_SENT | connection accepted on the host, SYN owed or sent to the guest | SYN-ACK, RST, time-out |
  * | SYN_RCVD | SYN-ACK owed or sent | ACK, RST, time-out |
- * | OPEN | both sides connected; F_HOST_EOF, F_GUEST_FIN, F_FIN_ACKED tell how far closing has come | both FINs done, resets |
+ * | OPEN | both sides connected; F_HOST_EOF, F_GUEST_FIN, F_FIN_ACKED tell how far closing has come | both FINs done,
+ * resets |
  * | TIME_WAIT | both directions finished, we closed first: only answers, no socket any more | timer, new SYN |
  * | RESET | socket gone, an RST is owed to the guest and waits for a receive buffer | RST sent |
  *
@@ -50,8 +51,8 @@
  * again. Other flows are served where their event is handled, so before all bulk of that turn, with a budget
  * (LIGHT_SHARE) that makes them bulk if they use it up; if the guest has no receive buffer, they wait in `light`, which
  * is served before `ready`. So a message of an interactive flow waits for one share at the most, whatever the number of
- * bulk flows; and bulk flows cannot starve behind a crowd of light ones (`bulkFirst`). What light flows sent is published
- * to the guest before the next large copy. From the guest, a turn takes a bounded number of bytes (stack.ts).
+ * bulk flows; and bulk flows cannot starve behind a crowd of light ones (`bulkFirst`). What light flows sent is
+ * published to the guest before the next large copy. From the guest, a turn takes a bounded number of bytes (stack.ts).
  *
  * ### Edge-triggered events
  * A socket is watched once, for everything, edge-triggered. F_READABLE remembers "there may be something to read" and
@@ -311,7 +312,7 @@ export class TcpEngine {
   readonly room: Int32Array;
   /** Below zero: acknowledgements do not wait; see ACK_QUICK. */
   readonly ackScore: Int8Array;
-  /** TTL or hop limit and DSCP of the guest's last segment (marks.ts). */
+  /** TTL or hop limit and DSCP of the guest's last segment (ttl-dscp.ts). */
   readonly ttl: Uint8Array;
   readonly dscp: Uint8Array;
   /** RFC 6298, ms: SRTT × 8 (-1: none yet), RTTVAR × 4, RTO. */
@@ -323,7 +324,7 @@ export class TcpEngine {
   /** Unfolded sum of the pseudo-header's addresses and protocol. */
   readonly pseudo: Int32Array;
   readonly guestAt: Float64Array;
-  /** When payload came from the guest, and when much of it at once (pace.ts). */
+  /** When payload came from the guest, and when much of it at once (traffic-hints.ts). */
   readonly payloadAt: Float64Array;
   readonly bulkAt: Float64Array;
   readonly activeAt: Float64Array;

@@ -8,16 +8,16 @@
  * | input.ts, ack.ts | segments from the guest (RFC 9293 §3.10.7) and their acknowledgements |
  * | output.ts | data from sockets to the guest |
  * | send.ts | headers; segments without data |
- * | window.ts | the window told to the guest |
- * | service.ts | pays what a flow owes; the ready queue |
+ * | window.ts | the window advertised to the guest |
+ * | scheduler.ts | sends what flows have pending; the ready queue |
  * | connect.ts, accept.ts | new flows from the guest and from the host |
- * | admission.ts, credit.ts | who may have one: half-open flows, shares of the table, time |
+ * | admission.ts, ../kit/credit.ts | which new flows are admitted: half-open flows, shares of the table, time |
  * | close.ts | ends of flows |
- * | challenge.ts | bounds on answers to what is in no window |
+ * | challenge.ts | bounds on answers to segments outside of any window |
  * | path-mtu.ts | ICMP errors about segments to the guest |
  * | idle.ts | keep-alives |
  * | listener.ts | a forwarded port |
- * | marks.ts | TTL and DSCP of the guest's segments |
+ * | ttl-dscp.ts, traffic-hints.ts | TTL and DSCP of the guest's segments; classification of a flow's traffic |
  * | socket-events.ts, timeout.ts | events and timers |
  */
 import type { ForwardListener } from '../config';
