@@ -24,9 +24,9 @@ export interface Log {
   readonly level: LogLevel;
   readonly enabled: (level: LogLevel) => boolean;
   /**
-   * `site`: a constant that names the place in the code. Given where somebody outside (a front-end, a guest, a remote
-   * host, a scraper) can provoke the line: then LOG_LIMIT_PER_SECOND of the site are written, and the next one after
-   * that says how many were left out.
+   * `site`: a constant that names the place in the code. Given where an outsider (a front-end, a guest, a remote
+   * host, a scraper) can provoke the line: then LOG_LIMIT_PER_SECOND lines of the site are written, and the next one
+   * after that says how many were suppressed.
    */
   readonly log: LogFunction;
   readonly error: (message: string) => void;

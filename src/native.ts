@@ -20,7 +20,7 @@ export const FD_PIPE = 3;
 export const FD_MEMORY = 4; // memfd, file of tmpfs or hugetlbfs, regular file on a local disk
 export const FD_FOREIGN_SOCKET = 5; // of another family
 
-/** What the watchdog says of a data plane: it waits in a system call; it does not come round any more. */
+/** What the watchdog reports about a data plane: it waits in a system call; its loop is stuck. */
 export const WATCHDOG_STALLED = 1;
 export const WATCHDOG_HUNG = 2;
 

@@ -2,14 +2,14 @@
  * Writes whole lines to standard error, whether it is a file, terminal, pipe or socket, and whether or not it is read.
  *
  * Theory of operation. Node leaves descriptor 2 as it was inherited: a write to a pipe, a socket or a stopped terminal
- * that nobody reads would hold the main thread for ever. Setting O_NONBLOCK on it would change it for the caller and
+ * without a reader would block the main thread for ever. Setting O_NONBLOCK on it would change it for the caller and
  * for all who share it. So a pipe or a terminal is opened a second time, without blocking (a description of our own),
  * and a socket is written to with MSG_DONTWAIT.
  *
- * Lines are written at once or waited for, never queued: what was logged before a crash is there, and an absent reader
- * costs no memory. A slow reader is waited for as long as patience lasts: PATIENCE_MS at first, one part in REFILL of
- * the time that passes afterwards, so that a reader who takes a line a second cannot hold the main thread for long.
- * Then lines are dropped, and the next one that is taken says how many.
+ * A line is written at once or the write is retried, never queued: lines before a crash are not lost, and an absent
+ * reader costs no memory. The time spent on waiting for a slow reader is limited: PATIENCE_MS at first, then one part
+ * in REFILL of the time that passes, so that a reader of one line per second cannot block the main thread for long.
+ * After that lines are dropped until it reads again, and the next line says how many were lost.
  */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { pause } from './pause';

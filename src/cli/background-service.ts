@@ -23,7 +23,7 @@ export class Waiting {
     this.fd = fd;
   }
 
-  /** Null if nobody waits: we were started to stay in the foreground. */
+  /** Null if no process waits: we were started to stay in the foreground. */
   static find(env: NodeJS.ProcessEnv): Waiting | null {
     const value = env[READY_FD];
     if (value === undefined) return null;

@@ -77,7 +77,7 @@ export interface Draft {
   advertiseSearch: boolean;
   freebind: boolean;
   ports: PortTable;
-  /** `-t`/`-u` are looked at last, as protocols and families must be known. */
+  /** `-t`/`-u` are parsed last, when protocols and families are known. */
   portOptions: { protocol: 'tcp' | 'udp'; spec: string; origin: string }[];
   warnings: string[];
 }

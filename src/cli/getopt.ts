@@ -71,7 +71,7 @@ function findLong<T extends OptionNames>(table: readonly T[], name: string): { o
 
 /**
  * Reads options and calls `onOption` for each, in order. Returns the words from the first non-option on. Throws
- * ConfigError CFG_ERR_USAGE. What options mean is not looked at.
+ * ConfigError CFG_ERR_USAGE. The meaning of options is not checked here.
  */
 export function parseLine<T extends OptionNames>(
   table: readonly T[],

@@ -29,12 +29,12 @@ export interface Followed {
 export function follow({ options, native, log, plane, host, config, v6Sockets }: Followed): HostMonitor {
   let current = host;
   let links: HostNetwork['links'] = [];
-  /** Where the host's sockets send from, when it was looked at last; null: not yet. */
+  /** The host's source addresses at the last read; null: not read yet. */
   let place: string | null = null;
   const withDefault = new Set<number>();
   const indexOf = (name: string | null): number => links.find((link) => link.name === name)?.index ?? 0;
   let unread = false;
-  /** Descriptors or memory may have run out for a moment, and nobody tells of the change a second time. */
+  /** Descriptors or memory may have run out for a moment, and there is no second notification of the change. */
   const readOrRetry = (): HostNetwork | null => {
     try {
       const network = readHostNetwork(native);

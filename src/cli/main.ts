@@ -102,7 +102,7 @@ async function serve(options: Options, program: Program, native: Native, waiting
     return await start(options, native, log, { bound, ready, show });
   } catch (error) {
     if (!(error instanceof ConfigError)) {
-      // A bug of ours. In the background nobody but the log hears of it.
+      // A bug of ours. In the background only the log shows it.
       if (waiting !== null)
         log.error(`internal error: ${error instanceof Error ? readableStack(error) : String(error)}`);
       throw error;

@@ -177,7 +177,7 @@ function configSettings(places: readonly (readonly TableSetting[])[]): TableSett
 /**
  * Reads a command line (without the program's name), the environment and the file that one of them names. Throws
  * ConfigError for everything that is wrong with them. `-h`, `--version` and `--print-capabilities` take effect where
- * they stand, as with getopt: what follows is not looked at. `ephemeral` is what `-t all` leaves out.
+ * they stand, as with getopt: the rest is ignored. `ephemeral`: the range that `-t all` leaves out.
  */
 export function parseOptions(
   argv: readonly string[],

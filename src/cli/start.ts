@@ -35,7 +35,7 @@ import type { HostPort } from './option-values';
 
 const DEFAULT_SOCKETS = 99;
 
-/** Where passt listens if nothing is said: the first of /tmp/passt_1.socket … that nobody serves. */
+/** passt's default socket: the first of /tmp/passt_1.socket … on which no process listens. */
 function defaultSocket(native: Native): string {
   for (let i = 1; i <= DEFAULT_SOCKETS; i++) {
     const path = `/tmp/passt_${i}.socket`;

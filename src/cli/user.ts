@@ -9,7 +9,7 @@ export interface RunAs {
   readonly gid: number;
 }
 
-/** What nobody's ids are where there is no such account: those of the kernel's overflow user. */
+/** IDs of nobody where that account does not exist: those of the kernel's overflow user. */
 const NOBODY_ID = 65534;
 /** uid_t and gid_t have 32 bits; (uid_t)-1 is no user. */
 const MAX_ID = 0xfffffffe;
@@ -67,7 +67,7 @@ function readUidMap(): string {
 }
 
 /**
- * Whom to become: what `--runas` says, or nobody if we are the host's root, as with passt: a service that talks to a
+ * The user to become: that of `--runas`, or nobody if we are the host's root, as with passt: a service that talks to a
  * hostile guest has no business being root. Null: stay. Throws ConfigError.
  */
 export function resolveRunAs(value: string | null, native: Native, log: Log, uidMap = readUidMap()): RunAs | null {

@@ -117,9 +117,9 @@ export class HostMonitor {
   }
 
   /**
-   * Calls `take` with each datagram, and with null when some were lost, after those that were not: what is asked for
-   * then is newer than they are. `opened` is called once, with the descriptor. Where the host has no descriptor, memory
-   * or watch left, that is later, and changes until then count as lost.
+   * Calls `take` with each datagram, and with null when some were lost, after those that were not: a dump requested
+   * then is newer than all of them. `opened` is called once, with the descriptor: later, if the host has no descriptor,
+   * memory or watch left now; changes until then count as lost.
    */
   private open(groups: number, take: Take, opened?: (fd: number) => void, late = false): void {
     const { log } = this.options;

@@ -478,7 +478,7 @@ export class Stack {
     this.#icmp.onGuestReady();
   }
 
-  /** Runs what is due. Called every turn, so that handlers that are `busy` go on. */
+  /** Runs due timers. Called every turn, so that `busy` handlers continue. */
   onTimer(): void {
     this.#services.ndp.onTimer();
     this.#tcp.onTimer();

@@ -363,7 +363,8 @@ export class DataPlane implements VhostDevice, StreamDevice {
 
   /**
    * A front-end may clear O_NONBLOCK of a call eventfd and fill its counter: then the worker's next notification waits
-   * (see Native.notify). Emptied from here, it goes on; and nothing is lost, as the eventfd is rung again.
+   * (see Native.notify). Draining it here lets the worker continue, and no interrupt is lost: it then rings the
+   * eventfd.
    */
   private unblock(): void {
     for (const { callFd } of this.mirror.rings.values()) this.empty(callFd);

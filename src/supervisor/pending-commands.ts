@@ -1,7 +1,7 @@
 /**
- * Commands that a worker owes an answer to, in their order, and their deadline. One timer for all of them, which runs only
- * while there are any. It counts its beats rather than reads a clock: a process that was stopped for an hour and goes on
- * finds one beat more, not a worker that is an hour late.
+ * Commands that a worker has not answered yet, in order, and their deadline. One timer serves all of them and runs only
+ * while there are any. It counts its beats instead of reading a clock: in a process that was stopped for an hour one
+ * more beat has passed, and the worker is not an hour late.
  */
 import type { Command } from '../dataplane/commands';
 

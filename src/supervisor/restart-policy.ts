@@ -1,7 +1,7 @@
 /**
- * What happens when a worker dies. One that dies while it serves a front-end may have died of what that front-end
- * said, and the next one is told the same: after SESSION_DEATHS of them the session ends, and the service goes on with
- * others. Only workers that die without a front-end's state say that the service itself cannot be kept alive.
+ * What happens when a worker dies. If it served a front-end, that front-end's messages may have been the cause, and its
+ * successor gets the same ones: after SESSION_DEATHS deaths the session ends, and the service continues with others.
+ * Only deaths without a front-end's state show that the service itself cannot be kept alive.
  */
 export const SESSION_DEATHS = 3;
 export const SERVICE_DEATHS = 6;

@@ -1,10 +1,10 @@
 /**
  * One worker thread of the data plane, from its boot to its end.
  *
- * A thread takes as long to boot as the program itself, so it is launched first and told its set-up later, at its gate.
+ * A thread takes as long to boot as the program itself, so it is launched first and gets its set-up later, at its gate.
  * One that hangs is condemned: `terminate` ends a loop in JavaScript at once, but a thread that sits in a system call
- * ends only when the call does. It is then a stray: nobody waits for it, its messages are not heard, and the addon sees
- * to it that its JavaScript does not go on behind that call (glue.h).
+ * ends only when the call does. It is then a stray: its end is not awaited, its messages are ignored, and the addon
+ * prevents its JavaScript from continuing after that call (glue.h).
  */
 import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';

@@ -39,7 +39,7 @@ export type ProtocolErrorCode =
   | 'VU_ERR_MEMORY_LOST'
   /** Dirty log: size or mapping. */
   | 'VU_ERR_LOG'
-  /** This process or host has no descriptor or memory left for what was asked: nobody broke the protocol. */
+  /** This process or host has no descriptor or memory left for the request: no violation of the protocol. */
   | 'VU_ERR_SHORTAGE'
   /** MTU out of range. */
   | 'VU_ERR_MTU'

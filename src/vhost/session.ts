@@ -13,7 +13,7 @@
  * The session ends when the front-end leaves, breaks the protocol, takes its memory away, or when we stop. Then, in
  * this order: no more messages; the request at work finishes; rings stop; the device lets go of memory; descriptors and
  * memory go (a descriptor that blocks is left to its thread, see closer.cc); and the socket is closed last, so that a
- * front-end which sees it close may rely on nobody touching its rings (QEMU reads the used index right then, to
+ * front-end that sees it close can rely on its rings not being used any more (QEMU reads the used index right then, to
  * continue from there).
  *
  * Invariants: every received descriptor is closed on every path (by the message, the ring or the back-end that owns

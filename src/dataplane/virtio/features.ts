@@ -52,8 +52,8 @@ const ALWAYS = bit(VIRTIO_F_ANY_LAYOUT) | bit(VIRTIO_F_VERSION_1);
 
 /**
  * What the device offers; constant for the life of the process, so that a reconnecting front-end finds it again.
- * Checksums and segmentation are left to whoever has them for nothing: the guest's data never crosses a wire between
- * it and us, so that a frame of 64 KiB with one header serves both sides at any MTU.
+ * Checksums and segmentation are offloaded, because the guest's data never crosses a wire between it and us: a frame of
+ * 64 KiB with one header is cheapest for both sides at any MTU.
  */
 export const DEVICE_FEATURES: bigint = [...FEATURE_BITS.values()].reduce((sum, n) => sum | bit(n), ALWAYS);
 

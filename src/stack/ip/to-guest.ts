@@ -4,7 +4,7 @@
  * Two ways to send. Handlers that move payload by rows `reserve` and `front` themselves, call `outputHeaders` for
  * everything in front of the transport header, write that, `commit`, and call `countToGuest` once. Small frames (ARP,
  * ICMP, DHCP …) are built in private memory with `outputHeadersTo` and sent by `sendSmall`, which counts them itself.
- * Nothing here counts a frame that was not committed, and nobody else touches the to-guest counters.
+ * Nothing here counts a frame that was not committed, and no other code changes the to-guest counters.
  */
 import type { StackContext } from '../context';
 import { C_BYTES_TO_GUEST_TCP, C_DROPS, C_FRAMES_TO_GUEST, dropCode } from '../counters';

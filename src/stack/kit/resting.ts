@@ -1,6 +1,6 @@
 /**
  * Sockets at which a call failed because the kernel had no memory, buffer or watch left. They are watched
- * edge-triggered, so what waits in them may have no event to come any more: they are tried again by the clock.
+ * edge-triggered, so data that waits in them may cause no further event: they are tried again after a time.
  */
 import { SlotQueue } from './flow-table';
 import { ENOBUFS, ENOMEM, ENOSPC } from './linux';
@@ -13,7 +13,7 @@ export function isShortage(error: number): boolean {
   return error === -ENOMEM || error === -ENOBUFS || error === -ENOSPC;
 }
 
-/** What the log says of a forwarded port whose socket could not be watched. */
+/** The log line for a forwarded port whose socket could not be watched. */
 export function unwatchedText(protocol: string, port: number, error: number, later: boolean): string {
   const what = `${protocol} port ${String(port)}: the socket cannot be watched (errno ${String(-error)})`;
   return later ? `${what}, trying again` : `${what}: the port is not forwarded`;

@@ -74,7 +74,7 @@ export function acceptAll(t: TcpEngine): void {
   }
 }
 
-/** Accepts from one listener that says it has something: `-t all` has thousands, which are not all to be looked at. */
+/** Accepts from one listener that had an event: `-t all` has thousands, too many to try each. */
 export function acceptFrom(t: TcpEngine, index: number): void {
   t.acceptable.push(index);
   if (t.acceptAt === 0 && !acceptSome(t, index)) t.acceptable.remove(index);

@@ -53,7 +53,7 @@ function evictHalfClosed(t: TcpEngine): boolean {
   const flow = t.halfClosed.first();
   if (flow < 0) return false;
   if (t.clock.nowMs - Math.max(t.guestAt[flow], t.activeAt[flow]) < HALF_CLOSED_SILENCE_MS) {
-    // Others may be silent: that one is looked at again in its turn.
+    // Others may be silent: that one is checked again in its turn.
     t.halfClosed.remove(flow);
     t.halfClosed.push(flow);
     return false;
@@ -78,7 +78,7 @@ function allocate(t: TcpEngine, own: SlotQueue, other: SlotQueue): number {
 // ---- shares
 // -----------------------------------------------------------------------------------------------------------
 
-/** Slots that a new flow may have without anybody else's loss. */
+/** Slots that a new flow may take without closing another flow. */
 function free(t: TcpEngine): number {
   return t.table.capacity - t.table.count + t.lingering.length;
 }
@@ -106,7 +106,7 @@ export function mayAccept(t: TcpEngine, index: number): boolean {
   if (t.inward.length >= t.halfOpenMost && !settled) return false;
   const room = free(t);
   if (listener.flows < LISTENER_SHARE * room) return true;
-  // Its own oldest half-open one makes room for it; with no room at all, anybody's.
+  // Its party's oldest half-open flow makes room for it; if the table is full, any party's.
   if (settled && (t.owner[first] === index || room === 0)) return evictHalfOpen(t, t.inward);
   if (room === 0 && listener.flows === 0 && evictHalfOpen(t, t.outward)) return true;
   return evictHalfClosed(t);

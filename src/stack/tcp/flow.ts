@@ -158,7 +158,7 @@ export const F_ACK_OWED = F_ACK_DUE | F_ACK_LATER;
 export const F_PEEK_OFF = 1 << 25;
 /** A router on the way to the guest has a smaller MTU than may be told: packets may be fragmented (path-mtu.ts). */
 export const F_NO_DF = 1 << 26;
-/** The guest may have restarted since it was heard: it is asked whether it knows the flow (idle.ts). */
+/** The guest may have restarted since its last segment: a keep-alive checks whether it knows the flow (idle.ts). */
 export const F_VERIFY = 1 << 27;
 
 // ---- timers of a flow: id = flow * TIMERS + kind
@@ -223,7 +223,7 @@ export class TcpEngine {
   readonly acceptable: SlotQueue;
   /** Listeners that could not be watched yet, for want of memory or of watches. */
   readonly unwatched: RestingSockets;
-  /** All of those were looked at, and none may have another flow until one ends or gets older. */
+  /** All of those were tried, and none may have another flow until one ends or gets older. */
   acceptBlocked: boolean;
   /** Not before this time (clock.nowMs) is accepting tried again, descriptors having run out; 0: no wait. */
   acceptAt: number;

@@ -38,7 +38,7 @@ export function noteHalfClosed(t: TcpEngine, flow: number): void {
   setTimer(t, flow, TIMER_IDLE, HALF_CLOSED_MS);
 }
 
-/** How long the guest may be silent before it is asked. */
+/** How long the guest may be silent before a keep-alive. */
 function patience(t: TcpEngine, flow: number): number {
   const { tcpKeepaliveMs } = t.ctx.config;
   if ((t.flags[flow] & (F_GUEST_FIN | F_HOST_EOF)) !== F_GUEST_FIN) return tcpKeepaliveMs;

@@ -12,14 +12,14 @@
  *
  * The host may move to another network. A flow's next datagram then leaves from the address that the kernel would
  * choose now, as that of an unconnected socket would: each change counts up an epoch (`moved`), and a flow of an older
- * one is looked at when the guest sends. A query to a resolver that is the host's no more gets a flow to the present
+ * one is checked when the guest sends. A query to a resolver that the host no longer uses gets a flow to the current
  * one.
  *
- * What the guest sends from a port that is forwarded to it leaves from the listener's socket, too, whoever it is for
- * and whether or not there was a flow (udp/forwarded.ts).
+ * Datagrams that the guest sends from a port forwarded to it leave from the listener's socket, too, to any destination
+ * and with or without an earlier flow (udp/forwarded.ts).
  *
- * Flows end by time only (there is no close in UDP), after minutes; when the table or the descriptors are used up, one
- * makes room (udp/flows.ts).
+ * Flows end by time only (there is no close in UDP), after minutes; when the table or the descriptors are used up, an
+ * old one is closed for a new one (udp/flows.ts).
  *
  * Nothing is queued here: from the guest, datagrams are sent within the turn; to the guest, they wait in the socket
  * until there are receive buffers (udp/inbound.ts).

@@ -9,16 +9,16 @@
  * datagrams were lately, and one recvmmsg fills them in place. Behind each frame's room lies a row of scratch memory,
  * so that a datagram which is longer than guessed is not cut: it, and what came behind it, is put together in scratch
  * memory and moved again; if there are no buffers for it, it waits there, and nothing else is received until then. That
- * copies, and does not happen to flows whose datagrams keep their size. A call that gave less than it was asked for
- * emptied the socket, so a question and its answer cost one call.
+ * copies, and does not happen to flows whose datagrams keep their size. A call that returned fewer datagrams than
+ * it could have emptied the socket, so a request and its answer cost one call.
  *
- * Several in one: where the guest takes frames that hold many datagrams (USO), a socket that gives bursts is told to
+ * Several in one: where the guest takes frames that hold many datagrams (USO), a socket that receives bursts is set to
  * join them (UDP_GRO), and each message may be up to 64 KiB of datagrams of one length. To other guests each datagram
  * is a frame of its own, whose place must be known before the call: they get recvmmsg only, because a message of joined
  * datagrams would have to be received elsewhere first and copied.
  *
  * One at a time, where there is no guess yet, no room for a guess, or where a datagram needs fragments: its length is
- * looked at with MSG_PEEK, buffers for exactly that are reserved, and the payload is received straight into them.
+ * read with MSG_PEEK, buffers for exactly that are reserved, and the payload is received straight into them.
  */
 import { isV4 } from '../ip/address';
 import { ROWS_MISC, ROWS_OUT, ROWS_OUT_COUNT, ROWS_PER_CALL, SCRATCH_UDP } from '../context';

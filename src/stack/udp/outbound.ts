@@ -4,14 +4,14 @@
  *
  * Those of the same length become one message, which the kernel takes through its layers once and cuts by UDP_SEGMENT
  * (the last may be shorter). It refuses that on a path whose MTU they exceed, or that transforms packets (IPsec): then
- * they leave one by one, and the flow is remembered. An error that belongs to one datagram costs only that one: a message
- * that meets it is cut here as well.
+ * they leave one by one, and the flow is remembered. An error that belongs to one datagram costs only that one: a
+ * message that meets it is cut here as well.
  *
- * Hop limit, traffic class and "don't fragment" are the guest's: what the socket is set to is remembered, so that only a
- * change costs a call. DF means IP_PMTUDISC_PROBE: the datagram leaves with DF whatever the host believes the path's MTU
- * to be, and the guest, which is told of the errors, finds out by itself. Only what exceeds the MTU of the host's own
- * interface cannot leave so; the guest, whose link may take much more, has done nothing wrong: its datagram leaves in
- * fragments all the same. It is not told: Linux sets DF on every datagram by default, and a sender that hears of an MTU
+ * Hop limit, traffic class and "don't fragment" are the guest's: the socket's settings are remembered, so that only a
+ * change costs a call. DF means IP_PMTUDISC_PROBE: the datagram leaves with DF whatever the host believes the path's
+ * MTU to be, and the guest gets the ICMP errors and finds the MTU itself. A datagram longer than the MTU of the host's
+ * own interface cannot leave so; the guest, whose link may take much more, has done nothing wrong: its datagram leaves
+ * in fragments. The guest gets no error: Linux sets DF on every datagram by default, and a sender that learns an MTU
  * gets EMSGSIZE for a datagram that has arrived (docs/adr/0009-df-of-datagrams.md). `--df keep` does as a router would.
  *
  * A connected socket keeps the address that it had when it was connected. When the host has that no more, the kernel
@@ -326,8 +326,8 @@ export class UdpOutbound {
 
   /**
    * The host's interface refused a datagram of `length` bytes. If that is because it must not be fragmented, takes the
-   * kernel's error off the queue, lets fragments be made, and returns true: send it again. With `--df keep` the error goes
-   * to the guest, and the datagram is lost.
+   * kernel's error off the queue, lets fragments be made, and returns true: send it again. With `--df keep` the error
+   * goes to the guest, and the datagram is lost.
    */
   private fragment(slot: number, length: number): boolean {
     const { flows } = this;

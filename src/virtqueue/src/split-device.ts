@@ -266,7 +266,7 @@ export class SplitQueueDevice {
     return (Atomics.load(this.avail, AVAIL_FLAGS) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
   }
 
-  /** As `wantsSignal`; what was published counts as told from now on, so the caller notifies if this is true. */
+  /** As `wantsSignal`, and records everything published as signalled: the caller must notify if this is true. */
   takeSignal(): boolean {
     const wanted = this.wantsSignal();
     this.signalledIdx = this.publishedIdx;
@@ -276,8 +276,8 @@ export class SplitQueueDevice {
   }
 
   /**
-   * Whether the driver gave no sign of the last notification it was to get: with EVENT_IDX one that has looked asks for
-   * its next further on. Without EVENT_IDX there is no telling: false.
+   * Whether the driver shows no reaction to the last notification: with EVENT_IDX a driver that has polled moves
+   * used_event on. Without EVENT_IDX this cannot be known: false.
    */
   get unheeded(): boolean {
     return this.eventIdx && this.usedEvent() === this.eventWhenTold;
@@ -289,17 +289,18 @@ export class SplitQueueDevice {
   }
 
   /**
-   * Asks for a kick as soon as the driver adds a chain beyond those known, then looks again, because it may have done
-   * so before it could see the request. Returns true if chains were added since the last `refresh`, or if the index is
-   * broken: then do not sleep but go on popping. Chains already known before (after `rewind`) do not count: a caller
+   * Requests a kick for the next chain beyond those known, then checks again, because the driver may have added one
+   * before it could see the request. Returns true if chains were added since the last `refresh`, or if the index is
+   * broken: then do not sleep but continue popping. Chains known before (after `rewind`) do not count: a caller
    * that waits for more of them may sleep.
    *
-   * With `chains` the driver is asked for a kick when it has added so many (at least 1, at most 32767), and the return
-   * value is about as many. Fewer that came meanwhile stay unknown, so that a later call without `chains` tells of
-   * them. Without EVENT_IDX there is no asking for more than one: the driver stays told to give none.
+   * With `chains` the driver kicks after it has added that many (1 to 32767), and true means that at least that many
+   * were added. Fewer stay unknown, so that a later call without `chains` reports them. Without EVENT_IDX a kick after
+   * several chains cannot be requested: kicks stay suppressed.
    */
   enableNotify(chains = 1): boolean {
-    // Known chains are not asked for: avail_event = lastAvail would, after a rewind, name an index the driver has
+    // No kick is requested for known chains: avail_event = lastAvail would, after a rewind, name an index the driver
+    // has
     // passed already, and no kick would ever come (virtio 1.2 §2.7.10.1 compares with the index it moves from).
     const known = this.availIdx;
     if (this.eventIdx) Atomics.store(this.availEvent, 0, (known + chains - 1) & 0xffff);
