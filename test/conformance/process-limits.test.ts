@@ -276,9 +276,9 @@ describe('options', () => {
   test('passt --help speaks as passt', () => {
     const { stdout } = spawnSync(linkAs(dir, 'passt'), ['--help'], { encoding: 'utf8' });
     expect(stdout.split('\n')[0]).toBe('Usage: passt [OPTION]...');
-    expect(stdout).toContain('go to the background when ready (default)');
+    expect(stdout).toContain('run in the background once ready (default)');
     expect(stdout).toContain('Example: passt --socket');
-    expect(stdout).not.toMatch(/stay in the foreground \(default\)|speak vhost-user \(default\)/);
+    expect(stdout).not.toMatch(/stay in the foreground \(default\)|use the vhost-user protocol \(default\)/);
     expect(runOnce(['--help']).stdout.split('\n')[0]).toBe('Usage: tubetti [OPTION]...');
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100);
   });
