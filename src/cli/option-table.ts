@@ -322,7 +322,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     '',
     'moderation',
     'LEVEL',
-    'interrupts and kicks of the guest: "off": none delayed; "standard": completions of small frames up to 50 us; "adaptive": as long as suits the guest (default)',
+    'delay of interrupts and kicks: "off" for none; "standard" for up to 50 us after small frames; "adaptive" to what is observed of the guest (default)',
     applyModeration,
   ),
 

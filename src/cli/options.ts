@@ -108,7 +108,7 @@ function finish(draft: Draft, program: Program): Options {
   if (draft.pollUs !== 0 && draft.frontEnd === 'stream')
     throw conflict('--poll-us polls virtqueues, which --stream does not have');
   if (draft.moderation !== 'adaptive' && draft.frontEnd === 'stream')
-    throw conflict('--moderation is for virtqueues, which --stream does not have');
+    throw conflict('--moderation applies to virtqueues, which --stream does not have');
   return {
     transport: transportOf(draft),
     oneOff: draft.oneOff,

@@ -155,7 +155,7 @@ export class Backend {
   async setLogBase(base: LogBase, fds: ReceivedFds): Promise<void> {
     const native = this.#native;
     const kind = native.fdKind(fds.peek(0));
-    if (isShortage(kind)) throw shortage('SET_LOG_BASE: its descriptor cannot be looked at', kind);
+    if (isShortage(kind)) throw shortage('SET_LOG_BASE: its descriptor cannot be inspected', kind);
     if (kind !== FD_MEMORY) {
       throw new ProtocolError('VU_ERR_FD_KIND', 'dirty log without a file that can be mapped');
     }
@@ -185,7 +185,7 @@ export class Backend {
   /** SET_BACKEND_REQ_FD: kept open, nothing is ever sent. Comes again when the front-end reconnects a part of itself. */
   setRequestFd(fds: ReceivedFds): void {
     const kind = this.#native.fdKind(fds.peek(0));
-    if (isShortage(kind)) throw shortage('SET_BACKEND_REQ_FD: its descriptor cannot be looked at', kind);
+    if (isShortage(kind)) throw shortage('SET_BACKEND_REQ_FD: its descriptor cannot be inspected', kind);
     if (kind !== FD_SOCKET) {
       throw new ProtocolError('VU_ERR_FD_KIND', 'SET_BACKEND_REQ_FD with a descriptor that is not a socket');
     }

@@ -201,9 +201,9 @@ export class MemoryTable {
 
   #identify(fd: number): string {
     const kind = this.#native.fdKind(fd);
-    if (isShortage(kind)) throw shortage('the file of a memory region cannot be looked at', kind);
+    if (isShortage(kind)) throw shortage('the file of a memory region cannot be inspected', kind);
     const known = kind === FD_MEMORY ? this.#native.fileId(fd, this.#fileId) : -1;
-    if (isShortage(known)) throw shortage('the file of a memory region cannot be looked at', known);
+    if (isShortage(known)) throw shortage('the file of a memory region cannot be inspected', known);
     if (known < 0) throw new ProtocolError('VU_ERR_FD_KIND', 'memory region without a file that can be mapped');
     return this.#fileId.join(':');
   }

@@ -227,7 +227,7 @@ export class Rings {
     validateFds(name, fds.count, vring.hasFd ? 1 : 0);
     if (!vring.hasFd) return -1;
     const kind = this.#native.fdKind(fds.peek(0));
-    if (isShortage(kind)) throw shortage(`${name}: its descriptor cannot be looked at`, kind);
+    if (isShortage(kind)) throw shortage(`${name}: its descriptor cannot be inspected`, kind);
     if (kind !== FD_EVENTFD && kind !== FD_SOCKET && kind !== FD_PIPE) {
       throw new ProtocolError(
         'VU_ERR_FD_KIND',

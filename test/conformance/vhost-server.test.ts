@@ -60,24 +60,26 @@ describe('listening', () => {
   });
 
   test('no memory to watch the socket, or a connection: served later, and the next one', async () => {
-    let failing = 1;
+    /** Which of the next calls fail. */
+    let fails = [true];
     const short = Object.create(native) as Native;
-    short.pollStart = (...args) => (failing-- > 0 ? -ENOMEM : native.pollStart(...args));
+    short.pollStart = (...args) => (fails.shift() === true ? -ENOMEM : native.pollStart(...args));
     const rig = makeRig({ native: short, retryMs: 10 });
     rig.server.start();
     await replay(rig.connect(), t.QEMU_RUNNING);
     rig.closeFrontEnds();
     await rig.sessionEnd();
-    // The session's two watches: of faults, without which it lives, and of its connection.
-    failing = 2;
-    const lost = rig.connect();
-    await lost.closed();
-    expect(await rig.sessionEnd()).toEqual({ reason: 'stopped' });
+    const why = "the front-end's connection cannot be watched: this host is short of memory or descriptors (ENOMEM)";
+    // The session's two watches: of faults, and of its connection.
+    for (const calls of [[true], [false, true]]) {
+      fails = calls;
+      const lost = rig.connect();
+      await lost.closed();
+      expect(await rig.sessionEnd()).toMatchObject({ reason: 'shortage', error: { message: why } });
+    }
     await replay(rig.connect(), t.QEMU_RUNNING);
-    expect(rig.complaints).toEqual([
-      'cannot accept a front-end: ENOMEM',
-      "cannot watch the front-end's connection: ENOMEM",
-    ]);
+    const closed = `front-end connection closed: ${why}`;
+    expect(rig.complaints).toEqual(['cannot accept a front-end: ENOMEM', closed, closed]);
   });
 
   test('no memory for a message or a reply: it is read and sent a little later', async () => {

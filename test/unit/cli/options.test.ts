@@ -334,7 +334,7 @@ describe('values that are refused: option, value and what would be right', () =>
     [['-s', '/a', '--connect', '/b'], /--socket and --connect/],
     [['-s', '/a', '--fd', '3'], /--socket and --fd/],
     [['--poll-us', '50', '--stream'], /^--poll-us polls virtqueues, which --stream does not have$/],
-    [['--moderation', 'off', '--stream'], /^--moderation is for virtqueues, which --stream does not have$/],
+    [['--moderation', 'off', '--stream'], /^--moderation applies to virtqueues, which --stream does not have$/],
     [['--stats', '1', '-b'], /--stats .* add --foreground/],
   ])('%j contradicts itself', (argv, message) => {
     const error = refusal(...argv);
