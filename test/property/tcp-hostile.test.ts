@@ -1,6 +1,6 @@
 /**
  * A guest that sends anything, peers that do anything, at any time: nothing throws, nothing spins, invariants hold, and
- * a reset of the guest leaves nothing behind. TCP_SEED=n runs one seed alone.
+ * a reset of the guest leaves nothing behind. TCP_SEED=n runs one seed alone, PROPERTY_TIMES=n n times as many.
  */
 import {
   ST_CONNECTING,
@@ -157,9 +157,10 @@ function run(seed: number): void {
 }
 
 const only = process.env.TCP_SEED;
+const runs = 250 * Number(process.env.PROPERTY_TIMES ?? 1);
 
 test('hostile guests and peers', () => {
-  const seeds = only === undefined ? Array.from({ length: 250 }, (_, i) => 1 + i) : [Number(only)];
+  const seeds = only === undefined ? Array.from({ length: runs }, (_, i) => 1 + i) : [Number(only)];
   for (const seed of seeds) {
     try {
       run(seed);

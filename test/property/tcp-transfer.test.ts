@@ -1,7 +1,7 @@
 /**
  * Whole transfers through the stack over bad links: every byte arrives, in order, in both directions, whatever is lost,
  * repeated or reordered; every transfer ends, and leaves nothing behind. The seed of a failure is in its message:
- * TCP_SEED=n runs that one alone; TCP_RUNS=n makes n times as many transfers.
+ * TCP_SEED=n runs that one alone; PROPERTY_TIMES=n makes n times as many transfers.
  */
 import { runTransfer } from '../support/stack/tcp-netsim';
 
@@ -13,7 +13,7 @@ const LINKS = [
 ];
 
 const only = process.env.TCP_SEED;
-const times = Number(process.env.TCP_RUNS ?? 1);
+const times = Number(process.env.PROPERTY_TIMES ?? 1);
 
 describe.each(LINKS)('$name link', ({ runs: once, ...link }) => {
   const runs = once * times;
