@@ -16,7 +16,7 @@ module.exports = {
     {
       ...shared,
       displayName: 'unit',
-      setupFiles: ['<rootDir>/test/support/property-times.cjs'],
+      setupFiles: ['<rootDir>/test/support/property-times.ts'],
       testMatch: ['<rootDir>/test/{unit,property}/**/*.test.ts', '<rootDir>/src/virtqueue/test/**/*.test.ts'],
     },
     { ...shared, displayName: 'conformance', testMatch: ['<rootDir>/test/conformance/**/*.test.ts'] },

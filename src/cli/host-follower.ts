@@ -1,8 +1,12 @@
-/** Following the host: changes of its network become a new configuration of the data plane (docs/adr/0004). */
+/**
+ * Following the host: changes of its network become a new configuration of the data plane (docs/adr/0004). With
+ * `--no-follow` the guest's configuration stays. Its flows are checked all the same when the host moved: a connected
+ * socket of IPv6 keeps sending from an address that the host has no more, and no error says so.
+ */
 import { type ResolvedHost, resolveHostConfig, stackConfig } from '../config/host-config';
 import { followHost, sameHost, whereabouts } from '../config/keep-addresses';
 import { HostMonitor } from '../config/monitor';
-import { neighbourEntries } from '../config/host-neighbours';
+import { type Neighbours, neighbourEntries } from '../config/host-neighbours';
 import { type HostNetwork, isDefaultRoute, readHostNetwork } from '../config/netlink';
 import { readResolvConf } from '../config/resolv-conf';
 import { readSysctls } from '../config/sysctl';
@@ -25,7 +29,7 @@ export interface Followed {
   readonly v6Sockets: boolean;
 }
 
-/** From now on changes of the host's network reach the guest. */
+/** From now on changes of the host's network reach the guest, or with `--no-follow` the sockets of its flows. */
 export function follow({ options, native, log, plane, host, config, v6Sockets }: Followed): HostMonitor {
   let current = host;
   let links: HostNetwork['links'] = [];
@@ -53,8 +57,11 @@ export function follow({ options, native, log, plane, host, config, v6Sockets }:
     links = network.links;
     withDefault.clear();
     for (const route of network.routes) if (isDefaultRoute(route)) withDefault.add(route.family);
-    const facts = { network, resolvConf: readResolvConf(), v6Sockets };
-    const now = followHost(current, resolveHostConfig(options.host, facts));
+    let now = current;
+    if (options.follow) {
+      const facts = { network, resolvConf: readResolvConf(), v6Sockets };
+      now = followHost(current, resolveHostConfig(options.host, facts));
+    }
     const before = place;
     place = whereabouts(network);
     if (sameHost(current, now)) {
@@ -77,14 +84,16 @@ export function follow({ options, native, log, plane, host, config, v6Sockets }:
   const lookOrWarn = (): void => {
     look().catch(warn);
   };
+  const tellNeighbours = (table: Neighbours): void => {
+    const entries = neighbourEntries(table, indexOf(current.template4), indexOf(current.template6));
+    plane.setNeighbours(entries).catch(warn);
+  };
   const monitor = new HostMonitor({
     native,
     log: log.log,
     onChange: lookOrWarn,
-    onNeighbours: (table) => {
-      const entries = neighbourEntries(table, indexOf(current.template4), indexOf(current.template6));
-      plane.setNeighbours(entries).catch(warn);
-    },
+    onNeighbours: options.follow ? tellNeighbours : null,
+    resolvConf: options.follow ? undefined : null,
     hasDefaultRoute: (family) => withDefault.has(family),
   });
   monitor.start();

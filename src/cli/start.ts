@@ -329,12 +329,10 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       metricsUrl,
     };
     for (const line of summary(report)) log.info(line);
-    if (options.follow) {
-      const monitor = follow({ options, native, log, plane, host, config, v6Sockets });
-      undo.push(() => {
-        monitor.stop();
-      });
-    }
+    const monitor = follow({ options, native, log, plane, host, config, v6Sockets });
+    undo.push(() => {
+      monitor.stop();
+    });
     hooks.ready();
     undo.push(
       watchRefused(native, sandbox, (message) => {

@@ -55,11 +55,12 @@ export interface MonitorOptions {
   readonly log: (level: 'debug' | 'warn', message: string) => void;
   /** Links, addresses, routes or resolvers may have changed. */
   readonly onChange: () => void;
-  /** The neighbours of all interfaces; the map is the monitor's. */
-  readonly onNeighbours: (table: Neighbours) => void;
+  /** The neighbours of all interfaces; the map is the monitor's. null: they are not watched. */
+  readonly onNeighbours: ((table: Neighbours) => void) | null;
   /** Whether the family (AF_INET, AF_INET6) has a default route: then other routes do not matter. */
   readonly hasDefaultRoute: (family: number) => boolean;
-  readonly resolvConf?: string;
+  /** Another file than /etc/resolv.conf; null: none is watched. */
+  readonly resolvConf?: string | null | undefined;
 }
 
 export class HostMonitor {
@@ -85,6 +86,8 @@ export class HostMonitor {
     this.open(NETWORK_GROUPS, (bytes) => {
       if (bytes === null || concernsGuest(bytes, this.options.hasDefaultRoute)) this.changed();
     });
+    this.watchResolvers();
+    if (this.options.onNeighbours === null) return;
     this.open(
       RTMGRP_NEIGH,
       (bytes, fd) => {
@@ -96,7 +99,6 @@ export class HostMonitor {
         this.dumpNeighbours(fd);
       },
     );
-    this.watchResolvers();
   }
 
   stop(): void {
@@ -211,7 +213,7 @@ export class HostMonitor {
   tell(): void {
     this.telling ??= setTimeout(() => {
       this.telling = null;
-      this.options.onNeighbours(this.neighbours);
+      this.options.onNeighbours?.(this.neighbours);
     }, NEIGHBOURS_MS);
   }
 
@@ -223,7 +225,8 @@ export class HostMonitor {
   private watchResolvers(): void {
     for (const watcher of this.watchers) watcher.close();
     this.watchers = [];
-    const path = this.options.resolvConf ?? '/etc/resolv.conf';
+    const { resolvConf: path = '/etc/resolv.conf' } = this.options;
+    if (path === null) return;
     let target = path;
     try {
       target = realpathSync(path);

@@ -102,7 +102,7 @@ describeWith('a host that moves', whyNoNamespaces(), () => {
     }
   });
 
-  test('--no-follow: an IPv4 flow is moved by the error of its socket', async () => {
+  test('--no-follow: an IPv4 flow is moved by the error of its socket, IPv6 and pings by a look; nothing is told', async () => {
     const deaf = await Service.start({
       world: bench.world,
       socketPath: join(bench.scratch, 'deaf.sock'),
@@ -110,12 +110,19 @@ describeWith('a host that moves', whyNoNamespaces(), () => {
     });
     try {
       const other = await startGuest(native, deaf);
-      await other.dhcp();
+      const lease = await other.dhcp();
+      await other.slaac();
       const socket = other.udpBind();
+      const socket6 = other.udpBind();
       await answered(socket, REMOTE_ADDRESS_4);
+      await answered(socket6, REMOTE_ADDRESS_6);
+      for (const address of [REMOTE_ADDRESS_4, REMOTE_ADDRESS_6]) await other.ping(address);
       await onHost(MOVE);
       await socket.send(REMOTE_ADDRESS_4, PORT, 'the very next one');
       expect(Buffer.from((await socket.recv()).data).toString()).toBe('the very next one');
+      await answered(socket6, REMOTE_ADDRESS_6);
+      for (const address of [REMOTE_ADDRESS_4, REMOTE_ADDRESS_6]) await other.ping(address);
+      expect((await other.dhcp()).address).toBe(lease.address);
     } finally {
       closeGuests();
       await deaf.stop('SIGKILL');

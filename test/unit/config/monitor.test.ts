@@ -1,4 +1,5 @@
 /** The monitor of the host's network where the kernel has no memory for what it asks. */
+import fs from 'node:fs';
 import { HostMonitor, type MonitorOptions } from '../../../src/config/monitor';
 
 const ENOMEM = 12;
@@ -19,11 +20,13 @@ afterEach(() => {
 function monitorWith(
   write: () => number,
   calls: Partial<MonitorOptions['native']> = {},
-): { monitor: HostMonitor; looks: () => number } {
+  more: Partial<MonitorOptions> = {},
+): { monitor: HostMonitor; looks: () => number; opened: readonly number[] } {
   let looks = 0;
+  const opened: number[] = [];
   logged.length = 0;
   const native: MonitorOptions['native'] = {
-    netlinkOpen: () => 100,
+    netlinkOpen: (groups) => 100 + opened.push(groups),
     read: () => 0,
     write,
     close: () => 0,
@@ -40,8 +43,9 @@ function monitorWith(
     onNeighbours: () => undefined,
     hasDefaultRoute: () => true,
     resolvConf: '/nonexistent/resolv.conf',
+    ...more,
   });
-  return { monitor, looks: () => looks };
+  return { monitor, looks: () => looks, opened };
 }
 
 test('a question for the neighbours that could not be sent is sent again', () => {
@@ -112,4 +116,18 @@ test('sockets that are forbidden are not asked for again; nor is any after the e
   short.monitor.stop();
   jest.advanceTimersByTime(100_000);
   expect(asked).toBe(4);
+});
+
+test('who wants no neighbours and no resolvers has one socket and asks nothing', () => {
+  const watched = jest.spyOn(fs, 'watch');
+  let written = 0;
+  const { monitor, opened } = monitorWith(() => ++written, {}, { onNeighbours: null, resolvConf: null });
+  monitor.start();
+  jest.advanceTimersByTime(10_000);
+  expect([opened.length, written, watched.mock.calls.length]).toEqual([1, 0, 0]);
+  monitor.lookAgain();
+  jest.advanceTimersByTime(10_000);
+  expect(watched).not.toHaveBeenCalled();
+  monitor.stop();
+  watched.mockRestore();
 });
