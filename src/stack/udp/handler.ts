@@ -188,7 +188,7 @@ export class UdpHandler implements FlowHandler {
   onSocket(kind: number, index: number, generation: number, events: number): void {
     if (kind === KEY_UDP_LISTENER) {
       if (index >= this.listeners.length) return;
-      if ((events & EPOLLERR) !== 0) this.errors.drainListener(index);
+      if ((events & EPOLLERR) !== 0) this.errors.drainListener(index, -1);
       if ((events & EPOLLIN) !== 0) this.inbound.listenerReadable(index);
       return;
     }

@@ -244,7 +244,7 @@ export class UdpInbound {
 
   private drainErrors(id: number): void {
     if (this.isFlow(id)) this.errors.drainFlow(id);
-    else this.errors.drainListener(id - this.flows.table.capacity);
+    else this.errors.drainListener(id - this.flows.table.capacity, -1);
   }
 
   private serve(id: number): void {

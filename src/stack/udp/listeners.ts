@@ -42,6 +42,9 @@ export interface UdpListener {
   readonly takes6: boolean;
   /** It sends and receives on one interface only. */
   readonly onDevice: boolean;
+  /** Values of IP_MTU_DISCOVER and IPV6_MTU_DISCOVER that it is set to for the datagrams being sent; -1: not set yet. */
+  discover4: number;
+  discover6: number;
 }
 
 /** Prepares the UDP listeners among `forwards`; their numbers are their places in `listeners`. `listenNow` follows. */
@@ -119,5 +122,7 @@ function makeListener(io: HostIo, listener: ForwardListener): UdpListener {
     takes4,
     takes6,
     onDevice: listener.onDevice ?? false,
+    discover4: -1,
+    discover6: -1,
   };
 }

@@ -8,7 +8,7 @@
  * message that meets it is cut here as well.
  *
  * Hop limit, traffic class and "don't fragment" are the guest's: the socket's settings are remembered, so that only a
- * change costs a call. DF means IP_PMTUDISC_PROBE: the datagram leaves with DF whatever the host believes the path's
+ * change costs a call (a listener, which all its peers share, is set for the datagram being sent). DF means IP_PMTUDISC_PROBE: the datagram leaves with DF whatever the host believes the path's
  * MTU to be, and the guest gets the ICMP errors and finds the MTU itself. A datagram longer than the MTU of the host's
  * own interface cannot leave so; the guest, whose link may take much more, has done nothing wrong: its datagram leaves
  * in fragments. The guest gets no error: Linux sets DF on every datagram by default, and a sender that learns an MTU
@@ -19,12 +19,11 @@
  * address the host has now.
  */
 import type { RowSpan } from '../kit/rows';
-import { addrSlotWrite, familyOf, isMulticast, isUnspecified } from '../ip/address';
+import { addrSlotWrite, isMulticast, isUnspecified, isV4 } from '../ip/address';
 import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_CALL } from '../context';
 import type { FrameInfo, StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { isMoved } from '../ip/host-moved';
-import { AF_INET } from '../ports';
 import type { HostIo } from '../ports';
 import {
   EAGAIN,
@@ -144,8 +143,8 @@ export class UdpOutbound {
         this.flush();
         this.setSocket(slot, ttl, tos);
       }
-      this.discover(slot, segment > 0 ? segment : length, frame.df);
     }
+    this.discover(slot, segment > 0 ? segment : length, frame.df);
     // Rows that another protocol's handler has taken since must stay as they are.
     if (
       this.count > 0 &&
@@ -302,26 +301,42 @@ export class UdpOutbound {
     this.count = 0;
   }
 
-  /** Sets the socket of a flow as the next datagram wants it, which has `length` bytes. */
+  /** Sets the socket that a flow sends by as the next datagram wants it, which has `length` bytes. */
   private discover(slot: number, length: number, df: boolean): void {
-    const { flows } = this;
-    const known = flows.discover[slot];
-    const tooLong = flows.tooLong[slot];
+    const tooLong = this.flows.tooLong[slot];
     const want = df && (tooLong === 0 || length < tooLong) ? PMTUDISC_PROBE : PMTUDISC_DONT;
-    if (want === known || (known < 0 && length <= FITS_ANYWHERE)) return;
+    const known = this.discovers(slot);
+    if (want === known) return;
+    // Short datagrams of a listener's peers leave it as the long ones want it.
+    if (length <= FITS_ANYWHERE && (known < 0 || this.flows.listener[slot] >= 0)) return;
     this.flush();
     this.setDiscover(slot, want);
   }
 
+  /** What the socket that the flow sends by is set to, for the family of its peer. */
+  private discovers(slot: number): number {
+    const { flows } = this;
+    const listener = flows.listener[slot];
+    if (listener < 0) return flows.discover[slot];
+    return this.hasPeer4(slot) ? this.listeners[listener].discover4 : this.listeners[listener].discover6;
+  }
+
   private setDiscover(slot: number, want: number): void {
     const { flows } = this;
+    const listener = flows.listener[slot];
+    const v4 = this.hasPeer4(slot);
+    if (listener < 0) flows.discover[slot] = want;
+    else if (v4) this.listeners[listener].discover4 = want;
+    else this.listeners[listener].discover6 = want;
+    const fd = this.fdOf(slot);
+    if (v4) this.ctx.io.setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, want);
+    else this.ctx.io.setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, want);
+  }
+
+  private hasPeer4(slot: number): boolean {
+    const { peer } = this.flows;
     const p = 4 * slot;
-    flows.discover[slot] = want;
-    if (familyOf(flows.peer, p) === AF_INET) {
-      this.ctx.io.setsockopt(flows.fd[slot], IPPROTO_IP, IP_MTU_DISCOVER, want);
-    } else {
-      this.ctx.io.setsockopt(flows.fd[slot], IPPROTO_IPV6, IPV6_MTU_DISCOVER, want);
-    }
+    return isV4(peer, p);
   }
 
   /**
@@ -331,8 +346,8 @@ export class UdpOutbound {
    */
   private fragment(slot: number, length: number): boolean {
     const { flows } = this;
-    if (flows.listener[slot] >= 0 || flows.discover[slot] !== PMTUDISC_PROBE) return false;
-    this.errors.drainFlow(slot);
+    if (this.discovers(slot) !== PMTUDISC_PROBE) return false;
+    this.drainErrors(slot);
     if (this.ctx.config.keepDf) return false;
     flows.tooLong[slot] = length;
     this.setDiscover(slot, PMTUDISC_DONT);
@@ -349,7 +364,7 @@ export class UdpOutbound {
 
   private drainErrors(slot: number): void {
     const listener = this.flows.listener[slot];
-    if (listener >= 0) this.errors.drainListener(listener);
+    if (listener >= 0) this.errors.drainListener(listener, slot);
     else this.errors.drainFlow(slot);
   }
 
@@ -374,8 +389,7 @@ export class UdpOutbound {
     const { io } = this.ctx;
     const { flows } = this;
     const fd = flows.fd[slot];
-    const p = 4 * slot;
-    const v4 = familyOf(flows.peer, p) === AF_INET;
+    const v4 = this.hasPeer4(slot);
     const level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
     if (ttl !== flows.ttl[slot]) {
       flows.ttl[slot] = ttl;

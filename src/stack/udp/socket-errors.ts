@@ -75,17 +75,30 @@ export class UdpErrors {
     if (i === ERRORS_PER_CALL) this.rest(slot);
   }
 
-  /** Empties the error queue of listener `index`, whose errors belong to any of its flows, now or later. */
-  drainListener(index: number): void {
+  /**
+   * Empties the error queue of listener `index`, whose errors belong to any of its flows, now or later. Flow `sender`, -1:
+   * none, is the one whose datagram the host just refused: Linux does not say which port an unconnected IPv4 socket sent
+   * it to.
+   */
+  drainListener(index: number, sender: number): void {
     const listener = this.listeners[index];
     const id = this.flows.table.capacity + index;
     let i = 0;
     while (i < ERRORS_PER_CALL && this.next(listener.fd, id)) {
-      const slot = this.flowOf(listener);
+      const slot = errorIsTooLong(this.ctx.io) ? this.refused(sender) : this.flowOf(listener);
       if (slot >= 0) this.report(slot);
       i++;
     }
     if (i === ERRORS_PER_CALL) this.rest(id);
+  }
+
+  /** `sender`, if the error's destination is its peer; else -1: it is of an earlier datagram. */
+  private refused(sender: number): number {
+    if (sender < 0) return -1;
+    const { peer } = this.flows;
+    const { addrs } = this.ctx.io;
+    for (let i = 0; i < 4; i++) if (peer[4 * sender + i] !== addrSlotWord(addrs, SLOT_DEST, i)) return -1;
+    return sender;
   }
 
   /** What is left in the socket may have no event to come: it is tried again later. */

@@ -432,9 +432,11 @@ export class FakeDatagramHost implements HostIo {
     // As udp_send_skb: whatever may be fragmented, what is cut must not be.
     if (segment > 0 && Math.min(data.length, segment) > this.mtu - (s.family === AF_INET ? 28 : 48)) return -EMSGSIZE;
     if (segment > 0 && (this.segmentRefused || data.length > 64 * segment)) return -EINVAL;
-    const discover = s.option(s.family === AF_INET ? 0 : 41, s.family === AF_INET ? 10 : 23) ?? 1;
-    if (segment === 0 && data.length > this.mtu - (s.family === AF_INET ? 28 : 48) && discover >= 2) {
-      // As ip_local_error: an entry of local origin, with the MTU and no payload; the caller has the error already.
+    const v4 = !peer.address.includes(':');
+    const discover = s.option(v4 ? 0 : 41, v4 ? 10 : 23) ?? 1;
+    if (segment === 0 && data.length > this.mtu - (v4 ? 28 : 48) && discover >= 2) {
+      // As ip_local_error: an entry of local origin, with the MTU and no payload; the caller has the error already. IPv4
+      // has the port of a connected socket only.
       s.errors.push({
         errno: EMSGSIZE,
         origin: 1,
@@ -442,7 +444,7 @@ export class FakeDatagramHost implements HostIo {
         code: 0,
         info: this.mtu,
         offender: peer.address,
-        dest: peer,
+        dest: { address: peer.address, port: v4 ? (s.peer?.port ?? 0) : peer.port },
       });
       return -EMSGSIZE;
     }

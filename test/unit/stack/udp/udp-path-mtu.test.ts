@@ -1,4 +1,5 @@
 /** Paths behind the guest: fragmentation of what is sent to it, and what routers there say of it. */
+import type { StackConfig } from '../../../../src/stack/config';
 import { ip } from '../../../support/stack/addresses';
 import { ascii, DatagramRig } from '../../../support/stack/datagram-rig';
 import type { Address, FakeSocket } from '../../../support/stack/fake-host-io-udp';
@@ -195,6 +196,25 @@ test('echo replies to the address are cut, too', () => {
   expect(ip(V4.guest)).toEqual(pieces[0].slice(30, 34));
 });
 
+/** A peer has asked a service of the guest; makes its answers, with DF unless said otherwise. */
+function forwarded(
+  e: Ends,
+  config: Partial<StackConfig>,
+  dual = false,
+): [DatagramRig, (length: number, fragment?: number) => Uint8Array] {
+  const rig = new DatagramRig({ config: { mtu: 65520, ...config } }, [
+    { address: e.v6 || dual ? '::' : '0.0.0.0', port: 8000, dual },
+  ]);
+  rig.ctx.link.guest6.set([0x20010db8, 0, 0, 0x10]);
+  rig.host.mtu = 1500;
+  rig.host.deliver(e.peer, { address: e.guest, port: 8000 }, ascii('q'));
+  rig.pump();
+  expect(rig.port.sent()).toHaveLength(1);
+  const answer = (length: number, fragment = 0x4000): Uint8Array =>
+    datagram(e.guest, 8000, e.peer.address, e.peer.port, new Uint8Array(length), { fragment });
+  return [rig, answer];
+}
+
 describe('a datagram with DF that the host is too small for', () => {
   const big = (e: Ends, length = 3000): Uint8Array =>
     datagram(e.guest, 5000, e.peer.address, e.peer.port, new Uint8Array(length), { fragment: 0x4000 });
@@ -214,6 +234,50 @@ describe('a datagram with DF that the host is too small for', () => {
     expect(rig.drops('host_socket_error')).toBe(1);
     rig.guest(big(e, 1400));
     expect(rig.left()).toHaveLength(1);
+  });
+
+  test.each([
+    ['IPv4', 'of its family', V4, 3, 4],
+    ['IPv6', 'of its family', V6, 2, 0],
+    ['IPv4', 'of both', V4, 3, 4],
+    ['IPv6', 'of both', V6, 2, 0],
+  ])('%s, --df keep, an answer of a forwarded port %s', (_family, kind, e, type, code) => {
+    const dual = kind === 'of both';
+    const [rig, answer] = forwarded(e, { keepDf: true }, dual);
+    rig.guest(answer(3000));
+    expect(rig.left()).toEqual([]);
+    const told = rig.port.sent().map((f) => dissect(f));
+    expect(told).toHaveLength(1);
+    const rest = Buffer.from(told[0].payload).readUInt32BE(4);
+    expect([told[0].payload[0], told[0].payload[1], rest]).toEqual([type, code, 1500]);
+    // What is quoted names the flow: the service's port and the peer's.
+    const ports = Buffer.from(told[0].payload.subarray(8 + (e.v6 ? 40 : 20)));
+    expect([ports.readUInt16BE(0), ports.readUInt16BE(2)]).toEqual([8000, e.peer.port]);
+    rig.guest(answer(1400));
+    expect(rig.left()).toHaveLength(1);
+    // Without DF it leaves in fragments, and that changes nothing for what has it.
+    if (e.v6) return;
+    rig.guest(answer(3000, 0), answer(3000));
+    expect(rig.left()).toHaveLength(1);
+    expect(rig.port.sent()).toHaveLength(1);
+  });
+
+  test.each([
+    ['IPv4', V4],
+    ['IPv6', V6],
+  ])('%s, an answer of a forwarded port by default: in fragments, and none that fits is cut', (_family, e) => {
+    const [rig, answer] = forwarded(e, {});
+    rig.guest(answer(3000), answer(1400), answer(3000));
+    expect(rig.left()).toHaveLength(3);
+    expect(rig.port.sent()).toEqual([]);
+    const [socket] = rig.listeners;
+    const discover = (): number | undefined => socket.option(e.v6 ? 41 : 0, e.v6 ? 23 : 10);
+    expect(discover()).toBe(0);
+    rig.guest(answer(1400));
+    expect(discover()).toBe(3);
+    // A short one changes nothing, so peers that are told little cost no calls.
+    rig.guest(answer(100, 0));
+    expect(discover()).toBe(3);
   });
 
   test('by default it leaves in fragments', () => {
