@@ -2,6 +2,7 @@
 // Linked statically, addresses as literals only (no resolver). It prints one RESULT line and exits with 0, or says what
 // went wrong and exits with 1.
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -83,6 +84,64 @@ int UdpEcho(const char* address, int port, size_t size, int count, int source_po
     }
   }
   printf("RESULT udp-echo size=%zu count=%d resent=%d ms=%.1f\n", size, count, resent, (Now() - started) * 1e3);
+  return 0;
+}
+
+// Sets what a datagram socket of both families does with "don't fragment"; no mode leaves the kernel's default.
+void SetDiscover(int fd, int family, const char* mode) {
+  constexpr struct {
+    const char* name;
+    int value;
+  } kModes[] = {{"dont", IP_PMTUDISC_DONT}, {"want", IP_PMTUDISC_WANT}, {"do", IP_PMTUDISC_DO}, {"probe", IP_PMTUDISC_PROBE}};
+  for (const auto& [name, value] : kModes) {
+    if (strcmp(mode, name) != 0) continue;
+    if (setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &value, sizeof value) < 0) Fail("IP_MTU_DISCOVER");
+    if (family == AF_INET) return;
+    if (setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &value, sizeof value) < 0) Fail("IPV6_MTU_DISCOVER");
+    return;
+  }
+  fprintf(stderr, "not a mode: %s\n", mode);
+  exit(1);
+}
+
+// Sends `count` datagrams of `size` bytes from a connected socket in a mode of IP_MTU_DISCOVER, and says of each what came
+// of it: a, its echo came; l, nothing came for a second; r, it was refused with EMSGSIZE. And the socket's path MTU then.
+int UdpDf(const char* mode, const char* address, int port, size_t size, int count) {
+  sockaddr_storage peer{};
+  const socklen_t length = ParseAddress(address, port, &peer);
+  const bool v4 = peer.ss_family == AF_INET;
+  const int fd = BoundTo(peer.ss_family, 0);
+  SetDiscover(fd, peer.ss_family, mode);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&peer), length) < 0) Fail("udp");
+  std::vector<unsigned char> out(size), in(65536);
+  std::vector<char> outcome(static_cast<size_t>(count) + 1);
+  for (int i = 0; i < count; i++) {
+    for (size_t at = 0; at < size; at++) out[at] = static_cast<unsigned char>(at * 7 + static_cast<size_t>(i));
+    char& letter = outcome[static_cast<size_t>(i)];
+    letter = 'l';
+    if (send(fd, out.data(), size, 0) < 0) {
+      if (errno != EMSGSIZE) Fail("send");
+      letter = 'r';
+      continue;
+    }
+    for (const double until = Now() + 1; letter == 'l' && Now() < until;) {
+      pollfd wait = {fd, POLLIN, 0};
+      poll(&wait, 1, static_cast<int>((until - Now()) * 1e3) + 1);
+      // What poll reports may be the error of a datagram that was lost: it is for the next send to say.
+      if ((wait.revents & POLLERR) != 0) {
+        const timespec rest = {0, 100'000'000};
+        nanosleep(&rest, nullptr);
+        break;
+      }
+      if ((wait.revents & POLLIN) == 0) continue;
+      const ssize_t got = recv(fd, in.data(), in.size(), 0);
+      if (got == static_cast<ssize_t>(size) && memcmp(in.data(), out.data(), size) == 0) letter = 'a';
+    }
+  }
+  int mtu = 0;
+  socklen_t mtu_length = sizeof mtu;
+  getsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU : IPV6_MTU, &mtu, &mtu_length);
+  printf("RESULT udp-df outcome=%s mtu=%d\n", outcome.data(), mtu);
   return 0;
 }
 
@@ -262,8 +321,9 @@ int Bound(int type, int port) {
 }
 
 // Echoes datagrams on a port, for ever, in the background once the port is bound.
-int UdpServe(int port) {
+int UdpServe(int port, const char* mode) {
   const int fd = Bound(SOCK_DGRAM, port);
+  if (mode != nullptr) SetDiscover(fd, AF_INET6, mode);
   if (daemon(0, 0) < 0) Fail("daemon");
   std::vector<unsigned char> buffer(65536);
   for (;;) {
@@ -354,7 +414,10 @@ int main(int argc, char** argv) {
   if (!strcmp(verb, "udp-many") && argc == 5) return UdpMany(argv[2], atoi(argv[3]), atoi(argv[4]));
   if (!strcmp(verb, "udp-ports") && argc == 5) return UdpPorts(argv[2], atoi(argv[3]), atoi(argv[4]));
   if (!strcmp(verb, "udp-discover") && argc == 4) return UdpDiscover(argv[2], atoi(argv[3]));
-  if (!strcmp(verb, "udp-serve") && argc == 3) return UdpServe(atoi(argv[2]));
+  if (!strcmp(verb, "udp-df") && argc == 7) {
+    return UdpDf(argv[2], argv[3], atoi(argv[4]), static_cast<size_t>(atol(argv[5])), atoi(argv[6]));
+  }
+  if (!strcmp(verb, "udp-serve") && (argc == 3 || argc == 4)) return UdpServe(atoi(argv[2]), argc == 4 ? argv[3] : nullptr);
   if (!strcmp(verb, "tcp-serve") && argc == 3) return TcpServe(atoi(argv[2]));
   if (!strcmp(verb, "tcp-send") && argc == 4) return TcpSend(argv[2], atoi(argv[3]));
   if (!strcmp(verb, "tcp-receive") && argc == 4) return TcpReceive(argv[2], atoi(argv[3]));
@@ -362,7 +425,7 @@ int main(int argc, char** argv) {
           "guest-net udp-echo ADDRESS PORT SIZE COUNT [SOURCE-PORT] | udp-many ADDRESS PORT COUNT | "
           "udp-ports ADDRESS PORT COUNT | "
           "udp-burst ADDRESS PORT SIZE COUNT | "
-          "udp-discover GROUP PORT | udp-serve PORT | tcp-serve PORT | tcp-send ADDRESS PORT | "
+          "udp-discover GROUP PORT | udp-df MODE ADDRESS PORT SIZE COUNT | udp-serve PORT [MODE] | tcp-serve PORT | tcp-send ADDRESS PORT | "
           "tcp-receive ADDRESS PORT\n");
   return 2;
 }
