@@ -3,9 +3,9 @@
  * datagrams longer than the host's link takes to an ordinary application, with both values of `--df`; and they are what
  * answers of forwarded ports are sent with. The table is in docs/adr/0009-df-of-datagrams.md.
  */
-import { helperProgram } from '../support/rig/image';
-import { command } from '../support/rig/processes';
-import { bootUml } from '../support/rig/uml';
+import { helperProgram } from '../support/world/image';
+import { command } from '../support/world/processes';
+import { bootUml } from '../support/world/uml';
 import { FAMILIES, bringUp, type Family } from './network-cases';
 import { describeWith, setUpBench, whyNotGuest, withGuest, type Booted } from './support';
 
