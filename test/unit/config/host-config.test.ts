@@ -192,6 +192,8 @@ describe('local mode', () => {
       mapHostLoopback: '169.254.2.2',
     });
     expect(shown(host.ip6)).toMatchObject({ guestAddr: null, gateway: 'fe80::1', ourLinkLocal: 'fe80::1' });
+    // Short: the network may come at any moment.
+    expect([host.ip4?.leaseSec, host.ip6?.leaseSec]).toEqual([60, 60]);
     expect(host.notes.map((note) => note.text)).toEqual([
       'IPv4: no external interface to copy from, using local mode',
       'IPv6: no external interface to copy from, using local mode',

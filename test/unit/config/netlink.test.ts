@@ -61,6 +61,28 @@ test('routes: gateways, next hops with weights, tables', () => {
   expect(other.map((route) => route.dst && formatIp(route.dst))).toEqual(['203.0.113.0']);
 });
 
+test('the gateway of an IPv4 route may be of IPv6 (RTA_VIA), alone or in a next hop', () => {
+  const u16 = (n: number): number[] => [n & 255, n >> 8];
+  const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)];
+  const attr = (type: number, ...body: readonly number[]): number[] => {
+    const padding = Array<number>(-body.length & 3).fill(0);
+    return [...u16(4 + body.length), ...u16(type), ...body, ...padding];
+  };
+  const [RTA_OIF, RTA_MULTIPATH, RTA_VIA] = [4, 9, 18];
+  const via = attr(RTA_VIA, ...u16(nl.AF_INET6), ...[0xfe, 0x80], ...Array<number>(13).fill(0), 9);
+  const route = (...attrs: readonly number[]): number[] => {
+    const rtm = [nl.AF_INET, 0, 0, 0, nl.RT_TABLE_MAIN, 0, 0, 1, ...u32(0)];
+    return [...u32(16 + rtm.length + attrs.length), ...u16(24), ...u16(0), ...u32(1), ...u32(0), ...rtm, ...attrs];
+  };
+  const hop = [...u16(8 + via.length), 0, 0, ...u32(2), ...via];
+  const bytes = Uint8Array.from([
+    ...route(...attr(RTA_OIF, ...u32(2)), ...via),
+    ...route(...attr(RTA_MULTIPATH, ...hop)),
+  ]);
+  const [alone, inHop] = nl.parseRoutes(bytes);
+  expect([alone.gateway, inHop.nextHops[0].gateway].map((g) => g && formatIp(g))).toEqual(['fe80::9', 'fe80::9']);
+});
+
 test('a dump is read to its end', () => {
   for (const bytes of Object.values(dumps)) expect(nl.dumpProgress(bytes, 1)).toMatchObject({ done: true, error: 0 });
   expect(nl.dumpProgress(dumps.links, 2).done).toBe(false);
