@@ -19,6 +19,7 @@ import {
   ICMPV6_CODE_UNRECOGNIZED_NEXT_HEADER,
   ICMPV6_PARAMETER_PROBLEM,
 } from '../wire/icmp';
+import { ipv4ChecksumOk } from '../wire/ipv4';
 import { ipv6TransportNamedAt } from '../wire/ipv6';
 import { ErrorBudget } from './error-budget';
 import { IcmpErrorSender } from './icmp-error';
@@ -64,6 +65,8 @@ export class ProtocolErrors {
     const { port } = ctx;
     const a = frame.addr;
     const v4 = frame.version === 4;
+    // Which protocol it is of, a broken header does not say (RFC 1122 §3.2.1.2).
+    if (v4 && !ipv4ChecksumOk(port.head, frame.l3Off)) return;
     if (macIsGroup(port.head.getUint16(0)) || isGroup(v4, a, 4)) return;
     if (v4 && this.isSubnetBroadcast(a[7])) return;
     this.say(frame.protocol);

@@ -19,7 +19,7 @@
  * address the host has now.
  */
 import type { RowSpan } from '../kit/rows';
-import { addrSlotWrite, isMulticast, isUnspecified, isV4 } from '../ip/address';
+import { addrSlotWrite, familyOf, isMulticast, isUnspecified, isV4 } from '../ip/address';
 import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_CALL } from '../context';
 import type { FrameInfo, StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';

@@ -53,6 +53,15 @@ test.each<[string, Uint8Array]>([
   expect(rig.logged.filter((line) => line.includes('carried'))).toEqual([]);
 });
 
+test('a header whose checksum is wrong is no word of a protocol: nothing is said of it', () => {
+  const rig = linkRig();
+  const frame = packet(G4, G4, 1, new Uint8Array(0));
+  frame[23] ^= 0x41;
+  expect(rig.exchange(frame)).toEqual([]);
+  expect(rig.drops('ip_protocol_unsupported')).toBe(1);
+  expect(rig.logged.filter((line) => line.includes('carried'))).toEqual([]);
+});
+
 test('fragments: once, about the whole; no source, no answer', () => {
   const rig = linkRig();
   expect(rig.exchange(packet(G4, '9.9.9.9', 50, ESP.subarray(0, 40), { fragment: 0x2000 }))).toEqual([]);
