@@ -1,5 +1,5 @@
 /** ICMP errors for datagrams we sent: the sockets' error queues, turned into ICMP errors to the guest. */
-import { addrSlotPort, addrSlotRead, copyWords, isV4 } from '../ip/address';
+import { addrSlotIs, addrSlotPort, addrSlotRead, copyWords, isV4 } from '../ip/address';
 import { ADDR_SLOT_UDP, ROWS_MISC, SCRATCH_MISC } from '../context';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
@@ -95,10 +95,7 @@ export class UdpErrors {
   /** `sender`, if the error's destination is its peer; else -1: it is of an earlier datagram. */
   private refused(sender: number): number {
     if (sender < 0) return -1;
-    const { peer } = this.flows;
-    const { addrs } = this.ctx.io;
-    for (let i = 0; i < 4; i++) if (peer[4 * sender + i] !== addrSlotWord(addrs, SLOT_DEST, i)) return -1;
-    return sender;
+    return addrSlotIs(this.ctx.io.addrs, SLOT_DEST, this.flows.peer, 4 * sender) ? sender : -1;
   }
 
   /** What is left in the socket may have no event to come: it is tried again later. */
