@@ -114,6 +114,20 @@ int32_t Checksum(Thread&, int32_t row, int32_t row_count, double initial);
 // copy.cc
 int32_t CopyRows(Thread&, int32_t from, int32_t from_count, int32_t to, int32_t to_count);
 
+// confine.cc
+int32_t Confine(Thread&, int32_t keep_ports, int32_t landlock);
+int32_t SetDumpable(Thread&, int32_t on);
+
+// landlock.cc
+int32_t LandlockRules(Thread&, int32_t keep_removing);
+
+// room.cc
+int32_t EnterRoom(Thread&, std::string paths, Bytes failed);
+
+// broker.cc
+int32_t BrokerUse(Thread&, int32_t fd, int32_t may_bind);
+int32_t BrokerCall(Thread&, int32_t op, double a, double b, std::string text, Bytes out);
+
 // netlink.cc
 int32_t NetlinkOpen(Thread&, int32_t groups);
 int32_t IfIndex(Thread&, std::string name);
@@ -136,7 +150,6 @@ int32_t RandomFill(Thread&, Ints out);
 double RealTimeUs(Thread&);
 double RaiseFileLimit(Thread&);
 double GetUid(Thread&);
-int32_t Confine(Thread&);
 int32_t MoveFd(Thread&, int32_t from, int32_t to);
 int32_t CloseOnExec(Thread&, int32_t first);
 int32_t LookupUser(Thread&, std::string name, Ints ids);

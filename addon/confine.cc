@@ -31,19 +31,27 @@ constexpr int kWaitMs = 1000;
 std::atomic<int> done_count{0};
 std::atomic<pid_t> done[kMaxThreads];
 
+// Written before any handler runs.
+bool keep_low_ports = false;
+int landlock_rules = -1;
+std::atomic<bool> landlock_failed{false};
+
 pid_t ThisThread() { return static_cast<pid_t>(syscall(SYS_gettid)); }
 
 // Runs in a signal handler: system calls and atomics only.
 void ConfineThisThread() {
   const int saved = errno;
   syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+#if defined(SYS_landlock_restrict_self)
+  if (landlock_rules >= 0 && syscall(SYS_landlock_restrict_self, landlock_rules, 0) != 0) landlock_failed.store(true);
+#endif
   syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   // Needs CAP_SETPCAP; without it no_new_privs has made the bounding set void already.
   for (int c = 0; c <= kLastCapability; c++) syscall(SYS_prctl, PR_CAPBSET_DROP, c, 0, 0, 0);
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
   if (syscall(SYS_capget, &header, data) == 0) {
-    const unsigned kept = data[0].permitted & (1U << CAP_NET_BIND_SERVICE);
+    const unsigned kept = keep_low_ports ? data[0].permitted & (1U << CAP_NET_BIND_SERVICE) : 0;
     data[0] = {kept, kept, 0};
     data[1] = {0, 0, 0};
     syscall(SYS_capset, &header, data);
@@ -146,11 +154,17 @@ int32_t ConfineOthers() {
 
 }  // namespace
 
-int32_t Confine(Thread&) {
+int32_t SetDumpable(Thread&, int32_t on) { return prctl(PR_SET_DUMPABLE, on, 0, 0, 0) == 0 ? 0 : -errno; }
+
+int32_t Confine(Thread&, int32_t keep_ports, int32_t landlock) {
   done_count.store(0);
+  keep_low_ports = keep_ports != 0;
+  landlock_rules = landlock;
+  landlock_failed.store(false);
   // First this one: threads that it makes from now on inherit it.
   ConfineThisThread();
-  return ConfineOthers();
+  const int32_t left = ConfineOthers();
+  return left == 0 && landlock_failed.load() ? -EPERM : left;
 }
 
 }  // namespace tubetti

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "address.h"
+#include "broker.h"
 #include "calls.h"
 
 namespace tubetti {
@@ -52,7 +53,10 @@ bool Open(int fd, const Want& want) {
     const socklen_t length = static_cast<socklen_t>(want.device->size() + 1);
     if (::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, want.device->c_str(), length) != 0) return false;
   }
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&want.name), want.length) != 0) return false;
+  if (const int32_t error = BindName(fd, reinterpret_cast<const sockaddr*>(&want.name), want.length); error < 0) {
+    errno = -error;
+    return false;
+  }
   return (want.flags & kUdp) != 0 || ::listen(fd, want.backlog) == 0;
 }
 

@@ -71,6 +71,11 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<RaiseFileLimit>(t, e, "raiseFileLimit");
   Export<GetUid>(t, e, "getuid");
   Export<Confine>(t, e, "confine");
+  Export<SetDumpable>(t, e, "setDumpable");
+  Export<LandlockRules>(t, e, "landlockRules");
+  Export<EnterRoom>(t, e, "enterRoom");
+  Export<BrokerUse>(t, e, "brokerUse");
+  Export<BrokerCall>(t, e, "brokerCall");
   Export<MoveFd>(t, e, "moveFd");
   Export<CloseOnExec>(t, e, "closeOnExec");
   Export<LookupUser>(t, e, "lookupUser");

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "address.h"
+#include "broker.h"
 #include "calls.h"
 
 namespace tubetti {
@@ -68,7 +69,7 @@ int32_t Bind(Thread& thread, int32_t fd, int32_t slot) {
   sockaddr_in6 name;
   const int32_t length = LoadSlot(thread, slot, name);
   if (length < 0) return length;
-  return ::bind(fd, reinterpret_cast<sockaddr*>(&name), static_cast<socklen_t>(length)) == 0 ? 0 : -errno;
+  return BindName(fd, reinterpret_cast<sockaddr*>(&name), static_cast<socklen_t>(length));
 }
 
 int32_t Connect(Thread& thread, int32_t fd, int32_t slot) {

@@ -14,7 +14,7 @@ import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-const BIN = join(dirname(dirname(fileURLToPath(import.meta.url))), 'bin', 'tubetti.js');
+const BIN = join(dirname(dirname(fileURLToPath(import.meta.url))), 'bin', 'tubetti');
 const TIMEOUT_MS = 20_000;
 const COLUMNS = ['listening ms', 'CPU ms', 'RSS MiB', 'PSS MiB', 'private MiB'];
 /** Time for a program to come to rest before its memory is looked at. */
@@ -33,6 +33,7 @@ if (!Number.isInteger(starts) || starts < 1) {
 // A service has a clean environment: what the caller's shell says to Node is left out.
 delete process.env.NODE_EXTRA_CA_CERTS;
 delete process.env.NODE_OPTIONS;
+process.env.TUBETTI_NODE = process.execPath;
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -111,7 +112,8 @@ function median(list) {
 }
 
 const programs = new Map([
-  ['tubetti', () => sample([process.execPath, BIN, '--runas', '0'])],
+  ['tubetti', () => sample([BIN, '--runas', '0'])],
+  ['without launcher', () => sample([process.execPath, `${BIN}.js`, '--runas', '0'])],
   ['node -e 0', async () => bare()],
 ]);
 if (values.peer !== undefined) {

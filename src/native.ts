@@ -241,11 +241,35 @@ export interface Native extends HostIo {
   ifIndex(name: string): number;
   getuid(): number;
   /**
-   * For every thread of the process, and for good: no_new_privs; no capabilities but CAP_NET_BIND_SERVICE, if it was
-   * there (ports below 1024 of the guest's flows); no ambient or inheritable ones; none in the bounding set where that
-   * may be changed. Returns how many threads could not be reached within a second (0 as a rule), or -errno.
+   * For every thread of the process, and for good: no_new_privs; no capabilities, but with `keepPorts` 1
+   * CAP_NET_BIND_SERVICE, if it was there (ports below 1024 of the guest's flows); no ambient or inheritable ones; none in
+   * the bounding set where that may be changed; the rules of descriptor `landlock`, unless it is -1. Returns how many
+   * threads could not be reached within a second (0 as a rule), or -errno.
    */
-  confine(): number;
+  confine(keepPorts: number, landlock: number): number;
+  /** PR_SET_DUMPABLE: 0 keeps other processes of our user from our memory. */
+  setDumpable(on: number): number;
+
+  // ---- landlock.cc, room.cc: see src/sandbox ------------------------------------------------------------------------
+  /**
+   * A ruleset (its descriptor) under which files may be read and nothing else: not written, made, removed or executed; and
+   * no abstract socket or process outside be reached, where the kernel has that. `keepRemoving` 1: files may be removed.
+   */
+  landlockRules(keepRemoving: number): number;
+  /**
+   * Makes a root directory for the process that has `paths` (absolute, separated by NUL), read-only, and nothing else. On
+   * failure (-errno) `failed` gets what it was about, ended by a zero, and the old root directory is kept.
+   */
+  enterRoom(paths: string, failed: Uint8Array): number;
+
+  // ---- broker.cc: see src/sandbox/broker.ts -------------------------------------------------------------------------
+  /** From now on descriptor `fd` leads to the broker, which binds ports below 1024 for us if `mayBind` is 1. */
+  brokerUse(fd: number, mayBind: number): number;
+  /**
+   * A request to the broker (BrokerOp of addon/broker_protocol.h) and its answer: a descriptor, 0, or -errno; -ETIMEDOUT
+   * after a second. `out` gets the text of the reply, ended by a zero.
+   */
+  brokerCall(op: number, a: number, b: number, text: string, out: Uint8Array): number;
   /** dup2 and close: `to` becomes what `from` was. Close-on-exec unless `to` is a standard stream. */
   moveFd(from: number, to: number): number;
   /** Marks every descriptor from `first` on close-on-exec: programs started later inherit what they are given only. */
@@ -263,7 +287,8 @@ interface Built {
 }
 
 /** The package's root seen from src/ as from dist/: both lie directly in it. */
-const ADDON_PATH = join(resolve(__dirname, '..'), 'build', 'Release', 'tubetti.node');
+export const PACKAGE_ROOT = resolve(__dirname, '..');
+const ADDON_PATH = join(PACKAGE_ROOT, 'build', 'Release', 'tubetti.node');
 const HOW_TO_BUILD = 'run `npm install` or `npm run build:addon`';
 
 /** Why the addon cannot be used with this Node and these sources, or null. */

@@ -1,6 +1,5 @@
 /** A back-end under measurement: ours or a peer, started the same way. */
-import { join } from 'node:path';
-import { REPO_ROOT } from '../../test/support/world/paths';
+import { PROGRAM } from '../../test/support/program';
 import { ManagedProcess, describeExit, poll } from '../../test/support/world/processes';
 import type { Lab } from './lab';
 import { OUR_NAME, type VhostUserSpec } from './options';
@@ -13,7 +12,7 @@ const LOOK_EVERY_MS = 1;
 export const OURS: VhostUserSpec = {
   kind: 'vhost-user',
   name: OUR_NAME,
-  argv: [process.execPath, join(REPO_ROOT, 'bin/tubetti.js')],
+  argv: PROGRAM,
 };
 
 export interface StartedBackend {

@@ -12,7 +12,8 @@
 import { spawn, type StdioOptions } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import { ConfigError, describeSystemError } from '../errors';
-import { FD_FOREIGN_SOCKET, FD_SOCKET, type Native } from '../native';
+import type { Native } from '../native';
+import { LAUNCH, type Launched } from '../sandbox/launched';
 import type { Transport } from './options';
 import { FIRST_AFTER_STDIO, READY_FD } from './background-service';
 
@@ -21,13 +22,14 @@ const PIPE_FD = 4;
 
 const FORWARDED = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const;
 
-function stdioFor(transport: Transport, native: Native): StdioOptions {
-  if (transport.kind !== 'fd') return ['ignore', 'ignore', 'inherit', 'ignore', 'pipe'];
-  const kind = native.fdKind(transport.fd);
-  if (kind !== FD_SOCKET && kind !== FD_FOREIGN_SOCKET) {
-    throw new ConfigError('CFG_ERR_SOCKET', `--fd ${transport.fd}: descriptor ${transport.fd} is not a socket`);
-  }
-  return ['ignore', 'ignore', 'inherit', transport.fd, 'pipe'];
+/** The socket of the launcher's broker, behind the pipe. */
+const BROKER_FD = 5;
+
+function stdioFor(transport: Transport, launched: Launched | null): StdioOptions {
+  const broker = launched?.get('broker') ?? -1;
+  const extra = broker < 0 ? [] : [broker];
+  if (transport.kind !== 'fd') return ['ignore', 'ignore', 'inherit', 'ignore', 'pipe', ...extra];
+  return ['ignore', 'ignore', 'inherit', transport.fd, 'pipe', ...extra];
 }
 
 /**
@@ -38,15 +40,18 @@ export async function startInBackground(
   argv: readonly string[],
   transport: Transport,
   native: Native,
+  launched: Launched | null,
   complain: (message: string) => void,
 ): Promise<number> {
-  const stdio = stdioFor(transport, native);
+  const stdio = stdioFor(transport, launched);
+  const handedOn =
+    launched === null ? {} : { [LAUNCH]: launched.handedOn(launched.get('broker') < 0 ? -1 : BROKER_FD) };
   // What the caller left open by mistake must not live on in the service.
   native.closeOnExec(FIRST_AFTER_STDIO);
   const child = spawn(process.execPath, [...process.execArgv, process.argv[1], ...argv], {
     argv0: process.argv0,
     detached: true,
-    env: { ...process.env, [READY_FD]: String(PIPE_FD) },
+    env: { ...process.env, ...handedOn, [READY_FD]: String(PIPE_FD) },
     stdio,
   });
   const forward = (signal: NodeJS.Signals): void => {
@@ -69,7 +74,6 @@ export async function startInBackground(
     });
     if (end === 'ready') return 0;
     if (end.signal !== null) complain(`the service was killed by ${end.signal} before it was ready`);
-    else if (end.status === 0) complain('the service was stopped before it was ready');
     return 1;
   } finally {
     for (const signal of FORWARDED) process.off(signal, forward);

@@ -2,6 +2,7 @@
 import { PortTable, type PortRange } from '../config/port-spec';
 import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';
+import type { SandboxMode } from '../sandbox/layer';
 import type { AddressBytes } from '../stack/config';
 import type { HostPort } from './option-values';
 
@@ -43,6 +44,7 @@ export interface Draft {
   background: boolean | null;
   pid: string | null;
   runAs: string | null;
+  sandbox: SandboxMode;
   pcap: string | null;
   statsSeconds: number | null;
   follow: boolean;
@@ -107,6 +109,7 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     background: null,
     pid: null,
     runAs: null,
+    sandbox: 'on',
     pcap: null,
     statsSeconds: null,
     follow: true,

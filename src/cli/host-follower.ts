@@ -14,6 +14,7 @@ import type { DataPlane } from '../supervisor/data-plane';
 import { messageOf } from '../errors';
 import type { Log } from '../log';
 import type { Native } from '../native';
+import type { Broker } from '../sandbox/broker';
 import type { StackConfig } from '../stack/config';
 import type { Options } from './options';
 
@@ -27,10 +28,12 @@ export interface Followed {
   readonly config: StackConfig;
   /** As at the start: a family does not come or go while the service runs. */
   readonly v6Sockets: boolean;
+  /** Who reads and watches resolv.conf for us; null: we do. */
+  readonly broker: Broker | null;
 }
 
 /** From now on changes of the host's network reach the guest, or with `--no-follow` the sockets of its flows. */
-export function follow({ options, native, log, plane, host, config, v6Sockets }: Followed): HostMonitor {
+export function follow({ options, native, log, plane, host, config, v6Sockets, broker }: Followed): HostMonitor {
   let current = host;
   let links: HostNetwork['links'] = [];
   /** The host's source addresses at the last read; null: not read yet. */
@@ -59,7 +62,7 @@ export function follow({ options, native, log, plane, host, config, v6Sockets }:
     for (const route of network.routes) if (isDefaultRoute(route)) withDefault.add(route.family);
     let now = current;
     if (options.follow) {
-      const facts = { network, resolvConf: readResolvConf(), v6Sockets };
+      const facts = { network, resolvConf: readResolvConf(broker ?? undefined), v6Sockets };
       now = followHost(current, resolveHostConfig(options.host, facts));
     }
     const before = place;
@@ -95,6 +98,7 @@ export function follow({ options, native, log, plane, host, config, v6Sockets }:
     onNeighbours: options.follow ? tellNeighbours : null,
     resolvConf: options.follow ? undefined : null,
     hasDefaultRoute: (family) => withDefault.has(family),
+    ...(broker === null ? {} : { watchResolvers: (changed: () => void) => broker.watchResolvConf(changed) }),
   });
   monitor.start();
   // What changed since the network was read for the start.

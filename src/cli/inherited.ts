@@ -5,9 +5,18 @@
  * holds event loops (epoll, eventfd), pipes of which both ends are here, and /dev/null. What is none of these was
  * inherited.
  */
+import { ConfigError } from '../errors';
+import { FD_FOREIGN_SOCKET, FD_SOCKET, type Native } from '../native';
 import { closeSync, fstatSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 
 const FIRST_AFTER_STDIO = 3;
+
+/** Throws ConfigError if the descriptor of `--fd` is none of a socket: before anything is made or said for it. */
+export function checkGiven(fd: number, native: Pick<Native, 'fdKind'>): void {
+  const kind = native.fdKind(fd);
+  if (kind === FD_SOCKET || kind === FD_FOREIGN_SOCKET) return;
+  throw new ConfigError('CFG_ERR_SOCKET', `--fd ${fd}: descriptor ${fd} is not a socket`);
+}
 
 interface Held {
   readonly fd: number;

@@ -1,20 +1,25 @@
 /** The program: from a command line to an exit status. bin/tubetti.js calls `run`. */
-import { isAbsolute } from 'node:path';
-import { createLog, LogFile, type LogSink, stderrSink } from '../log';
+import { isAbsolute, resolve } from 'node:path';
+import { createLog, type Log, LogFile, type LogSink, stderrSink } from '../log';
 import { ConfigError, describeSystemError, messageOf } from '../errors';
-import { loadNative, type Native } from '../native';
+import { loadNative, type Native, PACKAGE_ROOT } from '../native';
+import { Broker } from '../sandbox/broker';
+import { Launched } from '../sandbox/launched';
+import { roomPaths } from '../sandbox/room';
+import { allLayers, closeDoor, type Layer, missingLine, type SandboxMode } from '../sandbox/sandbox';
+import { installSeccomp } from '../sandbox/seccomp';
 import { readableStack } from '../stack-trace';
 import { closeStderr, LineWriter, openStderr, type UnblockedStderr } from '../stderr';
 import type { Program } from './draft';
 import { type Options, parseOptions, type Transport } from './options';
 import { PidFile } from './pid-file';
-import { closeInherited } from './inherited';
+import { checkGiven, closeInherited } from './inherited';
 import { programOf } from './invoked-name';
 import { raiseFileLimit } from './file-limit';
 import { start } from './start';
 import { syslogSink } from './syslog';
 import { usage } from './usage';
-import { changeUser, resolveRunAs } from './user';
+import { changeUser, resolveRunAs, type RunAs } from './user';
 import { version } from './version';
 import { Waiting } from './background-service';
 
@@ -28,10 +33,15 @@ function versionText(program: Program): string {
   return `${program === 'passt' ? `passt ${version()} (tubetti)` : `tubetti ${version()}`}\n${LICENCE}\n`;
 }
 
-function openLogFile(options: Options): LogFile | null {
+/** What we were called as: Node makes its script's path absolute, the launcher's word for us is the caller's. */
+function calledAs(launched: Launched | null): string {
+  return launched === null ? (process.argv[1] ?? 'tubetti') : resolve(process.argv0);
+}
+
+function openLogFile(options: Options, launched: Launched | null): LogFile | null {
   if (options.logFile === null) return null;
   try {
-    const header = `tubetti ${version()}: ${process.argv[1] ?? 'tubetti'} (${process.pid})`;
+    const header = `tubetti ${version()}: ${calledAs(launched)} (${launched?.pid ?? process.pid})`;
     return new LogFile(options.logFile, options.logSize, header);
   } catch (error) {
     throw new ConfigError(
@@ -57,12 +67,52 @@ function loadAddon(): Native {
   }
 }
 
+/** How we came to be, and who waits for us. */
+interface Around {
+  readonly program: Program;
+  readonly native: Native;
+  readonly waiting: Waiting | null;
+  readonly launched: Launched | null;
+  readonly broker: Broker | null;
+}
+
+/** Words that may name files which Node loads into each thread. */
+function nodeWords(): string[] {
+  return [...process.execArgv, ...(process.env.NODE_OPTIONS ?? '').split(' ')];
+}
+
+/** Says what of the sandbox there is not. Throws ConfigError where --sandbox=strict asks for more than there is. */
+function judge(mode: SandboxMode, layers: readonly Layer[], log: Log): void {
+  const missing = mode === 'off' ? null : missingLine(layers);
+  if (missing !== null && mode === 'strict') throw new ConfigError('CFG_ERR_HOST', `--sandbox strict: ${missing}`);
+  if (missing !== null) log.warn(missing);
+  if (mode === 'off') log.warn('--sandbox off: for debugging; who breaks into the service has all that its user has');
+}
+
+/** Gives up what only the start needed. */
+function shutDoor(options: Options, { native, launched, broker }: Around, runAs: RunAs | null): Layer[] {
+  const mode = options.sandbox;
+  return closeDoor({
+    native,
+    mode,
+    launched,
+    broker,
+    user: runAs,
+    becomeUser: () => {
+      if (runAs !== null) changeUser(runAs);
+    },
+    paths: mode === 'off' ? [] : roomPaths(PACKAGE_ROOT, nodeWords()),
+  });
+}
+
 /**
  * Serves in this process. The log goes to stderr for good in the foreground, until the service is ready in the
  * background; and into the file if one is named; and, in the background without a file, to the system log.
  */
-async function serve(options: Options, program: Program, native: Native, waiting: Waiting | null): Promise<number> {
-  const file = openLogFile(options);
+async function serve(options: Options, around: Around): Promise<number> {
+  const { program, native, waiting, launched, broker } = around;
+  const pid = launched?.pid ?? process.pid;
+  const file = openLogFile(options, launched);
   let unblocked: UnblockedStderr | null = unblockedStderr(native);
   const lines = new LineWriter(unblocked.write);
   const stderr = stderrSink(program, lines);
@@ -72,20 +122,29 @@ async function serve(options: Options, program: Program, native: Native, waiting
   };
   const sinks: LogSink[] = [stderr];
   if (file !== null) sinks.push(file.sink);
-  else if (waiting !== null) sinks.push(syslogSink(native, program));
+  else if (waiting !== null)
+    sinks.push(syslogSink(native, program, broker === null ? undefined : () => broker.syslog(), pid));
   const log = createLog(options.logLevel, sinks);
   let pidFile: PidFile | null = null;
   try {
     for (const warning of options.warnings) log.warn(warning);
     if (options.pid !== null) pidFile = new PidFile(options.pid);
     const runAs = resolveRunAs(options.runAs, native, log);
+    waiting?.prepare();
+    let layers: readonly Layer[] = [];
     const bound = (): void => {
-      if (runAs !== null) changeUser(runAs);
-      const left = native.confine();
-      if (left !== 0) log.warn(`capabilities could not be dropped in ${left < 0 ? 'any thread' : `${left} threads`}`);
+      layers = shutDoor(options, around, runAs);
+    };
+    const filter = (): void => {
+      layers = [...layers, installSeccomp(native, options.sandbox)];
+      judge(options.sandbox, layers, log);
+    };
+    const confined = (layer: Layer): void => {
+      layers = [...layers, layer];
+      if (layer.state === 'missing') log.warn(missingLine([layer]) ?? '');
     };
     const ready = (): void => {
-      pidFile?.write(process.pid);
+      pidFile?.write(pid);
       if (waiting === null) return;
       sinks.splice(sinks.indexOf(stderr), 1);
       leaveStderr();
@@ -99,7 +158,11 @@ async function serve(options: Options, program: Program, native: Native, waiting
         // Nobody is there any more.
       }
     };
-    return await start(options, native, log, { bound, ready, show });
+    const hooks = { bound, filter, confined, ready, show, broker, layers: () => allLayers(layers) };
+    const status = await start(options, native, log, hooks);
+    if (waiting === null || waiting.released || status !== 0) return status;
+    log.error('the service was stopped before it was ready');
+    return 1;
   } catch (error) {
     if (!(error instanceof ConfigError)) {
       // A bug of ours. In the background only the log shows it.
@@ -120,20 +183,31 @@ function leaveDirectory(transport: Transport): void {
   if (transport.kind === 'fd' || transport.path === null || isAbsolute(transport.path)) process.chdir('/');
 }
 
-async function serveAs(argv: readonly string[], options: Options, program: Program): Promise<number> {
-  const waiting = Waiting.find(process.env);
+async function serveAs(
+  argv: readonly string[],
+  options: Options,
+  program: Program,
+  launched: Launched | null,
+): Promise<number> {
+  if (!options.background) launched?.stayInForeground();
+  const waiting = options.background ? Waiting.find(process.env, launched) : null;
   const given = options.transport.kind === 'fd' ? options.transport.fd : -1;
-  closeInherited([given, ...(waiting?.descriptors ?? [])]);
+  if (launched?.get('closed') !== 1) {
+    closeInherited([given, ...(launched?.descriptors ?? []), ...(waiting?.descriptors ?? [])]);
+  }
   const native = loadAddon();
   raiseFileLimit(native);
+  const transport = waiting?.transport(options.transport) ?? options.transport;
+  if (transport.kind === 'fd') checkGiven(transport.fd, native);
   if (options.background && waiting === null) {
     const { startInBackground } = await import('./background-launcher.js');
-    return startInBackground(argv, options.transport, native, (message) => {
+    return startInBackground(argv, options.transport, native, launched, (message) => {
       stderrSink(program)('error', message);
     });
   }
-  const transport = waiting?.transport(options.transport) ?? options.transport;
-  const status = await serve({ ...options, transport }, program, native, waiting);
+  const socket = launched?.get('broker') ?? -1;
+  const broker = socket < 0 ? null : new Broker(native, socket, launched?.get('bind') === 1);
+  const status = await serve({ ...options, transport }, { program, native, waiting, launched, broker });
   // Node would wait for threads of data planes that sit in a system call. All there was to give back has been given.
   if (native.strays() > 0) native.exitNow(status);
   return status;
@@ -145,6 +219,7 @@ async function serveAs(argv: readonly string[], options: Options, program: Progr
  */
 export async function run(argv: readonly string[], script = process.argv[1], argv0 = process.argv0): Promise<number> {
   let program: Program = 'tubetti';
+  const launched = Launched.take(process.env);
   try {
     program = programOf(script, argv0);
     const command = parseOptions(argv, undefined, { program, env: process.env });
@@ -159,7 +234,7 @@ export async function run(argv: readonly string[], script = process.argv[1], arg
         process.stdout.write(CAPABILITIES);
         return 0;
       case 'run':
-        return await serveAs(argv, command.options, program);
+        return await serveAs(argv, command.options, program, launched);
     }
   } catch (error) {
     // Any other error is a bug or a broken installation: its stack trace helps with a report.

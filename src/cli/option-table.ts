@@ -6,6 +6,7 @@
 import { addressFamily, formatMac } from '../config/address-text';
 import { ConfigError } from '../errors';
 import type { LogLevel } from '../log';
+import { SANDBOX_MODES } from '../sandbox/layer';
 import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC, DEFAULT_MTU, type Draft } from './draft';
 import type { OptionNames } from './getopt';
 import { MODERATION_LEVELS } from '../dataplane/commands';
@@ -234,8 +235,18 @@ export const OPTIONS: readonly OptionSpec[] = [
       draft.runAs = value;
     },
   ),
+  option(
+    'general',
+    '',
+    'sandbox',
+    'MODE',
+    'on (default); strict: refuse to start without a part of it; log: say what would be refused; off',
+    (draft, value, shown) => {
+      draft.sandbox = values.wordValue(shown, value, SANDBOX_MODES);
+    },
+  ),
   option('general', '', 'chroot-fallback', '', 'no effect, accepted for compatibility', (draft, _value, shown) => {
-    draft.warnings.push(`${shown} has no effect: the root directory is not changed`);
+    draft.warnings.push(`${shown} has no effect: chroot(2) is taken by itself where pivot_root(2) fails`);
   }),
   option('general', 'q', 'quiet', '', 'log warnings and errors only', level('warn')),
   option('general', 'd', 'debug', '', 'log debug messages', level('debug')),

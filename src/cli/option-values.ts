@@ -37,6 +37,13 @@ export function numberValue(shown: Shown, value: string, min: number, max: numbe
   return number;
 }
 
+/** One of a few words. */
+export function wordValue<T extends string>(shown: Shown, value: string, words: readonly T[]): T {
+  const word = words.find((one) => one === value);
+  if (word === undefined) throw badValue(shown, value, `give one of ${words.join(', ')}`);
+  return word;
+}
+
 /** Kinds of address that an option refuses. */
 export type AddressRefusal = 'unspecified' | 'loopback' | 'multicast' | 'broadcast' | 'mapped';
 

@@ -5,6 +5,7 @@ import { checkRules, type PortRange, type PortRule } from '../config/port-spec';
 import { readEphemeralRange } from '../config/sysctl';
 import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';
+import type { SandboxMode } from '../sandbox/layer';
 import { type Action, type Draft, emptyDraft, type Family, type FrontEnd, type Program } from './draft';
 import { parseLine } from './getopt';
 import { OPTIONS, type OptionSpec } from './option-table';
@@ -29,6 +30,8 @@ export interface Options {
   readonly pid: string | null;
   /** The user to become, as given: UID[:GID] or LOGIN[:GROUP]; null: nobody if we are root. */
   readonly runAs: string | null;
+  /** What is given up when all is open (src/sandbox). */
+  readonly sandbox: SandboxMode;
   /** File to write every frame into (pcap). */
   readonly pcap: string | null;
   /** Counters that changed go to stderr this often at most; null: never. */
@@ -116,6 +119,7 @@ function finish(draft: Draft, program: Program): Options {
     background,
     pid: draft.pid,
     runAs: draft.runAs,
+    sandbox: draft.sandbox,
     pcap: draft.pcap,
     statsSeconds: draft.statsSeconds,
     trace: draft.level === 'trace',

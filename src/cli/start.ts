@@ -15,6 +15,8 @@ import type { Log } from '../log';
 import type { ExporterOptions } from '../metrics/exporter';
 import type { MetricsServer } from '../metrics/server';
 import type { Native } from '../native';
+import type { Broker } from '../sandbox/broker';
+import type { Layer } from '../sandbox/layer';
 import { formatIp, parseIp } from '../config/address-text';
 import type { OwnListener, StackConfig } from '../stack/config';
 import { COUNTERS } from '../stack/counters';
@@ -23,8 +25,7 @@ import { ServerError } from '../front-end/server';
 import { StreamServer } from '../stream/server';
 import { VhostServer } from '../vhost/server';
 import { startStats } from '../metrics/stats';
-import type { Layer, SandboxMode } from '../sandbox/layer';
-import { installSeccomp, watchRefused } from '../sandbox/seccomp';
+import { watchRefused } from '../sandbox/seccomp';
 import { openCapture } from './capture';
 import { checkListeners, raiseFileLimit } from './file-limit';
 import { follow } from './host-follower';
@@ -209,8 +210,16 @@ function prepare(options: Options, native: Native, log: Log): Prepared {
 export interface StartHooks {
   /** All that needs the first user's rights is open, no front-end was served yet. */
   readonly bound: () => void;
+  /** All of the start was done that needs other system calls than the service does; still none was served. */
+  readonly filter: () => void;
+  /** What became of the data plane's own filter. */
+  readonly confined: (layer: Layer) => void;
   /** The service is ready. */
   readonly ready: () => void;
+  /** Who does what we cannot do behind the door. */
+  readonly broker: Broker | null;
+  /** What the sandbox consists of by now. */
+  readonly layers: () => readonly Layer[];
   /** Writes lines (`--stats`) to standard error. */
   readonly show: (text: string) => void;
 }
@@ -228,16 +237,9 @@ async function giveBack(steps: readonly (() => unknown)[]): Promise<void> {
   if (failure !== null) throw failure;
 }
 
-/** The last step of the start: no thread makes a system call any more that only the start needed. */
-async function filterCalls(native: Native, plane: DataPlane, mode: SandboxMode): Promise<readonly Layer[]> {
-  // In this order: a thread with a filter of its own would keep the other from all of them.
-  return [installSeccomp(native, mode), await plane.confine(mode)];
-}
-
 /** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
 export async function start(options: Options, native: Native, log: Log, hooks: StartHooks): Promise<number> {
   const endpoint = endpointOf(options, native);
-  const sandbox: SandboxMode = 'on';
   const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
   const ending = new Ending(native, log);
   /** What has to be given back, in the order it was had. */
@@ -272,7 +274,8 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     let metricsUrl: string | null = null;
     let ownListeners: readonly OwnListener[] = [];
     if (options.metrics !== null) {
-      const exported = { counters, guestConnected: () => server?.connected === true, version: version() };
+      const { layers } = hooks;
+      const exported = { counters, guestConnected: () => server?.connected === true, version: version(), layers };
       // Before the data plane begins: it must know where the guest may not connect to.
       const metrics = await startMetrics(options.metrics, exported);
       undo.push(() => metrics.close());
@@ -291,7 +294,9 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
         : endpoint.kind === 'listen'
           ? { listen: endpoint.path }
           : { connect: endpoint.path };
-    const serverOptions = { native, device: plane, log: log.log, source, oneOff: options.oneOff };
+    const { oneOff } = options;
+    const paths = hooks.broker === null ? {} : { paths: hooks.broker };
+    const serverOptions = { native, device: plane, log: log.log, source, oneOff, ...paths };
     const frontEnds = options.frontEnd === 'stream' ? new StreamServer(serverOptions) : new VhostServer(serverOptions);
     server = frontEnds;
     frontEnds.once('end', () => {
@@ -316,7 +321,7 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     }
     // In the same turn: no front-end can have been heard.
     hooks.bound();
-    const { rules, oneOff } = options;
+    const { rules } = options;
     const report = {
       version: version(),
       frontEnd: options.frontEnd,
@@ -329,19 +334,20 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       metricsUrl,
     };
     for (const line of summary(report)) log.info(line);
-    const monitor = follow({ options, native, log, plane, host, config, v6Sockets });
+    const monitor = follow({ options, native, log, plane, host, config, v6Sockets, broker: hooks.broker });
     undo.push(() => {
       monitor.stop();
     });
-    hooks.ready();
     undo.push(
-      watchRefused(native, sandbox, (message) => {
+      watchRefused(native, options.sandbox, (message) => {
         log.warn(message);
       }),
     );
-    for (const layer of await filterCalls(native, plane, sandbox)) {
-      if (layer.state === 'missing') log.warn(`sandbox: no ${layer.name}: ${layer.why ?? ''}`);
-    }
+    // In this order: a thread with a filter of its own would keep the other from all of them.
+    hooks.filter();
+    const confined = plane.confine(options.sandbox);
+    hooks.ready();
+    hooks.confined(await confined);
     // From now on there is no long step in this thread.
     if (!startedForDebugger()) native.watchdogMain(HUNG_MS, HUNG_STATUS);
     return await ending.reached;

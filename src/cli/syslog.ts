@@ -20,27 +20,38 @@ export function syslogTime(date: Date): string {
 }
 
 /** The datagram of a line, or null for levels that do not go to the system log. */
-export function syslogLine(level: LogLevel, message: string, tag: string, date: Date): string | null {
+export function syslogLine(
+  level: LogLevel,
+  message: string,
+  tag: string,
+  date: Date,
+  pid: number = process.pid,
+): string | null {
   const severity = SEVERITY[level];
   if (severity === undefined) return null;
-  return `<${FACILITY | severity}>${syslogTime(date)} ${tag}[${process.pid}]: ${message}`;
+  return `<${FACILITY | severity}>${syslogTime(date)} ${tag}[${pid}]: ${message}`;
 }
 
 /**
  * A sink into the system log. A host without one loses the lines; one whose log daemon was restarted gets a new
  * socket; one that is too slow loses what does not fit: the service never waits for it.
  */
-export function syslogSink(native: Native, tag: string, path: string = SYSLOG_PATH): LogSink {
-  let fd = native.unixDatagram(path);
+export function syslogSink(
+  native: Native,
+  tag: string,
+  connect: () => number = () => native.unixDatagram(SYSLOG_PATH),
+  pid: number = process.pid,
+): LogSink {
+  let fd = connect();
   return (level, message) => {
-    const line = syslogLine(level, message, tag, new Date());
+    const line = syslogLine(level, message, tag, new Date(), pid);
     if (line === null) return;
     const bytes = Buffer.from(line);
     for (let attempt = 0; attempt < 2; attempt++) {
       const result = fd >= 0 ? native.write(fd, bytes, 0, bytes.length) : fd;
       if (result >= 0 || result === -EAGAIN) return;
       if (fd >= 0) native.close(fd);
-      fd = native.unixDatagram(path);
+      fd = connect();
     }
   };
 }

@@ -61,13 +61,15 @@ export interface MonitorOptions {
   readonly hasDefaultRoute: (family: number) => boolean;
   /** Another file than /etc/resolv.conf; null: none is watched. */
   readonly resolvConf?: string | null | undefined;
+  /** Watches resolv.conf where we cannot, and returns what ends that. */
+  readonly watchResolvers?: (changed: () => void) => () => void;
 }
 
 export class HostMonitor {
   private readonly options: MonitorOptions;
   private readonly neighbours: Neighbours = new Map();
   private readonly sockets: { fd: number; poll: number }[] = [];
-  private watchers: FSWatcher[] = [];
+  private watchers: Pick<FSWatcher, 'close'>[] = [];
   private settling: NodeJS.Timeout | null = null;
   private telling: NodeJS.Timeout | null = null;
   private asking: NodeJS.Timeout | null = null;
@@ -225,8 +227,12 @@ export class HostMonitor {
   private watchResolvers(): void {
     for (const watcher of this.watchers) watcher.close();
     this.watchers = [];
-    const { resolvConf: path = '/etc/resolv.conf' } = this.options;
+    const { watchResolvers, resolvConf: path = '/etc/resolv.conf' } = this.options;
     if (path === null) return;
+    if (watchResolvers !== undefined) {
+      this.watchers = [{ close: watchResolvers(() => this.changed()) }];
+      return;
+    }
     let target = path;
     try {
       target = realpathSync(path);

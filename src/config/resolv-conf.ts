@@ -41,10 +41,17 @@ export function parseResolvConf(text: string): ResolvConf {
   return { nameservers, zones, search };
 }
 
+/** Where the text comes from. Throws if it cannot be had. */
+export interface ResolvConfSource {
+  resolvConf(maxBytes: number): string;
+}
+
+const HOST_FILE: ResolvConfSource = { resolvConf: (maxBytes) => readText('/etc/resolv.conf', maxBytes) };
+
 /** The host's file; empty if it cannot be read. */
-export function readResolvConf(path = '/etc/resolv.conf'): ResolvConf {
+export function readResolvConf(source: ResolvConfSource = HOST_FILE): ResolvConf {
   try {
-    return parseResolvConf(readText(path, MAX_BYTES));
+    return parseResolvConf(source.resolvConf(MAX_BYTES));
   } catch {
     return { nameservers: [], search: [] };
   }

@@ -50,6 +50,19 @@ export interface FrontEndServerOptions {
   readonly oneOff?: boolean;
   /** Time between attempts to connect, in ms. */
   readonly retryMs?: number;
+  /** Does it where we cannot ourselves any more. */
+  readonly paths?: FrontEndPaths;
+}
+
+/** Who reaches the paths of `FrontEndSource` for us: told of them at the start, asked later. */
+export interface FrontEndPaths {
+  /** Our socket's file is there. */
+  listensOn(path: string): void;
+  /** Removes that file, if it is still ours. */
+  remove(): unknown;
+  connectsTo(path: string): void;
+  /** As `Native.unixConnect`. */
+  connect(): number;
 }
 
 /** Why a session ended: the front-end left, we stopped it, the front-end broke the protocol, or we have a bug. */
@@ -147,6 +160,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
       this.emit('listening');
     } else if ('connect' in source) {
       this.emit('listening');
+      this.#options.paths?.connectsTo(source.connect);
       this.#connect(source.connect);
     } else this.#serveGiven(source.fd);
   }
@@ -192,6 +206,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     if (fd < 0) throw new ServerError('VU_ERR_LISTEN', `cannot listen on ${path}: ${getSystemErrorName(fd)}`);
     this.#listenFd = fd;
     this.#listenFile = identifyFile(path);
+    this.#options.paths?.listensOn(path);
     native.setNonBlocking(fd);
   }
 
@@ -222,6 +237,10 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     this.#listenFd = -1;
     const { source } = this.#options;
     if (!('listen' in source)) return;
+    if (this.#options.paths !== undefined) {
+      this.#options.paths.remove();
+      return;
+    }
     // Its directory may be closed to the user who serves, or gone.
     try {
       if (identifyFile(source.listen) === this.#listenFile) unlinkSync(source.listen);
@@ -312,8 +331,8 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
 
   #connect(path: string): void {
     if (this.#stopping) return;
-    const { native, log } = this.#options;
-    const fd = native.unixConnect(path);
+    const { native, log, paths } = this.#options;
+    const fd = paths === undefined ? native.unixConnect(path) : paths.connect();
     if (fd >= 0) {
       this.#complaint = '';
       this.#serve(fd);

@@ -2,6 +2,7 @@
 import { Counter, Gauge, Registry } from 'prom-client';
 import { type Counters, COUNTERS } from '../stack/counters';
 import { METRICS, type MetricSpec } from './names';
+import type { Layer } from '../sandbox/layer';
 import { addProcessMetrics } from './process';
 
 export interface ExporterOptions {
@@ -10,6 +11,8 @@ export interface ExporterOptions {
   /** Is a front-end connected at this moment? */
   readonly guestConnected: () => boolean;
   readonly version: string;
+  /** What the sandbox consists of at this moment. */
+  readonly layers?: () => readonly Layer[];
 }
 
 function labelsOf(spec: MetricSpec, values: readonly string[]): Record<string, string> {
@@ -54,6 +57,18 @@ export function createExporter(options: ExporterOptions): Registry {
       this.set(options.guestConnected() ? 1 : 0);
     },
   });
+  const { layers } = options;
+  if (layers !== undefined) {
+    new Gauge({
+      name: 'tubetti_sandbox_layer',
+      help: 'Whether a layer of the sandbox is in force (1) or not (0).',
+      labelNames: ['layer'],
+      registers: [registry],
+      collect() {
+        for (const { name, state } of layers()) this.set({ layer: name }, state === 'on' ? 1 : 0);
+      },
+    });
+  }
   new Gauge({
     name: 'tubetti_build_info',
     help: 'Always 1; the labels name the running version.',

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseOptions } from '../../src/cli/options';
 import { OPTIONS } from '../../src/cli/option-table';
-import { launchProgram, type Result, runOnce, SAME_USER, BIN } from '../support/program';
+import { launchProgram, type Result, runOnce, SAME_USER, PROGRAM } from '../support/program';
 
 jest.setTimeout(60_000);
 
@@ -153,7 +153,7 @@ describe('options from elsewhere', () => {
     const file = join(dir, 'tubetti.yaml');
     writeFileSync(file, `socket: ${join(dir, 's')}\nmtu: 1400\nhostname: guest\ntcp-ports: ['none']\n`);
     const log = join(dir, 'log');
-    const running = launchProgram([process.execPath, BIN, ...SAME_USER, '--config', file], {
+    const running = launchProgram([...PROGRAM, ...SAME_USER, '--config', file], {
       TUBETTI_MTU: '1300',
       TUBETTI_LOG_FILE: log,
     });

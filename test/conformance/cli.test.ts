@@ -7,11 +7,13 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { BIN, connected, launchProgram, type Result, type Running, runOnce, SAME_USER } from '../support/program';
+import { loadNative } from '../../src/native';
+import { PROGRAM, connected, launchProgram, type Result, type Running, runOnce, SAME_USER } from '../support/program';
 
 // Each test starts the program once or more, on machines that do other things too.
 jest.setTimeout(30_000);
 
+const native = loadNative();
 let dir: string;
 const children: ChildProcess[] = [];
 
@@ -27,7 +29,7 @@ afterEach(() => {
 const once = (...argv: string[]): Result => runOnce([...SAME_USER, ...argv]);
 
 function launch(...argv: string[]): Running {
-  const running = launchProgram([process.execPath, BIN, ...SAME_USER, ...argv]);
+  const running = launchProgram([...PROGRAM, ...SAME_USER, ...argv]);
   children.push(running.child);
   return running;
 }
@@ -142,8 +144,9 @@ describe('a service', () => {
     expect(second.status).toBe(1);
     expect(second.stderr).toContain(`--socket ${path}: `);
     expect(second.stderr).toContain('address already in use (another process listens there');
-    first.child.kill('SIGKILL');
+    first.child.kill('SIGTERM');
     await first.exit;
+    native.close(native.unixListen(path, 1));
     expect(existsSync(path)).toBe(true);
     const third = launch('-s', path);
     await third.says(STARTED);
@@ -225,7 +228,7 @@ describe('a service', () => {
     await service.exit;
     expect(statSync(log).mode & 0o777).toBe(0o600);
     const [header, ...lines] = readFileSync(log, 'utf8').trimEnd().split('\n');
-    expect(header).toMatch(/^tubetti [0-9.]+: .*tubetti\.js \([0-9]+\)$/);
+    expect(header).toMatch(/^tubetti [0-9.]+: .*\/bin\/tubetti \([0-9]+\)$/);
     expect(lines.some((line) => /^[0-9]+\.[0-9]{4}: info: {4}Tubetti /.test(line))).toBe(true);
   });
 });

@@ -13,7 +13,7 @@ import { sumOfSamples } from '../support/world/service';
 import { BROADCAST_MAC, parseAddr } from '../support/guest/bytes';
 import { Guest } from '../support/guest/guest';
 import { ETHER_ARP, arp, ethernet } from '../support/guest/packets';
-import { BIN, connected, launchProgram, SAME_USER } from '../support/program';
+import { PROGRAM, connected, launchProgram, SAME_USER } from '../support/program';
 import { residentBytes, scrape, startService, tcpTo, type Started } from '../support/run-service';
 
 jest.setTimeout(120_000);
@@ -134,7 +134,7 @@ describe('while nobody reads the log, with a line for each frame', () => {
 
   test.each(['a pipe', 'a socket'])('%s', async (kind) => {
     const socket = join(dir, 's');
-    const argv = [process.execPath, BIN, ...SAME_USER, '--trace', '--metrics', '127.0.0.1:0', '-s', socket];
+    const argv = [...PROGRAM, ...SAME_USER, '--trace', '--metrics', '127.0.0.1:0', '-s', socket];
     let reader = -1;
     let command = argv;
     if (kind === 'a pipe') {

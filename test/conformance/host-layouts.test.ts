@@ -6,10 +6,10 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PROGRAM } from '../support/program';
 import { whyNoNamespaces } from '../support/world/host-world';
 import { dieWithParent, ManagedProcess } from '../support/world/processes';
 
-const BIN = join(__dirname, '..', '..', 'bin', 'tubetti.js');
 const LAST_LINE = /<interface type='vhostuser'>/;
 const START_LIMIT_MS = 20_000;
 
@@ -68,7 +68,7 @@ exec "$@"`;
     'tubetti',
     dieWithParent([
       ...['unshare', ...user, '--net', '--mount', 'sh', '-c', script, 'sh', resolv],
-      ...[process.execPath, BIN, '-s', join(dir, 'socket'), '--runas', '0', ...argv],
+      ...[...PROGRAM, '-s', join(dir, 'socket'), '--runas', '0', ...argv],
     ]),
   );
   running.push(program);

@@ -12,7 +12,7 @@ import { runChecks } from '../../src/probe/main';
 import { matches } from '../../src/probe/options';
 import { Target } from '../../src/probe/target';
 import { WireBackend } from '../support/guest/wire-backend';
-import { BIN, type Result, SAME_USER, launchProgram, runOnce } from '../support/program';
+import { BIN, PROGRAM, type Result, SAME_USER, launchProgram, runOnce } from '../support/program';
 
 jest.setTimeout(240_000);
 
@@ -34,7 +34,7 @@ afterEach(() => {
 /** Runs the prober as a program of its own, for as long as it takes. */
 function probe(...argv: string[]): Promise<Result> {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, [BIN, 'probe', ...argv], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(BIN, ['probe', ...argv], { stdio: ['ignore', 'pipe', 'pipe'] });
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => (stdout += chunk));
@@ -54,7 +54,7 @@ interface Row {
 
 test('the service passes every check, and skips only what it does not offer', async () => {
   const path = join(dir, 'socket');
-  const service = launchProgram([process.execPath, BIN, '--foreground', ...SAME_USER, '-s', path]);
+  const service = launchProgram([...PROGRAM, '--foreground', ...SAME_USER, '-s', path]);
   try {
     await service.says(/<interface type='vhostuser'>/);
     const { status, stdout, stderr } = await probe('--socket', path, '--json');

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadNative } from '../../src/native';
 import { Guest } from '../support/guest/guest';
-import { BIN, launchProgram, linkAs, runOnce, SAME_USER, type Running } from '../support/program';
+import { PROGRAM, launchProgram, linkAs, runOnce, SAME_USER, type Running } from '../support/program';
 import { sumOfSamples } from '../support/world/service';
 import { poll } from '../support/world/processes';
 import { scrape, startService, threadStatus } from '../support/run-service';
@@ -44,8 +44,7 @@ const inShell = (first: string, ...argv: string[]): string[] => [
   '-c',
   `${first}; exec "$@"`,
   'sh',
-  process.execPath,
-  BIN,
+  ...PROGRAM,
   ...SAME_USER,
   ...argv,
 ];
@@ -79,7 +78,7 @@ describe('files', () => {
     ['/dev/full', (): string => '/dev/full', 'no space left on device'],
   ])('--pcap at %s: one line, and the service serves, as with passt', async (_title, path, why) => {
     const file = path();
-    const service = launch([process.execPath, BIN, ...SAME_USER, '-s', join(dir, 's'), '--pcap', file]);
+    const service = launch([...PROGRAM, ...SAME_USER, '-s', join(dir, 's'), '--pcap', file]);
     await service.says(STARTED);
     expect(service.stderr()).toContain(`tubetti: --pcap ${file}: cannot write the capture: ${why}\n`);
   });
@@ -93,7 +92,7 @@ describe('files', () => {
     expect(lines[0]).toBe('why the last one crashed');
     expect(lines[1]).toMatch(/^tubetti [0-9.]+: /);
     expect(lines[2]).toContain('ERROR:   --interface nosuchdev0');
-    const shell = spawnSync('sh', ['-c', '"$@" 2>&1 | cat', 'sh', process.execPath, BIN, ...argv, '/dev/stderr']);
+    const shell = spawnSync('sh', ['-c', '"$@" 2>&1 | cat', 'sh', ...PROGRAM, ...argv, '/dev/stderr']);
     expect(shell.stdout.toString()).toMatch(/: ERROR: {3}--interface nosuchdev0/);
   });
 });
@@ -190,7 +189,6 @@ describe('the guest and our own listeners', () => {
 
 describe('rights and descriptors that it was given', () => {
   const NONE = '0000000000000000';
-  const BIND = '0000000000000400';
 
   async function expectConfined(service: Running, kept: string): Promise<void> {
     await service.says(STARTED);
@@ -207,8 +205,8 @@ describe('rights and descriptors that it was given', () => {
   }
 
   test('no thread can gain rights any more', async () => {
-    const service = launch([process.execPath, BIN, ...SAME_USER, '-s', join(dir, 's')]);
-    await expectConfined(service, process.getuid?.() === 0 ? BIND : NONE);
+    const service = launch([...PROGRAM, ...SAME_USER, '-s', join(dir, 's')]);
+    await expectConfined(service, NONE);
   });
 
   const testAsRoot = process.getuid?.() === 0 ? test : test.skip;
@@ -218,19 +216,19 @@ describe('rights and descriptors that it was given', () => {
     const user = ['setpriv', '--reuid', '12345', '--regid', '12345', '--clear-groups'];
     const caps = ['--inh-caps', '+net_bind_service,+net_admin', '--ambient-caps', '+net_bind_service,+net_admin'];
     const argv = ['-s', join(dir, 's'), '-t', '127.0.0.1/987:22'];
-    const service = launch([...user, ...caps, process.execPath, BIN, ...argv]);
-    await expectConfined(service, BIND);
+    const service = launch([...user, ...caps, ...PROGRAM, ...argv]);
+    await expectConfined(service, NONE);
   });
 
   testAsRoot('root becomes another user after a low port was bound, and keeps nothing', async () => {
     fs.chmodSync(dir, 0o777);
     const argv = ['--runas', '12345:12345', '-s', join(dir, 's'), '-t', '127.0.0.1/987:22'];
-    await expectConfined(launch([process.execPath, BIN, ...argv]), NONE);
+    await expectConfined(launch([...PROGRAM, ...argv]), NONE);
   });
 
   test('descriptors of the caller are closed, also in the foreground', async () => {
     const file = fs.openSync(join(dir, 'file'), 'w');
-    const child = spawn(process.execPath, [BIN, ...SAME_USER, '-s', join(dir, 's')], {
+    const child = spawn(PROGRAM[0], [...PROGRAM.slice(1), ...SAME_USER, '-s', join(dir, 's')], {
       stdio: ['ignore', 'ignore', 'pipe', 'pipe', file, fs.openSync(dir, 'r')],
     });
     children.push(child);
@@ -253,7 +251,7 @@ describe('rights and descriptors that it was given', () => {
 
 describe('options', () => {
   const started = async (...argv: string[]): Promise<string> => {
-    const service = launch([process.execPath, BIN, ...SAME_USER, '-s', join(dir, 's'), ...argv]);
+    const service = launch([...PROGRAM, ...SAME_USER, '-s', join(dir, 's'), ...argv]);
     await service.says(STARTED);
     return service.stderr();
   };

@@ -6,7 +6,7 @@ import { appendFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from '
 import { createServer, type Server } from 'node:net';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { BIN, launchProgram, type Running, SAME_USER } from '../support/program';
+import { PROGRAM, launchProgram, type Running, SAME_USER } from '../support/program';
 import { threadStatus } from '../support/run-service';
 
 jest.setTimeout(60_000);
@@ -39,7 +39,7 @@ afterAll(() => {
 async function launch(thread: Thread, what: string, argument = ''): Promise<Running> {
   writeFileSync(join(dir, 'asked'), '');
   const service = launchProgram(
-    [process.execPath, BIN, ...SAME_USER, '--foreground', '--socket', join(dir, 'vu.sock')],
+    [...PROGRAM, ...SAME_USER, '--foreground', '--socket', join(dir, 'vu.sock')],
     {
       NODE_OPTIONS: `--require ${PRELOAD}`,
       TUBETTI_SANDBOX_PROBE: `${thread} ${what} ${argument}`,

@@ -6,9 +6,9 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { launched } from '../support/program';
 
 const ROOT = join(__dirname, '..', '..');
-const BIN = join(ROOT, 'bin', 'tubetti.js');
 const DIST = join(ROOT, 'dist');
 const LOADER = join(ROOT, 'bin', 'load.js');
 const PRELOAD = join(ROOT, 'test', 'fixtures', 'loaded-modules.cjs');
@@ -35,8 +35,11 @@ afterEach(() => {
 
 /** Starts the service and waits until it has said all it says at the start. */
 async function started(nodeOptions: readonly string[], ...argv: string[]): Promise<ChildProcess> {
-  const env = { ...process.env, LOADED_MODULES: join(dir, 'loaded.json') };
-  const run = spawn(process.execPath, [...nodeOptions, BIN, '-s', join(dir, 'socket'), '--runas', '0', ...argv], {
+  const env: NodeJS.ProcessEnv = { ...process.env, LOADED_MODULES: join(dir, 'loaded.json') };
+  // Certificates that the caller's shell has Node read are no part of a service.
+  delete env.NODE_EXTRA_CA_CERTS;
+  const [file, ...before] = launched(...nodeOptions);
+  const run = spawn(file, [...before, '-s', join(dir, 'socket'), '--runas', '0', ...argv], {
     stdio: ['ignore', 'inherit', 'pipe'],
     env,
   });

@@ -12,7 +12,7 @@ import type { Guest } from '../support/guest/guest';
 import { closeGuests, echo, expectAlive, startGuest } from '../support/guest/exercises';
 import { GATEWAY_4, REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
 import { poll } from '../support/world/processes';
-import { BIN, connected, launchProgram, SAME_USER } from '../support/program';
+import { PROGRAM, connected, launchProgram, SAME_USER } from '../support/program';
 
 jest.setTimeout(40_000);
 
@@ -193,7 +193,7 @@ describeWith('the service survives', whyNoNamespaces(), () => {
   test('SIGTERM at any moment of the start', async () => {
     await bench.service.stop('SIGKILL');
     for (let ms = 0; ms < 400; ms += 40) {
-      const { child, exit } = launchProgram([process.execPath, BIN, '-f', ...SAME_USER, '--socket', bench.socketPath]);
+      const { child, exit } = launchProgram([...PROGRAM, '-f', ...SAME_USER, '--socket', bench.socketPath]);
       await new Promise((resolve) => setTimeout(resolve, ms)); // a moment is what is tested
       const began = performance.now();
       child.kill('SIGTERM');

@@ -10,7 +10,7 @@ import { FD_MEMORY, FD_OTHER, loadNative } from '../../src/native';
 import * as p from '../../src/vhost/protocol';
 import { helperProgram } from '../support/world/image';
 import { scratchDirectory } from '../support/world/paths';
-import { BIN, launchProgram, SAME_USER } from '../support/program';
+import { PROGRAM, launchProgram, SAME_USER } from '../support/program';
 import { LeakCheck } from '../support/vhost/leaks';
 import { MockFrontEnd, encode } from '../support/vhost/mock-front-end';
 import { logBase, memTable, u64 } from '../support/vhost/payloads';
@@ -164,7 +164,7 @@ describe('the running service', () => {
 
   async function launch(name: string): Promise<{ path: string; service: ReturnType<typeof launchProgram> }> {
     const path = join(dir.path, name);
-    const service = launchProgram([process.execPath, BIN, '--foreground', '--socket', path, ...SAME_USER]);
+    const service = launchProgram([...PROGRAM, '--foreground', '--socket', path, ...SAME_USER]);
     hostile.push(service.child);
     await service.says(/waiting for a front-end/);
     return { path, service };

@@ -4,7 +4,23 @@ import { symlinkSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 
-export const BIN = join(__dirname, '..', '..', 'bin', 'tubetti.js');
+const ROOT = join(__dirname, '..', '..');
+
+/** What people run. It takes the Node that runs the tests. */
+export const BIN = join(ROOT, 'bin', 'tubetti');
+process.env.TUBETTI_NODE ??= process.execPath;
+
+/** The script that Node runs in the end. */
+export const SCRIPT = join(ROOT, 'bin', 'tubetti.js');
+export const LAUNCHER = join(ROOT, 'build', 'Release', 'tubetti-launch');
+
+/** What BIN executes, with `nodeOptions` in front of the script. */
+export function launched(...nodeOptions: string[]): [string, ...string[]] {
+  return [LAUNCHER, BIN, process.execPath, ...nodeOptions, SCRIPT];
+}
+
+/** The service by way of its launcher, without the shell that finds it. */
+export const PROGRAM = launched();
 
 /** Keeps a test's service the test's user: root would become nobody, who may not touch the test's folder. */
 export const SAME_USER = ['--runas', `${process.getuid?.() ?? 0}:${process.getgid?.() ?? 0}`];
@@ -17,7 +33,8 @@ export interface Result {
 
 /** Runs it to its end. */
 export function runOnce(argv: readonly string[], env: NodeJS.ProcessEnv = {}): Result {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [BIN, ...argv], {
+  const [file, ...before] = PROGRAM;
+  const { status, stdout, stderr } = spawnSync(file, [...before, ...argv], {
     encoding: 'utf8',
     timeout: 20_000,
     env: { ...process.env, ...env },

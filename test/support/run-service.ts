@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { connect, type Socket } from 'node:net';
-import { BIN, launchProgram, SAME_USER, type Running } from './program';
+import { PROGRAM, launchProgram, SAME_USER, type Running } from './program';
 
 export interface Started extends Running {
   readonly pid: number;
@@ -14,7 +14,7 @@ const STARTED = /<interface type='(?:vhostuser|ethernet|user)'>|-netdev stream/;
 
 /** Starts it with metrics and waits until it is ready. */
 export async function startService(...argv: string[]): Promise<Started> {
-  const running = launchProgram([process.execPath, BIN, ...SAME_USER, '--metrics', '0', ...argv]);
+  const running = launchProgram([...PROGRAM, ...SAME_USER, '--metrics', '0', ...argv]);
   const [, port] = await running.says(/metrics {2}http:\S+:([0-9]+)\/metrics/);
   await running.says(STARTED);
   return { ...running, pid: running.child.pid ?? -1, metricsPort: Number(port) };

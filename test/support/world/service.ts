@@ -1,8 +1,7 @@
 /** Tubetti itself under test: started in the host's world, its socket awaited, its metrics read. */
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { PROGRAM } from '../program';
 import type { HostWorld } from './host-world';
-import { REPO_ROOT } from './paths';
 import { ManagedProcess, describeExit, poll, type ExitStatus } from './processes';
 
 export interface ServiceOptions {
@@ -40,8 +39,7 @@ export class Service {
   static async start(options: ServiceOptions): Promise<Service> {
     const { port } = await options.world.host.call('freePort', {});
     const program = OTHER_BACKEND ?? [
-      process.execPath,
-      join(REPO_ROOT, 'bin/tubetti.js'),
+      ...PROGRAM,
       ...['--foreground', '--runas', '0', '--metrics', `127.0.0.1:${String(port)}`],
     ];
     const where =

@@ -387,7 +387,7 @@ describe('options of passt that are not served are known by name', () => {
   test('what has no effect says so', () => {
     expect(parse('-e').warnings).toEqual(['-e has no effect: the log goes to stderr while there is one']);
     expect(parse('--chroot-fallback').warnings).toEqual([
-      '--chroot-fallback has no effect: the root directory is not changed',
+      '--chroot-fallback has no effect: chroot(2) is taken by itself where pivot_root(2) fails',
     ]);
   });
 });

@@ -1,0 +1,286 @@
+// The broker: a small process outside of the service's namespaces and its empty root directory, which does the few things
+// that a service in there cannot do by itself any more (broker_protocol.h), and nothing else. It is told at the start what
+// it may touch; then it is sealed, becomes the user that the service becomes, and takes no paths. It ends with the service,
+// and removes its socket's file then, however the service ended.
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/inotify.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+
+#include "../broker_protocol.h"
+#include "launch.h"
+
+namespace tubetti {
+
+namespace {
+
+constexpr char kResolvConf[] = "/etc/resolv.conf";
+constexpr char kDevLog[] = "/dev/log";
+constexpr uint32_t kChanges = IN_ATTRIB | IN_CREATE | IN_MODIFY | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF |
+                              IN_MOVED_FROM | IN_MOVED_TO;
+
+// Which file it is: numbers of files are given again, so when it was made counts as well.
+struct Identity {
+  bool known = false;
+  struct statx stat = {};
+};
+
+bool sealed = false;
+char socket_path[PATH_MAX];
+char connect_path[PATH_MAX];
+Identity socket_file;
+
+bool Identify(const char* path, Identity& out) {
+  out.known = statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_TYPE | STATX_BTIME, &out.stat) == 0;
+  return out.known;
+}
+
+bool IsSame(const Identity& one, const Identity& other) {
+  const auto same = [&](auto field) { return one.stat.*field == other.stat.*field; };
+  if (!one.known || !other.known || !same(&statx::stx_ino)) return false;
+  if (!same(&statx::stx_dev_major) || !same(&statx::stx_dev_minor)) return false;
+  if (((one.stat.stx_mask & other.stat.stx_mask) & STATX_BTIME) == 0) return true;
+  return one.stat.stx_btime.tv_sec == other.stat.stx_btime.tv_sec &&
+         one.stat.stx_btime.tv_nsec == other.stat.stx_btime.tv_nsec;
+}
+
+int TakePath(const char* text, char* out) {
+  if (sealed) return -EPERM;
+  if (text[0] == '\0') return -EINVAL;
+  (void)snprintf(out, PATH_MAX, "%s", text);
+  return 0;
+}
+
+int TakeSocket(const char* text) {
+  if (const int error = TakePath(text, socket_path); error < 0) return error;
+  return Identify(socket_path, socket_file) ? 0 : -errno;
+}
+
+int RemoveSocket() {
+  Identity now;
+  if (!socket_file.known || !Identify(socket_path, now)) return -ENOENT;
+  if (!IsSame(socket_file, now)) return -ENOENT;
+  return unlink(socket_path) == 0 ? 0 : -errno;
+}
+
+// A port below 1024 of TCP or UDP, and nothing else.
+int BindSocket(int fd, const char* text, size_t length) {
+  sockaddr_in6 name = {};
+  if (fd < 0 || length > sizeof(name)) return -EINVAL;
+  memcpy(&name, text, length);
+  const bool fits = (name.sin6_family == AF_INET && length >= sizeof(sockaddr_in)) ||
+                    (name.sin6_family == AF_INET6 && length == sizeof(sockaddr_in6));
+  if (!fits) return -EAFNOSUPPORT;
+  const uint16_t port = ntohs(name.sin6_port);  // sin_port is at the same place
+  if (port == 0 || port >= kFirstOrdinaryPort) return -EACCES;
+  return bind(fd, reinterpret_cast<const sockaddr*>(&name), static_cast<socklen_t>(length)) == 0 ? 0 : -errno;
+}
+
+int ConnectTo(const char* path, int type) {
+  sockaddr_un name = {};
+  if (path[0] == '\0') return -EPERM;
+  if (strlen(path) >= sizeof(name.sun_path)) return -ENAMETOOLONG;
+  name.sun_family = AF_UNIX;
+  memcpy(name.sun_path, path, strlen(path) + 1);
+  const int fd = socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0) return fd;
+  const int error = errno;
+  close(fd);
+  return -error;
+}
+
+int OpenResolvers() {
+  const int fd = open(kResolvConf, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  struct stat info;
+  if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) return fd;
+  close(fd);
+  return -EINVAL;
+}
+
+// Directories are watched, as files are replaced; the file itself too, which may be mounted over another directory's.
+int WatchResolvers(char (&target_name)[256]) {
+  const int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  if (fd < 0) return -errno;
+  char target[PATH_MAX];
+  if (realpath(kResolvConf, target) == nullptr) (void)snprintf(target, sizeof(target), "%s", kResolvConf);
+  inotify_add_watch(fd, target, kChanges);
+  inotify_add_watch(fd, "/etc", kChanges);
+  char* slash = strrchr(target, '/');
+  (void)snprintf(target_name, sizeof(target_name), "%s", slash + 1);
+  *slash = '\0';
+  inotify_add_watch(fd, target[0] == '\0' ? "/" : target, kChanges);
+  return fd;
+}
+
+// No rights but those of the user the service has become; one that was given ports below 1024 keeps these.
+int Seal(const BrokerAsk& ask, bool change) {
+  if (sealed) return -EPERM;
+  if (change && (setgroups(0, nullptr) != 0 || setgid(ask.a) != 0 || setuid(ask.b) != 0)) return -errno;
+  for (int c = 0; c <= 63; c++) prctl(PR_CAPBSET_DROP, c, 0, 0, 0);
+  prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  if (syscall(SYS_capget, &header, data) != 0) return -errno;
+  const unsigned kept = data[0].permitted & (1U << CAP_NET_BIND_SERVICE);
+  data[0] = {kept, kept, 0};
+  data[1] = {0, 0, 0};
+  if (syscall(SYS_capset, &header, data) != 0) return -errno;
+  // Paths that begin with a slash do not depend on it, and it must keep no file system busy.
+  const bool relative = (socket_path[0] != '\0' && socket_path[0] != '/') ||
+                        (connect_path[0] != '\0' && connect_path[0] != '/');
+  if (!relative && chdir("/") != 0) return -errno;
+  sealed = true;
+  return 0;
+}
+
+struct Asked {
+  BrokerAsk ask;
+  size_t length;  // of its text
+  int fd;         // that came along, or -1
+};
+
+// False at the end of the service.
+bool Receive(int socket, Asked& asked) {
+  iovec iov = {&asked.ask, sizeof(asked.ask) - 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+  msghdr message = {};
+  message.msg_iov = &iov;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  ssize_t got = 0;
+  do {
+    got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  } while (got < 0 && errno == EINTR);
+  if (got <= 0) return false;
+  asked.fd = -1;
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_type == SCM_RIGHTS) memcpy(&asked.fd, CMSG_DATA(header), sizeof(int));
+  if (static_cast<size_t>(got) < kAskHeader) {
+    asked.ask.op = static_cast<BrokerOp>(0);
+    got = kAskHeader;
+  }
+  asked.length = static_cast<size_t>(got) - kAskHeader;
+  asked.ask.text[asked.length] = '\0';
+  return true;
+}
+
+void Reply(int socket, const BrokerReply& reply, int fd) {
+  iovec iov = {const_cast<BrokerReply*>(&reply), sizeof(reply)};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &iov;
+  message.msg_iovlen = 1;
+  if (fd >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof(int));
+  }
+  while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0 && errno == EINTR) {
+  }
+}
+
+// The result; `gives`: it is a descriptor for the service.
+int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
+  const BrokerAsk& ask = asked.ask;
+  gives = true;
+  switch (ask.op) {
+    case BrokerOp::kConnect:
+      return ConnectTo(connect_path, SOCK_STREAM);
+    case BrokerOp::kSyslog:
+      return ConnectTo(kDevLog, SOCK_DGRAM);
+    case BrokerOp::kResolvers:
+      return OpenResolvers();
+    case BrokerOp::kWatch:
+      return WatchResolvers(reply.text);
+    default:
+      break;
+  }
+  gives = false;
+  switch (ask.op) {
+    case BrokerOp::kBind:
+      return BindSocket(asked.fd, ask.text, asked.length);
+    case BrokerOp::kSocket:
+      return TakeSocket(ask.text);
+    case BrokerOp::kConnectTo:
+      return TakePath(ask.text, connect_path);
+    case BrokerOp::kSeal:
+      return Seal(ask, asked.length > 0);
+    case BrokerOp::kRemove:
+      return RemoveSocket();
+    default:
+      return -ENOSYS;
+  }
+}
+
+[[noreturn]] void Serve(int socket) {
+  Asked asked;
+  while (Receive(socket, asked)) {
+    BrokerReply reply = {};
+    bool gives = false;
+    const int result = Answer(asked, reply, gives);
+    reply.seq = asked.ask.seq;
+    reply.result = result < 0 ? result : 0;
+    Reply(socket, reply, gives && result >= 0 ? result : -1);
+    if (gives && result >= 0) close(result);
+    if (asked.fd >= 0) close(asked.fd);
+  }
+  RemoveSocket();
+  _exit(0);
+}
+
+// Nothing of the caller's: neither its streams, nor its session, nor its signals.
+[[noreturn]] void BeBroker(int socket) {
+  if (fork() != 0) _exit(0);  // nobody's child: it is nobody's to wait for
+  setsid();
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
+  prctl(PR_SET_NAME, "tubetti-broker");
+  prctl(PR_SET_DUMPABLE, 0);
+  for (int fd = 0; fd < 3; fd++) close(fd);
+  OpenStandardStreams();
+  CloseFrom(3, socket);
+  Serve(socket);
+}
+
+}  // namespace
+
+int StartBroker() {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return -errno;
+  const pid_t child = fork();
+  if (child == 0) BeBroker(ends[1]);
+  close(ends[1]);
+  int status = 0;
+  if (child > 0) {
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    return ends[0];
+  }
+  const int error = errno;
+  close(ends[0]);
+  return -error;
+}
+
+}  // namespace tubetti

@@ -1,0 +1,51 @@
+// The launcher's parts. It is one thread, has no protocol and knows no option: what it must tell from the words of the
+// command line it takes a little too widely (words.cc), and Node decides.
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+
+namespace tubetti {
+
+// words.cc
+struct Words {
+  static constexpr int kMost = 64;
+  int keep[kMost];  // descriptors that may have been named
+  int count = 0;
+  bool all = false;         // more may be named where the launcher does not look
+  bool background = false;  // the service may have to leave its caller
+};
+Words ReadWords(const char* name, char** argv);
+
+// descriptors.cc
+void OpenStandardStreams();
+void CloseOthers(const Words& words);
+// Closes all from `first` on but `but`.
+void CloseFrom(int first, int but);
+
+// layers.cc: 0: it is there; an errno: it cannot be had; kNotTried
+constexpr int kNotTried = -1;
+struct Layers {
+  int user = kNotTried;
+  int mount = kNotTried;
+  int ipc = kNotTried;
+  int uts = kNotTried;
+  int pid = kNotTried;
+  int privileges = kNotTried;  // no_new_privs
+};
+void EnterNamespaces(Layers& layers);
+bool HasCapability(int capability);
+// Keeps what the start needs, over the exec as well.
+void KeepCapabilities();
+
+// broker.cc: starts it and gives the service's end of its socket, or -errno.
+int StartBroker();
+
+// background.cc: the caller's process waits for a child, the service. Returns in the child only.
+struct Child {
+  int ready = -1;  // its end of the socket on which the caller's process waits
+  int pid = 0;     // its number where it was called from
+};
+Child ForkService(const char* name, Layers& layers);
+
+}  // namespace tubetti

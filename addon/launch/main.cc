@@ -1,0 +1,61 @@
+// tubetti-launch NAME NODE SCRIPT ARGUMENT…: what must be done while the process has one thread, then Node, once, under
+// NAME. It never refuses: what cannot be had is handed on in $TUBETTI_LAUNCH (src/sandbox/launched.ts), and the service
+// decides. docs/sandbox.md has the whole of it.
+#include <linux/capability.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "launch.h"
+
+namespace tubetti {
+
+namespace {
+
+constexpr int kNotFound = 127;
+constexpr int kCannotRun = 126;
+
+void HandOn(const Layers& layers, int broker, const Child& child, bool may_bind, bool closed) {
+  char text[256];
+  (void)snprintf(text, sizeof(text), "user=%d mount=%d ipc=%d uts=%d pid=%d nnp=%d broker=%d bind=%d number=%d ready=%d closed=%d",
+                 layers.user, layers.mount, layers.ipc, layers.uts, layers.pid, layers.privileges, broker,
+                 may_bind ? 1 : 0, child.pid, child.ready, closed ? 1 : 0);
+  setenv("TUBETTI_LAUNCH", text, 1);
+}
+
+int Launch(const char* name, char** command) {
+  OpenStandardStreams();
+  const Words words = ReadWords(name, command + 1);
+  CloseOthers(words);
+  Layers layers;
+  layers.privileges = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 ? 0 : errno;
+  const bool may_bind = HasCapability(CAP_NET_BIND_SERVICE);
+  const int broker = StartBroker();
+  EnterNamespaces(layers);
+  Child child;
+  if (words.background) child = ForkService(name, layers);
+  KeepCapabilities();
+  HandOn(layers, broker, child, may_bind, !words.all);
+  // The caller's name for us is the first word that Node sees: passt's callers look for it.
+  const char* node = command[0];
+  command[0] = const_cast<char*>(name);
+  execvp(node, command);
+  const int error = errno;
+  (void)fprintf(stderr, "tubetti: cannot run %s: %s\n", node, strerror(error));
+  return error == ENOENT ? kNotFound : kCannotRun;
+}
+
+}  // namespace
+
+}  // namespace tubetti
+
+int main(int argc, char** argv) {
+  if (argc < 4) {
+    (void)fprintf(stderr, "usage: tubetti-launch NAME NODE SCRIPT [ARGUMENT…] (called by bin/tubetti)\n");
+    return 2;
+  }
+  return tubetti::Launch(argv[1], argv + 2);
+}

@@ -1,0 +1,78 @@
+// What the launcher takes from the command line. Node reads it properly; here a word counts that might mean something:
+// a descriptor too many is kept open until Node closes it, a process too many waits.
+#include <cstdlib>
+#include <cstring>
+
+#include "launch.h"
+
+namespace tubetti {
+
+namespace {
+
+// What follows `prefix` in `word`, or nullptr.
+const char* Behind(const char* word, const char* prefix) {
+  const size_t length = strlen(prefix);
+  return strncmp(word, prefix, length) == 0 ? word + length : nullptr;
+}
+
+void Keep(Words& words, const char* number) {
+  if (number == nullptr || *number < '0' || *number > '9') return;
+  const long fd = strtol(number, nullptr, 10);
+  if (fd < 0 || fd > 1 << 20) return;
+  if (words.count == Words::kMost) words.all = true;
+  else words.keep[words.count++] = static_cast<int>(fd);
+}
+
+// Whether `word` is `full` or a beginning of it that has `least` letters.
+bool IsAbbreviation(const char* word, const char* full, size_t least) {
+  const char* end = strchr(word, '=');
+  const size_t length = end == nullptr ? strlen(word) : static_cast<size_t>(end - word);
+  return length >= least && length <= strlen(full) && strncmp(word, full, length) == 0;
+}
+
+void ReadEnvironment(Words& words) {
+  Keep(words, getenv("TUBETTI_FD"));
+  Keep(words, getenv("NODE_CHANNEL_FD"));
+  if (getenv("TUBETTI_CONFIG") != nullptr) words.all = true;
+  // Of sd_listen_fds(3) there may be any number.
+  if (getenv("LISTEN_FDS") != nullptr) words.all = true;
+}
+
+}  // namespace
+
+Words ReadWords(const char* name, char** argv) {
+  Words words;
+  ReadEnvironment(words);
+  const char* base = strrchr(name, '/');
+  bool background = strstr(base == nullptr ? name : base, "passt") != nullptr;
+  background = background || getenv("TUBETTI_BACKGROUND") != nullptr;
+  bool foreground = false;
+  bool fd = getenv("TUBETTI_FD") != nullptr;
+  bool pid = getenv("TUBETTI_PID") != nullptr;
+  for (char** at = argv; *at != nullptr; at++) {
+    const char* word = *at;
+    if (word[0] != '-') continue;
+    if (word[1] != '-') {
+      if (const char* named = strchr(word, 'F'); named != nullptr) {
+        Keep(words, named[1] == '\0' ? at[1] : named + 1);
+        fd = true;
+      }
+      background = background || strchr(word, 'b') != nullptr;
+      foreground = foreground || strcmp(word, "-f") == 0;
+      pid = pid || strchr(word, 'P') != nullptr;
+      continue;
+    }
+    if (const char* named = Behind(word, "--fd"); named != nullptr) {
+      Keep(words, *named == '=' ? named + 1 : at[1]);
+      fd = true;
+    }
+    if (IsAbbreviation(word, "--config", 4)) words.all = true;
+    background = background || IsAbbreviation(word, "--background", 3);
+    foreground = foreground || strcmp(word, "--foreground") == 0;
+    pid = pid || IsAbbreviation(word, "--pid", 4);
+  }
+  words.background = !foreground && (background || (fd && pid));
+  return words;
+}
+
+}  // namespace tubetti
