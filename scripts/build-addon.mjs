@@ -1,5 +1,5 @@
 /**
- * Builds the native addon (addon/, CMakeLists.txt) into build/Release/tubetti.node with cmake-js. Run by `npm install`,
+ * Builds the native addon and the launcher (addon/, CMakeLists.txt) into build/Release/ with cmake-js. Run by `npm install`,
  * also in a package that depends on this one. Does nothing if the addon is newer than its sources and was built for
  * this Node; `--force` builds from scratch.
  *
@@ -17,6 +17,7 @@ import { fileURLToPath } from 'node:url';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const require = createRequire(import.meta.url);
 const output = join(root, 'build', 'Release', 'tubetti.node');
+const launcher = join(root, 'build', 'Release', 'tubetti-launch');
 const stamp = join(root, 'build', 'Release', 'tubetti.stamp');
 const force = process.argv.includes('--force');
 
@@ -72,9 +73,9 @@ function sameAs(last, now) {
 }
 
 function isUpToDate() {
-  if (!existsSync(output) || !sameAs(readStamp(), identity())) return false;
+  if (!existsSync(output) || !existsSync(launcher) || !sameAs(readStamp(), identity())) return false;
   const built = statSync(stamp).mtimeMs;
-  const sources = readdirSync(join(root, 'addon')).map((name) => join(root, 'addon', name));
+  const sources = readdirSync(join(root, 'addon'), { recursive: true }).map((name) => join(root, 'addon', name));
   const ofTests = [join(root, 'test', 'support', 'sandbox', 'probe.cc')].filter((path) => existsSync(path));
   return [...sources, ...ofTests, join(root, 'CMakeLists.txt')].every((path) => statSync(path).mtimeMs <= built);
 }

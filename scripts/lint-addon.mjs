@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { ROOT, run, which } from './lib/run.mjs';
 
 const build = join(ROOT, 'build');
-const sources = readdirSync(join(ROOT, 'addon'))
+const sources = readdirSync(join(ROOT, 'addon'), { recursive: true })
   .filter((name) => name.endsWith('.cc'))
   .map((name) => join(ROOT, 'addon', name));
 

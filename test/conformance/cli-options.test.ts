@@ -49,6 +49,10 @@ const TABLE: Readonly<Record<string, Row>> = {
   background: SWITCH,
   pid: { good: ['/tmp/pid'], bad: ['', ''] },
   runas: { good: ['0', '1000:1000', 'nobody'], bad: ['root', '--runas root: root is root'] },
+  sandbox: {
+    good: ['on', 'strict', 'log', 'off'],
+    bad: ['maybe', '--sandbox maybe: give one of on, strict, log, off'],
+  },
   config: { good: [], bad: ['/nonexistent', '--config /nonexistent: cannot read: no such file or directory'] },
   quiet: SWITCH,
   debug: SWITCH,
