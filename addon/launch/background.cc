@@ -89,7 +89,7 @@ int WaitForService() {
   const int status = WaitForService();
   if (WIFSIGNALED(status)) {
     if (said == kForeground) {
-      signal(WTERMSIG(status), SIG_DFL);
+      (void)signal(WTERMSIG(status), SIG_DFL);
       kill(getpid(), WTERMSIG(status));
     } else {
       (void)fprintf(stderr, "%s: the service was killed by SIG%s before it was ready\n",

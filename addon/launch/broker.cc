@@ -255,7 +255,7 @@ int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
 [[noreturn]] void BeBroker(int socket) {
   if (fork() != 0) _exit(0);  // nobody's child: it is nobody's to wait for
   setsid();
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE}) (void)::signal(signal, SIG_IGN);
   prctl(PR_SET_NAME, "tubetti-broker");
   prctl(PR_SET_DUMPABLE, 0);
   for (int fd = 0; fd < 3; fd++) close(fd);
