@@ -38,14 +38,11 @@ afterAll(() => {
 
 async function launch(thread: Thread, what: string, argument = ''): Promise<Running> {
   writeFileSync(join(dir, 'asked'), '');
-  const service = launchProgram(
-    [...PROGRAM, ...SAME_USER, '--foreground', '--socket', join(dir, 'vu.sock')],
-    {
-      NODE_OPTIONS: `--require ${PRELOAD}`,
-      TUBETTI_SANDBOX_PROBE: `${thread} ${what} ${argument}`,
-      TUBETTI_SANDBOX_ASKED: join(dir, 'asked'),
-    },
-  );
+  const service = launchProgram([...PROGRAM, ...SAME_USER, '--foreground', '--socket', join(dir, 'vu.sock')], {
+    NODE_OPTIONS: `--require ${PRELOAD}`,
+    TUBETTI_SANDBOX_PROBE: `${thread} ${what} ${argument}`,
+    TUBETTI_SANDBOX_ASKED: join(dir, 'asked'),
+  });
   running.add(service);
   await service.says(/probe: ready/);
   return service;

@@ -3,7 +3,7 @@
  * (test/fixtures/dataplane/exhaust.cjs, preloaded into the real service). What could not be done may be lost; afterwards
  * everything is there again, and nothing is left over.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadNative } from '../../src/native';
@@ -69,13 +69,7 @@ describeWith('exhaustion', whyNoNamespaces(), () => {
 
   /** How many calls failed so far. */
   function failures(): number {
-    let sum = 0;
-    for (const name of readdirSync(dir)) {
-      if (!name.startsWith('made.')) continue;
-      const counts = JSON.parse(readFileSync(join(dir, name), 'utf8')) as Record<string, number>;
-      for (const count of Object.values(counts)) sum += count;
-    }
-    return sum;
+    return readFileSync(join(dir, 'made')).filter((byte) => byte === 0x0a).length;
   }
 
   /** A guest that boots has no flows: those of the one before it are closed. Descriptors once it has left, too. */
@@ -94,6 +88,7 @@ describeWith('exhaustion', whyNoNamespaces(), () => {
   beforeAll(async () => {
     dir = mkdtempSync(join(tmpdir(), 'tubetti-exhaust-'));
     writeFileSync(join(dir, 'plan'), new Uint8Array(12));
+    writeFileSync(join(dir, 'made'), '');
     const preload = join(__dirname, '../fixtures/dataplane/exhaust.cjs');
     bench = await setUpBench(SERVICE_ARGS, false, { TUBETTI_EXHAUST: dir, NODE_OPTIONS: `--require ${preload}` });
     const guest = await startGuest(native, bench.service);

@@ -99,10 +99,6 @@ function doorWith(over: Partial<Door>, results: Partial<Record<keyof Native, num
     user: { uid: 5, gid: 6 },
     becomeUser: () => done.push('user'),
     paths: ['/a', '/b'],
-    seccomp: () => {
-      done.push('seccomp');
-      return { name: 'seccomp', state: 'on' };
-    },
     ...over,
   };
   return { door, done };
@@ -112,7 +108,7 @@ const ENOSYS = -38;
 const state = (layers: readonly { name: string; state: string }[], name: string): string | undefined =>
   layers.find((layer) => layer.name === name)?.state;
 
-test('the door: the room, then the user, then the rights of all, then what others may see, then system calls', () => {
+test('the door: the room, then the user, then the rights of all, then what others may see', () => {
   const { door, done } = doorWith({}, { landlockRules: ENOSYS });
   const layers = closeDoor(door);
   expect(done).toEqual([
@@ -123,7 +119,6 @@ test('the door: the room, then the user, then the rights of all, then what other
     'landlockRules 0',
     'confine 0 -1',
     'setDumpable 0',
-    'seccomp',
   ]);
   expect(state(layers, 'root')).toBe('on');
   expect(missingLine(layers)).toBe('sandbox: not in force: landlock (function not implemented)');
@@ -132,7 +127,7 @@ test('the door: the room, then the user, then the rights of all, then what other
 test('without launcher and broker: rights go all the same, and one line has the reasons', () => {
   const { door, done } = doorWith({ launched: null, broker: null, user: null }, { landlockRules: ENOSYS });
   const layers = closeDoor(door);
-  expect(done).toEqual(['user', 'landlockRules 1', 'confine 1 -1', 'setDumpable 0', 'seccomp']);
+  expect(done).toEqual(['user', 'landlockRules 1', 'confine 1 -1', 'setDumpable 0']);
   expect(missingLine(layers)).toMatch(
     /^sandbox: not in force: user-namespace, mount-namespace, ipc-namespace, uts-namespace, pid-namespace, root \(not started by tubetti-launch\); landlock \(.*\)$/,
   );
@@ -141,7 +136,7 @@ test('without launcher and broker: rights go all the same, and one line has the 
 test('off: the user and the capabilities go as ever, the rest stays', () => {
   const { door, done } = doorWith({ mode: 'off' });
   const layers = closeDoor(door);
-  expect(done).toEqual(['user', 'seal', 'brokerUse 5 0', 'confine 1 -1', 'seccomp']);
+  expect(done).toEqual(['user', 'seal', 'brokerUse 5 0', 'confine 1 -1']);
   expect(state(layers, 'root')).toBe('off');
   expect(state(layers, 'landlock')).toBe('off');
   expect(state(layers, 'capabilities')).toBe('on');
