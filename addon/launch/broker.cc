@@ -121,13 +121,20 @@ int WatchResolvers(char (&target_name)[256]) {
   if (fd < 0) return -errno;
   char target[PATH_MAX];
   if (realpath(kResolvConf, target) == nullptr) (void)snprintf(target, sizeof(target), "%s", kResolvConf);
-  inotify_add_watch(fd, target, kChanges);
-  inotify_add_watch(fd, "/etc", kChanges);
+  // What is not there is told by its directory; what the user has no watch left for is asked for again.
+  bool short_of = false;
+  const auto add = [&](const char* path) {
+    if (inotify_add_watch(fd, path, kChanges) < 0 && (errno == ENOSPC || errno == ENOMEM)) short_of = true;
+  };
+  add(target);
+  add("/etc");
   char* slash = strrchr(target, '/');
   (void)snprintf(target_name, sizeof(target_name), "%s", slash + 1);
   *slash = '\0';
-  inotify_add_watch(fd, target[0] == '\0' ? "/" : target, kChanges);
-  return fd;
+  add(target[0] == '\0' ? "/" : target);
+  if (!short_of) return fd;
+  close(fd);
+  return -ENOSPC;
 }
 
 // No rights but those of the user the service has become; one that was given ports below 1024 keeps these.

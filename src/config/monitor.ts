@@ -61,8 +61,8 @@ export interface MonitorOptions {
   readonly hasDefaultRoute: (family: number) => boolean;
   /** Another file than /etc/resolv.conf; null: none is watched. */
   readonly resolvConf?: string | null | undefined;
-  /** Watches resolv.conf where we cannot, and returns what ends that. */
-  readonly watchResolvers?: (changed: () => void) => () => void;
+  /** Watches resolv.conf where we cannot, and returns what ends that; null: it cannot now. */
+  readonly watchResolvers?: (changed: () => void) => (() => void) | null;
 }
 
 export class HostMonitor {
@@ -230,7 +230,9 @@ export class HostMonitor {
     const { watchResolvers, resolvConf: path = '/etc/resolv.conf' } = this.options;
     if (path === null) return;
     if (watchResolvers !== undefined) {
-      this.watchers = [{ close: watchResolvers(() => this.changed()) }];
+      const close = watchResolvers(() => this.changed());
+      if (close === null) this.watchAgain();
+      else this.watchers = [{ close }];
       return;
     }
     let target = path;

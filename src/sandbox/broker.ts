@@ -93,12 +93,15 @@ export class Broker {
     }
   }
 
-  /** Calls back when resolv.conf, or what it links to, changes or is replaced. Returns what ends that. */
-  watchResolvConf(changed: () => void): () => void {
+  /**
+   * Calls back when resolv.conf, or what it links to, changes or is replaced. Returns what ends that; null: no descriptor,
+   * memory or watch is left.
+   */
+  watchResolvConf(changed: () => void): (() => void) | null {
     const { native } = this;
     const reply = Buffer.alloc(256);
     const fd = native.brokerCall(OP_WATCH, 0, 0, '', reply);
-    if (fd < 0) return () => undefined;
+    if (fd < 0) return null;
     const target = reply.toString('utf8', 0, reply.indexOf(0));
     const ours = new Set<string | null>([null, basename(RESOLV_CONF), target]);
     const events = Buffer.alloc(EVENTS_MAX);
@@ -110,8 +113,12 @@ export class Broker {
         return;
       }
     });
+    if (poll < 0) {
+      native.close(fd);
+      return null;
+    }
     return () => {
-      if (poll >= 0) native.pollStop(poll);
+      native.pollStop(poll);
       native.close(fd);
     };
   }

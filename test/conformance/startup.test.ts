@@ -118,7 +118,7 @@ test('the stack of a bug names the sources', () => {
   const script = `require(${JSON.stringify(LOADER)}).load(${JSON.stringify(join(DIST, 'tubetti.js'))}).run(null)`;
   const { stderr } = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' });
   expect(stderr).toMatch(/^tubetti: TypeError/);
-  const place = /at \w+ \((.*src\/cli\/program\.ts):(\d+):\d+\)/.exec(stderr);
+  const place = /at \w+ \((.*src\/cli\/invoked-name\.ts):(\d+):\d+\)/.exec(stderr);
   expect(place).not.toBeNull();
   const line = readFileSync(place![1], 'utf8').split('\n')[Number(place![2]) - 1];
   expect(line).toContain('basename');
