@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../io_uring.h"
 #include "launch.h"
 
 namespace tubetti {
@@ -38,6 +39,8 @@ int Launch(const char* name, char** command) {
   Child child;
   if (words.background) child = ForkService(name, layers);
   KeepCapabilities();
+  // Without no_new_privs it cannot be had, and the service finds out by itself whether Node has one.
+  (void)DenyIoUring();
   HandOn(layers, broker, child, may_bind, !words.all);
   // The caller's name for us is the first word that Node sees: passt's callers look for it.
   const char* node = command[0];
