@@ -81,7 +81,7 @@ describe.each([
     failing.set(call, -errno);
     const fds = [frontEnd.memfd(t.MEMORY_SIZE)];
     expect(await frontEnd.askU64(request, payload, { needReply: true, fds })).toBe(1n);
-    expect(rig.complaints).toEqual([expect.stringMatching(/^refused to the front-end: .* short of/)]);
+    expect(rig.complaints).toEqual([expect.stringMatching(/^front-end request refused: .* short of/)]);
     failing.clear();
     await frontEnd.ask(p.VHOST_USER_GET_FEATURES);
   });
