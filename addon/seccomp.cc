@@ -142,8 +142,8 @@ void Answer(void* context, int what) {
 void OnSigsys(int, siginfo_t* info, void* context) {
   const int saved = errno;
   if (info->si_code != kSeccompSignal) {  // somebody's kill(2): as it was without us
-    signal(SIGSYS, SIG_DFL);
-    raise(SIGSYS);
+    (void)signal(SIGSYS, SIG_DFL);
+    (void)raise(SIGSYS);
     return;
   }
   const int what = info->si_errno;
