@@ -57,7 +57,8 @@ async function jest(project, args = []) {
   const file = join(directory, `${project}.json`);
   rmSync(file, { force: true });
   const program = join(ROOT, 'node_modules', 'jest', 'bin', 'jest.js');
-  const options = ['--selectProjects', project, '--json', `--outputFile=${file}`, ...args];
+  // A test that failed may leave something open for ever; without --forceExit jest then never ends, and nothing is said.
+  const options = ['--selectProjects', project, '--json', `--outputFile=${file}`, '--forceExit', ...args];
   // --json sends the machine's report to standard output too; people read standard error.
   const { status } = await run(process.execPath, [program, ...options], { discardOutput: true });
   const result = readResult(file);
