@@ -21,7 +21,7 @@ export const hotFiles = [
   'src/dataplane/capture/{port-decorator,capturing-port}.ts',
   'src/dataplane/moderation/*.ts',
   'src/stack/stack.ts',
-  'src/stack/kit/{flow-table,siphash,timer-wheel,seq,rows}.ts',
+  'src/stack/kit/{flow-table,siphash,timer-wheel,seq,rows,credit,resting}.ts',
   'src/stack/link/{arp,neighbours,guest-state,stations,guest-mtu}.ts',
   'src/stack/ip/{address,nat,to-guest,path-mtus,host-moved,guest-hints,other-loopback}.ts',
   'src/stack/ip/{reassembly,fragment-sender,fragment-errors}.ts',

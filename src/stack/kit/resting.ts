@@ -48,7 +48,7 @@ export class RestingSockets {
   }
 
   /**
-   * The time is over: how many to `take` now, 0 before. Those that rest again meanwhile are not among them, and are due
+   * The time is over: how many to `take` now, 0 before. Those that come to rest after this call are not among them, and are due
    * after another pause.
    */
   due(nowMs: number): number {

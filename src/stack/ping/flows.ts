@@ -1,5 +1,5 @@
 /** State of echo flows: columns indexed by flow number, order of use, time limit. */
-import { Credit } from '../kit/credit';
+import { FlowCredit } from '../kit/credit';
 import { FlowTable, KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import type { NatResult } from '../ip/nat';
 import type { Clock, Random } from '../ports';
@@ -28,9 +28,8 @@ export class PingFlows {
   readonly local: Uint8Array;
   /** Which state of the host's network the socket was made in, or found to fit. */
   readonly epoch: Int32Array;
-  /** What new flows are paid from, and what each cost, µs; 0 from its first reply on. */
-  readonly credit: Credit;
-  readonly cost: Uint16Array;
+  /** For new flows. */
+  readonly credit: FlowCredit;
   private readonly clock: Clock;
 
   constructor(capacity: number, clock: Clock, random: Random) {
@@ -46,8 +45,7 @@ export class PingFlows {
     this.scope = new Uint32Array(capacity);
     this.local = new Uint8Array(capacity);
     this.epoch = new Int32Array(capacity);
-    this.credit = new Credit(clock.nowMs);
-    this.cost = new Uint16Array(capacity);
+    this.credit = new FlowCredit(capacity, clock);
     this.clock = clock;
   }
 
@@ -72,7 +70,6 @@ export class PingFlows {
     this.scope[slot] = target.scope;
     this.local[slot] = target.local ? 1 : 0;
     this.epoch[slot] = epoch;
-    this.cost[slot] = 0;
     this.touch(slot);
     return slot;
   }
@@ -80,6 +77,7 @@ export class PingFlows {
   /** Forgets a flow. Its socket is the caller's to close. */
   free(slot: number): void {
     this.fd[slot] = -1;
+    this.credit.free(slot);
     this.order.remove(slot);
     this.timers.cancel(slot);
     this.table.remove(slot);
@@ -88,8 +86,7 @@ export class PingFlows {
 
   /** A reply came. */
   answered(slot: number): void {
-    this.credit.giveBack(this.cost[slot]);
-    this.cost[slot] = 0;
+    this.credit.answered(slot);
     this.touch(slot);
   }
 

@@ -286,14 +286,8 @@ export class IcmpHandler implements FlowHandler {
 
   /** As `open`, if there is credit for it: requests that nobody answers take a bounded part of the time. */
   private admit(frame: FrameInfo, id: number): number {
-    const { flows } = this;
-    const { clock } = this.ctx;
-    if (!flows.credit.left(clock.nowMs)) return -DROP_FLOW_LIMIT;
-    const from = clock.nowUs();
-    const slot = this.open(frame, id);
-    const cost = flows.credit.spend(clock.nowUs() - from);
-    if (slot >= 0) flows.cost[slot] = cost;
-    return slot;
+    const { credit } = this.flows;
+    return credit.take() ? credit.opened(this.open(frame, id)) : -DROP_FLOW_LIMIT;
   }
 
   /** Makes a flow for a request. Returns its number, REFUSED (`target` is filled), or minus a drop code. */

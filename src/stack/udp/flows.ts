@@ -9,7 +9,7 @@
  * A flow is a pair of ends as the guest sees it (its key), and how to reach the other end on the host: a connected
  * socket of its own (the guest sent first), or a listener's socket and the peer's address (the peer sent first).
  */
-import { Credit } from '../kit/credit';
+import { FlowCredit } from '../kit/credit';
 import { FlowTable, KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import type { Clock, Random } from '../ports';
 import { TimerWheel } from '../kit/timer-wheel';
@@ -70,9 +70,8 @@ export class UdpFlows {
   readonly tooLong: Uint16Array;
   /** Datagrams of this length and more are not joined: the kernel refused to cut them for this path. */
   readonly joinLimit: Int32Array;
-  /** What the guest's new flows are paid from, and what each cost, µs. */
-  readonly credit: Credit;
-  readonly cost: Uint16Array;
+  /** For the guest's new flows. */
+  readonly credit: FlowCredit;
   private readonly used: Uint8Array;
   /** Flows in use by what becomes of them when others need room, each least recently used first. */
   private readonly queues: readonly [SlotQueue, SlotQueue, SlotQueue];
@@ -104,8 +103,7 @@ export class UdpFlows {
     this.discover = new Int8Array(capacity);
     this.tooLong = new Uint16Array(capacity);
     this.joinLimit = new Int32Array(capacity);
-    this.credit = new Credit(clock.nowMs);
-    this.cost = new Uint16Array(capacity);
+    this.credit = new FlowCredit(capacity, clock);
     this.used = new Uint8Array(capacity);
     this.queues = [new SlotQueue(capacity), new SlotQueue(capacity), new SlotQueue(capacity)];
     this.queueOf = new Uint8Array(capacity);
@@ -138,7 +136,6 @@ export class UdpFlows {
     this.flags[slot] = ports >>> 16 === PORT_DNS || (ports & 0xffff) === PORT_DNS ? FLOW_DNS : 0;
     this.hostPort[slot] = 0;
     this.fresh(slot);
-    this.cost[slot] = 0;
     this.fromGuest[slot] = 0;
     this.fromHost[slot] = 0;
     this.asked[slot] = 0;
@@ -159,6 +156,7 @@ export class UdpFlows {
   /** Forgets a flow. Its socket is the caller's to close. */
   free(slot: number): void {
     this.used[slot] = 0;
+    this.credit.free(slot);
     this.fd[slot] = -1;
     this.listener[slot] = -1;
     this.leave(slot);
@@ -173,7 +171,7 @@ export class UdpFlows {
   }
 
   touchFromHost(slot: number): void {
-    if (this.fromHost[slot] === 0) this.credit.giveBack(this.cost[slot]);
+    this.credit.answered(slot);
     if (this.fromHost[slot] < 2) this.fromHost[slot]++;
     this.touch(slot, this.listener[slot] >= 0);
   }

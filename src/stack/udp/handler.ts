@@ -400,14 +400,8 @@ export class UdpHandler implements FlowHandler {
 
   /** As `openFromGuest`, if there is credit for it: datagrams that nobody answers take a bounded part of the time. */
   private admit(frame: FrameInfo, srcPort: number, dstPort: number): number {
-    const { flows } = this;
-    const { clock } = this.ctx;
-    if (!flows.credit.left(clock.nowMs)) return -DROP_FLOW_LIMIT;
-    const from = clock.nowUs();
-    const slot = this.openFromGuest(frame, srcPort, dstPort);
-    const cost = flows.credit.spend(clock.nowUs() - from);
-    if (slot >= 0) flows.cost[slot] = cost;
-    return slot;
+    const { credit } = this.flows;
+    return credit.take() ? credit.opened(this.openFromGuest(frame, srcPort, dstPort)) : -DROP_FLOW_LIMIT;
   }
 
   /** Makes a flow for the first datagram of one. Returns its number, or minus a drop code. */
