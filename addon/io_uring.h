@@ -1,6 +1,6 @@
 // What is done through an io_uring no filter of system calls sees: files are opened and sockets made by the kernel's own
-// threads. libuv gives each event loop one (from Node 22 on), without which it works as well. So whoever executes Node has
-// to see to it first that it gets none: later there is no way to take it.
+// threads. libuv gives each event loop one (from Node 22 on), without which it works as well. So the program that
+// executes Node denies it first: an io_uring that libuv has cannot be taken away.
 #pragma once
 
 #include <linux/filter.h>

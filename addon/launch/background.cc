@@ -85,7 +85,7 @@ int WaitForService() {
   Put(ready, static_cast<int>(service));
   char said = 0;
   if (Get(ready, said) && said == kReady) _exit(0);
-  // The streams are the service's now: whoever reads them sees their end when it is gone.
+  // The streams are the service's now: a reader of them sees their end when the service is gone.
   const int status = WaitForService();
   if (WIFSIGNALED(status)) {
     if (said == kForeground) {

@@ -121,7 +121,7 @@ int WatchResolvers(char (&target_name)[256]) {
   if (fd < 0) return -errno;
   char target[PATH_MAX];
   if (realpath(kResolvConf, target) == nullptr) (void)snprintf(target, sizeof(target), "%s", kResolvConf);
-  // What is not there is told by its directory; what the user has no watch left for is asked for again.
+  // A file that is missing is seen through its directory; a watch that the user has none left for is tried again.
   bool short_of = false;
   const auto add = [&](const char* path) {
     if (inotify_add_watch(fd, path, kChanges) < 0 && (errno == ENOSPC || errno == ENOMEM)) short_of = true;

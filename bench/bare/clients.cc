@@ -118,7 +118,7 @@ int Client::PrintBulk(uint64_t bytes, int64_t nanoseconds) {
   return 0;
 }
 
-// Counts for so long, from the first byte on.
+// Counts for this time, from the first byte on.
 int Client::Down(const char* verb, size_t count) {
   const Streams streams = ConnectAll(verb, count);
   for (const auto& each : streams) each->StartSink();
@@ -139,7 +139,7 @@ int Client::Down(const char* verb, size_t count) {
   return bytes == 0 ? Complain("no byte came") : PrintBulk(bytes, took);
 }
 
-// Sends for so long; the time ends when the server has said that it has everything.
+// Sends for this time, which ends when the server has said that it has everything.
 int Client::Up(const char* verb, size_t count) {
   const Streams streams = ConnectAll(verb, count);
   for (const auto& each : streams) each->StartSource();

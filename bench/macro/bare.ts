@@ -58,7 +58,7 @@ export class BareGuest implements BenchGuest {
     return Promise.resolve('');
   }
 
-  /** Its addresses are given; the gateway is asked for when a command needs it. */
+  /** Its addresses are given; the gateway is resolved when a command needs it. */
   bringUp(families: readonly Family[]): Promise<Map<Family, string | null>> {
     return Promise.resolve(new Map(families.map((family) => [family, null])));
   }

@@ -1,7 +1,7 @@
 /**
  * `GET /metrics` for Prometheus, on the main thread: a scrape never disturbs the data plane.
  *
- * Theory of operation. Whoever reaches the address may connect, so everything has a bound, and what a connection costs
+ * Theory of operation. Anyone who reaches the address may connect, so everything has a bound, and what a connection costs
  * is bounded before it is spent: of HTTP (RFC 9110, 9112) this is the part that a scraper needs, one request a
  * connection. The head of the request has MAX_HEAD bytes at most; once it is there nothing more is read (so pipelined
  * requests stay with the kernel), but LEFTOVER bytes of a body, which is thrown away so that the answer is not lost to

@@ -143,7 +143,7 @@ class Compiler {
     return code;
   }
 
-  /** All tests, then ALLOW; the first that fails goes on with `rest`. */
+  /** All tests, then ALLOW; the first that fails continues at `rest`. */
   private row(tests: readonly Test[], rest: Code): Code {
     let code: Code = [give(RET_ALLOW)];
     for (const test of [...tests].reverse()) code = [...this.test(test, code.length), ...code];

@@ -7,7 +7,7 @@
  * helpers, libuv's pool, the watchdog, the closer, and a data plane that boots in place of another. `dataPlane` holds
  * besides for the thread that handles the guest's frames, from the moment it serves: a call passes if both let it.
  *
- * Verdicts. `allow`. `kill`: no code of ours can come to this; whoever makes the call has taken the process over, and the
+ * Verdicts. `allow`. `kill`: no code of ours can come to this; the code that makes the call is not ours, and the
  * process ends. `refuse`: EPERM, said once in the log. `deny`: EPERM, without a word. `absent`: ENOSYS, without a word. What is not in the table is
  * refused; a number above NEWEST_CALL, which a later C library may try, is absent.
  */

@@ -13,7 +13,7 @@
 import type { SplitQueueDevice } from 'virtio-ring-ts';
 import { ObservedDelay } from './observed-delay';
 
-/** Frames of at most so many bytes on average are small: headers and little else. */
+/** Frames of at most this many bytes on average are small: headers and little else. */
 const SMALL_FRAME = 256;
 /** Completions without an interrupt, at most. */
 const MOST_FRAMES = 16;
@@ -25,7 +25,7 @@ export const FRAME_DELAY_US = 200;
 export const LOOK_DELAY_US = 1800;
 /** A guest that takes longer than that to look is woken early, µs. */
 const SLOW_GUEST_US = 100;
-/** Every so manieth early wake-up is left out, to see whether the guest is still slow. */
+/** One early wake-up in this many is left out, to see whether the guest is still slow. */
 const EARLY_SKIPS = 16;
 
 export class DelayedCompletions {
@@ -78,7 +78,7 @@ export class DelayedCompletions {
     return true;
   }
 
-  /** The guest is notified of frames to it: it will come upon the completions. */
+  /** The guest is notified of frames to it: it will find the completions as well. */
   notifiedOfFrames(nowUs: number): void {
     if (!this.adaptive || this.notifiedUs !== 0) return;
     this.notifiedUs = nowUs;

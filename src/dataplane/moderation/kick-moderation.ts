@@ -1,14 +1,14 @@
 /**
- * Kick moderation: while bulk passes, the guest is asked for a kick not at each frame but after several, and its ring is
- * looked at after a moment in any case: as network cards moderate interrupts. One system call then sends what had taken
+ * Kick moderation: while bulk passes, the guest kicks not at each frame but after several, and the loop looks at its
+ * ring after a moment in any case: as network cards moderate interrupts. One system call then sends what had taken
  * one for each frame, one acknowledgement answers it, and the guest is spared kicks and interrupts.
  *
  * The moment is as long as this guest takes for those frames, by the rate at which they came lately, and there is none
  * where that is too slow for two of them to come together, or so fast that it would be over at once. Without EVENT_IDX no
  * kick ends it, so it is shorter.
  *
- * A frame that somebody may wait for must not wait for the moment to end, and there is no telling what is in the ring.
- * So there is no moderation for a while after anything of the kind has passed (see Traffic), and one that has begun ends
+ * A frame whose answer a user may be waiting for must not wait for the moment to end, and the ring does not tell which
+ * those are. So there is no moderation for a while after interactive traffic has passed (see Traffic), and one that has begun ends
  * with it. Nor is there after several moments in which nothing came: a sender that waits for an answer to each of its
  * frames.
  */
@@ -27,20 +27,19 @@ export const KICK_CHAINS = 4;
 const SLACK = 1.25;
 /** Frames that have to come within the longest moment for it to be worth while. */
 const WORTH_CHAINS = 2;
-/** A guest of which nothing is known adds a frame in so long, µs. */
+/** Time between two frames of a guest that was not observed yet, µs. */
 const FIRST_CHAIN_US = MOST_US / KICK_CHAINS;
 /** Weight of one look at how long a frame took, and the longest that counts, µs. */
 const GAIN = 1 / 8;
 const MOST_CHAIN_US = 1000;
 /** What has to pass in one turn to be bulk, bytes. */
 const BULK_BYTES = 32 * 1024;
-/** For so long it is bulk then, ms: a turn that only took acknowledgements does not end it. */
+/** How long traffic counts as bulk after that, ms: a turn that only took acknowledgements does not end it. */
 const BULK_MS = 2;
-/** No moderation for so long after something light, ms. */
+/** How long there is no moderation after interactive traffic, ms. */
 export const LIGHT_MS = 10;
-/** After so many moments in a row in which nothing came ... */
+/** After this many moments in a row in which no frame came, the next VAIN_SKIPS are left out. */
 const VAIN_MOMENTS = 3;
-/** ... so many are left out. */
 const VAIN_SKIPS = 16;
 
 export class KickModeration {

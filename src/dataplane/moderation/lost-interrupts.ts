@@ -12,9 +12,9 @@ import type { Clock } from '../../stack/ports';
 import { RING_RECEIVE, RING_TRANSMIT } from './moderated-port';
 import type { ModeratedPort } from './moderated-port';
 
-/** A guest that has given no sign of an interrupt for so long gets another, µs. */
+/** How long a guest may show no sign of an interrupt before it gets another, µs. */
 export const UNHEEDED_US = 1000;
-/** A guest that has left its receive ring without buffers for so long is notified of what is in it once more, ms. */
+/** How long a guest may leave its receive ring without buffers before it is notified of the ring once more, ms. */
 export const STARVED_MS = 10;
 
 export class LostInterrupts {

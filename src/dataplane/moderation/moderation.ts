@@ -1,13 +1,13 @@
 /**
- * When the guest is notified and when it is asked for kicks: the one owner of both. The event loop asks it how long to
+ * When the guest is interrupted and when it has to kick: the one owner of both. The event loop asks it how long to
  * sleep, when to take frames and what to signal; the guest port asks whether an interrupt is due. Both keep nothing of
  * it to themselves. What holds at every level: the notifications of a turn are joined to one a queue at most, as
  * publishing comes last in the turn, kicks are suppressed while the ring is being emptied, and the guest's used_event and
  * flags decide whether it wants an interrupt at all (virtio 1.2 §2.7.7, §2.7.10).
  *
  * Measured on: UML = User Mode Linux 6.1, TCG = Linux in QEMU, emulated, testpmd = DPDK (polls): all on two processors
- * that they share with the back-end. Nothing was measured under KVM: `npm run bench` has the levels as columns for whoever
- * has it.
+ * that they share with the back-end. Nothing was measured under KVM: `npm run bench` has the levels as columns for those
+ * who have it. Where a wait is observed, the column says what the fixed wait before it was measured on.
  *
  * | rule                        | constants                       | for                                    | measured on       | level    |
  * | --------------------------- | ------------------------------- | -------------------------------------- | ----------------- | -------- |
@@ -162,7 +162,7 @@ export class Moderation {
     return this.kicks.active && this.kicks.left(this.clock.nowUs()) === 0;
   }
 
-  /** The loop begins to take frames, or goes on with that: it needs no kicks. */
+  /** The loop begins or continues to take frames: it needs no kicks. */
   takesFrames(queue: SplitQueueDevice): void {
     this.kicksWaited = this.kicks.active;
     this.kicks.end();
@@ -252,7 +252,7 @@ export class Moderation {
     return queue !== null && fault === 0 && queue.enableNotify();
   }
 
-  /** Something passed that does not agree with moderation: kicks are asked for at once again. */
+  /** Interactive traffic ends moderation: the guest kicks at each frame again. */
   private kicksAtOnce(): boolean {
     const { queue, fault } = this.port.tx;
     this.kicks.end();

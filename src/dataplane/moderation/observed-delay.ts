@@ -12,9 +12,9 @@ const GAIN = 1 / 8;
 const SHRINK = 1 / 64;
 /** What a single wait that was too short adds; from the second in a row on it doubles. */
 const GROWTH = 1.25;
-/** So many in a row in which nothing happened: it does not happen. */
+/** After this many waits in a row in which it did not happen, it counts as something that does not happen. */
 const MISSES = 8;
-/** So many short waits, then a long one is tried. */
+/** Short waits before a long one is tried again. */
 const SKIPS = 1024;
 
 export class ObservedDelay {

@@ -9,8 +9,8 @@
  * What is notified when, and how long the loop sleeps for that, is ../moderation's to say: the loop asks at the points
  * where it knows something new.
  *
- * With `--poll-us` a loop that has run out of work goes on looking for a while before it waits (../moderation/busy-poll.ts
- * says for how long). The guest is asked for kicks only when that was in vain, so that it sends none meanwhile.
+ * With `--poll-us` a loop that has run out of work keeps looking for a while before it waits (../moderation/busy-poll.ts
+ * says for how long). Only when that found nothing does the guest have to kick again.
  */
 import type { Native } from '../../native';
 import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../../stack/counters';
@@ -150,7 +150,7 @@ export class EventLoop {
       if (n !== 0 || this.framesWait()) return n;
       moderation.signalCompletions();
     }
-    // A timer comes before the end of the look, which goes on after it.
+    // A timer is due first; the look resumes after it.
     if (span < moderation.lookUs) return native.epollWait(0);
     this.transmitPending = moderation.kicksBackOn();
     if (this.transmitPending) return native.epollWait(0);

@@ -29,7 +29,7 @@ export class GatheredRows {
   freeRow(frame: FrameInfo): number {
     if (this.flow >= 0) return Math.max(this.end, frame.row);
     const row = this.place(frame);
-    // Whoever comes next may keep rows from here on: nothing before them is known to be free any more.
+    // The next segments may keep rows from here on: nothing before them is known to be free any more.
     this.first = row;
     this.end = row;
     return row;
