@@ -150,7 +150,8 @@ class Race {
         this.perform('arp');
         break;
       case 'bulk':
-        rig.traffic.bytes += 64 * 1024;
+        rig.traffic.fromGuest += 64 * 1024;
+        rig.traffic.toGuest += 64 * 1024;
         break;
       case 'light':
         rig.traffic.light = true;

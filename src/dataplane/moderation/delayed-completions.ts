@@ -23,7 +23,7 @@ export const STANDARD_DELAY_US = 50;
 export const FRAME_DELAY_US = 200;
 /** How long to wait for a guest that was notified of a frame at most, µs. Both together: 2 ms. */
 export const LOOK_DELAY_US = 1800;
-/** A guest that takes longer than that to look is woken early, µs. */
+/** A guest that takes longer than that to look is slow: it is woken early, and its kicks are dear. µs. */
 const SLOW_GUEST_US = 100;
 /** One early wake-up in this many is left out, to see whether the guest is still slow. */
 const EARLY_SKIPS = 16;
@@ -71,6 +71,11 @@ export class DelayedCompletions {
     return this.leftUs;
   }
 
+  /** The guest usually takes long from an interrupt for frames until it looks. */
+  get guestIsSlow(): boolean {
+    return this.look.usual >= SLOW_GUEST_US;
+  }
+
   /** `count` frames of `bytes` bytes were completed, visibly. Returns whether their interrupt is delayed. */
   takes(queue: SplitQueueDevice, count: number, bytes: number): boolean {
     if (bytes > count * SMALL_FRAME || this.frames + count > MOST_FRAMES || !queue.wantsSignal()) return false;
@@ -90,7 +95,7 @@ export class DelayedCompletions {
    * wake up does so while the answer is on its way.
    */
   wakesEarly(): boolean {
-    if (!this.adaptive || this.look.usual < SLOW_GUEST_US) return false;
+    if (!this.adaptive || !this.guestIsSlow) return false;
     this.early = this.early === 0 ? EARLY_SKIPS - 1 : this.early - 1;
     return this.early !== 0;
   }

@@ -5,8 +5,8 @@
  * publishing comes last in the turn, kicks are suppressed while the ring is being emptied, and the guest's used_event and
  * flags decide whether it wants an interrupt at all (virtio 1.2 §2.7.7, §2.7.10).
  *
- * Measured on: UML = User Mode Linux 6.1, TCG = Linux in QEMU, emulated, testpmd = DPDK (polls): all on two processors
- * that they share with the back-end. Nothing was measured under KVM: `npm run bench` has the levels as columns for those
+ * Measured on: UML = User Mode Linux 6.1, TCG = Linux in QEMU, emulated, testpmd = DPDK (polls), bare = the bench's native
+ * front-end: all on two processors that they share with the back-end. Nothing was measured under KVM: `npm run bench` has the levels as columns for those
  * who have it. Where a wait is observed, the column says what the fixed wait before it was measured on.
  *
  * | rule                        | constants                       | for                                    | measured on       | level    |
@@ -16,6 +16,7 @@
  * | … until the guest looks     | 50 … 1800 µs, observed          | the same, for a guest slow to look     | UML, TCG          | adaptive |
  * | early wake-up               | guest looks after > 100 µs      | it wakes while the answer is coming    | UML, TCG          | adaptive |
  * | kick moderation             | 4 chains, 20 … 500 µs, observed | fewer kicks and wake-ups in bulk       | UML, TCG          | adaptive |
+ * | … of acknowledgements       | guest looks after > 100 µs      | the same, where kicks are dear         | UML, TCG, bare    | adaptive |
  * | … without EVENT_IDX         | ≤ 100 µs                        | the same, with no kick to end it       | -                 | adaptive |
  * | … not while somebody waits  | 10 ms after something light     | latency beside bulk                    | UML               | adaptive |
  * | lost interrupts             | 1 ms                            | UML misses an interrupt as it falls    | UML               | adaptive, |
@@ -179,7 +180,9 @@ export class Moderation {
       this.kicksOff = true;
       return false;
     }
-    if (!this.adaptive || !kicks.begin(frames, queue.eventIdx, this.kicksWaited, clock)) return queue.enableNotify();
+    if (!this.adaptive || !kicks.begin(frames, queue.eventIdx, this.kicksWaited, clock, this.completions.guestIsSlow)) {
+      return queue.enableNotify();
+    }
     if (!queue.enableNotify(KICK_CHAINS)) return false;
     kicks.end();
     return true;
@@ -214,7 +217,8 @@ export class Moderation {
   /** The last of a turn, when everything is published. Returns whether frames of the guest are to be taken. */
   endTurn(): boolean {
     this.signalCompletions();
-    const more = this.kicks.active && this.kicks.look(this.clock.nowMs) && this.kicksAtOnce();
+    const more =
+      this.kicks.active && this.kicks.look(this.clock.nowMs, this.completions.guestIsSlow) && this.kicksAtOnce();
     this.lost.look(this.port, this.clock, this.notified);
     this.notified = false; // a reminder is not followed by another
     return more;

@@ -1,7 +1,8 @@
 /** Traffic since the data plane last looked: it decides whether the guest's next frames may wait. */
 export class Traffic {
-  /** TCP payload, both ways. */
-  bytes: number;
+  /** TCP payload from the guest, and to it. */
+  fromGuest: number;
+  toGuest: number;
   /**
    * Traffic that a user may be waiting for: anything but TCP, the begin or end of a connection, a message from
    * the guest, the answer to what it sent, or a narrow window of the guest that is used up (tcp/traffic-hints.ts).
@@ -11,7 +12,8 @@ export class Traffic {
   message: boolean;
 
   constructor() {
-    this.bytes = 0;
+    this.fromGuest = 0;
+    this.toGuest = 0;
     this.light = false;
     this.message = false;
   }

@@ -224,7 +224,7 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
   if (seqLt(t.sndNxt[flow], t.sndMax[flow])) t.ctx.counters[C_TCP_RETRANSMITS]++;
   advanceTo(t, flow, seqAdd(t.sndNxt[flow], n));
   t.turn.sentNow += n;
-  t.ctx.traffic.bytes += n;
+  t.ctx.traffic.toGuest += n;
   const now = t.clock.nowMs;
   t.activeAt[flow] = now;
   // A prompt answer to what the guest sent.

@@ -13,7 +13,7 @@ const WIDE_WINDOW = 512 * 1024;
 /** Payload came from the guest, of which the socket took so much (or `taken` is an error). */
 export function noteFromGuest(t: TcpEngine, flow: number, bytes: number, taken: number): void {
   const { traffic } = t.ctx;
-  if (taken > 0) traffic.bytes += taken;
+  if (taken > 0) traffic.fromGuest += taken;
   const now = t.clock.nowMs;
   t.payloadAt[flow] = now;
   if (bytes >= BULK_BATCH) {

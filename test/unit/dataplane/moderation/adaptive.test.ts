@@ -1,6 +1,7 @@
 /** What each level makes of guests that differ in how and when they answer an interrupt. */
 import { DEVICE_FEATURES, VIRTIO_RING_F_EVENT_IDX } from '../../../../src/dataplane/virtio/features';
 import { FD_SOCKET } from '../../../../src/native';
+import { RING } from '../../../support/dataplane/bare-rig';
 import { type Exchange, SimulatedGuest, type SimulatedGuestOptions } from '../../../support/dataplane/simulated-guest';
 
 let guest: SimulatedGuest;
@@ -74,6 +75,22 @@ describe('adaptive', () => {
     settled({ lookUs: 30, cleans: false, follows: 100 }, 3);
     guest.exchange();
     expect(longestWait()).toBeLessThanOrEqual(100);
+  });
+
+  it.each([
+    ['a fast guest is asked for a kick at each', FAST, [true, true, true]],
+    ['a slow guest is not, as its kicks are dear', SLOW, [true, false, false]],
+  ])('acknowledgements of bulk: %s', (_name, options, kicks) => {
+    const { rig, watched } = settled(options);
+    watched.us += 20_000; // the exchanges were interactive
+    const acknowledge = (): boolean => {
+      rig.traffic.toGuest += 64 * 1024;
+      rig.postStray(RING - 1);
+      const kicked = rig.kick();
+      rig.step();
+      return kicked;
+    };
+    expect([acknowledge(), acknowledge(), acknowledge()]).toEqual(kicks);
   });
 
   it('a guest that becomes fast is waited for less', () => {

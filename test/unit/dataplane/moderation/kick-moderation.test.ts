@@ -40,7 +40,7 @@ function send(): boolean {
 
 /** As `send`, with much payload in that turn. */
 function sendBulk(): boolean {
-  rig.traffic.bytes += MUCH;
+  rig.traffic.fromGuest += MUCH;
   return send();
 }
 
@@ -179,7 +179,7 @@ function bulkOf(chainUs: number): Outcome {
   let nextUs = watched.us + chainUs;
   const waiting: number[] = [];
   const take = (): void => {
-    rig.traffic.bytes += MUCH;
+    rig.traffic.fromGuest += MUCH;
     let n = taken(() => rig.step());
     for (; n > 0; n--) {
       const since = waiting.shift() ?? watched.us;

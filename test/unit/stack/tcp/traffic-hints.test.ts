@@ -14,12 +14,13 @@ function open(win = 65535): void {
 }
 
 /** What was noted since the last look. */
-function look(): { bytes: number; light: boolean } {
+function look(): { fromGuest: number; toGuest: number; light: boolean } {
   const { traffic } = rig.ctx;
-  const { bytes, light } = traffic;
-  traffic.bytes = 0;
+  const { fromGuest, toGuest, light } = traffic;
+  traffic.fromGuest = 0;
+  traffic.toGuest = 0;
   traffic.light = false;
-  return { bytes, light };
+  return { fromGuest, toGuest, light };
 }
 
 beforeEach(() => {
@@ -28,10 +29,10 @@ beforeEach(() => {
 
 test('payload counts both ways', () => {
   c.send(pattern(40_000));
-  expect(look()).toEqual({ bytes: 40_000, light: false });
+  expect(look()).toEqual({ fromGuest: 40_000, toGuest: 0, light: false });
   rig.wait(REMEMBERED_MS + 1);
   rig.act(() => c.socket.write(pattern(50_000)));
-  expect(look()).toEqual({ bytes: 50_000, light: false });
+  expect(look()).toEqual({ fromGuest: 0, toGuest: 50_000, light: false });
 });
 
 test('the begin and the end of a connection are light', () => {
@@ -70,7 +71,7 @@ test('acknowledgements are not', () => {
   rig.act(() => c.socket.write(pattern(1000)));
   look();
   c.acknowledge(1000);
-  expect(look()).toEqual({ bytes: 0, light: false });
+  expect(look()).toEqual({ fromGuest: 0, toGuest: 0, light: false });
 });
 
 test('an answer to what the guest sent is light, however large both are', () => {
@@ -90,7 +91,7 @@ test.each([
 ])('a window of %d times 128 bytes that is used up: light is %p', (win, light) => {
   open(win);
   rig.act(() => c.socket.write(pattern(2_000_000)));
-  const { bytes, light: noted } = look();
-  expect(bytes).toBeGreaterThan((win * 128) / 2);
+  const { toGuest, light: noted } = look();
+  expect(toGuest).toBeGreaterThan((win * 128) / 2);
   expect(noted).toBe(light);
 });
