@@ -1,6 +1,6 @@
 /**
  * `npm run bench:floods`: what an established connection gets before, during and after floods of several kinds, from the
- * guest and from outside, as a Markdown table for docs/security.md. `--seconds N` for each phase (default 2), `--rate N`
+ * guest and from outside, and how long new ones take (median and longest), as a Markdown table for docs/security.md. `--seconds N` for each phase (default 2), `--rate N`
  * frames a second of the guest's floods (default 20000). Needs network namespaces; the guest is the tests' own front-end,
  * which runs in this process: part of what a flood takes is its own time, the rows without a flood tell how much.
  */
@@ -19,7 +19,7 @@ type Stop = () => Promise<string>;
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Downloads over and over; `bytes` counts. */
+/** A download on one connection that lasts; `bytes` counts. */
 class GoodFlow {
   bytes = 0;
   private stopped = false;
@@ -30,14 +30,12 @@ class GoodFlow {
   ) {}
 
   async run(): Promise<void> {
+    const stream = await this.guest.tcpConnect(REMOTE_ADDRESS_4, this.port, { timeoutMs: 30_000 });
     while (!this.stopped) {
-      const stream = await this.guest.tcpConnect(REMOTE_ADDRESS_4, this.port, { timeoutMs: 30_000 });
-      for (let left = BLOB; left > 0 && !this.stopped; left -= 1 << 16) {
-        await stream.readExactly(1 << 16);
-        this.bytes += 1 << 16;
-      }
-      stream.reset();
+      await stream.readExactly(1 << 16);
+      this.bytes += 1 << 16;
     }
+    stream.reset();
   }
 
   stop(): void {
@@ -49,6 +47,39 @@ class GoodFlow {
     const [before, at] = [this.bytes, performance.now()];
     await sleep(seconds * 1000);
     return (this.bytes - before) / (performance.now() - at) / 1000;
+  }
+}
+
+/** New connections to a host that answers, one after the other; `times` are how long each took, ms. */
+class GoodConnections {
+  times: number[] = [];
+  private stopped = false;
+
+  constructor(
+    private readonly guest: Guest,
+    private readonly port: number,
+  ) {}
+
+  async run(): Promise<void> {
+    while (!this.stopped) {
+      const at = performance.now();
+      const stream = await this.guest.tcpConnect(REMOTE_ADDRESS_4, this.port, { timeoutMs: 30_000 });
+      this.times.push(performance.now() - at);
+      stream.reset();
+      await sleep(20);
+    }
+  }
+
+  stop(): void {
+    this.stopped = true;
+  }
+
+  /** Median and longest since the last call. */
+  report(): string {
+    const times = this.times.sort((a, b) => a - b);
+    this.times = [];
+    if (times.length === 0) return 'none';
+    return `${times[times.length >> 1].toFixed(1)} (${times[times.length - 1].toFixed(0)})`;
   }
 }
 
@@ -90,29 +121,33 @@ async function main(): Promise<void> {
       ['outside: connections that the guest does not answer', () => outside('tcp')],
       ['outside: datagrams to a forwarded port', () => outside('udp')],
     ];
-    console.log('| flood | rate | before, MB/s | during | after | share |');
-    console.log('| --- | --: | --: | --: | --: | --: |');
+    console.log('| flood | rate | before, MB/s | during | after | share | connect before, ms | during |');
+    console.log('| --- | --: | --: | --: | --: | --: | --: | --: |');
     for (const [name, begin] of floods) {
       const guest = await Guest.start(native, { socket: bench.socketPath, tcp: { timeWaitMs: 20 } });
       await guest.dhcp();
       guest.tcp.answersUnknown = false;
       guest.answersUnknownPorts = false;
-      const good = new GoodFlow(guest, world.remote.ports.blob);
-      const running = good.run();
+      const good = new GoodFlow(guest, world.remote.ports.endless);
+      const connections = new GoodConnections(guest, world.remote.ports.echo);
+      const running = [good.run(), connections.run()];
       await good.rate(1);
+      connections.report();
       const before = await good.rate(seconds);
+      const connectBefore = connections.report();
       const stop = await begin(guest);
       const during = await good.rate(seconds);
+      const connectDuring = connections.report();
       const told = await stop();
       await sleep(500);
       const after = await good.rate(seconds);
       good.stop();
-      await running;
+      connections.stop();
+      await Promise.all(running);
       await guest.stop();
       const share = ((200 * during) / (before + after)).toFixed(0);
-      console.log(
-        `| ${name} | ${told} | ${before.toFixed(0)} | ${during.toFixed(0)} | ${after.toFixed(0)} | ${share} % |`,
-      );
+      const rates = [before, during, after].map((each) => each.toFixed(0)).join(' | ');
+      console.log(`| ${name} | ${told} | ${rates} | ${share} % | ${connectBefore} | ${connectDuring} |`);
     }
   } finally {
     await bench.destroy();

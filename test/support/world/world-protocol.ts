@@ -10,7 +10,7 @@ export interface TransferResult {
 export interface WorldCalls {
   /**
    * Starts the servers, each bound to every address of its namespace. `blob` sends what {@link setBlob} was told and
-   * closes; `sink` reads to the end and answers with the digest; `echo` echoes TCP; `reset` resets a connection at its
+   * closes, `endless` sends it over and over; `sink` reads to the end and answers with the digest; `echo` echoes TCP; `reset` resets a connection at its
    * first byte; `udp` echoes datagrams.
    */
   listen: { args: Record<string, never>; result: ServerPorts };
@@ -47,6 +47,7 @@ export interface WorldCalls {
 
 export interface ServerPorts {
   readonly blob: number;
+  readonly endless: number;
   readonly sink: number;
   readonly echo: number;
   readonly reset: number;

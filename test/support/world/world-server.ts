@@ -20,6 +20,7 @@ const udpSinks = new Map<number, { datagrams: number; bytes: number; senders: Se
 const handlers: Handlers = {
   listen: async () => ({
     blob: await listen(createServer(serveBlob)),
+    endless: await listen(createServer(serveEndless)),
     sink: await listen(createServer({ allowHalfOpen: true }, serveSink)),
     echo: await listen(createServer({ allowHalfOpen: true }, serveEcho)),
     reset: await listen(
@@ -151,6 +152,19 @@ function serveBlob(socket: Socket): void {
       if (!socket.write(chunk)) await onceDrained(socket);
     }
     socket.end();
+  })();
+}
+
+/** The blob over and over, until the peer leaves. */
+function serveEndless(socket: Socket): void {
+  socket.on('error', ignore);
+  void (async () => {
+    while (!socket.destroyed && blob.length > 0) {
+      for (const chunk of blob) {
+        if (socket.destroyed) return;
+        if (!socket.write(chunk)) await onceDrained(socket);
+      }
+    }
   })();
 }
 
