@@ -4,13 +4,15 @@
  * not support are in the table too: they are refused by name, not as unknown.
  */
 import { addressFamily, formatMac } from '../config/address-text';
-import { ConfigError } from '../errors';
 import type { LogLevel } from '../log';
 import { SANDBOX_MODES } from '../sandbox/layer';
-import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC, DEFAULT_MTU, type Draft } from './draft';
-import type { OptionNames } from './getopt';
+import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC, DEFAULT_MTU } from './draft';
+import { type Apply, option, type OptionSpec } from './option-spec';
+import { REFUSED } from './refused-options';
 import { MODERATION_LEVELS } from '../dataplane/commands';
 import * as values from './option-values';
+
+export { type Group, GROUPS, type OptionSpec } from './option-spec';
 
 /** Largest `--mtu`: the IP packet of the largest Ethernet frame that passt's stream framing carries (65535 bytes). */
 const MAX_MTU = 65521;
@@ -20,59 +22,8 @@ const MIN_LOG_SIZE = 40960;
 const MAX_POLL_US = 1000;
 const MAX_STATS_SECONDS = 86400;
 
-type Apply = (draft: Draft, value: string, shown: string) => void;
-
-export const GROUPS = {
-  general: 'General',
-  link: 'Front-end',
-  address: 'Addresses and routes of the guest',
-  dns: 'DNS and host names',
-  nat: 'Reaching the host from the guest',
-  off: 'Turning protocols and services off',
-  ports: 'Forwarding ports of the host to the guest',
-  later: 'Options of passt that are not supported yet',
-  pasta: 'Options of pasta mode (namespaces), not supported',
-} as const;
-export type Group = keyof typeof GROUPS;
-
-export interface OptionSpec extends OptionNames {
-  readonly group: Group;
-  readonly help: string;
-  readonly apply: Apply;
-  /** Instead of serving. */
-  readonly action?: Action;
-}
-
-function option(
-  group: Group,
-  short: string,
-  long: string,
-  arg: string,
-  help: string,
-  apply: Apply,
-  ...aliases: string[]
-): OptionSpec {
-  return { group, short, long: [long, ...aliases], arg, help, apply };
-}
-
-/** `missing` says what of Tubetti would have to be there. */
-function later(short: string, long: string, arg: string, help: string, missing: string): OptionSpec {
-  return option('later', short, long, arg, help, (_draft, _value, shown) => {
-    throw new ConfigError('CFG_ERR_UNSUPPORTED', `${shown} is not supported yet: ${missing}`);
-  });
-}
-
 function instead(action: Action, short: string, long: string, help: string): OptionSpec {
   return { ...option('general', short, long, '', help, () => undefined), action };
-}
-
-function pasta(short: string, long: string, arg: string, help: string): OptionSpec {
-  return option('pasta', short, long, arg, help, (_draft, _value, shown) => {
-    throw new ConfigError(
-      'CFG_ERR_UNSUPPORTED',
-      `${shown} is for pasta mode only, which is not supported: tubetti serves virtual machines`,
-    );
-  });
 }
 
 type FamilyAddress = 'gateway' | 'outboundAddr' | 'dnsForward' | 'dnsHost' | 'mapHostLoopback' | 'mapGuestAddr';
@@ -493,30 +444,5 @@ export const OPTIONS: readonly OptionSpec[] = [
     draft.freebind = true;
   }),
 
-  later('c', 'conf-path', 'PATH', 'control socket', 'forwarded ports cannot be changed at run time'),
-  option('later', '', 'repair-path', 'PATH', 'socket of passt-repair; "none" is accepted', (_draft, value, shown) => {
-    if (value === 'none') return;
-    const why = 'connections are not migrated, leave it out or give "none"';
-    throw new ConfigError('CFG_ERR_UNSUPPORTED', `${shown} ${value} is not supported yet: ${why}`);
-  }),
-  later('', 'migrate-exit', '', 'exit after migration', 'connections are not migrated'),
-  later('', 'migrate-no-linger', '', 'close sockets while migrating', 'connections are not migrated'),
-
-  pasta('', 'netns', 'NAME', 'network namespace'),
-  pasta('', 'userns', 'PATH', 'user namespace'),
-  pasta('', 'netns-only', '', 'no user namespace'),
-  pasta('', 'no-netns-quit', '', 'outlive the namespace'),
-  pasta('', 'no-pidns', '', 'no PID namespace'),
-  pasta('', 'config-net', '', 'configure the namespace'),
-  pasta('', 'no-copy-routes', '', 'leave routes alone'),
-  pasta('', 'no-copy-addrs', '', 'leave addresses alone'),
-  pasta('', 'ns-mac-addr', 'MAC', 'address of the interface'),
-  pasta('I', 'ns-ifname', 'NAME', 'name of the interface'),
-  pasta('T', 'tcp-ns', 'SPEC', 'TCP ports, namespace to host'),
-  pasta('U', 'udp-ns', 'SPEC', 'UDP ports, namespace to host'),
-  pasta('', 'host-lo-to-ns-lo', '', 'loopback to loopback'),
-  pasta('', 'no-splice', '', 'no direct path for loopback'),
-  pasta('', 'splice-only', '', 'only the direct path'),
-  pasta('', 'dhcp-dns', '', 'advertise resolvers'),
-  pasta('', 'dhcp-search', '', 'advertise search domains'),
+  ...REFUSED,
 ];

@@ -1,0 +1,38 @@
+/** A row of the option table (option-table.ts). */
+import type { Action, Draft } from './draft';
+import type { OptionNames } from './getopt';
+
+export type Apply = (draft: Draft, value: string, shown: string) => void;
+
+export const GROUPS = {
+  general: 'General',
+  link: 'Front-end',
+  address: 'Addresses and routes of the guest',
+  dns: 'DNS and host names',
+  nat: 'Reaching the host from the guest',
+  off: 'Turning protocols and services off',
+  ports: 'Forwarding ports of the host to the guest',
+  later: 'Options of passt that are not supported yet',
+  pasta: 'Options of pasta mode (namespaces), not supported',
+} as const;
+export type Group = keyof typeof GROUPS;
+
+export interface OptionSpec extends OptionNames {
+  readonly group: Group;
+  readonly help: string;
+  readonly apply: Apply;
+  /** Instead of serving. */
+  readonly action?: Action;
+}
+
+export function option(
+  group: Group,
+  short: string,
+  long: string,
+  arg: string,
+  help: string,
+  apply: Apply,
+  ...aliases: string[]
+): OptionSpec {
+  return { group, short, long: [long, ...aliases], arg, help, apply };
+}
