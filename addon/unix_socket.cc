@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstring>
 
 #include "calls.h"
@@ -104,10 +105,20 @@ int32_t UnixConnect(Thread&, std::string path) {
 
 int32_t UnixDatagram(Thread&, std::string path) {
   sockaddr_un address;
-  if (const int32_t error = ToAddress(path, address); error < 0) return error;
+  socklen_t length = sizeof(address);
+  if (path.size() > 1 && path[0] == '\0') {
+    // An abstract name: all bytes count, and no more than there are (unix(7)).
+    if (path.size() > sizeof(address.sun_path)) return -ENAMETOOLONG;
+    address = {};
+    address.sun_family = AF_UNIX;
+    memcpy(address.sun_path, path.data(), path.size());
+    length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  } else if (const int32_t error = ToAddress(path, address); error < 0) {
+    return error;
+  }
   const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
-  const int result = Retry([&] { return ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)); });
+  const int result = Retry([&] { return ::connect(fd, reinterpret_cast<const sockaddr*>(&address), length); });
   if (result < 0) {
     ::close(fd);
     return result;

@@ -3,18 +3,27 @@
  * and information; `-q` leaves out information, `-d` adds debug, `--trace` adds a line per packet.
  *
  * Text that a guest or a peer may have chosen can reach a message: control characters are replaced, so that one
- * message is always one line.
+ * message is always one line. What a line looks like is log-format.ts's to say.
  */
 import * as fs from 'node:fs';
 import { openForAppending } from './files';
+import { jsonLine, jsonOf, type LogFormat, PLAIN, priority, type StderrStyle } from './log-format';
 import { LineWriter } from './stderr';
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace';
 
 const RANK: Readonly<Record<LogLevel, number>> = { error: 0, warn: 1, info: 2, debug: 3, trace: 4 };
 
+/** What is known of a line with a site besides its text. */
+export interface LineDetails {
+  readonly site: string;
+  /** Lines of the site that were left out before this one: `message` says so, `bare` does not. */
+  readonly suppressed: number;
+  readonly bare: string;
+}
+
 /** Takes one finished line, without its newline. */
-export type LogSink = (level: LogLevel, message: string) => void;
+export type LogSink = (level: LogLevel, message: string, details?: LineDetails) => void;
 
 /** What components are given to log with: see `Log.log`. */
 export type LogFunction = (level: LogLevel, message: string, site?: string) => void;
@@ -49,10 +58,12 @@ export function createLog(level: LogLevel, sinks: readonly LogSink[]): Log {
     if (RANK[at] > limit) return;
     const suppressed = site === undefined ? 0 : limiter.take(site);
     if (suppressed < 0) return;
-    const line = oneLine(suppressed === 0 ? message : withSuppressed(message, suppressed));
+    const bare = oneLine(message);
+    const line = suppressed === 0 ? bare : withSuppressed(bare, suppressed);
+    const details = site === undefined ? undefined : { site, suppressed, bare };
     for (const sink of sinks) {
       try {
-        sink(at, line);
+        sink(at, line, details);
       } catch {
         // A full disk or a closed terminal must not take the guest's network down.
       }
@@ -85,20 +96,46 @@ function stamp(): string {
   return process.uptime().toFixed(4);
 }
 
-/**
- * Information is printed bare (it is the start-up summary); what is wrong says who speaks; debug lines carry the time.
- */
-export function stderrSink(speaker = 'tubetti', writer = new LineWriter()): LogSink {
-  return (level, message) => {
-    const text =
-      level === 'info'
-        ? message
-        : level === 'error'
-          ? `${speaker}: ${message}`
-          : level === 'warn'
-            ? `${speaker}: warning: ${message}`
-            : `${stamp()}: ${message}`;
-    writer.line(text);
+/** Information is printed bare (it is the start-up summary); what is wrong says who speaks; debug lines carry the time. */
+function textOf(level: LogLevel, message: string, speaker: string): string {
+  switch (level) {
+    case 'info':
+      return message;
+    case 'error':
+      return `${speaker}: ${message}`;
+    case 'warn':
+      return `${speaker}: warning: ${message}`;
+    default:
+      return `${stamp()}: ${message}`;
+  }
+}
+
+/** A line as standard error has it, without its newline. */
+export function stderrLine(
+  level: LogLevel,
+  message: string,
+  speaker: string,
+  style: StderrStyle,
+  details?: LineDetails,
+): string {
+  const line = style.format === 'json' ? jsonOf(level, message, speaker, details) : textOf(level, message, speaker);
+  return priority(level, style) + line;
+}
+
+/** Standard error. `writer` is told of lost lines by `lostLine` in the same style. */
+export function stderrSink(speaker = 'tubetti', writer = new LineWriter(), style: StderrStyle = PLAIN): LogSink {
+  return (level, message, details) => {
+    writer.line(stderrLine(level, message, speaker, style, details));
+  };
+}
+
+/** What a writer to standard error says of lines that nobody took. */
+export function lostLine(speaker: string, style: StderrStyle): (lost: number) => string {
+  return (lost) => {
+    const message = `log lines lost while nobody read stderr: ${lost}`;
+    return style.format === 'json'
+      ? priority('warn', style) + jsonLine('warn', message, { program: speaker, lost })
+      : priority('warn', style) + message;
   };
 }
 
@@ -113,25 +150,36 @@ const FILE_LABEL: Readonly<Record<LogLevel, string>> = {
 /** Share of the limit that is dropped, oldest lines first, when a log file is full. */
 const ROTATE_SHARE = 0.3;
 
+/** What the lines of a log file look like, and who speaks in them. */
+export interface FileForm {
+  readonly format: LogFormat;
+  readonly program: string;
+}
+
+const TEXT_FILE: FileForm = { format: 'text', program: 'tubetti' };
+
 /**
- * A log file of at most `maxBytes`: mode 0600, a header line at each start, then `SECONDS: level: message`. What is
- * there already stays (the reason of a crash must outlive the restart), as far as there is room. When it is full the
- * oldest 30 % go; our header becomes the first line. A terminal, a pipe or /dev/null is written to and never cut.
- * Throws if the file cannot be opened (src/files.ts says what is refused).
+ * A log file of at most `maxBytes`: mode 0600, a header line at each start, then `SECONDS: level: message`, or an object
+ * for each. What is there already stays (the reason of a crash must outlive the restart), as far as there is room. When it
+ * is full the oldest 30 % go; our header becomes the first line. A terminal, a pipe or /dev/null is written to and never
+ * cut. Throws if the file cannot be opened (src/files.ts says what is refused).
  */
 export class LogFile {
   private readonly fd: number;
   private readonly header: string;
+  private readonly form: FileForm;
   private readonly maxBytes: number;
   /** False for what cannot be cut: a terminal, a pipe. */
   private readonly regular: boolean;
   private size: number;
 
-  constructor(path: string, maxBytes: number, header: string) {
+  constructor(path: string, maxBytes: number, header: string, form: FileForm = TEXT_FILE) {
     // Read access too: rotation reads back what it keeps.
     const { fd, stat } = openForAppending(path);
     this.fd = fd;
-    this.header = oneLine(header) + '\n';
+    this.form = form;
+    const first = oneLine(header);
+    this.header = (form.format === 'json' ? jsonLine('info', first, { program: form.program }) : first) + '\n';
     this.maxBytes = maxBytes;
     this.regular = stat.isFile();
     this.size = this.regular ? stat.size : 0;
@@ -143,8 +191,11 @@ export class LogFile {
     }
   }
 
-  readonly sink: LogSink = (level, message) => {
-    this.append(Buffer.from(`${stamp()}: ${FILE_LABEL[level]}${message}\n`));
+  readonly sink: LogSink = (level, message, details) => {
+    const { format, program } = this.form;
+    const line =
+      format === 'json' ? jsonOf(level, message, program, details) : `${stamp()}: ${FILE_LABEL[level]}${message}`;
+    this.append(Buffer.from(`${line}\n`));
   };
 
   close(): void {

@@ -85,7 +85,10 @@ export interface Native extends HostIo {
   unixAccept(fd: number): number;
   /** Connects (the result is immediate for unix sockets: 0+ fd, -ENOENT, -ECONNREFUSED, -EAGAIN backlog full). */
   unixConnect(path: string): number;
-  /** A datagram socket connected to `path` (syslog), non-blocking: a full receiver is -EAGAIN. */
+  /**
+   * A datagram socket connected to `path` (syslog, a service manager), non-blocking: a full receiver is -EAGAIN. A path
+   * that begins with a zero byte is an abstract name.
+   */
   unixDatagram(path: string): number;
   /** Stream socket pair: writes both to `out[0]`, `out[1]`. */
   unixPair(out: Int32Array): number;

@@ -40,6 +40,12 @@ function failure(result: number): Error {
   return Object.assign(new Error(code), { code });
 }
 
+/** A description of our own of a pipe or terminal, which does not block; its descriptor. Throws if it cannot be had. */
+export function openAgain(fd: number): number {
+  const { O_WRONLY, O_NONBLOCK, O_NOCTTY, O_APPEND } = constants;
+  return openSync(`/proc/self/fd/${fd}`, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_APPEND);
+}
+
 /** See above. `send` is for a socket; where nothing else is possible it is written to as it is. */
 export function openStderr(send: Send): UnblockedStderr {
   const plain: Write = (bytes, offset) => writeSync(STDERR, bytes, offset);
@@ -54,8 +60,7 @@ export function openStderr(send: Send): UnblockedStderr {
       return { write, fd: -1 };
     }
     if (!stat.isFIFO() && !stat.isCharacterDevice()) return { write: plain, fd: -1 };
-    const { O_WRONLY, O_NONBLOCK, O_NOCTTY, O_APPEND } = constants;
-    const fd = openSync('/proc/self/fd/2', O_WRONLY | O_NONBLOCK | O_NOCTTY | O_APPEND);
+    const fd = openAgain(STDERR);
     return { write: (bytes, offset) => writeSync(fd, bytes, offset), fd };
   } catch {
     // A terminal of another user (su), or a system without /proc.
@@ -70,6 +75,7 @@ export function closeStderr({ fd }: UnblockedStderr): void {
 export class LineWriter {
   private readonly write: Write;
   private readonly nowMs: () => number;
+  private readonly lostLine: (lost: number) => string;
   /** The last line was cut short. */
   private torn = false;
   /** Lines lost since one was taken whole. */
@@ -79,11 +85,14 @@ export class LineWriter {
   private patience = PATIENCE_MS;
   private patientAt: number;
 
+  /** `lostLine`: what is written, before the next line, of those that were lost. */
   constructor(
     write: Write = (bytes, offset) => writeSync(STDERR, bytes, offset),
     nowMs: () => number = () => performance.now(),
+    lostLine = (lost: number): string => `log lines lost while nobody read stderr: ${lost}`,
   ) {
     this.write = write;
+    this.lostLine = lostLine;
     this.nowMs = nowMs;
     this.patientAt = nowMs();
   }
@@ -98,7 +107,7 @@ export class LineWriter {
       }
       this.triedAt = now;
     }
-    const notice = this.dropped === 0 ? '' : `log lines lost while nobody read stderr: ${this.dropped}\n`;
+    const notice = this.dropped === 0 ? '' : `${this.lostLine(this.dropped)}\n`;
     const whole = this.put(`${this.torn ? '\n' : ''}${notice}${line}\n`);
     if (whole) this.dropped = 0;
     else this.dropped++;

@@ -30,6 +30,7 @@ constexpr char kNoProc = 'x';
 
 constexpr int kForwarded[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
 constexpr int kBySignal = 128;
+constexpr int kFirstAfterStreams = 3;
 
 pid_t service = -1;
 
@@ -78,7 +79,9 @@ int WaitForService() {
 }
 
 // In the process that was called; never returns.
-[[noreturn]] void Wait(const char* name, int ready) {
+[[noreturn]] void Wait(const char* name, bool json, int ready) {
+  // They are the service's: who reads the other end waits for its end, not for ours.
+  CloseFrom(kFirstAfterStreams, ready);
   struct sigaction action = {};
   action.sa_handler = Forward;
   for (const int signal : kForwarded) sigaction(signal, &action, nullptr);
@@ -92,8 +95,10 @@ int WaitForService() {
       (void)signal(WTERMSIG(status), SIG_DFL);
       kill(getpid(), WTERMSIG(status));
     } else {
-      (void)fprintf(stderr, "%s: the service was killed by SIG%s before it was ready\n",
-                    strstr(name, "passt") == nullptr ? "tubetti" : "passt", sigabbrev_np(WTERMSIG(status)));
+      char message[96];
+      (void)snprintf(message, sizeof(message), "the service was killed by SIG%s before it was ready",
+                     sigabbrev_np(WTERMSIG(status)));
+      Complain(json, strstr(name, "passt") == nullptr ? "tubetti" : "passt", message);
       _exit(1);
     }
   }
@@ -107,7 +112,7 @@ bool HasProc(int ready) {
 
 }  // namespace
 
-Child ForkService(const char* name, Layers& layers) {
+Child ForkService(const char* name, bool json, Layers& layers) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return Child();
   if (layers.mount == 0) {
@@ -135,7 +140,7 @@ Child ForkService(const char* name, Layers& layers) {
     }
   }
   close(ends[1]);
-  Wait(name, ends[0]);
+  Wait(name, json, ends[0]);
 }
 
 }  // namespace tubetti

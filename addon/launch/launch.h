@@ -14,8 +14,12 @@ struct Words {
   int count = 0;
   bool all = false;         // more may be named where the launcher does not look
   bool background = false;  // the service may have to leave its caller
+  bool json = false;        // the log is to be objects
 };
 Words ReadWords(const char* name, char** argv);
+
+// complain.cc: an error, one line on standard error in the form that the service's log has (src/log-format.ts).
+void Complain(bool json, const char* program, const char* message);
 
 // descriptors.cc
 void OpenStandardStreams();
@@ -46,6 +50,6 @@ struct Child {
   int ready = -1;  // its end of the socket on which the caller's process waits
   int pid = 0;     // its number where it was called from
 };
-Child ForkService(const char* name, Layers& layers);
+Child ForkService(const char* name, bool json, Layers& layers);
 
 }  // namespace tubetti

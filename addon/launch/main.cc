@@ -37,7 +37,7 @@ int Launch(const char* name, char** command) {
   const int broker = StartBroker();
   EnterNamespaces(layers);
   Child child;
-  if (words.background) child = ForkService(name, layers);
+  if (words.background) child = ForkService(name, words.json, layers);
   KeepCapabilities();
   // Without no_new_privs it cannot be had, and the service finds out by itself whether Node has one.
   (void)DenyIoUring();
@@ -47,7 +47,9 @@ int Launch(const char* name, char** command) {
   command[0] = const_cast<char*>(name);
   execvp(node, command);
   const int error = errno;
-  (void)fprintf(stderr, "tubetti: cannot run %s: %s\n", node, strerror(error));
+  char message[512];
+  (void)snprintf(message, sizeof(message), "cannot run %s: %s", node, strerror(error));
+  Complain(words.json, "tubetti", message);
   return error == ENOENT ? kNotFound : kCannotRun;
 }
 

@@ -30,8 +30,20 @@ bool IsAbbreviation(const char* word, const char* full, size_t least) {
   return length >= least && length <= strlen(full) && strncmp(word, full, length) == 0;
 }
 
+// The argument of `word`: behind its equals sign, or the next word.
+const char* ArgumentOf(const char* word, const char* next) {
+  const char* equals = strchr(word, '=');
+  return equals == nullptr ? next : equals + 1;
+}
+
+void TakeFormat(Words& words, const char* format) {
+  if (format != nullptr) words.json = strcmp(format, "json") == 0;
+}
+
 void ReadEnvironment(Words& words) {
   Keep(words, getenv("TUBETTI_FD"));
+  Keep(words, getenv("TUBETTI_READY_FD"));
+  TakeFormat(words, getenv("TUBETTI_LOG_FORMAT"));
   Keep(words, getenv("NODE_CHANNEL_FD"));
   if (getenv("TUBETTI_CONFIG") != nullptr) words.all = true;
   // Of sd_listen_fds(3) there may be any number.
@@ -66,6 +78,8 @@ Words ReadWords(const char* name, char** argv) {
       Keep(words, *named == '=' ? named + 1 : at[1]);
       fd = true;
     }
+    if (IsAbbreviation(word, "--ready-fd", 5)) Keep(words, ArgumentOf(word, at[1]));
+    if (IsAbbreviation(word, "--log-format", 8)) TakeFormat(words, ArgumentOf(word, at[1]));
     if (IsAbbreviation(word, "--config", 4)) words.all = true;
     background = background || IsAbbreviation(word, "--background", 3);
     foreground = foreground || strcmp(word, "--foreground") == 0;

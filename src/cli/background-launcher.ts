@@ -7,7 +7,7 @@
  * - the pipe ends before: the service has said why on stderr, which it still shares. The caller's process exits with 1.
  *
  * When it is ready the service has let go of the caller's streams, so that their readers see the end. Of the
- * caller's other descriptors it gets the one of `--fd` only.
+ * caller's other descriptors it gets those of `--fd` and `--ready-fd` only.
  */
 import { spawn, type StdioOptions } from 'node:child_process';
 import type { Readable } from 'node:stream';
@@ -15,7 +15,7 @@ import { ConfigError, describeSystemError } from '../errors';
 import type { Native } from '../native';
 import { LAUNCH, type Launched } from '../sandbox/launched';
 import type { Transport } from './options';
-import { FIRST_AFTER_STDIO, READY_FD } from './background-service';
+import { FIRST_AFTER_STDIO, WAITING_FD } from './background-service';
 
 /** The pipe's descriptor in the service; its standard streams and FRONT_END_FD are before it. */
 const PIPE_FD = 4;
@@ -25,11 +25,17 @@ const FORWARDED = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const;
 /** The socket of the launcher's broker, behind the pipe. */
 const BROKER_FD = 5;
 
-function stdioFor(transport: Transport, launched: Launched | null): StdioOptions {
-  const broker = launched?.get('broker') ?? -1;
-  const extra = broker < 0 ? [] : [broker];
-  if (transport.kind !== 'fd') return ['ignore', 'ignore', 'inherit', 'ignore', 'pipe', ...extra];
-  return ['ignore', 'ignore', 'inherit', transport.fd, 'pipe', ...extra];
+/** What the service gets, in the order of its descriptors: FRONT_END_FD, PIPE_FD, BROKER_FD, SERVICE_READY_FD. */
+function stdioFor(transport: Transport, readyFd: number | null, broker: number): StdioOptions {
+  const frontEnd = transport.kind === 'fd' ? transport.fd : 'ignore';
+  const behind = readyFd !== null ? [broker < 0 ? ('ignore' as const) : broker, readyFd] : broker < 0 ? [] : [broker];
+  return ['ignore', 'ignore', 'inherit', frontEnd, 'pipe', ...behind];
+}
+
+/** What of the options it takes to start the service. */
+interface Given {
+  readonly transport: Transport;
+  readonly readyFd: number | null;
 }
 
 /**
@@ -38,20 +44,20 @@ function stdioFor(transport: Transport, launched: Launched | null): StdioOptions
  */
 export async function startInBackground(
   argv: readonly string[],
-  transport: Transport,
+  { transport, readyFd }: Given,
   native: Native,
   launched: Launched | null,
   complain: (message: string) => void,
 ): Promise<number> {
-  const stdio = stdioFor(transport, launched);
-  const handedOn =
-    launched === null ? {} : { [LAUNCH]: launched.handedOn(launched.get('broker') < 0 ? -1 : BROKER_FD) };
+  const broker = launched?.get('broker') ?? -1;
+  const stdio = stdioFor(transport, readyFd, broker);
+  const handedOn = launched === null ? {} : { [LAUNCH]: launched.handedOn(broker < 0 ? -1 : BROKER_FD) };
   // What the caller left open by mistake must not live on in the service.
   native.closeOnExec(FIRST_AFTER_STDIO);
   const child = spawn(process.execPath, [...process.execArgv, process.argv[1], ...argv], {
     argv0: process.argv0,
     detached: true,
-    env: { ...process.env, ...handedOn, [READY_FD]: String(PIPE_FD) },
+    env: { ...process.env, ...handedOn, [WAITING_FD]: String(PIPE_FD) },
     stdio,
   });
   const forward = (signal: NodeJS.Signals): void => {

@@ -9,10 +9,12 @@ import type { Launched } from '../sandbox/launched';
 import type { Transport } from './options';
 
 /** Environment variable with the number of the pipe's descriptor, from the waiting process to the service only. */
-export const READY_FD = 'TUBETTI_READY_FD';
+export const WAITING_FD = 'TUBETTI_WAITING_FD';
 
 /** The front-end's socket of `--fd` in the service, as with passt. */
 const FRONT_END_FD = 3;
+/** The descriptor of `--ready-fd` there: behind the pipe and the launcher's broker. */
+export const SERVICE_READY_FD = 6;
 
 export const FIRST_AFTER_STDIO = 3;
 
@@ -35,9 +37,9 @@ export class Waiting {
    * (background-launcher.ts), or tubetti-launch, which gave us all descriptors under their own numbers.
    */
   static find(env: NodeJS.ProcessEnv, launched: Launched | null): Waiting | null {
-    const value = env[READY_FD];
+    const value = env[WAITING_FD];
     if (value !== undefined) {
-      Reflect.deleteProperty(env, READY_FD);
+      Reflect.deleteProperty(env, WAITING_FD);
       return new Waiting(Number(value), true);
     }
     const fd = launched?.get('ready') ?? -1;
@@ -52,6 +54,11 @@ export class Waiting {
   /** Where the front-end is: its descriptor has another number here. */
   transport(given: Transport): Transport {
     return given.kind === 'fd' && this.moved ? { kind: 'fd', fd: FRONT_END_FD } : given;
+  }
+
+  /** Where the descriptor of `--ready-fd` is, if one was given. */
+  readyFd(given: number | null): number | null {
+    return given !== null && this.moved ? SERVICE_READY_FD : given;
   }
 
   /** Opens what takes the place of the caller's streams: behind the door there is no /dev/null. */

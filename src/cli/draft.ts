@@ -2,6 +2,7 @@
 import { PortTable, type PortRange } from '../config/port-spec';
 import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';
+import type { LogFormat } from '../log-format';
 import type { SandboxMode } from '../sandbox/layer';
 import type { AddressBytes } from '../stack/config';
 import type { HostPort } from './option-values';
@@ -50,7 +51,9 @@ export interface Draft {
   follow: boolean;
   pollUs: number;
   moderation: ModerationLevel;
+  readyFd: number | null;
   level: LogLevel;
+  logFormat: LogFormat;
   logFile: string | null;
   logSize: number;
   metrics: HostPort | null;
@@ -115,7 +118,9 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     follow: true,
     pollUs: 0,
     moderation: 'adaptive',
+    readyFd: null,
     level: 'info',
+    logFormat: 'text',
     logFile: null,
     logSize: DEFAULT_LOG_SIZE,
     metrics: null,

@@ -33,6 +33,21 @@ function held(): Held[] {
   });
 }
 
+/** Whether another descriptor of ours is the same file: of a pipe that means that both its ends are here. */
+function isPaired({ fd, target }: Held, all: readonly Held[]): boolean {
+  return all.some((other) => other.fd !== fd && other.fd >= FIRST_AFTER_STDIO && other.target === target);
+}
+
+/** Whether it is something that Node itself holds, as far as that can be told. */
+export function isHeldByNode(fd: number): boolean {
+  const all = held();
+  const one = all.find((each) => each.fd === fd);
+  return (
+    one !== undefined &&
+    (one.target.startsWith('anon_inode:') || (one.target.startsWith('pipe:') && isPaired(one, all)))
+  );
+}
+
 /** Whether a debugger's sockets may be among the descriptors. */
 function isDebugged(): boolean {
   return [...process.execArgv, process.env.NODE_OPTIONS ?? ''].some((option) => option.includes('--inspect'));
@@ -44,9 +59,10 @@ export function closeInherited(keep: readonly number[]): void {
   const channel = (process.channel as { readonly fd?: number } | undefined)?.fd ?? -1;
   const all = held();
   const nullDevice = statSync('/dev/null').rdev;
-  for (const { fd, target } of all) {
+  for (const each of all) {
+    const { fd } = each;
     if (fd < FIRST_AFTER_STDIO || fd === channel || keep.includes(fd)) continue;
-    const paired = all.some((other) => other.fd !== fd && other.fd >= FIRST_AFTER_STDIO && other.target === target);
+    const paired = isPaired(each, all);
     try {
       const stat = fstatSync(fd);
       const foreign =

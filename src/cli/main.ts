@@ -1,6 +1,8 @@
 /** The program: from a command line to an exit status. bin/tubetti.js calls `run`. */
 import { isAbsolute, resolve } from 'node:path';
-import { createLog, type Log, LogFile, type LogSink, stderrSink } from '../log';
+import { createLog, type Log, LogFile, type LogSink, lostLine, stderrLine, stderrSink } from '../log';
+import { isJournal, jsonLine, priority, type StderrStyle } from '../log-format';
+import { type Change, tableOf } from '../metrics/stats';
 import { ConfigError, describeSystemError, messageOf } from '../errors';
 import { loadNative, type Native, PACKAGE_ROOT } from '../native';
 import { Broker } from '../sandbox/broker';
@@ -13,9 +15,12 @@ import { closeStderr, LineWriter, openStderr, type UnblockedStderr } from '../st
 import type { Program } from './draft';
 import { type Options, parseOptions, type Transport } from './options';
 import { PidFile } from './pid-file';
+import { checkReadyFd, ReadyFd } from './ready-fd';
+import { ServiceManager } from './service-manager';
 import { checkGiven, closeInherited } from './inherited';
 import { programOf } from './invoked-name';
 import { raiseFileLimit } from './file-limit';
+import { askedFormat } from './log-options';
 import { start } from './start';
 import { syslogSink } from './syslog';
 import { usage } from './usage';
@@ -38,11 +43,11 @@ function calledAs(launched: Launched | null): string {
   return launched === null ? (process.argv[1] ?? 'tubetti') : resolve(process.argv0);
 }
 
-function openLogFile(options: Options, launched: Launched | null): LogFile | null {
+function openLogFile(options: Options, program: Program, launched: Launched | null): LogFile | null {
   if (options.logFile === null) return null;
   try {
     const header = `tubetti ${version()}: ${calledAs(launched)} (${launched?.pid ?? process.pid})`;
-    return new LogFile(options.logFile, options.logSize, header);
+    return new LogFile(options.logFile, options.logSize, header, { format: options.logFormat, program });
   } catch (error) {
     throw new ConfigError(
       'CFG_ERR_VALUE',
@@ -70,10 +75,13 @@ function loadAddon(): Native {
 /** How we came to be, and who waits for us. */
 interface Around {
   readonly program: Program;
+  readonly style: StderrStyle;
   readonly native: Native;
   readonly waiting: Waiting | null;
   readonly launched: Launched | null;
   readonly broker: Broker | null;
+  /** The descriptor of `--ready-fd`, as it is numbered here. */
+  readonly readyFd: number | null;
 }
 
 /** Words that may name files which Node loads into each thread. */
@@ -105,30 +113,42 @@ function shutDoor(options: Options, { native, launched, broker }: Around, runAs:
   });
 }
 
+/** What `--stats` says: a table, or one object. */
+function statsText(changes: readonly Change[], program: Program, style: StderrStyle): string {
+  if (style.format === 'text') return tableOf(changes).join('\n');
+  const counters = Object.fromEntries(changes.map(({ name, change, now }) => [name, { change, now }]));
+  return priority('info', style) + jsonLine('info', 'counters', { program, counters });
+}
+
 /**
  * Serves in this process. The log goes to stderr for good in the foreground, until the service is ready in the
  * background; and into the file if one is named; and, in the background without a file, to the system log.
  */
 async function serve(options: Options, around: Around): Promise<number> {
-  const { program, native, waiting, launched, broker } = around;
+  const { program, style, native, waiting, launched, broker } = around;
   const pid = launched?.pid ?? process.pid;
-  const file = openLogFile(options, launched);
+  const file = openLogFile(options, program, launched);
   let unblocked: UnblockedStderr | null = unblockedStderr(native);
-  const lines = new LineWriter(unblocked.write);
-  const stderr = stderrSink(program, lines);
+  const lines = new LineWriter(unblocked.write, undefined, lostLine(program, style));
+  const stderr = stderrSink(program, lines, style);
   const leaveStderr = (): void => {
     if (unblocked !== null) closeStderr(unblocked);
     unblocked = null;
   };
   const sinks: LogSink[] = [stderr];
   if (file !== null) sinks.push(file.sink);
-  else if (waiting !== null)
-    sinks.push(syslogSink(native, program, broker === null ? undefined : () => broker.syslog(), pid));
+  else if (waiting !== null) {
+    const connect = broker === null ? undefined : () => broker.syslog();
+    sinks.push(syslogSink(native, program, connect, pid, options.logFormat));
+  }
   const log = createLog(options.logLevel, sinks);
+  const manager = ServiceManager.find(process.env, native, log);
   let pidFile: PidFile | null = null;
   try {
     for (const warning of options.warnings) log.warn(warning);
     if (options.pid !== null) pidFile = new PidFile(options.pid);
+    const { readyFd } = around;
+    const readiness = readyFd === null ? null : new ReadyFd(native, readyFd, options.readyFd ?? readyFd);
     const runAs = resolveRunAs(options.runAs, native, log);
     waiting?.prepare();
     let layers: readonly Layer[] = [];
@@ -145,20 +165,23 @@ async function serve(options: Options, around: Around): Promise<number> {
     };
     const ready = (): void => {
       pidFile?.write(pid);
+      manager?.ready(waiting === null ? null : pid);
+      const untold = readiness?.tell() ?? null;
+      if (untold !== null) log.warn(untold);
       if (waiting === null) return;
       sinks.splice(sinks.indexOf(stderr), 1);
       leaveStderr();
       leaveDirectory(options.transport);
       waiting.release(native);
     };
-    const show = (text: string): void => {
+    const show = (changes: readonly Change[]): void => {
       try {
-        lines.line(text.replace(/\n$/, ''));
+        lines.line(statsText(changes, program, style));
       } catch {
         // Nobody is there any more.
       }
     };
-    const hooks = { bound, filter, confined, ready, show, broker, layers: () => allLayers(layers) };
+    const hooks = { bound, filter, confined, ready, show, broker, manager, layers: () => allLayers(layers) };
     const status = await start(options, native, log, hooks);
     if (waiting === null || waiting.released || status !== 0) return status;
     log.error('the service was stopped before it was ready');
@@ -173,6 +196,7 @@ async function serve(options: Options, around: Around): Promise<number> {
     log.error(error.message);
     return 1;
   } finally {
+    manager?.close();
     file?.close();
     leaveStderr();
   }
@@ -186,14 +210,17 @@ function leaveDirectory(transport: Transport): void {
 async function serveAs(
   argv: readonly string[],
   options: Options,
-  program: Program,
+  { program, style }: Pick<Around, 'program' | 'style'>,
   launched: Launched | null,
 ): Promise<number> {
   if (!options.background) launched?.stayInForeground();
   const waiting = options.background ? Waiting.find(process.env, launched) : null;
+  const readyFd = waiting?.readyFd(options.readyFd) ?? options.readyFd;
+  if (readyFd !== null) checkReadyFd(readyFd, options.readyFd ?? readyFd);
   const given = options.transport.kind === 'fd' ? options.transport.fd : -1;
   if (launched?.get('closed') !== 1) {
-    closeInherited([given, ...(launched?.descriptors ?? []), ...(waiting?.descriptors ?? [])]);
+    const keep = [given, readyFd ?? -1];
+    closeInherited([...keep, ...(launched?.descriptors ?? []), ...(waiting?.descriptors ?? [])]);
   }
   const native = loadAddon();
   raiseFileLimit(native);
@@ -201,13 +228,14 @@ async function serveAs(
   if (transport.kind === 'fd') checkGiven(transport.fd, native);
   if (options.background && waiting === null) {
     const { startInBackground } = await import('./background-launcher.js');
-    return startInBackground(argv, options.transport, native, launched, (message) => {
-      stderrSink(program)('error', message);
+    return startInBackground(argv, options, native, launched, (message) => {
+      stderrSink(program, undefined, style)('error', message);
     });
   }
   const socket = launched?.get('broker') ?? -1;
   const broker = socket < 0 ? null : new Broker(native, socket, launched?.get('bind') === 1);
-  const status = await serve({ ...options, transport }, { program, native, waiting, launched, broker });
+  const around = { program, style, native, waiting, launched, broker, readyFd };
+  const status = await serve({ ...options, transport }, around);
   // Node would wait for threads of data planes that sit in a system call. All there was to give back has been given.
   if (native.strays() > 0) native.exitNow(status);
   return status;
@@ -219,6 +247,8 @@ async function serveAs(
  */
 export async function run(argv: readonly string[], script = process.argv[1], argv0 = process.argv0): Promise<number> {
   let program: Program = 'tubetti';
+  const journal = isJournal(process.env.JOURNAL_STREAM);
+  let style: StderrStyle = { format: askedFormat(argv, process.env), journal };
   const launched = Launched.take(process.env);
   try {
     program = programOf(script, argv0);
@@ -234,13 +264,14 @@ export async function run(argv: readonly string[], script = process.argv[1], arg
         process.stdout.write(CAPABILITIES);
         return 0;
       case 'run':
-        return await serveAs(argv, command.options, program, launched);
+        style = { format: command.options.logFormat, journal };
+        return await serveAs(argv, command.options, { program, style }, launched);
     }
   } catch (error) {
     // Any other error is a bug or a broken installation: its stack trace helps with a report.
     const text =
       error instanceof ConfigError ? error.message : error instanceof Error ? readableStack(error) : String(error);
-    process.stderr.write(`${program}: ${text}\n`);
+    process.stderr.write(`${stderrLine('error', text, program, style)}\n`);
     return 1;
   }
 }

@@ -5,6 +5,7 @@
  */
 import { addressFamily, formatMac } from '../config/address-text';
 import type { LogLevel } from '../log';
+import { LOG_FORMATS } from '../log-format';
 import { SANDBOX_MODES } from '../sandbox/layer';
 import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC, DEFAULT_MTU } from './draft';
 import { type Apply, option, type OptionSpec } from './option-spec';
@@ -213,6 +214,26 @@ export const OPTIONS: readonly OptionSpec[] = [
     `maximum size of the log file (default ${DEFAULT_LOG_SIZE})`,
     (draft, value, shown) => {
       draft.logSize = values.numberValue(shown, value, MIN_LOG_SIZE, 0x7fffffff);
+    },
+  ),
+  option(
+    'general',
+    '',
+    'log-format',
+    'FORMAT',
+    '"text" (default), or "json": one object a line, with time, level and message',
+    (draft, value, shown) => {
+      draft.logFormat = values.wordValue(shown, value, LOG_FORMATS);
+    },
+  ),
+  option(
+    'general',
+    '',
+    'ready-fd',
+    'FD',
+    'write a newline to this descriptor and close it when ready',
+    (draft, value, shown) => {
+      draft.readyFd = values.numberValue(shown, value, 1, 0x7fffffff);
     },
   ),
   option('general', 'e', 'stderr', '', 'no effect, accepted for compatibility', (draft, _value, shown) => {

@@ -5,6 +5,7 @@ import { checkRules, type PortRange, type PortRule } from '../config/port-spec';
 import { readEphemeralRange } from '../config/sysctl';
 import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';
+import type { LogFormat } from '../log-format';
 import type { SandboxMode } from '../sandbox/layer';
 import { type Action, type Draft, emptyDraft, type Family, type FrontEnd, type Program } from './draft';
 import { parseLine } from './getopt';
@@ -44,7 +45,10 @@ export interface Options {
   readonly pollUs: number;
   /** What is done about notifications of the guest beyond the protocol itself. */
   readonly moderation: ModerationLevel;
+  /** Gets a newline when the service is ready; null: none. */
+  readonly readyFd: number | null;
   readonly logLevel: LogLevel;
+  readonly logFormat: LogFormat;
   readonly logFile: string | null;
   readonly logSize: number;
   readonly metrics: HostPort | null;
@@ -108,6 +112,8 @@ function finish(draft: Draft, program: Program): Options {
   const background = inBackground(draft, program);
   if (draft.statsSeconds !== null && background)
     throw conflict('--stats writes to stderr, which a service in the background does not have: add --foreground');
+  if (draft.readyFd !== null && draft.readyFd === draft.fd)
+    throw conflict(`--ready-fd ${draft.readyFd}: that is the descriptor of --fd, give another one`);
   if (draft.pollUs !== 0 && draft.frontEnd === 'stream')
     throw conflict('--poll-us polls virtqueues, which --stream does not have');
   if (draft.moderation !== 'adaptive' && draft.frontEnd === 'stream')
@@ -126,7 +132,9 @@ function finish(draft: Draft, program: Program): Options {
     follow: draft.follow,
     pollUs: draft.pollUs,
     moderation: draft.moderation,
+    readyFd: draft.readyFd,
     logLevel: draft.level,
+    logFormat: draft.logFormat,
     logFile: draft.logFile,
     logSize: draft.logSize,
     metrics: draft.metrics,

@@ -24,12 +24,13 @@ import { AF_INET, AF_INET6, SOCK_UDP } from '../stack/ports';
 import { ServerError } from '../front-end/server';
 import { StreamServer } from '../stream/server';
 import { VhostServer } from '../vhost/server';
-import { startStats } from '../metrics/stats';
+import { type Change, startStats } from '../metrics/stats';
 import { watchRefused } from '../sandbox/seccomp';
 import { openCapture } from './capture';
 import { checkListeners, raiseFileLimit } from './file-limit';
 import { follow } from './host-follower';
 import type { Options } from './options';
+import type { ServiceManager } from './service-manager';
 import { type Endpoint, summary } from './summary';
 import { version } from './version';
 import type { HostPort } from './option-values';
@@ -123,10 +124,12 @@ class Ending {
   private stopping = false;
   private readonly native: Native;
   private readonly log: Log;
+  private readonly manager: StartHooks['manager'];
 
-  constructor(native: Native, log: Log) {
+  constructor(native: Native, log: Log, manager: StartHooks['manager']) {
     this.native = native;
     this.log = log;
+    this.manager = manager;
     this.reached = new Promise((resolve) => {
       this.resolve = resolve;
     });
@@ -136,6 +139,7 @@ class Ending {
 
   end(status: number): void {
     if (!this.stopping) {
+      this.manager?.stopping();
       this.native.endWithin(END_MS);
       setTimeout(() => {
         this.log.error(`shutdown takes longer than ${END_LOG_MS / 1000} s: exiting without waiting for the rest`);
@@ -156,6 +160,23 @@ class Ending {
     this.log.debug(`${signal}: shutting down`);
     this.end(0);
   };
+}
+
+/** Keeps a service manager informed. */
+function tell(
+  manager: Pick<ServiceManager, 'status'>,
+  frontEnds: StreamServer | VhostServer,
+  endpoint: Endpoint,
+): void {
+  const where = endpoint.kind === 'fd' ? `descriptor ${endpoint.fd}` : endpoint.path;
+  const waits = (): void => {
+    manager.status(`waiting for a front-end on ${where}`);
+  };
+  waits();
+  frontEnds.on('connected', () => {
+    manager.status(`serving a front-end on ${where}`);
+  });
+  frontEnds.on('disconnected', waits);
 }
 
 interface Prepared {
@@ -220,8 +241,10 @@ export interface StartHooks {
   readonly broker: Broker | null;
   /** What the sandbox consists of by now. */
   readonly layers: () => readonly Layer[];
-  /** Writes lines (`--stats`) to standard error. */
-  readonly show: (text: string) => void;
+  /** Writes counters (`--stats`) to standard error. */
+  readonly show: (changes: readonly Change[]) => void;
+  /** Who is told what the service does; null: nobody. */
+  readonly manager: Pick<ServiceManager, 'status' | 'stopping'> | null;
 }
 
 /** Takes the steps, last first, all of them also where one fails. @throws what failed first. */
@@ -241,7 +264,7 @@ async function giveBack(steps: readonly (() => unknown)[]): Promise<void> {
 export async function start(options: Options, native: Native, log: Log, hooks: StartHooks): Promise<number> {
   const endpoint = endpointOf(options, native);
   const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
-  const ending = new Ending(native, log);
+  const ending = new Ending(native, log, hooks.manager);
   /** What has to be given back, in the order it was had. */
   const undo: (() => unknown)[] = [
     () => {
@@ -302,12 +325,9 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     frontEnds.once('end', () => {
       ending.end(0);
     });
+    if (hooks.manager !== null) tell(hooks.manager, frontEnds, endpoint);
     if (options.statsSeconds !== null) {
-      undo.push(
-        startStats(new Float64Array(counters), options.statsSeconds, (text) => {
-          hooks.show(text);
-        }),
-      );
+      undo.push(startStats(new Float64Array(counters), options.statsSeconds, hooks.show));
     }
     undo.push(() => frontEnds.stop());
     try {

@@ -1,6 +1,7 @@
 /** The system log: datagrams to /dev/log, in the form of syslog(3) (RFC 3164 without the host's name). */
 import { EAGAIN } from '../errors';
 import type { LogLevel, LogSink } from '../log';
+import { jsonOf, type LogFormat } from '../log-format';
 import type { Native } from '../native';
 
 export const SYSLOG_PATH = '/dev/log';
@@ -41,10 +42,12 @@ export function syslogSink(
   tag: string,
   connect: () => number = () => native.unixDatagram(SYSLOG_PATH),
   pid: number = process.pid,
+  format: LogFormat = 'text',
 ): LogSink {
   let fd = connect();
-  return (level, message) => {
-    const line = syslogLine(level, message, tag, new Date(), pid);
+  return (level, message, details) => {
+    const text = format === 'json' ? jsonOf(level, message, tag, details) : message;
+    const line = syslogLine(level, text, tag, new Date(), pid);
     if (line === null) return;
     const bytes = Buffer.from(line);
     for (let attempt = 0; attempt < 2; attempt++) {

@@ -59,6 +59,8 @@ const TABLE: Readonly<Record<string, Row>> = {
   trace: SWITCH,
   stderr: SWITCH,
   'log-file': { good: ['/tmp/log'], bad: ['', ''] },
+  'log-format': { good: ['text', 'json'], bad: ['xml', '--log-format xml: give one of text, json'] },
+  'ready-fd': { good: ['1', '9'], bad: ['0', '--ready-fd 0: give a number from 1 to 2147483647'] },
   'log-size': { good: ['40960', '0x20000'], bad: ['1', '--log-size 1: give a number from 40960 to 2147483647'] },
   pcap: { good: ['/tmp/pcap'], bad: ['', ''] },
   stats: { good: ['1'], beside: ['-f'], bad: ['0', '--stats 0: give a number from 1 to 86400'] },

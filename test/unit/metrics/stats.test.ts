@@ -1,11 +1,15 @@
-import { StatsTable } from '../../../src/metrics/stats';
+import { StatsTable, tableOf } from '../../../src/metrics/stats';
 import * as c from '../../../src/stack/counters';
 
 it('shows what changed since the last table, and nothing if nothing happened', () => {
   const counters = new Float64Array(c.COUNTERS);
   counters[c.C_FRAMES_TO_GUEST] = 5;
   const table = new StatsTable(counters);
-  const words = (): string[][] => table.next().map((line) => line.split(/ {2,}/).filter((word) => word !== ''));
+  const words = (): string[][] => {
+    const changes = table.changes();
+    if (changes.length === 0) return [];
+    return tableOf(changes).map((line) => line.split(/ {2,}/).filter((word) => word !== ''));
+  };
   expect(words()).toEqual([]);
 
   counters[c.C_LOOP_TURNS] += 3;
