@@ -2,10 +2,12 @@
  * A credit of time for attempts that may fail: connections, and flows of datagrams that stay unanswered.
  *
  * It grows by one part in CREDIT_PART of the time that passes, and gets back what an attempt cost when it succeeds. So
- * failed attempts take at most an eighth of the data plane's time, and successful ones have no limit.
+ * failed attempts take at most an eighth of the data plane's time, and successful ones have no limit. Where there is no
+ * credit, remote ends that have answered before can still be reached.
  */
 
-import type { Clock } from '../ports';
+import type { Clock, Random } from '../ports';
+import { halfSipHash } from './siphash';
 
 /** The credit's growth: one part in this many of the time that passes. */
 const CREDIT_PART = 8;
@@ -43,32 +45,95 @@ export class Credit {
   }
 }
 
+/** Attempts on trust from one answer of a remote end to its next. */
+const TRUSTED = 8;
+const TRUST_BUCKETS = 1024;
+const TRUST_KEY_WORDS = 5;
+
+/**
+ * Remote ends that have answered. A few attempts to reach them need no credit, so that a scan of other hosts does not
+ * keep the guest from those that it uses. Ends may share a bucket, and then these attempts.
+ */
+export class Trust {
+  /** Attempts left, by bucket. */
+  private readonly attempts: Uint8Array;
+  private readonly key: Int32Array;
+  private readonly k0: number;
+  private readonly k1: number;
+
+  constructor(random: Random) {
+    this.attempts = new Uint8Array(TRUST_BUCKETS);
+    this.key = new Int32Array(TRUST_KEY_WORDS);
+    this.k0 = random.u32();
+    this.k1 = random.u32();
+  }
+
+  /** The bucket of the end at address `words[at … at + 3]` and `port`. */
+  bucketOf(words: Int32Array, at: number, port: number): number {
+    const { key } = this;
+    key[0] = words[at];
+    key[1] = words[at + 1];
+    key[2] = words[at + 2];
+    key[3] = words[at + 3];
+    key[4] = port;
+    return halfSipHash(key, 0, TRUST_KEY_WORDS, this.k0, this.k1) & (TRUST_BUCKETS - 1);
+  }
+
+  /** May an attempt be made without credit? */
+  take(bucket: number): boolean {
+    if (this.attempts[bucket] === 0) return false;
+    this.attempts[bucket]--;
+    return true;
+  }
+
+  answered(bucket: number): void {
+    this.attempts[bucket] = TRUSTED;
+  }
+}
+
 /** The credit that flows of datagrams are opened on, with what each of them cost until it is answered. */
 export class FlowCredit {
   private readonly clock: Clock;
   private readonly credit: Credit;
-  /** µs, by flow number. */
+  private readonly trust: Trust;
+  /** By flow number: µs, and the bucket of the remote end. */
   private readonly cost: Uint16Array;
+  private readonly bucket: Uint16Array;
+  // Of the attempt that is being made.
   private fromUs: number;
+  private toBucket: number;
+  private onTrust: boolean;
 
-  constructor(capacity: number, clock: Clock) {
+  constructor(capacity: number, clock: Clock, random: Random) {
     this.clock = clock;
     this.credit = new Credit(clock.nowMs);
+    this.trust = new Trust(random);
     this.cost = new Uint16Array(capacity);
+    this.bucket = new Uint16Array(capacity);
     this.fromUs = 0;
+    this.toBucket = 0;
+    this.onTrust = false;
   }
 
-  /** The guest wants a flow. False: there is no credit for it; else `opened` follows. */
-  take(): boolean {
-    if (!this.credit.left(this.clock.nowMs)) return false;
+  /**
+   * The guest wants a flow to address `words[at … at + 3]` and `port`. False: there is no credit for it; else `opened`
+   * follows.
+   */
+  take(words: Int32Array, at: number, port: number): boolean {
+    this.toBucket = this.trust.bucketOf(words, at, port);
+    this.onTrust = !this.credit.left(this.clock.nowMs);
+    if (this.onTrust && !this.trust.take(this.toBucket)) return false;
     this.fromUs = this.clock.nowUs();
     return true;
   }
 
   /** The attempt is over: `slot` is the flow's number, or negative. Returns it. */
   opened(slot: number): number {
-    const cost = this.credit.spend(this.clock.nowUs() - this.fromUs);
-    if (slot >= 0) this.cost[slot] = cost;
+    const cost = this.onTrust ? 0 : this.credit.spend(this.clock.nowUs() - this.fromUs);
+    if (slot >= 0) {
+      this.cost[slot] = cost;
+      this.bucket[slot] = this.toBucket;
+    }
     return slot;
   }
 
@@ -76,6 +141,7 @@ export class FlowCredit {
   answered(slot: number): void {
     this.credit.giveBack(this.cost[slot]);
     this.cost[slot] = 0;
+    this.trust.answered(this.bucket[slot]);
   }
 
   /** The number belongs to no flow any more. */

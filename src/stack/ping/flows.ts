@@ -45,7 +45,7 @@ export class PingFlows {
     this.scope = new Uint32Array(capacity);
     this.local = new Uint8Array(capacity);
     this.epoch = new Int32Array(capacity);
-    this.credit = new FlowCredit(capacity, clock);
+    this.credit = new FlowCredit(capacity, clock, random);
     this.clock = clock;
   }
 

@@ -287,7 +287,7 @@ export class IcmpHandler implements FlowHandler {
   /** As `open`, if there is credit for it: requests that nobody answers take a bounded part of the time. */
   private admit(frame: FrameInfo, id: number): number {
     const { credit } = this.flows;
-    return credit.take() ? credit.opened(this.open(frame, id)) : -DROP_FLOW_LIMIT;
+    return credit.take(frame.addr, 4, 0) ? credit.opened(this.open(frame, id)) : -DROP_FLOW_LIMIT;
   }
 
   /** Makes a flow for a request. Returns its number, REFUSED (`target` is filled), or minus a drop code. */

@@ -16,8 +16,8 @@
  * **Time.** A connection attempt costs some tens of microseconds in the kernel, a hundred times as much as its frame.
  * Attempts are paid from a credit of time, which grows by one part in CREDIT_PART of the time that passes, and which
  * gets back what an attempt cost when its handshake completes: attempts that come to nothing take an eighth of the time
- * at the most, those that succeed have no limit. The guest sends a SYN again that found no credit; connections from
- * outside wait in the backlog.
+ * at the most, those that succeed have no limit. The guest sends a SYN again that found no credit, except to a remote end
+ * that has answered before; connections from outside wait in the backlog.
  */
 import { C_TCP_EVICTED_HALF_CLOSED, C_TCP_EVICTED_HALF_OPEN } from '../counters';
 import type { SlotQueue } from '../kit/flow-table';
@@ -152,5 +152,6 @@ export function handshakeDone(t: TcpEngine, flow: number): void {
   const own = t.owner[flow] < 0;
   (own ? t.outward : t.inward).remove(flow);
   (own ? t.guestCredit : t.acceptCredit).giveBack(t.cost[flow]);
+  if (own) t.trust.answered(t.bucket[flow]);
   t.acceptBlocked = false;
 }

@@ -103,7 +103,7 @@ export class UdpFlows {
     this.discover = new Int8Array(capacity);
     this.tooLong = new Uint16Array(capacity);
     this.joinLimit = new Int32Array(capacity);
-    this.credit = new FlowCredit(capacity, clock);
+    this.credit = new FlowCredit(capacity, clock, random);
     this.used = new Uint8Array(capacity);
     this.queues = [new SlotQueue(capacity), new SlotQueue(capacity), new SlotQueue(capacity)];
     this.queueOf = new Uint8Array(capacity);

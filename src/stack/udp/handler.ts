@@ -401,7 +401,9 @@ export class UdpHandler implements FlowHandler {
   /** As `openFromGuest`, if there is credit for it: datagrams that nobody answers take a bounded part of the time. */
   private admit(frame: FrameInfo, srcPort: number, dstPort: number): number {
     const { credit } = this.flows;
-    return credit.take() ? credit.opened(this.openFromGuest(frame, srcPort, dstPort)) : -DROP_FLOW_LIMIT;
+    return credit.take(frame.addr, 4, dstPort)
+      ? credit.opened(this.openFromGuest(frame, srcPort, dstPort))
+      : -DROP_FLOW_LIMIT;
   }
 
   /** Makes a flow for the first datagram of one. Returns its number, or minus a drop code. */

@@ -5,18 +5,26 @@ import { bytes, datagram, icmpv6, internetChecksum, packet, u16 } from '../../..
 const GUEST = '192.0.2.10';
 const GUEST6 = '2001:db8::10';
 
-function echo(n: number): Uint8Array {
+function echo(n: number, to: number): Uint8Array {
   const m = bytes([8, 0, 0, 0], u16(n), u16(1), ascii('ping'));
   m.set(u16(internetChecksum(m)), 2);
-  return packet(GUEST, '203.0.113.5', 1, m);
+  return packet(GUEST, `203.0.113.${String(to)}`, 1, m);
 }
 
-/** The nth request of its kind, in a flow of its own; type of its answer, 0: a datagram. */
-const KINDS: readonly (readonly [kind: string, request: (n: number) => Uint8Array, answer: number | null])[] = [
-  ['UDP', (n) => datagram(GUEST, 1024 + n, '203.0.113.5', 9, ascii('q')), null],
-  ['UDP over IPv6', (n) => datagram(GUEST6, 1024 + n, '2001:db8:5::5', 9, ascii('q')), null],
+/** The nth request of its kind to host `to`, in a flow of its own; type of its answer, null: a datagram. */
+const KINDS: readonly (readonly [
+  kind: string,
+  request: (n: number, to: number) => Uint8Array,
+  answer: number | null,
+])[] = [
+  ['UDP', (n, to) => datagram(GUEST, 1024 + n, `203.0.113.${String(to)}`, 9, ascii('q')), null],
+  ['UDP over IPv6', (n, to) => datagram(GUEST6, 1024 + n, `2001:db8:5::${String(to)}`, 9, ascii('q')), null],
   ['echo', echo, 0],
-  ['echo over IPv6', (n) => icmpv6(GUEST6, '2001:db8:5::5', bytes([128, 0, 0, 0], u16(n), u16(1), ascii('ping'))), 129],
+  [
+    'echo over IPv6',
+    (n, to) => icmpv6(GUEST6, `2001:db8:5::${String(to)}`, bytes([128, 0, 0, 0], u16(n), u16(1), ascii('ping'))),
+    129,
+  ],
 ];
 
 describe.each(KINDS)('%s', (_kind, request, answer) => {
@@ -29,10 +37,10 @@ describe.each(KINDS)('%s', (_kind, request, answer) => {
     return rig;
   };
   /** How many of requests `first … first + count - 1` leave. */
-  const send = (rig: DatagramRig, first: number, count: number): number => {
+  const send = (rig: DatagramRig, first: number, count: number, to = 5): number => {
     let left = 0;
     for (let n = first; n < first + count; n++) {
-      rig.guest(request(n));
+      rig.guest(request(n, to));
       left += rig.host.sent.splice(0).length;
     }
     return left;
@@ -64,17 +72,37 @@ describe.each(KINDS)('%s', (_kind, request, answer) => {
     expect(rig.allDrops().flow_limit).toBe(before);
   });
 
+  /** What left last is answered. */
+  const reply = (rig: DatagramRig): void => {
+    const [sent] = rig.host.sent.splice(0);
+    const data = Uint8Array.from(sent.data);
+    if (answer !== null) data[0] = answer;
+    rig.host.queue(rig.host.get(sent.fd), sent.to, '', data);
+    const { watched } = rig.host.get(sent.fd);
+    rig.stack.onSocket(watched?.key ?? 0, watched?.generation ?? 0, 1);
+    expect(rig.port.sent()).toHaveLength(1);
+  };
+
+  test('what has answered is reached while there is no credit, a few times until its next answer', () => {
+    const rig = rigOf();
+    rig.guest(request(0, 5));
+    reply(rig);
+    send(rig, 0, 1000, 6);
+    for (let n = 1; n < 30; n++) {
+      rig.guest(request(n, 5));
+      reply(rig);
+    }
+    // Some find credit, which grows while the others take their time.
+    const unanswered = send(rig, 30, 100, 5);
+    expect(unanswered).toBeGreaterThanOrEqual(8);
+    expect(unanswered).toBeLessThan(20);
+  });
+
   test('flows that are answered have no limit', () => {
     const rig = rigOf();
     for (let n = 0; n < 1000; n++) {
-      rig.guest(request(n));
-      const [sent] = rig.host.sent.splice(0);
-      const data = Uint8Array.from(sent.data);
-      if (answer !== null) data[0] = answer;
-      rig.host.queue(rig.host.get(sent.fd), sent.to, '', data);
-      const { watched } = rig.host.get(sent.fd);
-      rig.stack.onSocket(watched?.key ?? 0, watched?.generation ?? 0, 1);
-      expect(rig.port.sent()).toHaveLength(1);
+      rig.guest(request(n, 5));
+      reply(rig);
     }
     expect(rig.allDrops()).toEqual({});
   });

@@ -78,6 +78,22 @@ describe('the guest scans hosts that do not answer', () => {
     expect(share).toBeLessThan(1800);
   });
 
+  test('but a remote end that has answered is reached meanwhile, a few times until its next answer', () => {
+    const rig = rigOf(1000);
+    rig.host.onConnect = () => rig.clock.advance(0.1);
+    openFromGuest(rig, { sport: 1500 });
+    for (let n = 0; n < 1000; n++) scan(rig, 1, 2000 + n);
+    rig.sent();
+    for (let n = 0; n < 20; n++) openFromGuest(rig, { sport: 1600 + n });
+    const before = rig.host.count('connect');
+    // Nobody completes these.
+    for (let n = 0; n < 100; n++) rig.guest({ sport: 1700 + n, flags: 'S', seq: 1, mss: 1460 });
+    // Some find credit, which grows while the others take their time.
+    const unanswered = rig.host.count('connect') - before;
+    expect(unanswered).toBeGreaterThanOrEqual(8);
+    expect(unanswered).toBeLessThan(20);
+  });
+
   test('attempts that succeed have no such limit', () => {
     const rig = rigOf(1000);
     rig.host.onConnect = () => rig.clock.advance(0.1);
