@@ -1,6 +1,7 @@
 /**
- * ESLint, flat. Four things beyond the strict typed presets of typescript-eslint: which folder may import which
- * (docs/architecture.md), no allocation inside the functions of hot files, no enums, and eight parameters at the most.
+ * ESLint, flat. Five things beyond the strict typed presets of typescript-eslint: which folder may import which
+ * (docs/architecture.md), no allocation inside the functions of hot files, no enums, `private` as the one kind of privacy,
+ * and eight parameters at the most.
  *
  * Relaxed, each for a reason:
  * - restrict-template-expressions takes numbers: they are what messages are made of.
@@ -49,6 +50,11 @@ const noEnums = {
   message: 'No enums: `as const` objects, or top-level number constants where a switch is hot.',
 };
 
+const oneKindOfPrivacy = {
+  selector: 'PrivateIdentifier',
+  message: '`private` instead of `#`: one style of privacy (CONTRIBUTING.md).',
+};
+
 const hotBans = [
   hot('NewExpression', 'no `new` outside constructors'),
   hot('ArrayExpression', 'no array literals'),
@@ -86,7 +92,7 @@ export default defineConfig(
       parserOptions: { project: ['./tsconfig.test.json'], tsconfigRootDir: import.meta.dirname },
     },
     rules: {
-      'no-restricted-syntax': ['error', noEnums],
+      'no-restricted-syntax': ['error', noEnums, oneKindOfPrivacy],
       '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
       '@typescript-eslint/no-unnecessary-condition': ['error', { allowConstantLoopConditions: true }],
@@ -161,7 +167,7 @@ export default defineConfig(
     'Files at the top are leaves that every folder may import.',
   ),
 
-  { files: hotFiles, rules: { 'no-restricted-syntax': ['error', noEnums, ...hotBans] } },
+  { files: hotFiles, rules: { 'no-restricted-syntax': ['error', noEnums, oneKindOfPrivacy, ...hotBans] } },
 
   {
     files: ['test/**/*.ts', 'bench/**/*.ts', 'src/virtqueue/test/**/*.ts'],

@@ -106,39 +106,39 @@ export interface FrontEndServerEvents<End extends FrontEndEnd> {
 }
 
 export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontEndServerEvents<End>> {
-  readonly #options: FrontEndServerOptions;
-  readonly #createSession: (fd: number) => FrontEndSession<End>;
-  readonly #oneOff: boolean;
-  #listenFd = -1;
-  #listenPoll = -1;
+  private readonly options: FrontEndServerOptions;
+  private readonly createSession: (fd: number) => FrontEndSession<End>;
+  private readonly oneOff: boolean;
+  private listenFd = -1;
+  private listenPoll = -1;
   /** Device and inode of our socket file: only that one is removed. */
-  #listenFile = '';
-  #session: FrontEndSession<End> | null = null;
+  private listenFile = '';
+  private session: FrontEndSession<End> | null = null;
   /** A front-end that waits for the former's end, and how long it does. */
-  #nextFd = -1;
-  #nextTimer: NodeJS.Timeout | null = null;
+  private nextFd = -1;
+  private nextTimer: NodeJS.Timeout | null = null;
   /** The session was asked to say when it is idle, and has not said so. */
-  #asked: FrontEndSession<End> | null = null;
-  /** Accepted since `#acceptsSince` (ms). */
-  #accepts = 0;
-  #acceptsSince = 0;
-  #retry: NodeJS.Timeout | null = null;
+  private asked: FrontEndSession<End> | null = null;
+  /** Accepted since `acceptsSince` (ms). */
+  private accepts = 0;
+  private acceptsSince = 0;
+  private retry: NodeJS.Timeout | null = null;
   /** Last reason why no front-end could be had, to say it once. */
-  #complaint = '';
-  #stopping = false;
-  #ended = false;
+  private complaint = '';
+  private stopping = false;
+  private ended = false;
 
   /** `createSession` is given each front-end's connected socket. */
   constructor(options: FrontEndServerOptions, createSession: (fd: number) => FrontEndSession<End>) {
     super();
-    this.#options = options;
-    this.#createSession = createSession;
-    this.#oneOff = options.oneOff === true || 'fd' in options.source;
+    this.options = options;
+    this.createSession = createSession;
+    this.oneOff = options.oneOff === true || 'fd' in options.source;
   }
 
   /** True while a front-end is served. */
   get connected(): boolean {
-    return this.#session !== null;
+    return this.session !== null;
   }
 
   /**
@@ -146,42 +146,42 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
    * sources. Throws `ServerError` if the socket cannot be had.
    */
   listen(): void {
-    const { source } = this.#options;
-    if ('listen' in source && this.#listenFd < 0) this.#listen(source.listen);
+    const { source } = this.options;
+    if ('listen' in source && this.listenFd < 0) this.listenOn(source.listen);
   }
 
   /** Begins to serve. Throws `ServerError` if the socket cannot be had. */
   start(): void {
-    const { source, log } = this.#options;
+    const { source, log } = this.options;
     if ('listen' in source) {
       this.listen();
-      this.#pollListener();
+      this.pollListener();
       log('info', `waiting for a front-end on ${source.listen}`);
       this.emit('listening');
     } else if ('connect' in source) {
       this.emit('listening');
-      this.#options.paths?.connectsTo(source.connect);
-      this.#connect(source.connect);
-    } else this.#serveGiven(source.fd);
+      this.options.paths?.connectsTo(source.connect);
+      this.connect(source.connect);
+    } else this.serveGiven(source.fd);
   }
 
   /** Ends the session at work and gives everything back. Settles when that is done. */
   async stop(): Promise<void> {
-    this.#stopping = true;
-    if (this.#retry !== null) clearTimeout(this.#retry);
-    this.#retry = null;
-    this.#closeListener();
-    this.#dropNext();
-    const session = this.#session;
-    if (session !== null && !(await this.#ends(session))) {
-      this.#options.log('error', 'the front-end session does not end: exiting without waiting for it');
+    this.stopping = true;
+    if (this.retry !== null) clearTimeout(this.retry);
+    this.retry = null;
+    this.closeListener();
+    this.dropNext();
+    const session = this.session;
+    if (session !== null && !(await this.ends(session))) {
+      this.options.log('error', 'the front-end session does not end: exiting without waiting for it');
     }
-    await whenClosed(this.#options.native);
-    this.#finish();
+    await whenClosed(this.options.native);
+    this.finish();
   }
 
   /** Stops a session. False: it was not done within STOP_MS. */
-  #ends(session: FrontEndSession<End>): Promise<boolean> {
+  private ends(session: FrontEndSession<End>): Promise<boolean> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         resolve(false);
@@ -196,219 +196,219 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   }
 
   /** Logs what front-ends can provoke at will: with a site, so that it is limited. */
-  #say(level: Level, site: string, message: string): void {
-    this.#options.log(level, message, `front-end.${site}`);
+  private say(level: Level, site: string, message: string): void {
+    this.options.log(level, message, `front-end.${site}`);
   }
 
-  #listen(path: string): void {
-    const { native } = this.#options;
+  private listenOn(path: string): void {
+    const { native } = this.options;
     const fd = native.unixListen(path, BACKLOG);
     if (fd < 0) throw new ServerError('VU_ERR_LISTEN', `cannot listen on ${path}: ${getSystemErrorName(fd)}`);
-    this.#listenFd = fd;
-    this.#listenFile = identifyFile(path);
-    this.#options.paths?.listensOn(path);
+    this.listenFd = fd;
+    this.listenFile = identifyFile(path);
+    this.options.paths?.listensOn(path);
     native.setNonBlocking(fd);
   }
 
-  #pollListener(): void {
-    if (this.#listenFd < 0 || this.#listenPoll >= 0) return;
-    this.#listenPoll = this.#options.native.pollStart(this.#listenFd, POLL_IN, () => {
-      this.#accept();
+  private pollListener(): void {
+    if (this.listenFd < 0 || this.listenPoll >= 0) return;
+    this.listenPoll = this.options.native.pollStart(this.listenFd, POLL_IN, () => {
+      this.accept();
     });
-    if (this.#listenPoll < 0) this.#listenLater(this.#listenPoll);
+    if (this.listenPoll < 0) this.listenLater(this.listenPoll);
   }
 
   /** Out of descriptors or memory: the poll would spin, so look again later. */
-  #listenLater(error: number): void {
-    this.#say('error', 'accept', `cannot accept a front-end: ${getSystemErrorName(error)}`);
-    this.#restListener(this.#retryMs);
+  private listenLater(error: number): void {
+    this.say('error', 'accept', `cannot accept a front-end: ${getSystemErrorName(error)}`);
+    this.restListener(this.retryMs);
   }
 
-  #unpollListener(): void {
-    if (this.#listenPoll >= 0) this.#options.native.pollStop(this.#listenPoll);
-    this.#listenPoll = -1;
+  private unpollListener(): void {
+    if (this.listenPoll >= 0) this.options.native.pollStop(this.listenPoll);
+    this.listenPoll = -1;
   }
 
-  #closeListener(): void {
-    if (this.#listenFd < 0) return;
-    this.#unpollListener();
+  private closeListener(): void {
+    if (this.listenFd < 0) return;
+    this.unpollListener();
     // With what lies in the queues of connections that were not accepted.
-    this.#options.native.closeLater(this.#listenFd);
-    this.#listenFd = -1;
-    const { source } = this.#options;
+    this.options.native.closeLater(this.listenFd);
+    this.listenFd = -1;
+    const { source } = this.options;
     if (!('listen' in source)) return;
-    if (this.#options.paths !== undefined) {
-      this.#options.paths.remove();
+    if (this.options.paths !== undefined) {
+      this.options.paths.remove();
       return;
     }
     // Its directory may be closed to the user who serves, or gone.
     try {
-      if (identifyFile(source.listen) === this.#listenFile) unlinkSync(source.listen);
+      if (identifyFile(source.listen) === this.listenFile) unlinkSync(source.listen);
     } catch (error) {
-      this.#options.log('debug', `cannot remove the socket file: ${String(error)}`);
+      this.options.log('debug', `cannot remove the socket file: ${String(error)}`);
     }
   }
 
-  #accept(): void {
-    const { native } = this.#options;
+  private accept(): void {
+    const { native } = this.options;
     if (native.closerLost() >= MOST_LOST || native.closerWait(0) > MOST_UNCLOSED) {
       // Each front-end could leave more of them. They wait in the listener's queue, where they cost nothing.
-      this.#say('error', 'unclosed', 'no front-end is accepted: descriptors of earlier ones still block in close');
-      this.#restListener(this.#retryMs);
+      this.say('error', 'unclosed', 'no front-end is accepted: descriptors of earlier ones still block in close');
+      this.restListener(this.retryMs);
       return;
     }
-    const fd = native.unixAccept(this.#listenFd);
+    const fd = native.unixAccept(this.listenFd);
     if (fd >= 0) {
-      this.#count();
-      this.#offer(fd);
+      this.count();
+      this.offer(fd);
       return;
     }
     if (fd === -EAGAIN || fd === -ECONNABORTED) return;
-    this.#listenLater(fd);
+    this.listenLater(fd);
   }
 
-  #restListener(ms: number): void {
-    this.#unpollListener();
-    this.#retry = setTimeout(() => {
-      this.#pollListener();
+  private restListener(ms: number): void {
+    this.unpollListener();
+    this.retry = setTimeout(() => {
+      this.pollListener();
     }, ms);
   }
 
   /** Counts a front-end; a flood of them gets a share of the thread's time, and no more. */
-  #count(): void {
+  private count(): void {
     const now = performance.now();
-    if (now - this.#acceptsSince >= ACCEPT_MS) {
-      this.#acceptsSince = now;
-      this.#accepts = 0;
+    if (now - this.acceptsSince >= ACCEPT_MS) {
+      this.acceptsSince = now;
+      this.accepts = 0;
     }
-    if (++this.#accepts >= ACCEPTS) this.#restListener(ACCEPT_MS);
+    if (++this.accepts >= ACCEPTS) this.restListener(ACCEPT_MS);
   }
 
   /** A front-end is here. The present one may be gone without our having read that yet: look before refusing. */
-  #offer(fd: number): void {
-    if (this.#session === null) {
-      this.#serve(fd);
+  private offer(fd: number): void {
+    if (this.session === null) {
+      this.serve(fd);
       return;
     }
-    if (this.#nextFd >= 0) {
-      this.#refuse(fd);
+    if (this.nextFd >= 0) {
+      this.refuse(fd);
       return;
     }
-    this.#nextFd = fd;
-    const session = this.#session;
-    this.#nextTimer = setTimeout(() => {
-      if (!session.ending) this.#dropNext();
+    this.nextFd = fd;
+    const session = this.session;
+    this.nextTimer = setTimeout(() => {
+      if (!session.ending) this.dropNext();
     }, OFFER_MS);
-    if (this.#asked === session) return;
-    this.#asked = session;
+    if (this.asked === session) return;
+    this.asked = session;
     session.whenIdle(() => {
-      this.#asked = null;
-      if (!session.ending) this.#dropNext();
+      this.asked = null;
+      if (!session.ending) this.dropNext();
     });
   }
 
-  #refuse(fd: number): void {
-    this.#say('warn', 'refused', 'second front-end refused, one is connected already');
-    closeConnection(this.#options.native, fd);
+  private refuse(fd: number): void {
+    this.say('warn', 'refused', 'second front-end refused, one is connected already');
+    closeConnection(this.options.native, fd);
   }
 
-  #dropNext(): void {
-    const fd = this.#takeNext();
-    if (fd >= 0) this.#refuse(fd);
+  private dropNext(): void {
+    const fd = this.takeNext();
+    if (fd >= 0) this.refuse(fd);
   }
 
-  #takeNext(): number {
-    const fd = this.#nextFd;
-    this.#nextFd = -1;
-    if (this.#nextTimer !== null) clearTimeout(this.#nextTimer);
-    this.#nextTimer = null;
+  private takeNext(): number {
+    const fd = this.nextFd;
+    this.nextFd = -1;
+    if (this.nextTimer !== null) clearTimeout(this.nextTimer);
+    this.nextTimer = null;
     return fd;
   }
 
-  get #retryMs(): number {
-    return this.#options.retryMs ?? RETRY_MS;
+  private get retryMs(): number {
+    return this.options.retryMs ?? RETRY_MS;
   }
 
-  #connect(path: string): void {
-    if (this.#stopping) return;
-    const { native, log, paths } = this.#options;
+  private connect(path: string): void {
+    if (this.stopping) return;
+    const { native, log, paths } = this.options;
     const fd = paths === undefined ? native.unixConnect(path) : paths.connect();
     if (fd >= 0) {
-      this.#complaint = '';
-      this.#serve(fd);
+      this.complaint = '';
+      this.serve(fd);
       return;
     }
     const expected = fd === -ENOENT || fd === -ECONNREFUSED || fd === -EAGAIN;
     const complaint = expected ? 'no front-end' : getSystemErrorName(fd);
-    if (complaint !== this.#complaint) {
+    if (complaint !== this.complaint) {
       log(expected ? 'info' : 'warn', expected ? `waiting for a front-end at ${path}` : `${path}: ${complaint}`);
     }
-    this.#complaint = complaint;
-    this.#connectLater(path);
+    this.complaint = complaint;
+    this.connectLater(path);
   }
 
   /** Not at once: neither an absent front-end nor one that drops us each time must make us spin. */
-  #connectLater(path: string): void {
-    this.#retry = setTimeout(() => {
-      this.#connect(path);
-    }, this.#retryMs);
+  private connectLater(path: string): void {
+    this.retry = setTimeout(() => {
+      this.connect(path);
+    }, this.retryMs);
   }
 
-  #serveGiven(fd: number): void {
-    const kind = this.#options.native.fdKind(fd);
+  private serveGiven(fd: number): void {
+    const kind = this.options.native.fdKind(fd);
     if (kind !== FD_SOCKET && kind !== FD_FOREIGN_SOCKET) {
       throw new ServerError('VU_ERR_SOCKET', `descriptor ${fd} is not a socket`);
     }
     this.emit('listening');
-    this.#serve(fd);
+    this.serve(fd);
   }
 
-  #serve(fd: number): void {
-    const session = this.#createSession(fd);
-    this.#session = session;
-    this.#say('info', 'connected', 'front-end connected');
+  private serve(fd: number): void {
+    const session = this.createSession(fd);
+    this.session = session;
+    this.say('info', 'connected', 'front-end connected');
     session.start();
     this.emit('connected');
     void session.done.then((end) => {
-      this.#sessionEnded(end);
+      this.sessionEnded(end);
     });
   }
 
-  #sessionEnded(end: End): void {
-    this.#session = null;
-    this.#asked = null;
+  private sessionEnded(end: End): void {
+    this.session = null;
+    this.asked = null;
     switch (end.reason) {
       case 'left':
-        this.#say('info', 'left', 'front-end disconnected');
+        this.say('info', 'left', 'front-end disconnected');
         break;
       case 'stopped':
-        this.#say('info', 'closed', 'front-end connection closed');
+        this.say('info', 'closed', 'front-end connection closed');
         break;
       case 'protocol':
-        this.#say('warn', 'protocol', `front-end broke the protocol: ${end.error.message}; connection closed`);
+        this.say('warn', 'protocol', `front-end broke the protocol: ${end.error.message}; connection closed`);
         break;
       case 'shortage':
-        this.#say('error', 'shortage', `front-end connection closed: ${end.error.message}`);
+        this.say('error', 'shortage', `front-end connection closed: ${end.error.message}`);
         break;
       case 'internal':
-        this.#say('error', 'internal', `internal error, front-end connection closed: ${String(end.error)}`);
+        this.say('error', 'internal', `internal error, front-end connection closed: ${String(end.error)}`);
         break;
     }
     this.emit('disconnected', end);
-    if (this.#stopping) return; // stop() waits for the session and finishes
-    if (this.#oneOff) {
+    if (this.stopping) return; // stop() waits for the session and finishes
+    if (this.oneOff) {
       void this.stop();
       return;
     }
-    const next = this.#takeNext();
-    const { source } = this.#options;
-    if (next >= 0) this.#serve(next);
-    else if ('connect' in source) this.#connectLater(source.connect);
+    const next = this.takeNext();
+    const { source } = this.options;
+    if (next >= 0) this.serve(next);
+    else if ('connect' in source) this.connectLater(source.connect);
   }
 
-  #finish(): void {
-    if (this.#ended) return;
-    this.#ended = true;
+  private finish(): void {
+    if (this.ended) return;
+    this.ended = true;
     this.emit('end');
   }
 }

@@ -39,10 +39,10 @@ export class GuestRam {
   readonly buffer: SharedArrayBuffer;
   readonly bytes: Uint8Array;
   readonly view: DataView;
-  readonly #native: Native;
-  readonly #region: number;
-  #next: number;
-  #index = 0;
+  private readonly native: Native;
+  private readonly region: number;
+  private next: number;
+  private index = 0;
 
   constructor(native: Native, options: RamOptions = {}) {
     const size = options.size ?? 64 << 20;
@@ -56,26 +56,26 @@ export class GuestRam {
       return region;
     });
     if (offset !== start + size) throw new Error(`regions of ${offset - start} bytes in ${size} bytes of memory`);
-    this.#native = native;
+    this.native = native;
     this.fd = native.memfdCreate('guest-ram', offset, options.seals ?? 7);
     if (this.fd < 0) throw new Error(`memfd: ${getSystemErrorName(this.fd)}`);
-    this.#region = native.mapRegion(this.fd, 0, offset);
-    if (this.#region < 0) throw new Error(`map: ${getSystemErrorName(this.#region)}`);
-    this.buffer = native.regionBuffer(this.#region);
-    this.#next = start + PAGE; // its first page stays unused: address 0 in a descriptor is then always a mistake
+    this.region = native.mapRegion(this.fd, 0, offset);
+    if (this.region < 0) throw new Error(`map: ${getSystemErrorName(this.region)}`);
+    this.buffer = native.regionBuffer(this.region);
+    this.next = start + PAGE; // its first page stays unused: address 0 in a descriptor is then always a mistake
     this.bytes = new Uint8Array(this.buffer);
     this.view = new DataView(this.buffer);
   }
 
   /** Guest-physical address of a file offset. */
   gpa(offset: number): number {
-    const r = this.#regionOf(offset);
+    const r = this.regionOf(offset);
     return r.gpa + (offset - r.mmapOffset);
   }
 
   /** Front-end user address of a file offset. */
   userAddr(offset: number): number {
-    const r = this.#regionOf(offset);
+    const r = this.regionOf(offset);
     return r.userAddr + (offset - r.mmapOffset);
   }
 
@@ -88,39 +88,39 @@ export class GuestRam {
   /** Takes `size` bytes that lie in one region. Given back only by `release`. */
   alloc(size: number, align = 64): number {
     for (;;) {
-      const r = this.regions[this.#index];
-      const at = Math.ceil(this.#next / align) * align;
+      const r = this.regions[this.index];
+      const at = Math.ceil(this.next / align) * align;
       if (at + size <= r.mmapOffset + r.size) {
-        this.#next = at + size;
+        this.next = at + size;
         return at;
       }
-      if (this.#index + 1 === this.regions.length) throw new Error(`guest memory is full: no ${size} bytes left`);
-      this.#index++;
-      this.#next = this.regions[this.#index].mmapOffset;
+      if (this.index + 1 === this.regions.length) throw new Error(`guest memory is full: no ${size} bytes left`);
+      this.index++;
+      this.next = this.regions[this.index].mmapOffset;
     }
   }
 
   /** Goes on allocating in the next region. */
   nextRegion(): void {
-    if (this.#index + 1 === this.regions.length) throw new Error('no further region');
-    this.#index++;
-    this.#next = this.regions[this.#index].mmapOffset;
+    if (this.index + 1 === this.regions.length) throw new Error('no further region');
+    this.index++;
+    this.next = this.regions[this.index].mmapOffset;
   }
 
   /** Where allocation stands, and back there: a guest that reboots allocates its drivers' buffers afresh. */
   mark(): readonly [number, number] {
-    return [this.#index, this.#next];
+    return [this.index, this.next];
   }
   release(mark: readonly [number, number]): void {
-    [this.#index, this.#next] = mark;
+    [this.index, this.next] = mark;
   }
 
   close(): void {
-    this.#native.retireRegion(this.#region);
-    this.#native.close(this.fd);
+    this.native.retireRegion(this.region);
+    this.native.close(this.fd);
   }
 
-  #regionOf(offset: number): RamRegion {
+  private regionOf(offset: number): RamRegion {
     const r = this.regions.find((x) => offset >= x.mmapOffset && offset < x.mmapOffset + x.size);
     if (r === undefined) throw new RangeError(`offset ${offset} is outside guest memory`);
     return r;

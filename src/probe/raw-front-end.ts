@@ -49,23 +49,23 @@ export class NoReply extends Error {
 }
 
 export class RawFrontEnd {
-  readonly #native: Native;
-  readonly #owned: number[] = [];
-  #fd: number;
-  #poll = -1;
-  #received: Uint8Array = EMPTY;
-  #replies: ReplyMessage[] = [];
-  #eof = false;
-  #wake: (() => void)[] = [];
+  private readonly native: Native;
+  private readonly owned: number[] = [];
+  private fd: number;
+  private poll = -1;
+  private received: Uint8Array = EMPTY;
+  private replies: ReplyMessage[] = [];
+  private eof = false;
+  private wake: (() => void)[] = [];
 
   /** Speaks over `fd`, a connected stream socket, and owns it. */
   constructor(native: Native, fd: number) {
     if (fd < 0) throw new Error(`no connection: ${fd}`);
-    this.#native = native;
-    this.#fd = fd;
+    this.native = native;
+    this.fd = fd;
     native.setNonBlocking(fd);
-    this.#poll = native.pollStart(fd, 1, () => {
-      this.#read();
+    this.poll = native.pollStart(fd, 1, () => {
+      this.read();
     });
   }
 
@@ -75,20 +75,20 @@ export class RawFrontEnd {
 
   /** A new eventfd, closed with the front-end. */
   eventFd(initial = 0): number {
-    return this.#own(this.#native.eventFd(initial));
+    return this.own(this.native.eventFd(initial));
   }
 
   /** New memory to share, closed with the front-end. */
   memfd(size: number, seals = 0): number {
-    return this.#own(this.#native.memfdCreate('mock-guest', size, seals));
+    return this.own(this.native.memfdCreate('mock-guest', size, seals));
   }
 
   /** One end of a new socket pair; both are closed with the front-end. */
   socket(): number {
     const pair = new Int32Array(2);
-    this.#native.unixPair(pair);
-    this.#own(pair[0]);
-    return this.#own(pair[1]);
+    this.native.unixPair(pair);
+    this.own(pair[0]);
+    return this.own(pair[1]);
   }
 
   send(request: number, payload: Uint8Array = EMPTY, options: SendOptions = {}): void {
@@ -97,7 +97,7 @@ export class RawFrontEnd {
 
   /** Sends bytes and descriptors as they are. False if the other end is gone. */
   sendRaw(bytes: Uint8Array, fds: readonly number[] = []): boolean {
-    return this.#native.sendFds(this.#fd, bytes, 0, bytes.length, Int32Array.from([...fds, 0]), fds.length) >= 0;
+    return this.native.sendFds(this.fd, bytes, 0, bytes.length, Int32Array.from([...fds, 0]), fds.length) >= 0;
   }
 
   /**
@@ -106,10 +106,10 @@ export class RawFrontEnd {
   async receive(timeoutMs = 0): Promise<ReplyMessage> {
     const end = timeoutMs === 0 ? Infinity : performance.now() + timeoutMs;
     for (;;) {
-      const reply = this.#replies.shift();
+      const reply = this.replies.shift();
       if (reply !== undefined) return reply;
-      if (this.#eof) throw new ConnectionClosed();
-      if (!(await this.#eventBefore(end))) throw new NoReply(timeoutMs);
+      if (this.eof) throw new ConnectionClosed();
+      if (!(await this.eventBefore(end))) throw new NoReply(timeoutMs);
     }
   }
 
@@ -131,54 +131,50 @@ export class RawFrontEnd {
 
   /** Settles when the other end has closed the connection; the replies it sent before are returned. */
   async closed(): Promise<readonly ReplyMessage[]> {
-    while (!this.#eof) await this.#event();
-    return this.#replies.splice(0);
+    while (!this.eof) await this.event();
+    return this.replies.splice(0);
   }
 
   /** True once the other end has closed the connection; false if it did not within `timeoutMs`. */
   async closedWithin(timeoutMs: number): Promise<boolean> {
     const end = performance.now() + timeoutMs;
-    while (!this.#eof) if (!(await this.#eventBefore(end))) return this.#eof;
+    while (!this.eof) if (!(await this.eventBefore(end))) return this.eof;
     return true;
   }
 
   get isClosed(): boolean {
-    return this.#eof;
+    return this.eof;
   }
 
   /** Replies not taken yet. */
   get waiting(): number {
-    return this.#replies.length;
+    return this.replies.length;
   }
 
   /** Leaves. Everything that was made here is closed. */
   close(): void {
-    this.#stopPoll();
-    for (const fd of this.#owned.splice(0)) this.#native.close(fd);
-    if (this.#fd >= 0) this.#native.close(this.#fd);
-    this.#fd = -1;
-    this.#eof = true;
-  }
-
-  #own(fd: number): number {
-    if (fd < 0) throw new Error(`descriptor: ${fd}`);
-    this.#owned.push(fd);
-    return fd;
+    this.stopPoll();
+    for (const fd of this.owned.splice(0)) this.native.close(fd);
+    if (this.fd >= 0) this.native.close(this.fd);
+    this.fd = -1;
+    this.eof = true;
   }
 
   /** Takes over a descriptor, which is closed with the front-end. */
   own(fd: number): number {
-    return this.#own(fd);
+    if (fd < 0) throw new Error(`descriptor: ${fd}`);
+    this.owned.push(fd);
+    return fd;
   }
 
-  #event(): Promise<void> {
-    return new Promise((resolve) => this.#wake.push(resolve));
+  private event(): Promise<void> {
+    return new Promise((resolve) => this.wake.push(resolve));
   }
 
   /** Waits for an event until `end` (ms, as performance.now). False: it did not come. */
-  async #eventBefore(end: number): Promise<boolean> {
+  private async eventBefore(end: number): Promise<boolean> {
     if (end === Infinity) {
-      await this.#event();
+      await this.event();
       return true;
     }
     const left = end - performance.now();
@@ -187,47 +183,47 @@ export class RawFrontEnd {
     const late = new Promise<boolean>((resolve) => {
       timer = setTimeout(resolve, left, false);
     });
-    const came = await Promise.race([this.#event().then(() => true), late]);
+    const came = await Promise.race([this.event().then(() => true), late]);
     clearTimeout(timer);
     return came;
   }
 
-  #stopPoll(): void {
-    if (this.#poll >= 0) this.#native.pollStop(this.#poll);
-    this.#poll = -1;
+  private stopPoll(): void {
+    if (this.poll >= 0) this.native.pollStop(this.poll);
+    this.poll = -1;
   }
 
-  #read(): void {
+  private read(): void {
     const chunk = new Uint8Array(4096);
     const fds = new Int32Array(9);
     for (;;) {
-      const n = this.#native.recvFds(this.#fd, chunk, 0, chunk.length, fds);
+      const n = this.native.recvFds(this.fd, chunk, 0, chunk.length, fds);
       if (n === -EAGAIN) break;
       if (n <= 0) {
-        this.#eof = true;
-        this.#stopPoll();
+        this.eof = true;
+        this.stopPoll();
         break;
       }
-      for (let i = 1; i <= fds[0]; i++) this.#native.close(fds[i]);
-      this.#received = Buffer.concat([this.#received, chunk.subarray(0, n)]);
+      for (let i = 1; i <= fds[0]; i++) this.native.close(fds[i]);
+      this.received = Buffer.concat([this.received, chunk.subarray(0, n)]);
     }
-    this.#parse();
-    for (const wake of this.#wake.splice(0)) wake();
+    this.parse();
+    for (const wake of this.wake.splice(0)) wake();
   }
 
-  #parse(): void {
+  private parse(): void {
     for (;;) {
-      const bytes = this.#received;
+      const bytes = this.received;
       const dv = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       if (bytes.length < 12 || bytes.length < 12 + dv.getUint32(8, true)) return;
       const end = 12 + dv.getUint32(8, true);
       const payload = bytes.slice(12, end);
-      this.#replies.push({
+      this.replies.push({
         request: dv.getUint32(0, true),
         flags: dv.getUint32(4, true),
         payload: new DataView(payload.buffer, payload.byteOffset, payload.length),
       });
-      this.#received = bytes.slice(end);
+      this.received = bytes.slice(end);
     }
   }
 }

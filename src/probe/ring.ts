@@ -25,10 +25,10 @@ export class ProbeRing {
   kickFd = -1;
   callFd = -1;
   errFd = -1;
-  readonly #native: Native;
+  private readonly native: Native;
 
   constructor(native: Native, ram: GuestRam, index: number, size: number) {
-    this.#native = native;
+    this.native = native;
     this.ram = ram;
     this.index = index;
     this.size = size;
@@ -120,16 +120,16 @@ export class ProbeRing {
   }
 
   kick(): void {
-    if (this.kickFd >= 0) this.#native.signal(this.kickFd);
+    if (this.kickFd >= 0) this.native.signal(this.kickFd);
   }
 
   /** Notifications since the last look. */
   takeCalls(): number {
-    return this.callFd < 0 ? 0 : Math.max(0, this.#native.drain(this.callFd));
+    return this.callFd < 0 ? 0 : Math.max(0, this.native.drain(this.callFd));
   }
 
   /** Errors reported since the last look. */
   takeErrors(): number {
-    return this.errFd < 0 ? 0 : Math.max(0, this.#native.drain(this.errFd));
+    return this.errFd < 0 ? 0 : Math.max(0, this.native.drain(this.errFd));
   }
 }

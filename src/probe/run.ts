@@ -38,14 +38,14 @@ function reasonOf(error: unknown): string {
 }
 
 export class Runner {
-  readonly #target: Target;
-  readonly #timeoutMs: number;
+  private readonly target: Target;
+  private readonly timeoutMs: number;
   /** Why no further check can be run, once that is so. */
-  #gone = '';
+  private gone = '';
 
   constructor(target: Target, timeoutMs: number) {
-    this.#target = target;
-    this.#timeoutMs = timeoutMs;
+    this.target = target;
+    this.timeoutMs = timeoutMs;
   }
 
   /** Never rejects for what the back-end does. */
@@ -59,10 +59,10 @@ export class Runner {
       notes,
       ms: Math.round(performance.now() - start),
     });
-    if (this.#gone !== '') return result('skip', this.#gone);
-    this.#target.start();
-    let [status, reason] = await this.#judge(check, notes);
-    const after = await this.#aftermath(notes);
+    if (this.gone !== '') return result('skip', this.gone);
+    this.target.start();
+    let [status, reason] = await this.judge(check, notes);
+    const after = await this.aftermath(notes);
     if (after !== '') {
       reason = status === 'fail' ? `${after}; ${reason}` : after;
       status = 'fail';
@@ -72,17 +72,17 @@ export class Runner {
 
   /** Ends what was started. */
   async end(): Promise<void> {
-    await this.#target.stop();
+    await this.target.stop();
   }
 
-  async #judge(check: Check, notes: string[]): Promise<[Status, string]> {
+  private async judge(check: Check, notes: string[]): Promise<[Status, string]> {
     const sessions: Session[] = [];
     const probe: Probe = {
-      path: this.#target.path,
-      timeoutMs: this.#timeoutMs,
+      path: this.target.path,
+      timeoutMs: this.timeoutMs,
       open: async (options?: SessionOptions) => {
-        const waitMs = this.#timeoutMs * RECOVERY_FACTOR;
-        const session = await this.#target.open(options, waitMs);
+        const waitMs = this.timeoutMs * RECOVERY_FACTOR;
+        const session = await this.target.open(options, waitMs);
         sessions.push(session);
         return session;
       },
@@ -102,29 +102,29 @@ export class Runner {
   }
 
   /** What is wrong with the back-end now that the check's front-end has left; '' if nothing. */
-  async #aftermath(notes: string[]): Promise<string> {
-    const target = this.#target;
+  private async aftermath(notes: string[]): Promise<string> {
+    const target = this.target;
     await target.settle(DEATH_MS);
-    if (target.howEnded() !== null) return this.#afterEnd(notes);
+    if (target.howEnded() !== null) return this.afterEnd(notes);
     try {
-      await serveNext(target, this.#timeoutMs * RECOVERY_FACTOR);
+      await serveNext(target, this.timeoutMs * RECOVERY_FACTOR);
       await target.settle(1);
-      return target.howEnded() === null ? '' : this.#afterEnd(notes);
+      return target.howEnded() === null ? '' : this.afterEnd(notes);
     } catch (error) {
       // A command that ends with its front-end may have done so only now.
       await target.settle(DEATH_MS);
-      if (target.howEnded() !== null) return this.#afterEnd(notes);
+      if (target.howEnded() !== null) return this.afterEnd(notes);
       const reason = `the next front-end is not served: ${reasonOf(error)}`;
       if (target.spawned) await target.stop();
-      else if (!(await this.#serves())) this.#gone = 'the back-end is gone';
+      else if (!(await this.serves())) this.gone = 'the back-end is gone';
       return reason;
     }
   }
 
   /** An end by a signal is a crash; any other may be how a program for one front-end closes its connection. */
-  #afterEnd(notes: string[]): string {
-    const { lastWords } = this.#target;
-    const ended = this.#target.howEnded();
+  private afterEnd(notes: string[]): string {
+    const { lastWords } = this.target;
+    const ended = this.target.howEnded();
     if (ended === null) return '';
     if (ended.signal !== null)
       return `back-end died: signal ${ended.signal}${lastWords === '' ? '' : ` (${lastWords})`}`;
@@ -132,9 +132,9 @@ export class Runner {
     return '';
   }
 
-  async #serves(): Promise<boolean> {
+  private async serves(): Promise<boolean> {
     try {
-      (await this.#target.open({}, this.#timeoutMs)).close();
+      (await this.target.open({}, this.timeoutMs)).close();
       return true;
     } catch (error) {
       if (error instanceof Failure) return false;

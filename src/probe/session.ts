@@ -62,18 +62,18 @@ export class Session {
   /** What was taken. */
   features = 0n;
   protocol = 0n;
-  readonly #options: SessionOptions;
-  readonly #files: number[] = [];
-  readonly #ends: (() => void)[] = [];
-  #ram: GuestRam | null = null;
-  #rings: readonly ProbeRing[] = [];
+  private readonly options: SessionOptions;
+  private readonly files: number[] = [];
+  private readonly ends: (() => void)[] = [];
+  private lazyRam: GuestRam | null = null;
+  private lazyRings: readonly ProbeRing[] = [];
 
   private constructor(native: Native, front: RawFrontEnd, offered: bigint, timeoutMs: number, options: SessionOptions) {
     this.native = native;
     this.front = front;
     this.offered = offered;
     this.timeoutMs = timeoutMs;
-    this.#options = options;
+    this.options = options;
   }
 
   /** Speaks over a connected socket, and owns it. Rejects with what `receive` rejects with. */
@@ -102,17 +102,17 @@ export class Session {
   }
 
   get ram(): GuestRam {
-    this.#ram ??= new GuestRam(this.native, this.#options.ram ?? { size: 16 << 20 });
-    return this.#ram;
+    this.lazyRam ??= new GuestRam(this.native, this.options.ram ?? { size: 16 << 20 });
+    return this.lazyRam;
   }
 
   /** Receive ring, transmit ring. */
   get rings(): readonly ProbeRing[] {
-    if (this.#rings.length === 0) {
-      const size = this.#options.ringSize ?? 64;
-      this.#rings = [RX, TX].map((index) => new ProbeRing(this.native, this.ram, index, size));
+    if (this.lazyRings.length === 0) {
+      const size = this.options.ringSize ?? 64;
+      this.lazyRings = [RX, TX].map((index) => new ProbeRing(this.native, this.ram, index, size));
     }
-    return this.#rings;
+    return this.lazyRings;
   }
   get rx(): ProbeRing {
     return this.rings[RX];
@@ -139,7 +139,7 @@ export class Session {
   /** A file of the host's, opened as said. */
   file(path: string, flags: string | number = 'r'): number {
     const fd = openSync(path, flags);
-    this.#files.push(fd);
+    this.files.push(fd);
     return fd;
   }
 
@@ -217,7 +217,7 @@ export class Session {
   // ---- coming to run
 
   /** Protocol features alone, which may come before all else. */
-  async negotiateProtocol(wanted = this.#options.protocol ?? BASE_PROTOCOL): Promise<void> {
+  async negotiateProtocol(wanted = this.options.protocol ?? BASE_PROTOCOL): Promise<void> {
     if (!this.offers(vu.VHOST_USER_F_PROTOCOL_FEATURES)) return;
     this.protocolOffered = await this.callU64(vu.VHOST_USER_GET_PROTOCOL_FEATURES);
     const taken = this.protocolOffered & wanted;
@@ -227,7 +227,7 @@ export class Session {
   }
 
   get wantedFeatures(): bigint {
-    const { features = BASE_FEATURES, withoutProtocolBit = false } = this.#options;
+    const { features = BASE_FEATURES, withoutProtocolBit = false } = this.options;
     const bit30 = withoutProtocolBit ? 0n : vu.VHOST_USER_F_PROTOCOL_FEATURES;
     return this.offered & (features | bit30);
   }
@@ -364,15 +364,15 @@ export class Session {
 
   /** Calls back when the session is closed. */
   atEnd(callback: () => void): void {
-    this.#ends.push(callback);
+    this.ends.push(callback);
   }
 
   close(): void {
     this.front.close();
-    for (const end of this.#ends.splice(0)) end();
-    this.#ram?.close();
-    this.#ram = null;
-    for (const fd of this.#files.splice(0)) closeSync(fd);
+    for (const end of this.ends.splice(0)) end();
+    this.lazyRam?.close();
+    this.lazyRam = null;
+    for (const fd of this.files.splice(0)) closeSync(fd);
   }
 }
 

@@ -138,34 +138,34 @@ export interface StackHandlers {
 }
 
 export class Stack {
-  readonly #ctx: StackContext;
-  readonly #tcp: FlowHandler;
-  readonly #udp: FlowHandler;
-  readonly #icmp: FlowHandler;
-  readonly #errors: ErrorsFromGuest;
-  readonly #services: LinkServices;
-  readonly #fragments: Reassembly;
-  readonly #protocolErrors: ProtocolErrors;
-  readonly #frame: FrameInfo;
+  private readonly ctx: StackContext;
+  private readonly tcp: FlowHandler;
+  private readonly udp: FlowHandler;
+  private readonly icmp: FlowHandler;
+  private readonly errors: ErrorsFromGuest;
+  private readonly services: LinkServices;
+  private readonly fragments: Reassembly;
+  private readonly protocolErrors: ProtocolErrors;
+  private readonly frame: FrameInfo;
   /** Byte counter class of the frame being handled. */
-  #class: number;
+  private class: number;
   /** First row free for the next frame. */
-  #row: number;
+  private row: number;
   /** The frame being handled was put together from fragments. */
-  #whole: boolean;
+  private whole: boolean;
   /** The frame came from an Ethernet address that can be a guest's: what it says is learnt. */
-  #learns: boolean;
+  private learns: boolean;
 
   constructor(ctx: StackContext, handlers: StackHandlers) {
-    this.#ctx = ctx;
-    this.#tcp = handlers.tcp;
-    this.#udp = handlers.udp;
-    this.#icmp = handlers.icmp;
-    this.#errors = new ErrorsFromGuest(ctx, handlers.tcp, handlers.udp);
-    this.#services = new LinkServices(ctx);
-    this.#fragments = new Reassembly(ctx);
-    this.#protocolErrors = new ProtocolErrors(ctx);
-    this.#frame = {
+    this.ctx = ctx;
+    this.tcp = handlers.tcp;
+    this.udp = handlers.udp;
+    this.icmp = handlers.icmp;
+    this.errors = new ErrorsFromGuest(ctx, handlers.tcp, handlers.udp);
+    this.services = new LinkServices(ctx);
+    this.fragments = new Reassembly(ctx);
+    this.protocolErrors = new ProtocolErrors(ctx);
+    this.frame = {
       frameLen: 0,
       row: 0,
       rowCount: 0,
@@ -179,87 +179,87 @@ export class Stack {
       df: false,
       addr: new Int32Array(8),
     };
-    this.#class = CLASS_OTHER;
-    this.#row = ROWS_IN;
-    this.#whole = false;
-    this.#learns = false;
+    this.class = CLASS_OTHER;
+    this.row = ROWS_IN;
+    this.whole = false;
+    this.learns = false;
   }
 
   /** True if flows wait for another turn without any event to come. */
   get busy(): boolean {
-    return this.#tcp.busy || this.#udp.busy || this.#icmp.busy;
+    return this.tcp.busy || this.udp.busy || this.icmp.busy;
   }
 
   /** What has passed, for the loop to take note of. */
   get traffic(): Traffic {
-    return this.#ctx.traffic;
+    return this.ctx.traffic;
   }
 
   /** Once, on the thread that runs the stack, when descriptors can be watched. */
   start(): void {
-    this.#tcp.start?.();
-    this.#udp.start?.();
-    this.#icmp.start?.();
+    this.tcp.start?.();
+    this.udp.start?.();
+    this.icmp.start?.();
   }
 
   /** Handles up to `budget` frames, and up to BYTES_PER_GO bytes. Returns true if there may be more. */
   fromGuest(budget: number): boolean {
-    const port = this.#ctx.port;
-    this.#row = ROWS_IN;
+    const port = this.ctx.port;
+    this.row = ROWS_IN;
     let left = budget;
     let bytes = BYTES_PER_GO;
     for (; left > 0 && bytes > 0; left--) {
-      if (this.#row > ROWS_IN_LIMIT || this.#fragments.full) this.#endBatch();
-      const length = port.receive(this.#row);
+      if (this.row > ROWS_IN_LIMIT || this.fragments.full) this.endBatch();
+      const length = port.receive(this.row);
       if (length === 0) break;
       bytes -= length;
-      this.#receive(length);
+      this.receive(length);
     }
-    this.#endBatch();
+    this.endBatch();
     return left === 0 || bytes <= 0;
   }
 
-  #endBatch(): void {
-    this.#tcp.endOfBatch();
-    this.#udp.endOfBatch();
-    this.#icmp.endOfBatch();
-    this.#fragments.endOfBatch();
-    this.#ctx.port.releaseReceived();
-    this.#row = ROWS_IN;
+  private endBatch(): void {
+    this.tcp.endOfBatch();
+    this.udp.endOfBatch();
+    this.icmp.endOfBatch();
+    this.fragments.endOfBatch();
+    this.ctx.port.releaseReceived();
+    this.row = ROWS_IN;
   }
 
-  #receive(length: number): void {
-    const { port, counters } = this.#ctx;
-    const frame = this.#frame;
+  private receive(length: number): void {
+    const { port, counters } = this.ctx;
+    const frame = this.frame;
     frame.frameLen = length;
-    frame.row = this.#row;
+    frame.row = this.row;
     frame.rowCount = port.rowCount;
-    this.#class = CLASS_OTHER;
-    const drop = this.#ethernet(frame);
-    if (this.#class !== CLASS_TCP) this.#ctx.traffic.light = true;
+    this.class = CLASS_OTHER;
+    const drop = this.ethernet(frame);
+    if (this.class !== CLASS_TCP) this.ctx.traffic.light = true;
     if (drop !== 0) counters[C_DROPS + drop]++;
-    counters[C_BYTES_FROM_GUEST_TCP + this.#class] += length;
+    counters[C_BYTES_FROM_GUEST_TCP + this.class] += length;
     counters[C_FRAMES_FROM_GUEST]++;
   }
 
-  #ethernet(frame: FrameInfo): DropCode {
-    const head = this.#ctx.port.head;
+  private ethernet(frame: FrameInfo): DropCode {
+    const head = this.ctx.port.head;
     if (ethernetCheck(head, 0, frame.frameLen) !== 0) return DROP_FRAME_SHORT;
     frame.l3Off = ethernetHeaderLen(head, 0, frame.frameLen);
     // VLAN 0 is none: the tag has a priority alone. Rows and offsets count it, as the guest's do.
     if (frame.l3Off !== ETHERNET_HEADER_LEN && ethernetVlan(head, 0) !== 0) return DROP_VLAN;
     switch (ethernetInnerType(head, 0, frame.l3Off)) {
       case ETHERTYPE_IPV4:
-        this.#learns = learnMac(this.#ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
-        return this.#ipv4(frame, head);
+        this.learns = learnMac(this.ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
+        return this.ipv4(frame, head);
       case ETHERTYPE_IPV6:
-        this.#learns = learnMac(this.#ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
-        return this.#ipv6(frame, head);
+        this.learns = learnMac(this.ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
+        return this.ipv6(frame, head);
       case ETHERTYPE_ARP:
-        learnMac(this.#ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
-        if (this.#ctx.config.ip4 === null) return DROP_FAMILY_DISABLED;
-        this.#ctx.link.seen |= SEEN_V4;
-        return this.#services.arp.fromGuest(frame);
+        learnMac(this.ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
+        if (this.ctx.config.ip4 === null) return DROP_FAMILY_DISABLED;
+        this.ctx.link.seen |= SEEN_V4;
+        return this.services.arp.fromGuest(frame);
       case ETHERTYPE_VLAN:
       case ETHERTYPE_QINQ:
         return DROP_VLAN;
@@ -268,9 +268,9 @@ export class Stack {
     }
   }
 
-  #ipv4(frame: FrameInfo, head: DataView): DropCode {
+  private ipv4(frame: FrameInfo, head: DataView): DropCode {
     const off = frame.l3Off;
-    if (this.#ctx.config.ip4 === null) return DROP_FAMILY_DISABLED;
+    if (this.ctx.config.ip4 === null) return DROP_FAMILY_DISABLED;
     const malformed = ipv4Check(head, off, frame.frameLen);
     if (malformed !== 0) return malformed;
     const headerLen = ipv4HeaderLen(head, off);
@@ -286,26 +286,26 @@ export class Stack {
     frame.df = (ipv4FlagsFragment(head, off) & IPV4_DF) !== 0;
     mapWords4(src, a, 0);
     mapWords4(dst, a, 4);
-    this.#class = classOf(frame.protocol);
+    this.class = classOf(frame.protocol);
     if (ipv4IsLoopback(src) || ipv4IsLoopback(dst)) return DROP_LOOPBACK;
     if (ipv4IsMulticast(src) || src === IPV4_BROADCAST) return DROP_SOURCE;
     if (dst === 0) return DROP_DESTINATION;
     if (src !== 0) {
-      if (this.#learns) learn4(this.#ctx, a, 0);
-      this.#ctx.link.seen |= SEEN_V4;
+      if (this.learns) learn4(this.ctx, a, 0);
+      this.ctx.link.seen |= SEEN_V4;
     }
     if (ipv4IsFragment(head, off)) {
       const word = ipv4FlagsFragment(head, off);
       const at = (word & IPV4_OFFSET_MASK) << 3;
       const more = (word & IPV4_MF) !== 0;
-      return this.#fragment(frame, ipv4Id(head, off), frame.protocol, at, more, frame.l4Off, frame.l4Len);
+      return this.fragment(frame, ipv4Id(head, off), frame.protocol, at, more, frame.l4Off, frame.l4Len);
     }
-    return this.#transport(frame, src === 0);
+    return this.transport(frame, src === 0);
   }
 
-  #ipv6(frame: FrameInfo, head: DataView): DropCode {
+  private ipv6(frame: FrameInfo, head: DataView): DropCode {
     const off = frame.l3Off;
-    if (this.#ctx.config.ip6 === null) return DROP_FAMILY_DISABLED;
+    if (this.ctx.config.ip6 === null) return DROP_FAMILY_DISABLED;
     const malformed = ipv6Check(head, off, frame.frameLen);
     if (malformed !== 0) return malformed;
     const a = frame.addr;
@@ -313,17 +313,17 @@ export class Stack {
     frame.version = 6;
     frame.ttl = ipv6HopLimit(head, off);
     frame.tos = ipv6TrafficClass(head, off);
-    frame.df = !this.#whole;
+    frame.df = !this.whole;
     if (ipv6IsLoopback(a, 0) || ipv6IsLoopback(a, 4)) return DROP_LOOPBACK;
     if (ipv6IsMulticast(a, 0) || isV4(a, 0)) return DROP_SOURCE;
     if (ipv6IsUnspecified(a, 4) || isV4(a, 4)) return DROP_DESTINATION;
     const noSource = ipv6IsUnspecified(a, 0);
     if (!noSource) {
-      if (this.#learns) learn6(this.#ctx, a, 0);
-      this.#ctx.link.seen |= SEEN_V6;
+      if (this.learns) learn6(this.ctx, a, 0);
+      this.ctx.link.seen |= SEEN_V6;
     }
 
-    const port = this.#ctx.port;
+    const port = this.ctx.port;
     const end = off + IPV6_HEADER_LEN + ipv6PayloadLen(head, off);
     let found = ipv6Walk(head, off, end, port.headLen);
     if (found === -DROP_HEAD_TOO_SHORT) found = ipv6Walk(head, off, end, port.pull(MAX_HEAD));
@@ -332,18 +332,18 @@ export class Stack {
       const word = ipv6FragmentOffset(head, at);
       const data = at + IPV6_FRAGMENT_LEN;
       const next = ipv6FragmentNext(head, at);
-      return this.#fragment(frame, ipv6FragmentId(head, at), next, word & ~7, (word & 1) !== 0, data, end - data);
+      return this.fragment(frame, ipv6FragmentId(head, at), next, word & ~7, (word & 1) !== 0, data, end - data);
     }
     if (found < 0) return -found;
     frame.protocol = found >>> 16;
     frame.l4Off = off + (found & 0xffff);
     frame.l4Len = end - frame.l4Off;
-    this.#class = classOf(frame.protocol);
-    return this.#transport(frame, noSource);
+    this.class = classOf(frame.protocol);
+    return this.transport(frame, noSource);
   }
 
   /** One fragment (see `Reassembly.add`), and what is whole with it. */
-  #fragment(
+  private fragment(
     frame: FrameInfo,
     id: number,
     protocol: number,
@@ -352,99 +352,99 @@ export class Stack {
     dataOff: number,
     dataLen: number,
   ): DropCode {
-    const { io, port } = this.#ctx;
+    const { io, port } = this.ctx;
     // What was put together cannot be a fragment again: its header is ours.
-    if (this.#whole) return DROP_IPV6_EXTENSION;
-    const length = this.#fragments.add(frame, id, protocol, offset, more, dataOff, dataLen);
+    if (this.whole) return DROP_IPV6_EXTENSION;
+    const length = this.fragments.add(frame, id, protocol, offset, more, dataOff, dataLen);
     if (length <= 0) return -length;
     const row = frame.row;
     io.rows.region[row] = io.scratchRegion;
-    io.rows.offset[row] = this.#fragments.at;
+    io.rows.offset[row] = this.fragments.at;
     io.rows.length[row] = length;
     frame.frameLen = length;
     frame.rowCount = 1;
     frame.l3Off = ETHERNET_HEADER_LEN;
-    port.substitute(io.scratch, this.#fragments.at, length, row);
-    this.#whole = true;
-    const drop = frame.version === 4 ? this.#ipv4(frame, port.head) : this.#ipv6(frame, port.head);
-    this.#whole = false;
+    port.substitute(io.scratch, this.fragments.at, length, row);
+    this.whole = true;
+    const drop = frame.version === 4 ? this.ipv4(frame, port.head) : this.ipv6(frame, port.head);
+    this.whole = false;
     return drop;
   }
 
   /** Addresses are checked; `noSource`: the source is 0.0.0.0 or `::`, which only the services on the link accept. */
-  #transport(frame: FrameInfo, noSource: boolean): DropCode {
-    const { port, config } = this.#ctx;
+  private transport(frame: FrameInfo, noSource: boolean): DropCode {
+    const { port, config } = this.ctx;
     const need = frame.l4Off + (frame.l4Len < L4_HEAD ? frame.l4Len : L4_HEAD);
     if (port.headLen < need && port.pull(need) < need) return DROP_HEAD_TOO_SHORT;
     const length = frame.l4Off + frame.l4Len - frame.l3Off;
     // One packet of the guest's own, so its link takes as long ones.
-    if (length > this.#ctx.link.mtu.bound(true) && port.gsoType === GSO_NONE && !this.#whole) {
-      learnMtu(this.#ctx, length);
+    if (length > this.ctx.link.mtu.bound(true) && port.gsoType === GSO_NONE && !this.whole) {
+      learnMtu(this.ctx, length);
     }
     switch (frame.protocol) {
       case IP_PROTO_TCP:
         if (noSource) return DROP_SOURCE;
         if (!config.tcp) return DROP_PROTOCOL_DISABLED;
-        learnSegmentSize(this.#ctx, frame);
-        this.#row = this.#tcp.fromGuest(frame);
+        learnSegmentSize(this.ctx, frame);
+        this.row = this.tcp.fromGuest(frame);
         return 0;
       case IP_PROTO_UDP:
-        return this.#datagram(frame, noSource);
+        return this.datagram(frame, noSource);
       case IP_PROTO_ICMP:
         if (frame.version !== 4) return DROP_PROTOCOL;
-        if (frame.l4Len > 0 && isPathError(true, port.head.getUint8(frame.l4Off))) return this.#error(frame, noSource);
+        if (frame.l4Len > 0 && isPathError(true, port.head.getUint8(frame.l4Off))) return this.error(frame, noSource);
         break;
       case IP_PROTO_ICMPV6: {
         if (frame.version !== 6) return DROP_PROTOCOL;
         const type = frame.l4Len > 0 ? port.head.getUint8(frame.l4Off) : 0;
         if (type >= NDP_ROUTER_SOLICITATION && type <= NDP_NEIGHBOR_ADVERTISEMENT) {
           // RFC 6980 §5: neighbour discovery does not come in fragments.
-          if (this.#whole) return DROP_IPV6_FRAGMENT;
-          this.#ctx.link.seen |= SEEN_V6;
-          if (noSource) this.#tcp.onGuestStart?.();
-          return config.ndp ? this.#services.ndp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+          if (this.whole) return DROP_IPV6_FRAGMENT;
+          this.ctx.link.seen |= SEEN_V6;
+          if (noSource) this.tcp.onGuestStart?.();
+          return config.ndp ? this.services.ndp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
         }
-        if (isPathError(false, type)) return this.#error(frame, noSource);
+        if (isPathError(false, type)) return this.error(frame, noSource);
         break;
       }
       default:
-        return this.#unknownProtocol(frame, noSource);
+        return this.unknownProtocol(frame, noSource);
     }
     if (noSource) return DROP_SOURCE;
     if (!config.icmp) return DROP_PROTOCOL_DISABLED;
-    this.#row = this.#icmp.fromGuest(frame);
+    this.row = this.icmp.fromGuest(frame);
     return 0;
   }
 
   /** Obeyed with `--no-icmp` too: they are of TCP and UDP. */
-  #error(frame: FrameInfo, noSource: boolean): DropCode {
-    return noSource ? DROP_SOURCE : this.#errors.fromGuest(frame);
+  private error(frame: FrameInfo, noSource: boolean): DropCode {
+    return noSource ? DROP_SOURCE : this.errors.fromGuest(frame);
   }
 
   /** A transport that we do not support: answered with an ICMP error. */
-  #unknownProtocol(frame: FrameInfo, noSource: boolean): DropCode {
+  private unknownProtocol(frame: FrameInfo, noSource: boolean): DropCode {
     if (noSource) return DROP_SOURCE;
-    this.#protocolErrors.report(frame);
+    this.protocolErrors.report(frame);
     return DROP_PROTOCOL;
   }
 
-  #datagram(frame: FrameInfo, noSource: boolean): DropCode {
-    const { port, config } = this.#ctx;
+  private datagram(frame: FrameInfo, noSource: boolean): DropCode {
+    const { port, config } = this.ctx;
     const dstPort = frame.l4Len < UDP_HEADER_LEN ? 0 : udpDstPort(port.head, frame.l4Off);
     if (frame.version === 4) {
       // Whatever its destination: a client that renews sends to its server, which is us.
       if (dstPort === DHCP_SERVER_PORT) {
-        this.#ctx.link.seen |= SEEN_V4;
-        if (noSource) this.#tcp.onGuestStart?.();
-        return config.dhcp ? this.#services.dhcp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+        this.ctx.link.seen |= SEEN_V4;
+        if (noSource) this.tcp.onGuestStart?.();
+        return config.dhcp ? this.services.dhcp.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
       }
     } else if (dstPort === DHCPV6_SERVER_PORT && ipv6IsMulticast(frame.addr, 4)) {
       if (noSource) return DROP_SOURCE;
-      return this.#services.servesDhcpv6 ? this.#services.dhcpv6.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
+      return this.services.servesDhcpv6 ? this.services.dhcpv6.fromGuest(frame) : DROP_PROTOCOL_DISABLED;
     }
     if (noSource) return DROP_SOURCE;
     if (!config.udp) return DROP_PROTOCOL_DISABLED;
-    this.#row = this.#udp.fromGuest(frame);
+    this.row = this.udp.fromGuest(frame);
     return 0;
   }
 
@@ -452,18 +452,18 @@ export class Stack {
   onSocket(key: number, generation: number, events: number): void {
     const kind = key >>> KEY_KIND_SHIFT;
     const index = key & KEY_INDEX_MASK;
-    if (kind !== KEY_TCP) this.#ctx.traffic.light = true;
+    if (kind !== KEY_TCP) this.ctx.traffic.light = true;
     switch (kind) {
       case KEY_TCP:
       case KEY_TCP_LISTENER:
-        this.#tcp.onSocket(kind, index, generation, events);
+        this.tcp.onSocket(kind, index, generation, events);
         break;
       case KEY_UDP:
       case KEY_UDP_LISTENER:
-        this.#udp.onSocket(kind, index, generation, events);
+        this.udp.onSocket(kind, index, generation, events);
         break;
       case KEY_PING:
-        this.#icmp.onSocket(kind, index, generation, events);
+        this.icmp.onSocket(kind, index, generation, events);
         break;
       default:
         break;
@@ -472,72 +472,72 @@ export class Stack {
 
   /** The guest posted receive buffers. */
   onGuestReady(): void {
-    this.#services.onGuestReady();
-    this.#tcp.onGuestReady();
-    this.#udp.onGuestReady();
-    this.#icmp.onGuestReady();
+    this.services.onGuestReady();
+    this.tcp.onGuestReady();
+    this.udp.onGuestReady();
+    this.icmp.onGuestReady();
   }
 
   /** Runs due timers. Called every turn, so that `busy` handlers continue. */
   onTimer(): void {
-    this.#services.ndp.onTimer();
-    this.#tcp.onTimer();
-    this.#udp.onTimer();
-    this.#icmp.onTimer();
-    this.#fragments.onTimer();
-    if (this.#ctx.link.stations.asking) this.#services.ask();
+    this.services.ndp.onTimer();
+    this.tcp.onTimer();
+    this.udp.onTimer();
+    this.icmp.onTimer();
+    this.fragments.onTimer();
+    if (this.ctx.link.stations.asking) this.services.ask();
   }
 
   /** Milliseconds (clock.nowMs scale) of the earliest timer, or Infinity. */
   nextDeadline(): number {
     return Math.min(
-      this.#services.ndp.nextDeadline(),
-      this.#tcp.nextDeadline(),
-      this.#udp.nextDeadline(),
-      this.#icmp.nextDeadline(),
-      this.#fragments.nextDeadline(),
+      this.services.ndp.nextDeadline(),
+      this.tcp.nextDeadline(),
+      this.udp.nextDeadline(),
+      this.icmp.nextDeadline(),
+      this.fragments.nextDeadline(),
     );
   }
 
   /** Both rings run. */
   onLinkUp(): void {
-    this.#services.onLinkUp();
-    this.#tcp.onGuestStart?.();
+    this.services.onLinkUp();
+    this.tcp.onGuestStart?.();
   }
 
   /** The host's network changed: `config` holds from now on. Flows stay as they are. */
   reconfigure(config: StackConfig): void {
-    this.#services.reconfigure(config);
-    this.#tcp.reconfigure?.();
-    this.#udp.reconfigure?.();
-    this.#icmp.reconfigure?.();
-    this.#services.readvertise();
+    this.services.reconfigure(config);
+    this.tcp.reconfigure?.();
+    this.udp.reconfigure?.();
+    this.icmp.reconfigure?.();
+    this.services.readvertise();
   }
 
   /** The host's addresses or routes changed, but nothing that concerns the guest's configuration. */
   moved(): void {
-    this.#tcp.moved?.();
-    this.#udp.moved?.();
-    this.#icmp.moved?.();
+    this.tcp.moved?.();
+    this.udp.moved?.();
+    this.icmp.moved?.();
   }
 
   /** The front-end configured the link's MTU (NET_SET_MTU); 0: it left. */
   setMtu(mtu: number): void {
-    this.#services.setMtu(mtu);
+    this.services.setMtu(mtu);
   }
 
   /** The host's neighbours are `entries` from now on (NEIGHBOUR_WORDS each). */
   setNeighbours(entries: Int32Array): void {
-    this.#services.setNeighbours(entries);
+    this.services.setNeighbours(entries);
   }
 
   /** The guest was reset or rebooted: flows are closed, what was learnt of it is forgotten. */
   reset(): void {
-    this.#tcp.reset();
-    this.#udp.reset();
-    this.#icmp.reset();
-    this.#fragments.reset();
-    this.#services.reset();
+    this.tcp.reset();
+    this.udp.reset();
+    this.icmp.reset();
+    this.fragments.reset();
+    this.services.reset();
   }
 }
 

@@ -22,66 +22,66 @@ const ALL_IT_GIVES = 0x3fffffff;
 
 class StreamSession implements FrontEndSession<FrontEndEnd> {
   readonly done: Promise<FrontEndEnd>;
-  readonly #native: Native;
-  readonly #device: StreamDevice;
-  readonly #fd: number;
-  #resolveDone: (end: FrontEndEnd) => void = () => undefined;
-  #ending = false;
+  private readonly native: Native;
+  private readonly device: StreamDevice;
+  private readonly fd: number;
+  private resolveDone: (end: FrontEndEnd) => void = () => undefined;
+  private isEnding = false;
 
   constructor(native: Native, device: StreamDevice, fd: number) {
-    this.#native = native;
-    this.#device = device;
-    this.#fd = fd;
+    this.native = native;
+    this.device = device;
+    this.fd = fd;
     this.done = new Promise((resolve) => {
-      this.#resolveDone = resolve;
+      this.resolveDone = resolve;
     });
   }
 
   get ending(): boolean {
-    return this.#ending;
+    return this.isEnding;
   }
 
   start(): void {
-    this.#native.setNonBlocking(this.#fd); // one that was given may block
+    this.native.setNonBlocking(this.fd); // one that was given may block
     // Nobody wants descriptors here, and the thread that reads would have to close them. Older kernels refuse.
-    this.#native.setsockopt(this.#fd, SOL_SOCKET, SO_PASSRIGHTS, 0);
-    this.#native.setsockopt(this.#fd, SOL_SOCKET, SO_SNDBUF, ALL_IT_GIVES);
-    this.#native.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUF, ALL_IT_GIVES);
-    this.#device.onStreamEnded = ({ reason, detail }) => {
+    this.native.setsockopt(this.fd, SOL_SOCKET, SO_PASSRIGHTS, 0);
+    this.native.setsockopt(this.fd, SOL_SOCKET, SO_SNDBUF, ALL_IT_GIVES);
+    this.native.setsockopt(this.fd, SOL_SOCKET, SO_RCVBUF, ALL_IT_GIVES);
+    this.device.onStreamEnded = ({ reason, detail }) => {
       switch (reason) {
         case 'left':
-          this.#end({ reason: 'left' });
+          this.end({ reason: 'left' });
           break;
         case 'protocol':
-          this.#end({ reason: 'protocol', error: new Error(detail) });
+          this.end({ reason: 'protocol', error: new Error(detail) });
           break;
         case 'failed':
-          this.#end({ reason: 'internal', error: detail });
+          this.end({ reason: 'internal', error: detail });
           break;
       }
     };
-    void this.#device.openStream(this.#fd);
+    void this.device.openStream(this.fd);
   }
 
   async stop(): Promise<void> {
-    if (!this.#ending) {
-      await this.#device.closeStream();
-      this.#end({ reason: 'stopped' });
+    if (!this.isEnding) {
+      await this.device.closeStream();
+      this.end({ reason: 'stopped' });
     }
     await this.done;
   }
 
   whenIdle(callback: () => void): void {
-    void this.#device.probeStream().then(callback);
+    void this.device.probeStream().then(callback);
   }
 
-  #end(end: FrontEndEnd): void {
-    if (this.#ending) return;
-    this.#ending = true;
-    this.#device.onStreamEnded = null;
-    closeConnection(this.#native, this.#fd);
-    void whenClosed(this.#native).then(() => {
-      this.#resolveDone(end);
+  private end(end: FrontEndEnd): void {
+    if (this.isEnding) return;
+    this.isEnding = true;
+    this.device.onStreamEnded = null;
+    closeConnection(this.native, this.fd);
+    void whenClosed(this.native).then(() => {
+      this.resolveDone(end);
     });
   }
 }

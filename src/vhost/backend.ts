@@ -59,23 +59,23 @@ export class Backend {
   readonly offeredFeatures: bigint;
   readonly offeredProtocolFeatures: bigint;
   readonly configSpace: Uint8Array;
-  readonly #native: Native;
-  readonly #device: VhostDevice;
-  readonly #log: LogFunction;
-  readonly #used: UsedRegions;
-  readonly #memory: MemoryTable;
-  #features = 0n;
-  #protocolFeatures = 0n;
-  #logRegion = -1;
-  #requestFd = -1;
+  private readonly native: Native;
+  private readonly device: VhostDevice;
+  private readonly log: LogFunction;
+  private readonly used: UsedRegions;
+  private readonly memory: MemoryTable;
+  private features = 0n;
+  private protocolFeatures = 0n;
+  private logRegion = -1;
+  private requestFd = -1;
 
   constructor(options: BackendOptions) {
-    this.#native = options.native;
-    this.#device = options.device;
-    this.#log = options.log;
-    this.#used = new UsedRegions(options.native);
-    this.#memory = new MemoryTable(options.native, this.#used);
-    this.rings = new Rings(options.native, options.device, this.#memory, options.log);
+    this.native = options.native;
+    this.device = options.device;
+    this.log = options.log;
+    this.used = new UsedRegions(options.native);
+    this.memory = new MemoryTable(options.native, this.used);
+    this.rings = new Rings(options.native, options.device, this.memory, options.log);
     // Without a configuration space from us a guest must not look for an MTU there: user-mode Linux 6.1 reads what was on
     // its stack and breaks. QEMU shows its own, whether the bit is offered or not (x-mtu-bypass-backend), and tells us.
     const hidden = options.configMtu === null ? VIRTIO_NET_F_MTU : 0n;
@@ -97,24 +97,24 @@ export class Backend {
 
   /** True if protocol feature `bit` was negotiated. */
   has(bit: number): boolean {
-    return ((this.#protocolFeatures >> BigInt(bit)) & 1n) !== 0n;
+    return ((this.protocolFeatures >> BigInt(bit)) & 1n) !== 0n;
   }
 
   /** True if the front-end cut short a file that it shares: reads of it were answered with zeros. */
   get memoryLost(): boolean {
-    return this.#memory.lost || (this.#logRegion >= 0 && this.#native.regionFaults(this.#logRegion) > 0);
+    return this.memory.lost || (this.logRegion >= 0 && this.native.regionFaults(this.logRegion) > 0);
   }
 
   /** SET_FEATURES. While rings run only logging may be switched. */
   async setFeatures(features: bigint): Promise<void> {
     const unknown = features & ~this.offeredFeatures;
     if (unknown !== 0n) throw new ProtocolError('VU_ERR_FEATURES', `features ${hex(unknown)} were not offered`);
-    const changed = (features ^ this.#features) & ~VHOST_F_LOG_ALL;
+    const changed = (features ^ this.features) & ~VHOST_F_LOG_ALL;
     if (changed !== 0n && this.rings.anyStarted) {
       throw new ProtocolError('VU_ERR_FEATURES', `features ${hex(changed)} changed while rings run`);
     }
-    this.#features = features;
-    await this.#device.setFeatures(features);
+    this.features = features;
+    await this.device.setFeatures(features);
     if ((features & VHOST_USER_F_PROTOCOL_FEATURES) === 0n) await this.rings.enableAll();
   }
 
@@ -124,53 +124,53 @@ export class Backend {
     if (unknown !== 0n) {
       throw new ProtocolError('VU_ERR_PROTOCOL_FEATURES', `protocol features ${hex(unknown)} were not offered`);
     }
-    if (features !== this.#protocolFeatures && this.rings.anyStarted) {
+    if (features !== this.protocolFeatures && this.rings.anyStarted) {
       throw new ProtocolError('VU_ERR_PROTOCOL_FEATURES', 'protocol features changed while rings run');
     }
-    this.#protocolFeatures = features;
+    this.protocolFeatures = features;
   }
 
   /** SET_MEM_TABLE. */
   async setMemTable(payload: DataView, fds: ReceivedFds): Promise<void> {
     const entries = decodeMemTable(payload);
     validateFds('SET_MEM_TABLE', fds.count, entries.length);
-    this.#used.relieve();
-    await this.#changeMemory(this.#memory.planReplace(entries, fds));
+    this.used.relieve();
+    await this.changeMemory(this.memory.planReplace(entries, fds));
   }
 
   /** ADD_MEM_REG. */
   async addMemReg(payload: DataView, fds: ReceivedFds): Promise<void> {
-    this.#used.relieve();
-    await this.#changeMemory(this.#memory.planAdd(decodeSingleRegion(payload), fds));
+    this.used.relieve();
+    await this.changeMemory(this.memory.planAdd(decodeSingleRegion(payload), fds));
   }
 
   /** REM_MEM_REG. Older front-ends send a descriptor, which says nothing. */
   async remMemReg(payload: DataView, fds: ReceivedFds): Promise<void> {
     if (fds.count > 1) validateFds('REM_MEM_REG', fds.count, 0);
-    this.#used.relieve();
-    await this.#changeMemory(this.#memory.planRemove(decodeSingleRegion(payload)));
+    this.used.relieve();
+    await this.changeMemory(this.memory.planRemove(decodeSingleRegion(payload)));
   }
 
   /** SET_LOG_BASE: maps the dirty log, again whenever it grows, as far as an address can reach into it. */
   async setLogBase(base: LogBase, fds: ReceivedFds): Promise<void> {
-    const native = this.#native;
+    const native = this.native;
     const kind = native.fdKind(fds.peek(0));
     if (isShortage(kind)) throw shortage('SET_LOG_BASE: its descriptor cannot be inspected', kind);
     if (kind !== FD_MEMORY) {
       throw new ProtocolError('VU_ERR_FD_KIND', 'dirty log without a file that can be mapped');
     }
-    this.#used.relieve();
+    this.used.relieve();
     const region = native.mapRegion(fds.peek(0), base.offset, Math.min(base.size, MAX_DIRTY_LOG));
     if (isShortage(region)) throw shortage('dirty log cannot be mapped', region);
     if (region < 0) {
       throw new ProtocolError('VU_ERR_LOG', `dirty log cannot be mapped (${getSystemErrorName(region)})`);
     }
-    const old = this.#logRegion;
-    this.#logRegion = region;
+    const old = this.logRegion;
+    this.logRegion = region;
     try {
-      await this.#device.setLog({ region, buffer: native.regionBuffer(region) });
+      await this.device.setLog({ region, buffer: native.regionBuffer(region) });
     } finally {
-      if (old >= 0) this.#used.retire(old);
+      if (old >= 0) this.used.retire(old);
     }
   }
 
@@ -179,18 +179,18 @@ export class Backend {
     if (mtu < BigInt(MIN_MTU) || mtu > BigInt(MAX_MTU)) {
       throw new ProtocolError('VU_ERR_MTU', `MTU ${mtu.toString()} is not in ${MIN_MTU}…${MAX_MTU}`);
     }
-    await this.#device.setMtu?.(Number(mtu));
+    await this.device.setMtu?.(Number(mtu));
   }
 
   /** SET_BACKEND_REQ_FD: kept open, nothing is ever sent. Comes again when the front-end reconnects a part of itself. */
   setRequestFd(fds: ReceivedFds): void {
-    const kind = this.#native.fdKind(fds.peek(0));
+    const kind = this.native.fdKind(fds.peek(0));
     if (isShortage(kind)) throw shortage('SET_BACKEND_REQ_FD: its descriptor cannot be inspected', kind);
     if (kind !== FD_SOCKET) {
       throw new ProtocolError('VU_ERR_FD_KIND', 'SET_BACKEND_REQ_FD with a descriptor that is not a socket');
     }
-    this.#closeRequestFd();
-    this.#requestFd = fds.take();
+    this.closeRequestFd();
+    this.requestFd = fds.take();
   }
 
   /** RESET_OWNER (deprecated): nothing runs any more; all else stays. */
@@ -201,10 +201,10 @@ export class Backend {
   /** RESET_DEVICE: back to the state before SET_FEATURES; memory and protocol features stay. */
   async resetDevice(): Promise<void> {
     await this.rings.reset();
-    this.#features = 0n;
-    await this.#device.setFeatures(0n);
-    await this.#dropLog();
-    await this.#device.resetDevice();
+    this.features = 0n;
+    await this.device.setFeatures(0n);
+    await this.dropLog();
+    await this.device.resetDevice();
   }
 
   /**
@@ -213,7 +213,7 @@ export class Backend {
    */
   async release(onError: (error: unknown) => void): Promise<void> {
     await this.rings.stopAll(onError);
-    for (const step of [() => this.#dropLog(), () => this.#device.detach()]) {
+    for (const step of [() => this.dropLog(), () => this.device.detach()]) {
       try {
         await step();
       } catch (error) {
@@ -221,40 +221,40 @@ export class Backend {
       }
     }
     this.rings.closeAll();
-    this.#closeRequestFd();
-    this.#memory.clear();
-    this.#used.relieve();
+    this.closeRequestFd();
+    this.memory.clear();
+    this.used.relieve();
   }
 
   /** Rings that move with the map stop before and start again after; the others never notice. */
-  async #changeMemory(plan: MemoryPlan): Promise<void> {
+  private async changeMemory(plan: MemoryPlan): Promise<void> {
     if (!plan.changed) return;
     let inForce = false;
     try {
       const moved = await this.rings.suspendMoved(plan.regions);
-      await this.#device.setMemory(plan.regions);
+      await this.device.setMemory(plan.regions);
       inForce = true;
-      this.#memory.commit(plan);
-      this.#log('debug', `guest memory: ${plan.regions.length} regions`, 'vhost.memory');
+      this.memory.commit(plan);
+      this.log('debug', `guest memory: ${plan.regions.length} regions`, 'vhost.memory');
       await this.rings.resume(moved);
     } finally {
-      if (!inForce) this.#memory.abandon(plan);
+      if (!inForce) this.memory.abandon(plan);
     }
   }
 
-  async #dropLog(): Promise<void> {
-    const region = this.#logRegion;
+  private async dropLog(): Promise<void> {
+    const region = this.logRegion;
     if (region < 0) return;
-    this.#logRegion = -1;
+    this.logRegion = -1;
     try {
-      await this.#device.setLog(null);
+      await this.device.setLog(null);
     } finally {
-      this.#used.retire(region);
+      this.used.retire(region);
     }
   }
 
-  #closeRequestFd(): void {
-    if (this.#requestFd >= 0) this.#native.closeLater(this.#requestFd);
-    this.#requestFd = -1;
+  private closeRequestFd(): void {
+    if (this.requestFd >= 0) this.native.closeLater(this.requestFd);
+    this.requestFd = -1;
   }
 }

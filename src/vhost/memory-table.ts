@@ -48,110 +48,110 @@ export class MemoryPlan {
  * the garbage of both threads. The data plane looks after its own (ring-control.ts); this is the control plane's.
  */
 export class UsedRegions {
-  readonly #native: Native;
-  #count = 0;
-  #bytes = 0;
+  private readonly native: Native;
+  private count = 0;
+  private bytes = 0;
 
   constructor(native: Native) {
-    this.#native = native;
+    this.native = native;
   }
 
   retire(region: number): void {
-    this.#count++;
-    this.#bytes += this.#native.regionLength(region);
-    this.#native.retireRegion(region);
+    this.count++;
+    this.bytes += this.native.regionLength(region);
+    this.native.retireRegion(region);
   }
 
   /** Before more is mapped, and in the end; when nothing refers to the regions that were retired. */
   relieve(): void {
-    this.#native.relieve(this.#count, this.#bytes);
-    this.#count = 0;
-    this.#bytes = 0;
+    this.native.relieve(this.count, this.bytes);
+    this.count = 0;
+    this.bytes = 0;
   }
 }
 
 export class MemoryTable {
-  readonly #native: Native;
-  readonly #used: UsedRegions;
-  readonly #fileId = new Int32Array(4);
-  #regions: readonly MappedRegion[] = [];
+  private readonly native: Native;
+  private readonly used: UsedRegions;
+  private readonly fileId = new Int32Array(4);
+  private mapped: readonly MappedRegion[] = [];
 
   constructor(native: Native, used: UsedRegions) {
-    this.#native = native;
-    this.#used = used;
+    this.native = native;
+    this.used = used;
   }
 
   get regions(): readonly MappedRegion[] {
-    return this.#regions;
+    return this.mapped;
   }
 
   /** SET_MEM_TABLE: `entries` replace everything. Descriptor i belongs to entry i; they stay the caller's. */
   planReplace(entries: readonly MemoryRegion[], fds: ReceivedFds): MemoryPlan {
     entries.forEach((entry, i) => {
       validateMemoryRegion(entry);
-      for (const earlier of entries.slice(0, i)) this.#checkOverlap(entry, earlier);
+      for (const earlier of entries.slice(0, i)) this.checkOverlap(entry, earlier);
     });
-    this.#checkTotal(entries);
+    this.checkTotal(entries);
     const regions: MappedRegion[] = [];
     try {
       entries.forEach((entry, i) => {
-        regions.push(this.#keepOrMap(entry, fds.peek(i)));
+        regions.push(this.keepOrMap(entry, fds.peek(i)));
       });
     } catch (error) {
-      this.#retire(regions.filter((r) => !this.#regions.includes(r)));
+      this.retire(regions.filter((r) => !this.mapped.includes(r)));
       throw error;
     }
-    return new MemoryPlan(this.#regions, regions);
+    return new MemoryPlan(this.mapped, regions);
   }
 
   /** ADD_MEM_REG. The same region again is no change: some front-ends say it once per queue pair. */
   planAdd(entry: MemoryRegion, fds: ReceivedFds): MemoryPlan {
     validateMemoryRegion(entry);
-    const region = this.#keep(entry, fds.peek(0));
-    if (region !== null) return new MemoryPlan(this.#regions, this.#regions);
-    for (const other of this.#regions) this.#checkOverlap(entry, other.entry);
-    if (this.#regions.length >= MAX_MEM_SLOTS) {
+    const region = this.keep(entry, fds.peek(0));
+    if (region !== null) return new MemoryPlan(this.mapped, this.mapped);
+    for (const other of this.mapped) this.checkOverlap(entry, other.entry);
+    if (this.mapped.length >= MAX_MEM_SLOTS) {
       throw new ProtocolError('VU_ERR_MEMORY_MAP', `more than ${MAX_MEM_SLOTS} memory regions`);
     }
-    this.#checkTotal([entry, ...this.#regions.map((r) => r.entry)]);
-    return new MemoryPlan(this.#regions, [...this.#regions, this.#map(entry, fds.peek(0))]);
+    this.checkTotal([entry, ...this.mapped.map((r) => r.entry)]);
+    return new MemoryPlan(this.mapped, [...this.mapped, this.map(entry, fds.peek(0))]);
   }
 
   /** REM_MEM_REG. The offset in the file is not compared: front-ends may leave it out. */
   planRemove(entry: MemoryRegion): MemoryPlan {
     validateMemoryRegion({ ...entry, mmapOffset: 0n });
-    const rest = this.#regions.filter(
+    const rest = this.mapped.filter(
       ({ entry: e }) => e.gpa !== entry.gpa || e.uva !== entry.uva || e.size !== entry.size,
     );
-    if (rest.length === this.#regions.length) {
+    if (rest.length === this.mapped.length) {
       throw new ProtocolError('VU_ERR_MEMORY', `removal of an unknown memory region at 0x${entry.gpa.toString(16)}`);
     }
-    return new MemoryPlan(this.#regions, rest);
+    return new MemoryPlan(this.mapped, rest);
   }
 
   /** The device uses the plan's map now: it becomes the table, and what is not in it is given back. */
   commit(plan: MemoryPlan): void {
     const next = plan.regions;
-    const gone = this.#regions.filter((r) => !next.includes(r));
-    this.#regions = next;
-    this.#retire(gone);
+    const gone = this.mapped.filter((r) => !next.includes(r));
+    this.mapped = next;
+    this.retire(gone);
   }
 
   /** Undoes a plan that the device does not use. */
   abandon(plan: MemoryPlan): void {
-    this.#retire(plan.added);
+    this.retire(plan.added);
   }
 
   /** Gives all memory back. Nobody may use it any more. */
   clear(): void {
-    const gone = this.#regions;
-    this.#regions = [];
-    this.#retire(gone);
+    const gone = this.mapped;
+    this.mapped = [];
+    this.retire(gone);
   }
 
   /** True if the front-end cut a file short under us (the access was answered with zeros). */
   get lost(): boolean {
-    return this.#regions.some((r) => this.#native.regionFaults(r.region) > 0);
+    return this.mapped.some((r) => this.native.regionFaults(r.region) > 0);
   }
 
   /** Translates `length` bytes at a front-end user address: all in one region, or null. */
@@ -163,7 +163,7 @@ export class MemoryTable {
     return null;
   }
 
-  #checkTotal(entries: readonly MemoryRegion[]): void {
+  private checkTotal(entries: readonly MemoryRegion[]): void {
     const total = entries.reduce((sum, { size }) => sum + size, 0n);
     if (total <= MAX_GUEST_MEMORY) return;
     throw new ProtocolError(
@@ -172,7 +172,7 @@ export class MemoryTable {
     );
   }
 
-  #checkOverlap(a: MemoryRegion, b: MemoryRegion): void {
+  private checkOverlap(a: MemoryRegion, b: MemoryRegion): void {
     if (!regionsOverlap(a, b)) return;
     throw new ProtocolError(
       'VU_ERR_MEMORY',
@@ -180,15 +180,15 @@ export class MemoryTable {
     );
   }
 
-  #keepOrMap(entry: MemoryRegion, fd: number): MappedRegion {
-    return this.#keep(entry, fd) ?? this.#map(entry, fd);
+  private keepOrMap(entry: MemoryRegion, fd: number): MappedRegion {
+    return this.keep(entry, fd) ?? this.map(entry, fd);
   }
 
   /** The mapping that already is what `entry` and `fd` say. */
-  #keep(entry: MemoryRegion, fd: number): MappedRegion | null {
-    const file = this.#identify(fd);
+  private keep(entry: MemoryRegion, fd: number): MappedRegion | null {
+    const file = this.identify(fd);
     return (
-      this.#regions.find(
+      this.mapped.find(
         (r) =>
           r.entry.gpa === entry.gpa &&
           r.entry.uva === entry.uva &&
@@ -199,19 +199,19 @@ export class MemoryTable {
     );
   }
 
-  #identify(fd: number): string {
-    const kind = this.#native.fdKind(fd);
+  private identify(fd: number): string {
+    const kind = this.native.fdKind(fd);
     if (isShortage(kind)) throw shortage('the file of a memory region cannot be inspected', kind);
-    const known = kind === FD_MEMORY ? this.#native.fileId(fd, this.#fileId) : -1;
+    const known = kind === FD_MEMORY ? this.native.fileId(fd, this.fileId) : -1;
     if (isShortage(known)) throw shortage('the file of a memory region cannot be inspected', known);
     if (known < 0) throw new ProtocolError('VU_ERR_FD_KIND', 'memory region without a file that can be mapped');
-    return this.#fileId.join(':');
+    return this.fileId.join(':');
   }
 
-  #map(entry: MemoryRegion, fd: number): MappedRegion {
-    const file = this.#identify(fd);
+  private map(entry: MemoryRegion, fd: number): MappedRegion {
+    const file = this.identify(fd);
     const size = Number(entry.size);
-    const region = this.#native.mapRegion(fd, Number(entry.mmapOffset), size);
+    const region = this.native.mapRegion(fd, Number(entry.mmapOffset), size);
     if (isShortage(region)) throw shortage(`${size} bytes of guest memory cannot be mapped`, region);
     if (region < 0) {
       throw new ProtocolError(
@@ -219,10 +219,10 @@ export class MemoryTable {
         `${size} bytes of guest memory cannot be mapped (${getSystemErrorName(region)})`,
       );
     }
-    return { region, buffer: this.#native.regionBuffer(region), gpa: Number(entry.gpa), size, entry, file };
+    return { region, buffer: this.native.regionBuffer(region), gpa: Number(entry.gpa), size, entry, file };
   }
 
-  #retire(regions: readonly MappedRegion[]): void {
-    for (const { region } of regions) this.#used.retire(region);
+  private retire(regions: readonly MappedRegion[]): void {
+    for (const { region } of regions) this.used.retire(region);
   }
 }

@@ -54,181 +54,181 @@ function endFor(error: ProtocolError): SessionEnd {
 }
 
 export class Session {
-  readonly #options: SessionOptions;
-  readonly #backend: Backend;
-  readonly #connection: Connection;
+  private readonly options: SessionOptions;
+  private readonly backend: Backend;
+  private readonly connection: Connection;
   /** Settles with how the session ended, when all it held was given back. */
   readonly done: Promise<SessionEnd>;
-  #resolveDone: (end: SessionEnd) => void = () => undefined;
+  private resolveDone: (end: SessionEnd) => void = () => undefined;
   /** The request that waits for the device. */
-  #atWork: Promise<void> = Promise.resolve();
+  private atWork: Promise<void> = Promise.resolve();
   /** When the session began: descriptors given to be closed from then on are its own. */
-  readonly #since: number;
-  #ending = false;
-  #refusals = 0;
-  #faultWatch = -1;
+  private readonly since: number;
+  private isEnding = false;
+  private refusals = 0;
+  private faultWatch = -1;
 
   constructor(options: SessionOptions) {
-    this.#options = options;
-    this.#since = options.native.nowUs();
-    this.#backend = new Backend(options);
-    this.#connection = new Connection(options.native, options.fd, {
-      message: (message) => this.#message(message),
+    this.options = options;
+    this.since = options.native.nowUs();
+    this.backend = new Backend(options);
+    this.connection = new Connection(options.native, options.fd, {
+      message: (message) => this.message(message),
       ended: (error) => {
-        this.#end(error === null ? { reason: 'left' } : endFor(error));
+        this.end(error === null ? { reason: 'left' } : endFor(error));
       },
     });
     this.done = new Promise((resolve) => {
-      this.#resolveDone = resolve;
+      this.resolveDone = resolve;
     });
   }
 
   /** No message is handled any more; `done` settles soon. */
   get ending(): boolean {
-    return this.#ending;
+    return this.isEnding;
   }
 
   start(): void {
-    const { device, native } = this.#options;
+    const { device, native } = this.options;
     device.onRingFault = (index, reason) => {
-      this.#backend.rings.fault(index, reason);
-      this.#checkMemory();
+      this.backend.rings.fault(index, reason);
+      this.checkMemory();
     };
     device.onFailed = (error) => {
-      this.#end({ reason: 'internal', error });
+      this.end({ reason: 'internal', error });
     };
     device.attach();
     // A truncated memory file, or a descriptor that blocks a thread, wakes this thread at once.
     const event = native.faultEvent();
-    this.#faultWatch = event < 0 ? event : this.#watchFaults(event);
-    const watched = this.#faultWatch < 0 ? this.#faultWatch : this.#connection.start();
-    if (watched < 0) this.#end(endFor(shortage("the front-end's connection cannot be watched", watched)));
+    this.faultWatch = event < 0 ? event : this.watchFaults(event);
+    const watched = this.faultWatch < 0 ? this.faultWatch : this.connection.start();
+    if (watched < 0) this.end(endFor(shortage("the front-end's connection cannot be watched", watched)));
   }
 
-  #watchFaults(event: number): number {
-    const { native } = this.#options;
+  private watchFaults(event: number): number {
+    const { native } = this.options;
     return native.pollStart(event, POLL_IN, () => {
       native.drain(event);
-      this.#checkMemory();
-      this.#checkDescriptors();
+      this.checkMemory();
+      this.checkDescriptors();
     });
   }
 
   /** Ends the session from our side. */
   stop(): Promise<SessionEnd> {
-    this.#end({ reason: 'stopped' });
+    this.end({ reason: 'stopped' });
     return this.done;
   }
 
   /** Calls back when everything the front-end has sent so far was handled, which may have ended the session. */
   whenIdle(callback: () => void): void {
-    this.#connection.whenIdle(callback);
+    this.connection.whenIdle(callback);
   }
 
-  #message(message: Message): Promise<void> | null {
+  private message(message: Message): Promise<void> | null {
     const request = REQUESTS.get(message.request);
-    this.#checkDescriptors();
-    if (this.#ending) return null;
+    this.checkDescriptors();
+    if (this.isEnding) return null;
     try {
-      const result = this.#run(request, message);
+      const result = this.run(request, message);
       if (result instanceof Promise) {
-        this.#atWork = this.#finish(request, message, result);
-        return this.#atWork;
+        this.atWork = this.finish(request, message, result);
+        return this.atWork;
       }
-      this.#reply(message, result);
+      this.reply(message, result);
     } catch (error) {
-      this.#failed(request, message, error);
+      this.failed(request, message, error);
     }
-    this.#checkMemory();
+    this.checkMemory();
     return null;
   }
 
-  async #finish(request: Request | undefined, message: Message, result: Promise<Reply>): Promise<void> {
+  private async finish(request: Request | undefined, message: Message, result: Promise<Reply>): Promise<void> {
     try {
-      this.#reply(message, await result);
+      this.reply(message, await result);
     } catch (error) {
-      this.#failed(request, message, error);
+      this.failed(request, message, error);
     }
-    this.#checkMemory();
+    this.checkMemory();
   }
 
-  #run(request: Request | undefined, message: Message): Reply | Promise<Reply> {
+  private run(request: Request | undefined, message: Message): Reply | Promise<Reply> {
     if (request === undefined) {
       throw new ProtocolError('VU_ERR_REQUEST', `unknown request ${message.request}`);
     }
     const { name, feature, fds, size } = request;
-    if (feature >= 0 && !this.#backend.has(feature)) {
+    if (feature >= 0 && !this.backend.has(feature)) {
       throw new ProtocolError('VU_ERR_NOT_NEGOTIATED', `${name} without the protocol feature it needs`);
     }
     if (fds >= 0) validateFds(name, message.fds.count, fds);
     if (size >= 0) validateSize(name, message.payload.byteLength, size);
-    return request.run(this.#backend, message);
+    return request.run(this.backend, message);
   }
 
-  #reply(message: Message, reply: Reply): void {
-    if (reply !== null) this.#connection.send(reply);
-    else if (this.#wantsAck(message)) this.#connection.send(encodeU64Reply(message.request, 0n));
+  private reply(message: Message, reply: Reply): void {
+    if (reply !== null) this.connection.send(reply);
+    else if (this.wantsAck(message)) this.connection.send(encodeU64Reply(message.request, 0n));
   }
 
-  #wantsAck(message: Message): boolean {
-    return message.needReply && this.#backend.has(VHOST_USER_PROTOCOL_F_REPLY_ACK);
+  private wantsAck(message: Message): boolean {
+    return message.needReply && this.backend.has(VHOST_USER_PROTOCOL_F_REPLY_ACK);
   }
 
-  #failed(request: Request | undefined, message: Message, error: unknown): void {
+  private failed(request: Request | undefined, message: Message, error: unknown): void {
     if (!(error instanceof ProtocolError)) {
-      this.#end({ reason: 'internal', error });
+      this.end({ reason: 'internal', error });
       return;
     }
     // A refusal in place of an answer would be taken for the answer.
-    const canRefuse = disposition(error.code) === 'refuse' && this.#wantsAck(message) && request?.replies !== true;
+    const canRefuse = disposition(error.code) === 'refuse' && this.wantsAck(message) && request?.replies !== true;
     if (!canRefuse) {
-      this.#end(endFor(error));
+      this.end(endFor(error));
       return;
     }
-    this.#refusals++;
-    if (this.#refusals <= LOGGED_REFUSALS)
-      this.#options.log('warn', `front-end request refused: ${error.message}`, 'vhost.refusal');
-    this.#connection.send(encodeU64Reply(message.request, 1n));
+    this.refusals++;
+    if (this.refusals <= LOGGED_REFUSALS)
+      this.options.log('warn', `front-end request refused: ${error.message}`, 'vhost.refusal');
+    this.connection.send(encodeU64Reply(message.request, 1n));
   }
 
-  #checkMemory(): void {
-    if (this.#ending || !this.#backend.memoryLost) return;
+  private checkMemory(): void {
+    if (this.isEnding || !this.backend.memoryLost) return;
     const error = new ProtocolError('VU_ERR_MEMORY_LOST', 'guest memory was truncated while in use');
-    this.#end({ reason: 'protocol', error });
+    this.end({ reason: 'protocol', error });
   }
 
   /** A descriptor that blocks cost a thread. There are few of those, so none is given to this front-end again. */
-  #checkDescriptors(): void {
-    if (this.#ending || this.#options.native.closerLostAt() < this.#since) return;
+  private checkDescriptors(): void {
+    if (this.isEnding || this.options.native.closerLostAt() < this.since) return;
     const error = new ProtocolError('VU_ERR_FD_KIND', 'closing a descriptor of the front-end blocks');
-    this.#end({ reason: 'protocol', error });
+    this.end({ reason: 'protocol', error });
   }
 
-  #end(end: SessionEnd): void {
-    if (this.#ending) return;
-    this.#ending = true;
-    this.#connection.stop();
-    void this.#tearDown(end);
+  private end(end: SessionEnd): void {
+    if (this.isEnding) return;
+    this.isEnding = true;
+    this.connection.stop();
+    void this.tearDown(end);
   }
 
-  async #tearDown(end: SessionEnd): Promise<void> {
-    if (this.#faultWatch >= 0) this.#options.native.pollStop(this.#faultWatch);
-    this.#faultWatch = -1;
+  private async tearDown(end: SessionEnd): Promise<void> {
+    if (this.faultWatch >= 0) this.options.native.pollStop(this.faultWatch);
+    this.faultWatch = -1;
     // Also lets a request that fails inside its own handler come to its end.
-    await this.#atWork;
-    await this.#backend.release((error) => {
-      this.#options.log('error', `internal error while a session ends: ${String(error)}`, 'vhost.release');
+    await this.atWork;
+    await this.backend.release((error) => {
+      this.options.log('error', `internal error while a session ends: ${String(error)}`, 'vhost.release');
     });
-    this.#options.device.onRingFault = null;
-    this.#options.device.onFailed = null;
-    this.#connection.close();
-    if (!(await whenClosed(this.#options.native))) {
-      this.#options.log(
+    this.options.device.onRingFault = null;
+    this.options.device.onFailed = null;
+    this.connection.close();
+    if (!(await whenClosed(this.options.native))) {
+      this.options.log(
         'warn',
         'closing a descriptor of the front-end blocks: left to a helper thread',
         'vhost.unclosed',
       );
     }
-    this.#resolveDone(end);
+    this.resolveDone(end);
   }
 }

@@ -75,14 +75,14 @@ test('the service passes every check, and skips only what it does not offer', as
 /** A back-end of the tests, which believes everything; `change` makes it wrong in one way more. */
 class Believer {
   readonly path = join(dir, 'socket');
-  readonly #listener = native.unixListen(this.path, 8);
-  readonly #poll: number;
-  #backends: WireBackend[] = [];
+  private readonly listener = native.unixListen(this.path, 8);
+  private readonly poll: number;
+  private backends: WireBackend[] = [];
 
   constructor(change: (backend: WireBackend) => void) {
-    this.#poll = native.pollStart(this.#listener, 1, () => {
-      const backend = new WireBackend(native, native.unixAccept(this.#listener));
-      this.#backends.push(backend);
+    this.poll = native.pollStart(this.listener, 1, () => {
+      const backend = new WireBackend(native, native.unixAccept(this.listener));
+      this.backends.push(backend);
       const handle = backend.connection.onMessage;
       backend.connection.onMessage = (message) => {
         try {
@@ -97,10 +97,10 @@ class Believer {
   }
 
   close(): void {
-    native.pollStop(this.#poll);
-    native.close(this.#listener);
-    for (const backend of this.#backends) backend.close();
-    this.#backends = [];
+    native.pollStop(this.poll);
+    native.close(this.listener);
+    for (const backend of this.backends) backend.close();
+    this.backends = [];
   }
 }
 

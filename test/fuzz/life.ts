@@ -44,20 +44,20 @@ async function many(count: number, once: (i: number) => Promise<unknown>): Promi
 }
 
 class Life {
-  readonly #target: Target;
-  readonly #random: Seeded;
-  #guest: Guest | null = null;
+  private readonly target: Target;
+  private readonly random: Seeded;
+  private guest: Guest | null = null;
 
   constructor(target: Target, random: Seeded) {
-    this.#target = target;
-    this.#random = random;
+    this.target = target;
+    this.random = random;
   }
 
   /** The guest, booted and with its addresses. */
-  async #booted(): Promise<Guest> {
-    if (this.#guest !== null) return this.#guest;
-    const { native, socket } = this.#target;
-    const random = this.#random;
+  private async booted(): Promise<Guest> {
+    if (this.guest !== null) return this.guest;
+    const { native, socket } = this.target;
+    const random = this.random;
     const end = performance.now() + TRY_MS;
     for (;;) {
       try {
@@ -65,7 +65,7 @@ class Life {
         // Regions one by one, or a table of all.
         const one =
           style !== 'uml' && random.oneIn(2) ? { protocolFeatures: vu.QEMU_PROTOCOL_FEATURES & NO_SLOTS } : {};
-        this.#guest = await Guest.start(native, {
+        this.guest = await Guest.start(native, {
           socket,
           mac: GUEST_MAC,
           style,
@@ -80,20 +80,20 @@ class Life {
         await pause(10); // turned away: the one before it is not quite gone
       }
     }
-    await this.#configure(this.#guest);
-    return this.#guest;
+    await this.configure(this.guest);
+    return this.guest;
   }
 
-  async #configure(guest: Guest): Promise<void> {
+  private async configure(guest: Guest): Promise<void> {
     await guest.dhcp();
     await guest.slaac();
     await guest.dhcp6();
-    this.#target.tally.happened('leases', 1);
+    this.target.tally.happened('leases', 1);
   }
 
   /** Connections of the guest's, each ended in one of the ways there are. */
-  async #outbound(guest: Guest): Promise<void> {
-    const { echo, blob } = this.#target.world.remote.ports;
+  private async outbound(guest: Guest): Promise<void> {
+    const { echo, blob } = this.target.world.remote.ports;
     const done = await many(CONNECTIONS, async (i) => {
       const stream = await guest.tcpConnect(REMOTES[i % 2], i % 5 === 0 ? blob : echo);
       try {
@@ -108,11 +108,11 @@ class Life {
         stream.reset();
       }
     });
-    this.#target.tally.happened('connections', done);
+    this.target.tally.happened('connections', done);
   }
 
-  async #inbound(guest: Guest): Promise<void> {
-    const { host } = this.#target.world;
+  private async inbound(guest: Guest): Promise<void> {
+    const { host } = this.target.world;
     const listener = guest.tcpListen(22);
     let serving = true;
     const serve = async (): Promise<void> => {
@@ -126,49 +126,49 @@ class Life {
     const server = serve().catch(() => undefined);
     const ask = (i: number): Promise<unknown> =>
       host.call('tcpEcho', { address: HOST_ADDRESSES[i % 4], port: 2222, bytes: 2000 });
-    this.#target.tally.happened('connections', await many(INBOUND, ask));
+    this.target.tally.happened('connections', await many(INBOUND, ask));
     serving = false;
     listener.close();
     void server;
   }
 
-  async #datagrams(guest: Guest): Promise<void> {
+  private async datagrams(guest: Guest): Promise<void> {
     const done = await many(DATAGRAMS, async (i) => {
       const udp = guest.udpBind();
       try {
-        await udp.send(REMOTES[i % 2], this.#target.world.remote.ports.udp, noise(500, i));
+        await udp.send(REMOTES[i % 2], this.target.world.remote.ports.udp, noise(500, i));
         await udp.recv();
       } finally {
         udp.close();
       }
     });
-    this.#target.tally.happened('datagrams', done);
+    this.target.tally.happened('datagrams', done);
   }
 
-  async #leases(guest: Guest): Promise<void> {
+  private async leases(guest: Guest): Promise<void> {
     for (let i = 0; i < LEASES; i++) {
       await guest.dhcp();
       await guest.slaac();
     }
-    this.#target.tally.happened('leases', LEASES);
+    this.target.tally.happened('leases', LEASES);
   }
 
-  async #reboot(guest: Guest): Promise<void> {
+  private async reboot(guest: Guest): Promise<void> {
     await guest.reboot();
-    await this.#configure(guest);
-    this.#target.tally.happened('lives', 1);
+    await this.configure(guest);
+    this.target.tally.happened('lives', 1);
   }
 
   /** The VMM ends, in good order or not. The next one may have another MTU, another style, other rings. */
-  async #end(guest: Guest): Promise<void> {
-    this.#guest = null;
-    if (this.#random.oneIn(2)) await guest.stop();
+  private async end(guest: Guest): Promise<void> {
+    this.guest = null;
+    if (this.random.oneIn(2)) await guest.stop();
     else guest.close();
-    this.#target.tally.happened('lives', 1);
+    this.target.tally.happened('lives', 1);
   }
 
   /** A new memory table, as when memory is added to a guest: rings are stopped for it. */
-  async #memory(guest: Guest): Promise<void> {
+  private async memory(guest: Guest): Promise<void> {
     const { frontEnd } = guest;
     if (frontEnd.style === 'uml' || (frontEnd.protocolFeatures | NO_SLOTS) !== NO_SLOTS) return;
     for (let i = 0; i < 5; i++) {
@@ -177,42 +177,42 @@ class Life {
       await guest.resume();
     }
     await guest.ping(REMOTE_ADDRESS_4);
-    this.#target.tally.happened('memory tables', 5);
+    this.target.tally.happened('memory tables', 5);
   }
 
   /** The host sleeps: nothing of the service runs, while the guest's clock goes on. */
-  async #sleep(guest: Guest): Promise<void> {
-    const stream = await guest.tcpConnect(REMOTE_ADDRESS_4, this.#target.world.remote.ports.echo);
-    this.#target.signal('SIGSTOP');
+  private async sleep(guest: Guest): Promise<void> {
+    const stream = await guest.tcpConnect(REMOTE_ADDRESS_4, this.target.world.remote.ports.echo);
+    this.target.signal('SIGSTOP');
     try {
       await stream.write(noise(1000, 1));
-      await pause(50 + this.#random.below(400));
+      await pause(50 + this.random.below(400));
     } finally {
-      this.#target.signal('SIGCONT');
+      this.target.signal('SIGCONT');
     }
     await stream.readExactly(1000);
     stream.reset();
-    this.#target.tally.happened('sleeps', 1);
+    this.target.tally.happened('sleeps', 1);
   }
 
   async run(): Promise<void> {
     const events = [
-      (guest: Guest) => this.#outbound(guest),
-      (guest: Guest) => this.#outbound(guest),
-      (guest: Guest) => this.#inbound(guest),
-      (guest: Guest) => this.#datagrams(guest),
-      (guest: Guest) => this.#leases(guest),
-      (guest: Guest) => this.#reboot(guest),
-      (guest: Guest) => this.#end(guest),
-      (guest: Guest) => this.#memory(guest),
-      (guest: Guest) => this.#sleep(guest),
+      (guest: Guest) => this.outbound(guest),
+      (guest: Guest) => this.outbound(guest),
+      (guest: Guest) => this.inbound(guest),
+      (guest: Guest) => this.datagrams(guest),
+      (guest: Guest) => this.leases(guest),
+      (guest: Guest) => this.reboot(guest),
+      (guest: Guest) => this.end(guest),
+      (guest: Guest) => this.memory(guest),
+      (guest: Guest) => this.sleep(guest),
     ];
     try {
       for (let i = 0; i < EVENTS_PER_SEQUENCE; i++) {
-        await withTimeout(this.#random.pick(events)(await this.#booted()), 30_000, 'an event of a life');
+        await withTimeout(this.random.pick(events)(await this.booted()), 30_000, 'an event of a life');
       }
     } finally {
-      this.#guest?.close();
+      this.guest?.close();
     }
   }
 }

@@ -10,40 +10,40 @@ import { REPO_ROOT } from '../support/world/paths';
 export type Place = readonly [from: number, length: number];
 
 export class MemoryWriter {
-  readonly #child: ChildProcess;
-  readonly #lines: Interface;
+  private readonly child: ChildProcess;
+  private readonly lines: Interface;
 
   constructor() {
     const hook = join(REPO_ROOT, 'scripts/lib/ts-hook.cjs');
-    this.#child = spawn(process.execPath, ['--require', hook, join(__dirname, 'flipper.ts')], {
+    this.child = spawn(process.execPath, ['--require', hook, join(__dirname, 'flipper.ts')], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
-    this.#child.stdin?.on('error', () => undefined);
-    this.#lines = createInterface({ input: this.#child.stdout! });
+    this.child.stdin?.on('error', () => undefined);
+    this.lines = createInterface({ input: this.child.stdout! });
   }
 
   /** Settles when the writing has begun. */
   async start(ram: GuestRam, seed: number, places: readonly Place[]): Promise<void> {
     const path = `/proc/${String(process.pid)}/fd/${String(ram.fd)}`;
-    const answer = once(this.#lines, 'line');
-    this.#say(`map ${path} ${String(ram.bytes.length)} ${String(seed)} ${places.flat().join(' ')}`);
+    const answer = once(this.lines, 'line');
+    this.say(`map ${path} ${String(ram.bytes.length)} ${String(seed)} ${places.flat().join(' ')}`);
     await answer;
   }
 
   /** Ends the writing; settles with the number of writes. */
   async stop(): Promise<number> {
-    const answer = once(this.#lines, 'line') as Promise<[string]>;
-    this.#say('stop');
+    const answer = once(this.lines, 'line') as Promise<[string]>;
+    this.say('stop');
     return Number((await answer)[0]);
   }
 
   async end(): Promise<void> {
-    const exited = once(this.#child, 'exit');
-    this.#child.stdin?.end();
+    const exited = once(this.child, 'exit');
+    this.child.stdin?.end();
     await exited;
   }
 
-  #say(line: string): void {
-    this.#child.stdin?.write(`${line}\n`);
+  private say(line: string): void {
+    this.child.stdin?.write(`${line}\n`);
   }
 }

@@ -17,31 +17,31 @@ import * as udp from '../../src/stack/wire/udp';
 
 /** A view that throws if anything outside [start, end) is read. */
 class GuardedView extends DataView<ArrayBufferLike> {
-  readonly #start: number;
-  readonly #end: number;
+  private readonly start: number;
+  private readonly end: number;
 
   constructor(data: Uint8Array, start: number, end: number) {
     super(data.buffer, data.byteOffset, data.byteLength);
-    this.#start = start;
-    this.#end = end;
+    this.start = start;
+    this.end = end;
   }
-  #guard(at: number, size: number): void {
-    if (at < this.#start || at + size > this.#end) throw new Error(`read of ${String(size)} at ${String(at)}`);
+  private guard(at: number, size: number): void {
+    if (at < this.start || at + size > this.end) throw new Error(`read of ${String(size)} at ${String(at)}`);
   }
   override getUint8(at: number): number {
-    this.#guard(at, 1);
+    this.guard(at, 1);
     return super.getUint8(at);
   }
   override getUint16(at: number): number {
-    this.#guard(at, 2);
+    this.guard(at, 2);
     return super.getUint16(at);
   }
   override getUint32(at: number): number {
-    this.#guard(at, 4);
+    this.guard(at, 4);
     return super.getUint32(at);
   }
   override getInt32(at: number): number {
-    this.#guard(at, 4);
+    this.guard(at, 4);
     return super.getInt32(at);
   }
 }

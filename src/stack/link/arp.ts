@@ -35,30 +35,30 @@ import {
 const FRAME_LEN = ETHERNET_HEADER_LEN + ARP_LEN;
 
 export class ArpService {
-  readonly #ctx: StackContext;
+  private readonly ctx: StackContext;
   /** The address assigned to the guest and our own (the gateway's); 0: none. */
-  readonly #assigned: number;
-  readonly #ours: number;
-  readonly #out: DataView;
-  readonly #mac: Mac;
-  readonly #to: Mac;
+  private readonly assigned: number;
+  private readonly ours: number;
+  private readonly out: DataView;
+  private readonly mac: Mac;
+  private readonly to: Mac;
 
   constructor(ctx: StackContext) {
-    this.#ctx = ctx;
+    this.ctx = ctx;
     const ip4 = ctx.config.ip4;
     const words = new Int32Array(8);
     if (ip4 !== null) addressWords(ip4.guestAddr, words, 0);
     if (ip4?.gateway) addressWords(ip4.gateway, words, 4);
-    this.#assigned = words[3];
-    this.#ours = words[7];
-    this.#out = new DataView(new ArrayBuffer(FRAME_LEN));
-    this.#mac = { hi: 0, lo: 0 };
-    this.#to = { hi: 0, lo: 0 };
+    this.assigned = words[3];
+    this.ours = words[7];
+    this.out = new DataView(new ArrayBuffer(FRAME_LEN));
+    this.mac = { hi: 0, lo: 0 };
+    this.to = { hi: 0, lo: 0 };
   }
 
   /** An ARP frame from the guest; the packet starts at `l3Off`. */
   fromGuest(frame: FrameInfo): DropCode {
-    const ctx = this.#ctx;
+    const ctx = this.ctx;
     const head = ctx.port.head;
     const off = frame.l3Off;
     const drop = arpCheck(head, off, Math.min(frame.frameLen, ctx.port.headLen));
@@ -67,38 +67,38 @@ export class ArpService {
     const target = arpTargetIp(head, off);
     const toHi = arpSenderMacHi(head, off);
     const toLo = arpSenderMacLo(head, off);
-    const answers = arpOperation(head, off) === ARP_REQUEST && this.#answers(sender, target, toHi, toLo);
+    const answers = arpOperation(head, off) === ARP_REQUEST && this.answers(sender, target, toHi, toLo);
     learnArp(ctx, sender, toHi, toLo);
     if (!answers) return 0;
-    macFor(ctx, words4(ctx.link, target), 0, this.#mac);
+    macFor(ctx, words4(ctx.link, target), 0, this.mac);
     const { guestMacHi, guestMacLo, ourMacHi, ourMacLo } = ctx.link;
-    ethernetWrite(this.#out, 0, guestMacHi, guestMacLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
-    this.#to.hi = toHi;
-    this.#to.lo = toLo;
-    arpWrite(this.#out, ETHERNET_HEADER_LEN, ARP_REPLY, this.#mac, target, this.#to, sender);
-    sendSmall(ctx, this.#out, FRAME_LEN, CLASS_OTHER);
+    ethernetWrite(this.out, 0, guestMacHi, guestMacLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
+    this.to.hi = toHi;
+    this.to.lo = toLo;
+    arpWrite(this.out, ETHERNET_HEADER_LEN, ARP_REPLY, this.mac, target, this.to, sender);
+    sendSmall(ctx, this.out, FRAME_LEN, CLASS_OTHER);
     return 0;
   }
 
-  #answers(sender: number, target: number, senderHi: number, senderLo: number): boolean {
-    if (sender === 0) return target === this.#ours || target === 0;
-    const { link, clock } = this.#ctx;
-    if (target === sender || target === this.#assigned || target === link.guest4) return false;
+  private answers(sender: number, target: number, senderHi: number, senderLo: number): boolean {
+    if (sender === 0) return target === this.ours || target === 0;
+    const { link, clock } = this.ctx;
+    if (target === sender || target === this.assigned || target === link.guest4) return false;
     // Behind another Ethernet address of the guest's: it answers for itself.
     return !link.stations.isElsewhere(words4(link, target), 0, senderHi, senderLo, clock.nowMs);
   }
 
   /** Asks for the guest's assigned address, to learn its Ethernet address. False if it must be tried again. */
   probe(): boolean {
-    return this.ask(this.#assigned);
+    return this.ask(this.assigned);
   }
 
   /** Asks the guest for one of its addresses. False if it must be tried again. */
   ask(target: number): boolean {
-    if (this.#ours === 0) return true;
-    const { ourMacHi, ourMacLo } = this.#ctx.link;
-    this.#broadcast(ourMacHi, ourMacLo, this.#ours, target);
-    return trySendSmall(this.#ctx, this.#out, FRAME_LEN, CLASS_OTHER);
+    if (this.ours === 0) return true;
+    const { ourMacHi, ourMacLo } = this.ctx.link;
+    this.broadcast(ourMacHi, ourMacLo, this.ours, target);
+    return trySendSmall(this.ctx, this.out, FRAME_LEN, CLASS_OTHER);
   }
 
   /**
@@ -106,17 +106,17 @@ export class ArpService {
    * which asked before corrects its table. Not for the guest's own address: it would take it for a conflict.
    */
   announce(address: number, macHi: number, macLo: number): void {
-    if (address === this.#assigned || address === this.#ctx.link.guest4) return;
-    this.#broadcast(macHi, macLo, address, address);
-    sendSmall(this.#ctx, this.#out, FRAME_LEN, CLASS_OTHER);
+    if (address === this.assigned || address === this.ctx.link.guest4) return;
+    this.broadcast(macHi, macLo, address, address);
+    sendSmall(this.ctx, this.out, FRAME_LEN, CLASS_OTHER);
   }
 
-  #broadcast(macHi: number, macLo: number, sender: number, target: number): void {
-    ethernetWrite(this.#out, 0, MAC_BROADCAST_HI, MAC_BROADCAST_LO, macHi, macLo, ETHERTYPE_ARP);
-    this.#mac.hi = macHi;
-    this.#mac.lo = macLo;
-    this.#to.hi = 0;
-    this.#to.lo = 0;
-    arpWrite(this.#out, ETHERNET_HEADER_LEN, ARP_REQUEST, this.#mac, sender, this.#to, target);
+  private broadcast(macHi: number, macLo: number, sender: number, target: number): void {
+    ethernetWrite(this.out, 0, MAC_BROADCAST_HI, MAC_BROADCAST_LO, macHi, macLo, ETHERTYPE_ARP);
+    this.mac.hi = macHi;
+    this.mac.lo = macLo;
+    this.to.hi = 0;
+    this.to.lo = 0;
+    arpWrite(this.out, ETHERNET_HEADER_LEN, ARP_REQUEST, this.mac, sender, this.to, target);
   }
 }

@@ -129,42 +129,42 @@ const FQDN_FLAG_ENCODED = 0x04;
 type Options = Map<number, Uint8Array>;
 
 export class DhcpService {
-  readonly #ctx: StackContext;
+  private readonly ctx: StackContext;
   /** Options that follow from the configuration. */
-  readonly #fixed: ReadonlyMap<number, Uint8Array>;
-  readonly #assigned: number;
+  private readonly fixed: ReadonlyMap<number, Uint8Array>;
+  private readonly assigned: number;
   /** Hardware address and identifier of the client whose message is being answered. */
-  readonly #client: Mac;
-  #clientId: Uint8Array;
+  private readonly client: Mac;
+  private clientId: Uint8Array;
   /** Source and destination of the reply, four words each. */
-  readonly #addr: Int32Array;
-  readonly #out: DataView;
+  private readonly addr: Int32Array;
+  private readonly out: DataView;
   /** Where the REQUEST that is being answered was sent to. */
-  #asked: number;
+  private asked: number;
 
   constructor(ctx: StackContext) {
-    this.#ctx = ctx;
-    this.#asked = 0;
-    this.#fixed = fixedOptions(ctx);
-    this.#addr = new Int32Array(8);
-    this.#addr[2] = this.#addr[6] = V4_MAPPED;
+    this.ctx = ctx;
+    this.asked = 0;
+    this.fixed = fixedOptions(ctx);
+    this.addr = new Int32Array(8);
+    this.addr[2] = this.addr[6] = V4_MAPPED;
     const ip4 = ctx.config.ip4;
     const words = new Int32Array(4);
     if (ip4 !== null) {
-      if (ip4.gateway !== null) addressWords(ip4.gateway, this.#addr, 0);
+      if (ip4.gateway !== null) addressWords(ip4.gateway, this.addr, 0);
       addressWords(ip4.guestAddr, words, 0);
     }
-    this.#assigned = words[3];
-    this.#client = { hi: 0, lo: 0 };
-    this.#clientId = NONE;
-    this.#out = new DataView(new ArrayBuffer(LINK_UDP_PAYLOAD4 + MESSAGE_IP_LEN_MAX));
+    this.assigned = words[3];
+    this.client = { hi: 0, lo: 0 };
+    this.clientId = NONE;
+    this.out = new DataView(new ArrayBuffer(LINK_UDP_PAYLOAD4 + MESSAGE_IP_LEN_MAX));
   }
 
   /** A datagram to port 67 from the guest. */
   fromGuest(frame: FrameInfo): DropCode {
-    const drop = linkUdpPull(this.#ctx, frame);
+    const drop = linkUdpPull(this.ctx, frame);
     if (drop !== 0) return drop;
-    const head = this.#ctx.port.head;
+    const head = this.ctx.port.head;
     const off = frame.l4Off + UDP_HEADER_LEN;
     const end = frame.l4Off + udpLength(head, frame.l4Off);
     const malformed = dhcpCheck(head, off, end);
@@ -174,137 +174,144 @@ export class DhcpService {
     if (sent === null || (type !== undefined && type.length !== 1)) return DROP_DHCP_MALFORMED;
     if ((sent.get(DHCP_OPT_CLIENT_ID)?.length ?? 0) > MAX_CLIENT_ID) return DROP_DHCP_MALFORMED;
     // Without a gateway we have no address of our own on the link to be a server with.
-    if (this.#addr[3] === 0) return 0;
-    this.#setClient(head, off, sent);
+    if (this.addr[3] === 0) return 0;
+    this.setClient(head, off, sent);
     if (type === undefined) {
-      if (this.#admits()) this.#replyBootp(head, off, sent);
+      if (this.admits()) this.replyBootp(head, off, sent);
       return 0;
     }
     switch (type[0]) {
       case DHCP_DISCOVER: {
         const rapid = sent.has(DHCP_OPT_RAPID_COMMIT);
-        if (this.#admits()) this.#reply(head, off, sent, rapid ? DHCP_ACK : DHCP_OFFER, rapid);
+        if (this.admits()) this.reply(head, off, sent, rapid ? DHCP_ACK : DHCP_OFFER, rapid);
         return 0;
       }
       case DHCP_REQUEST:
-        return this.#request(frame, head, off, sent);
+        return this.request(frame, head, off, sent);
       case DHCP_INFORM:
-        this.#reply(head, off, sent, DHCP_ACK, false, true);
+        this.reply(head, off, sent, DHCP_ACK, false, true);
         return 0;
       case DHCP_DECLINE:
       case DHCP_RELEASE:
-        return this.#givenBack(sent);
+        return this.givenBack(sent);
       default:
         return 0;
     }
   }
 
-  #request(frame: FrameInfo, head: DataView, off: number, sent: DhcpOptions): DropCode {
+  private request(frame: FrameInfo, head: DataView, off: number, sent: DhcpOptions): DropCode {
     const server = addressOption(sent, DHCP_OPT_SERVER_ID);
     const requested = addressOption(sent, DHCP_OPT_REQUESTED_ADDRESS);
     if (server === null || requested === null) return DROP_DHCP_MALFORMED;
-    if (server !== 0 && server !== this.#addr[3]) {
+    if (server !== 0 && server !== this.addr[3]) {
       // RFC 2131 §4.3.2: what was offered here is declined by that.
-      if (this.#isHolder()) this.#ctx.link.lease4.free();
+      if (this.isHolder()) this.ctx.link.lease4.free();
       return 0;
     }
-    this.#asked = frame.addr[7];
+    this.asked = frame.addr[7];
     // SELECTING and INIT-REBOOT name the address in option 50, RENEWING and REBINDING in ciaddr.
     const wanted = requested !== 0 ? requested : dhcpCiaddr(head, off);
-    const right = wanted === 0 || wanted === this.#assigned;
-    this.#reply(head, off, sent, right && this.#admits() ? DHCP_ACK : DHCP_NAK, false);
+    const right = wanted === 0 || wanted === this.assigned;
+    this.reply(head, off, sent, right && this.admits() ? DHCP_ACK : DHCP_NAK, false);
     return 0;
   }
 
   /** DECLINE or RELEASE. */
-  #givenBack(sent: DhcpOptions): DropCode {
+  private givenBack(sent: DhcpOptions): DropCode {
     const server = addressOption(sent, DHCP_OPT_SERVER_ID);
     if (server === null) return DROP_DHCP_MALFORMED;
-    if ((server === 0 || server === this.#addr[3]) && this.#isHolder()) this.#ctx.link.lease4.free();
+    if ((server === 0 || server === this.addr[3]) && this.isHolder()) this.ctx.link.lease4.free();
     return 0;
   }
 
   /** Who asks: by hardware address (that of its frame, if it is not Ethernet's) and identifier. */
-  #setClient(head: DataView, off: number, sent: DhcpOptions): void {
-    const { guestMacHi, guestMacLo } = this.#ctx.link;
+  private setClient(head: DataView, off: number, sent: DhcpOptions): void {
+    const { guestMacHi, guestMacLo } = this.ctx.link;
     const ethernet = dhcpHlen(head, off) === 6;
-    this.#client.hi = ethernet ? dhcpChaddrHi(head, off) : guestMacHi;
-    this.#client.lo = ethernet ? dhcpChaddrLo(head, off) : guestMacLo;
-    this.#clientId = sent.get(DHCP_OPT_CLIENT_ID) ?? NONE;
+    this.client.hi = ethernet ? dhcpChaddrHi(head, off) : guestMacHi;
+    this.client.lo = ethernet ? dhcpChaddrLo(head, off) : guestMacLo;
+    this.clientId = sent.get(DHCP_OPT_CLIENT_ID) ?? NONE;
   }
 
-  #isHolder(): boolean {
-    return this.#ctx.link.lease4.isHolder(this.#client.hi, this.#client.lo, this.#clientId);
+  private isHolder(): boolean {
+    return this.ctx.link.lease4.isHolder(this.client.hi, this.client.lo, this.clientId);
   }
 
   /** May the client that asks have the address? If not, the log says so once. */
-  #admits(): boolean {
-    const { link, clock, log } = this.#ctx;
+  private admits(): boolean {
+    const { link, clock, log } = this.ctx;
     const { lease4, stations } = link;
-    const { hi, lo } = this.#client;
-    const usedMs = stations.heardMs(words4(this.#ctx.link, this.#assigned), 0, lease4.holderHi, lease4.holderLo);
-    if (lease4.admits(hi, lo, this.#clientId, usedMs, clock.nowMs)) return true;
-    stations.wantAsked(words4(this.#ctx.link, this.#assigned), 0);
+    const { hi, lo } = this.client;
+    const usedMs = stations.heardMs(words4(this.ctx.link, this.assigned), 0, lease4.holderHi, lease4.holderLo);
+    if (lease4.admits(hi, lo, this.clientId, usedMs, clock.nowMs)) return true;
+    stations.wantAsked(words4(this.ctx.link, this.assigned), 0);
     if (lease4.isNews() && log.take(SITE_DHCP_REFUSED)) {
       const holder = macText(lease4.holderHi, lease4.holderLo);
-      const which = `${ipv4Text(this.#assigned)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
+      const which = `${ipv4Text(this.assigned)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
       log.say(SITE_DHCP_REFUSED, 'warn', `DHCP has one address for one client: ${which}`);
     }
     return false;
   }
 
-  #reply(head: DataView, off: number, sent: DhcpOptions, type: number, rapid: boolean, inform = false): void {
-    const options: Options = type === DHCP_NAK ? new Map<number, Uint8Array>() : new Map(this.#fixed);
+  private reply(head: DataView, off: number, sent: DhcpOptions, type: number, rapid: boolean, inform = false): void {
+    const options: Options = type === DHCP_NAK ? new Map<number, Uint8Array>() : new Map(this.fixed);
     options.set(DHCP_OPT_TYPE, Uint8Array.of(type));
     // A client that renews asks the server it knows, which has had another address since; and there are those that take
     // a refusal from no other.
-    const server = type === DHCP_NAK && isUnicast(this.#asked) ? this.#asked : this.#addr[3];
+    const server = type === DHCP_NAK && isUnicast(this.asked) ? this.asked : this.addr[3];
     options.set(DHCP_OPT_SERVER_ID, addressBytes(server));
-    if (type !== DHCP_NAK && !inform) setLease(options, sent, this.#ctx.config.ip4?.leaseSec ?? LEASE_SEC_MIN);
+    if (type !== DHCP_NAK && !inform) setLease(options, sent, this.ctx.config.ip4?.leaseSec ?? LEASE_SEC_MIN);
     if (rapid) options.set(DHCP_OPT_RAPID_COMMIT, NONE);
     // RFC 6842 §3: a client that sent an identifier gets it back.
     const clientId = sent.get(DHCP_OPT_CLIENT_ID);
     if (clientId !== undefined) options.set(DHCP_OPT_CLIENT_ID, clientId);
-    const yiaddr = inform || type === DHCP_NAK ? 0 : this.#assigned;
-    const went = this.#send(head, off, sent, options, yiaddr, type);
+    const yiaddr = inform || type === DHCP_NAK ? 0 : this.assigned;
+    const went = this.send(head, off, sent, options, yiaddr, type);
     if (!went || inform || type === DHCP_NAK) return;
     if (type === DHCP_OFFER) {
-      const { link, clock } = this.#ctx;
-      const { hi, lo } = this.#client;
-      link.lease4.offer(hi, lo, this.#clientId, clock.nowMs);
+      const { link, clock } = this.ctx;
+      const { hi, lo } = this.client;
+      link.lease4.offer(hi, lo, this.clientId, clock.nowMs);
       return;
     }
-    this.#take(leaseMs(options));
-    this.#leased(sent);
+    this.take(leaseMs(options));
+    this.leased(sent);
   }
 
   /** The address is the client's for `ms`, as far as others are concerned. */
-  #take(ms: number): void {
-    const { link, clock } = this.#ctx;
-    const { hi, lo } = this.#client;
-    link.lease4.take(hi, lo, this.#clientId, clock.nowMs, ms);
+  private take(ms: number): void {
+    const { link, clock } = this.ctx;
+    const { hi, lo } = this.client;
+    link.lease4.take(hi, lo, this.clientId, clock.nowMs, ms);
   }
 
   /** From now on the guest has this address, whatever it used before. */
-  #leased(sent: DhcpOptions): void {
-    const { link, clock } = this.#ctx;
+  private leased(sent: DhcpOptions): void {
+    const { link, clock } = this.ctx;
     const asked = sent.get(DHCP_OPT_PARAMETERS);
-    link.guest4 = this.#assigned;
-    learn4(this.#ctx, words4(this.#ctx.link, this.#assigned), 0);
+    link.guest4 = this.assigned;
+    learn4(this.ctx, words4(this.ctx.link, this.assigned), 0);
     link.mtu.leased(asked === undefined || asked.includes(DHCP_OPT_MTU), clock.nowMs);
     link.nat.guestKnows(4);
   }
 
   /** RFC 1534 §2: no DHCP-only options to BOOTP clients. */
-  #replyBootp(head: DataView, off: number, sent: DhcpOptions): void {
+  private replyBootp(head: DataView, off: number, sent: DhcpOptions): void {
     const known = dhcpMagic(head, off) === DHCP_MAGIC;
-    const options = known ? new Map(this.#fixed) : new Map<number, Uint8Array>();
-    if (this.#send(head, off, sent, options, this.#assigned, 0)) this.#take(Infinity);
+    const options = known ? new Map(this.fixed) : new Map<number, Uint8Array>();
+    if (this.send(head, off, sent, options, this.assigned, 0)) this.take(Infinity);
   }
 
   /** `type`: of the DHCP message, 0 for BOOTP. */
-  #send(head: DataView, off: number, sent: DhcpOptions, options: Options, yiaddr: number, type: number): boolean {
-    const out = this.#out;
+  private send(
+    head: DataView,
+    off: number,
+    sent: DhcpOptions,
+    options: Options,
+    yiaddr: number,
+    type: number,
+  ): boolean {
+    const out = this.out;
     const at = LINK_UDP_PAYLOAD4;
     const nak = type === DHCP_NAK;
     // RFC 2131 §4.3.1, table 3: only an ACK returns what the client has.
@@ -333,8 +340,8 @@ export class DhcpService {
     } else if ((flags & DHCP_FLAG_BROADCAST) !== 0 || yiaddr === 0) {
       to = IPV4_BROADCAST;
     }
-    this.#addr[7] = to;
-    return linkUdpSend(this.#ctx, out, 4, this.#addr, DHCP_SERVER_PORT, port, next - at, 0);
+    this.addr[7] = to;
+    return linkUdpSend(this.ctx, out, 4, this.addr, DHCP_SERVER_PORT, port, next - at, 0);
   }
 }
 

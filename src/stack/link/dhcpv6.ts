@@ -88,68 +88,68 @@ const FQDN_O = 0x02;
 const FQDN_N = 0x04;
 
 export class Dhcpv6Service {
-  readonly #ctx: StackContext;
+  private readonly ctx: StackContext;
   /** Source (ours) and destination, four words each. */
-  readonly #addr: Int32Array;
-  readonly #assigned: Int32Array;
+  private readonly addr: Int32Array;
+  private readonly assigned: Int32Array;
   /** The address of the option in hand. */
-  readonly #other: Int32Array;
+  private readonly other: Int32Array;
   /** DUID-LL (RFC 8415 §11.4): made of our Ethernet address alone, so it outlives a restart. */
-  readonly #serverId: Uint8Array;
-  readonly #dns: Uint8Array;
-  readonly #search: Uint8Array;
-  readonly #fqdn: Uint8Array;
-  readonly #out: DataView;
+  private readonly serverId: Uint8Array;
+  private readonly dns: Uint8Array;
+  private readonly search: Uint8Array;
+  private readonly fqdn: Uint8Array;
+  private readonly out: DataView;
   /** Who asks: DUID and the IAID of the first IA_NA; and whether that client may have the address. */
-  #clientId: Uint8Array;
-  #admitted: boolean;
+  private clientId: Uint8Array;
+  private admitted: boolean;
   /** Next byte and end of the message being written. */
-  #at: number;
-  #end: number;
+  private at: number;
+  private end: number;
 
   constructor(ctx: StackContext) {
-    this.#ctx = ctx;
-    this.#addr = new Int32Array(8);
-    this.#assigned = new Int32Array(4);
-    this.#other = new Int32Array(4);
+    this.ctx = ctx;
+    this.addr = new Int32Array(8);
+    this.assigned = new Int32Array(4);
+    this.other = new Int32Array(4);
     const { config } = ctx;
     const { ip6 } = config;
     if (ip6 !== null) {
-      addressWords(ip6.ourLinkLocal, this.#addr, 0);
-      if (ip6.guestAddr !== null) addressWords(ip6.guestAddr, this.#assigned, 0);
+      addressWords(ip6.ourLinkLocal, this.addr, 0);
+      if (ip6.guestAddr !== null) addressWords(ip6.guestAddr, this.assigned, 0);
     }
-    this.#serverId = Uint8Array.from([0, 3, 0, 1, ...config.ourMac]);
+    this.serverId = Uint8Array.from([0, 3, 0, 1, ...config.ourMac]);
     const dns = ip6 !== null && config.advertiseDns ? ip6.dns.slice(0, 3) : [];
-    this.#dns = Uint8Array.from(dns.flatMap((a) => [...a]));
-    this.#search = config.advertiseSearch ? encodeNames(config.search, 512) : new Uint8Array(0);
-    this.#fqdn = (config.fqdn === null ? null : encodeName(config.fqdn)) ?? new Uint8Array(0);
-    this.#out = new DataView(new ArrayBuffer(LINK_UDP_PAYLOAD6 + MAX_MESSAGE));
-    this.#clientId = new Uint8Array(0);
-    this.#admitted = true;
-    this.#at = 0;
-    this.#end = 0;
+    this.dns = Uint8Array.from(dns.flatMap((a) => [...a]));
+    this.search = config.advertiseSearch ? encodeNames(config.search, 512) : new Uint8Array(0);
+    this.fqdn = (config.fqdn === null ? null : encodeName(config.fqdn)) ?? new Uint8Array(0);
+    this.out = new DataView(new ArrayBuffer(LINK_UDP_PAYLOAD6 + MAX_MESSAGE));
+    this.clientId = new Uint8Array(0);
+    this.admitted = true;
+    this.at = 0;
+    this.end = 0;
   }
 
   /** A datagram to port 547 of a multicast group from the guest. There must be an assigned address. */
   fromGuest(frame: FrameInfo): DropCode {
-    const drop = linkUdpPull(this.#ctx, frame);
+    const drop = linkUdpPull(this.ctx, frame);
     if (drop !== 0) return drop;
-    const head = this.#ctx.port.head;
+    const head = this.ctx.port.head;
     const off = frame.l4Off + UDP_HEADER_LEN;
     const end = frame.l4Off + udpLength(head, frame.l4Off);
     const malformed = dhcpv6Check(head, off, end);
     if (malformed !== 0) return malformed;
     const options = off + DHCPV6_HEADER_LEN;
-    if (!this.#valid(head, off, options, end)) return DROP_DHCPV6_MALFORMED;
-    for (let i = 0; i < 4; i++) this.#addr[4 + i] = frame.addr[i];
-    this.#answer(head, off, options, end);
+    if (!this.valid(head, off, options, end)) return DROP_DHCPV6_MALFORMED;
+    for (let i = 0; i < 4; i++) this.addr[4 + i] = frame.addr[i];
+    this.answer(head, off, options, end);
     return 0;
   }
 
   /**
    * RFC 8415 §16: which of the identifiers a message must and must not have, and that its options hold what they say.
    */
-  #valid(head: DataView, off: number, options: number, end: number): boolean {
+  private valid(head: DataView, off: number, options: number, end: number): boolean {
     const client = dhcpv6FindOption(head, options, end, DHCPV6_OPT_CLIENTID);
     const server = dhcpv6FindOption(head, options, end, DHCPV6_OPT_SERVERID);
     if (client >= 0 && (dhcpv6OptionLen(head, client) < 2 || dhcpv6OptionLen(head, client) > MAX_DUID)) return false;
@@ -163,10 +163,10 @@ export class Dhcpv6Service {
       case DHCPV6_RENEW:
       case DHCPV6_RELEASE:
       case DHCPV6_DECLINE:
-        return client >= 0 && server >= 0 && this.#isOurs(head, server);
+        return client >= 0 && server >= 0 && this.isOurs(head, server);
       case DHCPV6_INFORMATION_REQUEST:
         return (
-          (server < 0 || this.#isOurs(head, server)) &&
+          (server < 0 || this.isOurs(head, server)) &&
           dhcpv6FindOption(head, options, end, DHCPV6_OPT_IA_NA) < 0 &&
           dhcpv6FindOption(head, options, end, DHCPV6_OPT_IA_TA) < 0 &&
           dhcpv6FindOption(head, options, end, DHCPV6_OPT_IA_PD) < 0
@@ -176,67 +176,67 @@ export class Dhcpv6Service {
     }
   }
 
-  #isOurs(head: DataView, at: number): boolean {
-    const id = this.#serverId;
+  private isOurs(head: DataView, at: number): boolean {
+    const id = this.serverId;
     if (dhcpv6OptionLen(head, at) !== id.length) return false;
     return id.every((byte, i) => head.getUint8(at + DHCPV6_OPTION_HEADER_LEN + i) === byte);
   }
 
-  #answer(head: DataView, off: number, options: number, end: number): void {
+  private answer(head: DataView, off: number, options: number, end: number): void {
     const type = dhcpv6Type(head, off);
     const rapid = type === DHCPV6_SOLICIT && dhcpv6FindOption(head, options, end, DHCPV6_OPT_RAPID_COMMIT) >= 0;
     let status = -1;
-    this.#setClient(head, options, end);
+    this.setClient(head, options, end);
     if (type === DHCPV6_CONFIRM) {
-      const found = this.#addressesSeen(head, options, end);
+      const found = this.addressesSeen(head, options, end);
       if (found === 0) return; // §18.3.3: nothing to confirm, no answer
-      const right = found === 1 && this.#admits();
+      const right = found === 1 && this.admits();
       status = right ? DHCPV6_STATUS_SUCCESS : DHCPV6_STATUS_NOT_ON_LINK;
     } else if (type === DHCPV6_RELEASE || type === DHCPV6_DECLINE) {
       status = DHCPV6_STATUS_SUCCESS;
-      if (this.#isHolder()) this.#ctx.link.lease6.free();
+      if (this.isHolder()) this.ctx.link.lease6.free();
     } else if (type !== DHCPV6_INFORMATION_REQUEST && firstAssociation(head, options, end) >= 0) {
-      this.#admits();
+      this.admits();
     }
     const xid = dhcpv6Xid(head, off);
     const client = dhcpv6FindOption(head, options, end, DHCPV6_OPT_CLIENTID);
     // A guest may list more associations than a reply holds; there must be room left for its identifier.
     const kept = client < 0 ? 0 : DHCPV6_OPTION_HEADER_LEN + dhcpv6OptionLen(head, client);
-    this.#at = LINK_UDP_PAYLOAD6;
-    this.#end = LINK_UDP_PAYLOAD6 + MAX_MESSAGE - kept;
-    dhcpv6Write(this.#out, this.#at, type === DHCPV6_SOLICIT && !rapid ? DHCPV6_ADVERTISE : DHCPV6_REPLY, xid);
-    this.#at += DHCPV6_HEADER_LEN;
-    this.#bytes(DHCPV6_OPT_SERVERID, this.#serverId);
-    if (rapid) this.#header(DHCPV6_OPT_RAPID_COMMIT, 0);
-    const assigned = status < 0 && this.#associations(head, options, end, type);
-    this.#end += kept;
-    if (client >= 0) this.#echo(head, client);
+    this.at = LINK_UDP_PAYLOAD6;
+    this.end = LINK_UDP_PAYLOAD6 + MAX_MESSAGE - kept;
+    dhcpv6Write(this.out, this.at, type === DHCPV6_SOLICIT && !rapid ? DHCPV6_ADVERTISE : DHCPV6_REPLY, xid);
+    this.at += DHCPV6_HEADER_LEN;
+    this.bytes(DHCPV6_OPT_SERVERID, this.serverId);
+    if (rapid) this.header(DHCPV6_OPT_RAPID_COMMIT, 0);
+    const assigned = status < 0 && this.associations(head, options, end, type);
+    this.end += kept;
+    if (client >= 0) this.echo(head, client);
     if (status >= 0) {
-      if (this.#fits(2 + statusText(status).length)) this.#status(status);
+      if (this.fits(2 + statusText(status).length)) this.status(status);
     } else {
-      this.#bytes(DHCPV6_OPT_DNS, this.#dns);
-      this.#bytes(DHCPV6_OPT_SEARCH, this.#search);
-      this.#writeFqdn(head, options, end);
+      this.bytes(DHCPV6_OPT_DNS, this.dns);
+      this.bytes(DHCPV6_OPT_SEARCH, this.search);
+      this.writeFqdn(head, options, end);
     }
-    const length = this.#at - LINK_UDP_PAYLOAD6;
-    const sent = linkUdpSend(this.#ctx, this.#out, 6, this.#addr, DHCPV6_SERVER_PORT, DHCPV6_CLIENT_PORT, length, xid);
+    const length = this.at - LINK_UDP_PAYLOAD6;
+    const sent = linkUdpSend(this.ctx, this.out, 6, this.addr, DHCPV6_SERVER_PORT, DHCPV6_CLIENT_PORT, length, xid);
     if (!sent || !assigned) return;
-    const { link, clock, config } = this.#ctx;
+    const { link, clock, config } = this.ctx;
     const { guestMacHi: hi, guestMacLo: lo, lease6 } = link;
     if (type === DHCPV6_SOLICIT && !rapid) {
-      lease6.offer(hi, lo, this.#clientId, clock.nowMs);
+      lease6.offer(hi, lo, this.clientId, clock.nowMs);
       return;
     }
-    // For as long as the address is valid (`#address`).
+    // For as long as the address is valid (`address`).
     const validSec = 2 * (config.ip6?.leaseSec ?? 0);
-    lease6.take(hi, lo, this.#clientId, clock.nowMs, validSec * 1000);
-    link.guest6.set(this.#assigned);
-    learn6(this.#ctx, this.#assigned, 0);
+    lease6.take(hi, lo, this.clientId, clock.nowMs, validSec * 1000);
+    link.guest6.set(this.assigned);
+    learn6(this.ctx, this.assigned, 0);
     link.nat.guestKnows(6);
   }
 
   /** Who asks: the identity association is one client's, whichever of its interfaces it asks on (RFC 8415 §12). */
-  #setClient(head: DataView, options: number, end: number): void {
+  private setClient(head: DataView, options: number, end: number): void {
     const client = dhcpv6FindOption(head, options, end, DHCPV6_OPT_CLIENTID);
     const ia = firstAssociation(head, options, end);
     const id: number[] = [];
@@ -244,57 +244,57 @@ export class Dhcpv6Service {
       id.push(head.getUint8(client + DHCPV6_OPTION_HEADER_LEN + i));
     }
     for (let i = 0; client >= 0 && ia >= 0 && i < 4; i++) id.push(head.getUint8(ia + DHCPV6_OPTION_HEADER_LEN + i));
-    this.#clientId = Uint8Array.from(id);
-    this.#admitted = true;
+    this.clientId = Uint8Array.from(id);
+    this.admitted = true;
   }
 
-  #isHolder(): boolean {
-    const { guestMacHi, guestMacLo, lease6 } = this.#ctx.link;
-    return lease6.isHolder(guestMacHi, guestMacLo, this.#clientId);
+  private isHolder(): boolean {
+    const { guestMacHi, guestMacLo, lease6 } = this.ctx.link;
+    return lease6.isHolder(guestMacHi, guestMacLo, this.clientId);
   }
 
   /** May the client that asks have the address? If not, the log says so once. */
-  #admits(): boolean {
-    const { link, clock, log } = this.#ctx;
+  private admits(): boolean {
+    const { link, clock, log } = this.ctx;
     const { guestMacHi: hi, guestMacLo: lo, lease6, stations } = link;
-    const usedMs = stations.heardMs(this.#assigned, 0, lease6.holderHi, lease6.holderLo);
-    this.#admitted = lease6.admits(hi, lo, this.#clientId, usedMs, clock.nowMs);
-    if (this.#admitted) return true;
-    stations.wantAsked(this.#assigned, 0);
+    const usedMs = stations.heardMs(this.assigned, 0, lease6.holderHi, lease6.holderLo);
+    this.admitted = lease6.admits(hi, lo, this.clientId, usedMs, clock.nowMs);
+    if (this.admitted) return true;
+    stations.wantAsked(this.assigned, 0);
     if (lease6.isNews() && log.take(SITE_DHCP_REFUSED)) {
       const holder = macText(lease6.holderHi, lease6.holderLo);
-      const which = `${ipv6Text(this.#assigned, 0)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
+      const which = `${ipv6Text(this.assigned, 0)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
       log.say(SITE_DHCP_REFUSED, 'warn', `DHCPv6 has one address for one client: ${which}`);
     }
     return false;
   }
 
   /** Writes an answer to every identity association. Returns true if the address was assigned to one. */
-  #associations(head: DataView, options: number, end: number, type: number): boolean {
+  private associations(head: DataView, options: number, end: number, type: number): boolean {
     let assigned = false;
     for (let at = options; at < end; at = dhcpv6OptionNext(head, at)) {
       switch (dhcpv6OptionCode(head, at)) {
         case DHCPV6_OPT_IA_NA:
-          if (type === DHCPV6_REQUEST && this.#foreign(head, at, DHCPV6_IA_LEN)) {
-            this.#associationStatus(head, at, DHCPV6_OPT_IA_NA, DHCPV6_STATUS_NOT_ON_LINK);
-          } else if (!this.#admitted) {
+          if (type === DHCPV6_REQUEST && this.foreign(head, at, DHCPV6_IA_LEN)) {
+            this.associationStatus(head, at, DHCPV6_OPT_IA_NA, DHCPV6_STATUS_NOT_ON_LINK);
+          } else if (!this.admitted) {
             const known = type === DHCPV6_RENEW || type === DHCPV6_REBIND;
             const status = known ? DHCPV6_STATUS_NO_BINDING : DHCPV6_STATUS_NO_ADDRS_AVAIL;
-            this.#associationStatus(head, at, DHCPV6_OPT_IA_NA, status);
+            this.associationStatus(head, at, DHCPV6_OPT_IA_NA, status);
           } else if (assigned) {
-            this.#associationStatus(head, at, DHCPV6_OPT_IA_NA, DHCPV6_STATUS_NO_ADDRS_AVAIL);
+            this.associationStatus(head, at, DHCPV6_OPT_IA_NA, DHCPV6_STATUS_NO_ADDRS_AVAIL);
           } else {
-            assigned = this.#assign(head, at, type);
+            assigned = this.assign(head, at, type);
           }
           break;
         case DHCPV6_OPT_IA_TA: {
-          const wrong = type === DHCPV6_REQUEST && this.#foreign(head, at, DHCPV6_IA_TA_LEN);
+          const wrong = type === DHCPV6_REQUEST && this.foreign(head, at, DHCPV6_IA_TA_LEN);
           const status = wrong ? DHCPV6_STATUS_NOT_ON_LINK : DHCPV6_STATUS_NO_ADDRS_AVAIL;
-          this.#associationStatus(head, at, DHCPV6_OPT_IA_TA, status);
+          this.associationStatus(head, at, DHCPV6_OPT_IA_TA, status);
           break;
         }
         case DHCPV6_OPT_IA_PD:
-          this.#associationStatus(head, at, DHCPV6_OPT_IA_PD, DHCPV6_STATUS_NO_PREFIX_AVAIL);
+          this.associationStatus(head, at, DHCPV6_OPT_IA_PD, DHCPV6_STATUS_NO_PREFIX_AVAIL);
           break;
         default:
           break;
@@ -304,58 +304,58 @@ export class Dhcpv6Service {
   }
 
   /** Writes the IA_NA at `at` with the assigned address. False if there is no room. */
-  #assign(head: DataView, at: number, type: number): boolean {
+  private assign(head: DataView, at: number, type: number): boolean {
     const inner = DHCPV6_OPTION_HEADER_LEN + DHCPV6_IAADDR_LEN;
-    if (!this.#fits(DHCPV6_IA_LEN + inner)) return false;
-    const start = this.#at;
-    this.#header(DHCPV6_OPT_IA_NA, 0);
-    this.#word(head.getInt32(at + DHCPV6_OPTION_HEADER_LEN));
+    if (!this.fits(DHCPV6_IA_LEN + inner)) return false;
+    const start = this.at;
+    this.header(DHCPV6_OPT_IA_NA, 0);
+    this.word(head.getInt32(at + DHCPV6_OPTION_HEADER_LEN));
     // RFC 8415 §21.4: 0.5 and 0.8 times the preferred lifetime.
-    const preferredSec = this.#ctx.config.ip6?.leaseSec ?? 0;
-    this.#word(preferredSec >>> 1);
-    this.#word(Math.floor((preferredSec * 4) / 5));
-    this.#address(this.#assigned, preferredSec);
+    const preferredSec = this.ctx.config.ip6?.leaseSec ?? 0;
+    this.word(preferredSec >>> 1);
+    this.word(Math.floor((preferredSec * 4) / 5));
+    this.address(this.assigned, preferredSec);
     if (type === DHCPV6_RENEW || type === DHCPV6_REBIND) {
       const last = dhcpv6OptionNext(head, at);
       const first = at + DHCPV6_OPTION_HEADER_LEN + DHCPV6_IA_LEN;
-      for (let i = first; i < last && this.#fits(DHCPV6_IAADDR_LEN); i = dhcpv6OptionNext(head, i)) {
+      for (let i = first; i < last && this.fits(DHCPV6_IAADDR_LEN); i = dhcpv6OptionNext(head, i)) {
         // §18.3.4, §18.3.5: addresses no longer appropriate go back with lifetimes of 0.
-        if (!isAddress(head, i) || this.#isAssigned(head, i)) continue;
-        ipv6ReadAddress(head, i + DHCPV6_OPTION_HEADER_LEN, this.#other, 0);
-        this.#address(this.#other, 0);
+        if (!isAddress(head, i) || this.isAssigned(head, i)) continue;
+        ipv6ReadAddress(head, i + DHCPV6_OPTION_HEADER_LEN, this.other, 0);
+        this.address(this.other, 0);
       }
     }
-    dhcpv6WriteOptionHeader(this.#out, start, DHCPV6_OPT_IA_NA, this.#at - start - DHCPV6_OPTION_HEADER_LEN);
+    dhcpv6WriteOptionHeader(this.out, start, DHCPV6_OPT_IA_NA, this.at - start - DHCPV6_OPTION_HEADER_LEN);
     return true;
   }
 
   /** Valid for twice as long as preferred: connections continue while the address is replaced. */
-  #address(words: Int32Array, preferredSec: number): void {
-    this.#header(DHCPV6_OPT_IAADDR, DHCPV6_IAADDR_LEN);
-    for (let i = 0; i < 4; i++) this.#word(words[i]);
-    this.#word(preferredSec);
-    this.#word(2 * preferredSec);
+  private address(words: Int32Array, preferredSec: number): void {
+    this.header(DHCPV6_OPT_IAADDR, DHCPV6_IAADDR_LEN);
+    for (let i = 0; i < 4; i++) this.word(words[i]);
+    this.word(preferredSec);
+    this.word(2 * preferredSec);
   }
 
   /** Writes an IA like the one at `at`, holding only a status code. */
-  #associationStatus(head: DataView, at: number, code: number, status: number): void {
+  private associationStatus(head: DataView, at: number, code: number, status: number): void {
     const fixed = code === DHCPV6_OPT_IA_TA ? DHCPV6_IA_TA_LEN : DHCPV6_IA_LEN;
     const text = statusText(status);
     const inner = DHCPV6_OPTION_HEADER_LEN + 2 + text.length;
-    if (!this.#fits(fixed + inner)) return;
-    this.#header(code, fixed + inner);
-    this.#word(head.getInt32(at + DHCPV6_OPTION_HEADER_LEN));
-    for (let i = 4; i < fixed; i += 4) this.#word(0);
-    this.#status(status);
+    if (!this.fits(fixed + inner)) return;
+    this.header(code, fixed + inner);
+    this.word(head.getInt32(at + DHCPV6_OPTION_HEADER_LEN));
+    for (let i = 4; i < fixed; i += 4) this.word(0);
+    this.status(status);
   }
 
   /** 0: no addresses in any IA; 1: ours alone; 2: others too. */
-  #addressesSeen(head: DataView, options: number, end: number): number {
+  private addressesSeen(head: DataView, options: number, end: number): number {
     let seen = 0;
     for (let at = options; at < end; at = dhcpv6OptionNext(head, at)) {
       const fixed = fixedLen(dhcpv6OptionCode(head, at));
       if (fixed < 0 || dhcpv6OptionCode(head, at) === DHCPV6_OPT_IA_PD) continue;
-      if (this.#foreign(head, at, fixed)) return 2;
+      if (this.foreign(head, at, fixed)) return 2;
       const first = at + DHCPV6_OPTION_HEADER_LEN + fixed;
       if (dhcpv6FindOption(head, first, dhcpv6OptionNext(head, at), DHCPV6_OPT_IAADDR) >= 0) seen = 1;
     }
@@ -363,66 +363,66 @@ export class Dhcpv6Service {
   }
 
   /** True if the IA at `at` holds an address that is not the assigned one. */
-  #foreign(head: DataView, at: number, fixed: number): boolean {
+  private foreign(head: DataView, at: number, fixed: number): boolean {
     const last = dhcpv6OptionNext(head, at);
     for (let i = at + DHCPV6_OPTION_HEADER_LEN + fixed; i < last; i = dhcpv6OptionNext(head, i)) {
-      if (isAddress(head, i) && !this.#isAssigned(head, i)) return true;
+      if (isAddress(head, i) && !this.isAssigned(head, i)) return true;
     }
     return false;
   }
 
-  #isAssigned(head: DataView, at: number): boolean {
-    ipv6ReadAddress(head, at + DHCPV6_OPTION_HEADER_LEN, this.#other, 0);
-    return wordsEqual(this.#assigned, 0, this.#other, 0);
+  private isAssigned(head: DataView, at: number): boolean {
+    ipv6ReadAddress(head, at + DHCPV6_OPTION_HEADER_LEN, this.other, 0);
+    return wordsEqual(this.assigned, 0, this.other, 0);
   }
 
-  #writeFqdn(head: DataView, options: number, end: number): void {
-    const name = this.#fqdn;
-    if (name.length === 0 || !this.#fits(1 + name.length)) return;
+  private writeFqdn(head: DataView, options: number, end: number): void {
+    const name = this.fqdn;
+    if (name.length === 0 || !this.fits(1 + name.length)) return;
     const asked = dhcpv6FindOption(head, options, end, DHCPV6_OPT_FQDN);
     const wantsS = asked >= 0 && dhcpv6OptionLen(head, asked) > 0 && (head.getUint8(asked + 4) & FQDN_S) !== 0;
-    this.#header(DHCPV6_OPT_FQDN, 1 + name.length);
+    this.header(DHCPV6_OPT_FQDN, 1 + name.length);
     // We update no DNS (N), which overrides a client that asked us to (O).
-    this.#out.setUint8(this.#at++, wantsS ? FQDN_N | FQDN_O : FQDN_N);
-    for (const byte of name) this.#out.setUint8(this.#at++, byte);
+    this.out.setUint8(this.at++, wantsS ? FQDN_N | FQDN_O : FQDN_N);
+    for (const byte of name) this.out.setUint8(this.at++, byte);
   }
 
   /** Writes an option of these bytes, unless there are none or no room. */
-  #bytes(code: number, data: Uint8Array): void {
-    if (data.length === 0 || !this.#fits(data.length)) return;
-    this.#header(code, data.length);
-    for (const byte of data) this.#out.setUint8(this.#at++, byte);
+  private bytes(code: number, data: Uint8Array): void {
+    if (data.length === 0 || !this.fits(data.length)) return;
+    this.header(code, data.length);
+    for (const byte of data) this.out.setUint8(this.at++, byte);
   }
 
   /** Copies the option at `at` of the request. */
-  #echo(head: DataView, at: number): void {
+  private echo(head: DataView, at: number): void {
     const length = dhcpv6OptionLen(head, at);
-    if (!this.#fits(length)) return;
-    this.#header(dhcpv6OptionCode(head, at), length);
-    for (let i = 0; i < length; i++) this.#out.setUint8(this.#at++, head.getUint8(at + DHCPV6_OPTION_HEADER_LEN + i));
+    if (!this.fits(length)) return;
+    this.header(dhcpv6OptionCode(head, at), length);
+    for (let i = 0; i < length; i++) this.out.setUint8(this.at++, head.getUint8(at + DHCPV6_OPTION_HEADER_LEN + i));
   }
 
   /** Writes a status code option; the caller saw to it that it fits. */
-  #status(status: number): void {
+  private status(status: number): void {
     const text = statusText(status);
-    this.#header(DHCPV6_OPT_STATUS_CODE, 2 + text.length);
-    this.#out.setUint16(this.#at, status);
-    this.#at += 2;
-    for (let i = 0; i < text.length; i++) this.#out.setUint8(this.#at++, text.charCodeAt(i));
+    this.header(DHCPV6_OPT_STATUS_CODE, 2 + text.length);
+    this.out.setUint16(this.at, status);
+    this.at += 2;
+    for (let i = 0; i < text.length; i++) this.out.setUint8(this.at++, text.charCodeAt(i));
   }
 
-  #fits(dataLen: number): boolean {
-    return this.#at + DHCPV6_OPTION_HEADER_LEN + dataLen <= this.#end;
+  private fits(dataLen: number): boolean {
+    return this.at + DHCPV6_OPTION_HEADER_LEN + dataLen <= this.end;
   }
 
-  #header(code: number, length: number): void {
-    dhcpv6WriteOptionHeader(this.#out, this.#at, code, length);
-    this.#at += DHCPV6_OPTION_HEADER_LEN;
+  private header(code: number, length: number): void {
+    dhcpv6WriteOptionHeader(this.out, this.at, code, length);
+    this.at += DHCPV6_OPTION_HEADER_LEN;
   }
 
-  #word(value: number): void {
-    this.#out.setInt32(this.#at, value);
-    this.#at += 4;
+  private word(value: number): void {
+    this.out.setInt32(this.at, value);
+    this.at += 4;
   }
 }
 

@@ -79,43 +79,43 @@ const ALL_NODES = Int32Array.of(0xff020000, 0, 0, 1);
 const L4 = OUTPUT_HEADER_LEN6;
 
 export class NdpService {
-  readonly #ctx: StackContext;
+  private readonly ctx: StackContext;
   /** Header of what we send: ours is the source. */
-  readonly #ip: IpFields;
+  private readonly ip: IpFields;
   /** Target of the message in hand. */
-  readonly #target: Int32Array;
+  private readonly target: Int32Array;
   /** Address assigned to the guest; all zero: none. */
-  readonly #assigned: Int32Array;
+  private readonly assigned: Int32Array;
   /** NS and NA are built here. */
-  readonly #out: DataView;
+  private readonly out: DataView;
   /** The router advertisement, complete but for headers and checksum. */
-  readonly #ra: DataView;
-  readonly #raLen: number;
-  readonly #mac: Mac;
-  #raAtMs: number;
+  private readonly ra: DataView;
+  private readonly raLen: number;
+  private readonly mac: Mac;
+  private raAtMs: number;
 
   /** `withdrawn`: what earlier advertisements said and must be taken back. */
   constructor(ctx: StackContext, withdrawn: Withdrawn = new Withdrawn()) {
-    this.#ctx = ctx;
-    this.#ip = new IpFields(IP_PROTO_ICMPV6, NDP_HOP_LIMIT);
-    this.#ip.v4 = false;
-    this.#target = new Int32Array(4);
-    this.#assigned = new Int32Array(4);
+    this.ctx = ctx;
+    this.ip = new IpFields(IP_PROTO_ICMPV6, NDP_HOP_LIMIT);
+    this.ip.v4 = false;
+    this.target = new Int32Array(4);
+    this.assigned = new Int32Array(4);
     const ip6 = ctx.config.ip6;
     if (ip6 !== null) {
-      addressWords(ip6.ourLinkLocal, this.#ip.words, this.#ip.src);
-      if (ip6.guestAddr !== null) addressWords(ip6.guestAddr, this.#assigned, 0);
+      addressWords(ip6.ourLinkLocal, this.ip.words, this.ip.src);
+      if (ip6.guestAddr !== null) addressWords(ip6.guestAddr, this.assigned, 0);
     }
-    this.#out = new DataView(new ArrayBuffer(L4 + NDP_NS_LEN + 8));
-    this.#ra = new DataView(new ArrayBuffer(MAX_HEADER));
-    this.#mac = { hi: 0, lo: 0 };
-    this.#raLen = this.#buildRa(withdrawn);
-    this.#raAtMs = Infinity;
+    this.out = new DataView(new ArrayBuffer(L4 + NDP_NS_LEN + 8));
+    this.ra = new DataView(new ArrayBuffer(MAX_HEADER));
+    this.mac = { hi: 0, lo: 0 };
+    this.raLen = this.buildRa(withdrawn);
+    this.raAtMs = Infinity;
   }
 
   /** An ND message (ICMPv6 type 133 … 136) from the guest. */
   fromGuest(frame: FrameInfo): DropCode {
-    const port = this.#ctx.port;
+    const port = this.ctx.port;
     const off = frame.l4Off;
     const end = off + frame.l4Len;
     if (port.pull(end) < end) return DROP_HEAD_TOO_SHORT;
@@ -128,19 +128,19 @@ export class NdpService {
     if (!port.csumPartial && !checksumOk(checksumAdd(head, off, frame.l4Len, sum))) return DROP_NDP_MALFORMED;
     switch (icmpType(head, off)) {
       case NDP_NEIGHBOR_SOLICITATION:
-        return this.#solicited(frame, head, off, end);
+        return this.solicited(frame, head, off, end);
       case NDP_ROUTER_SOLICITATION:
-        return this.#routerSolicited(frame, head, off, end);
+        return this.routerSolicited(frame, head, off, end);
       case NDP_NEIGHBOR_ADVERTISEMENT:
-        this.#advertisedBy(head, off, end);
+        this.advertisedBy(head, off, end);
         return 0;
       default:
         return 0; // a router advertisement of the guest's: nothing to do
     }
   }
 
-  #solicited(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
-    const target = this.#target;
+  private solicited(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
+    const target = this.target;
     ndpTarget(head, off, target, 0);
     if (ipv6IsMulticast(target, 0) || ipv6IsUnspecified(target, 0) || ipv6IsLoopback(target, 0)) {
       return DROP_NDP_MALFORMED;
@@ -152,53 +152,53 @@ export class NdpService {
       if (!toGroup || ndpFindOption(head, off + NDP_NS_LEN, end, NDP_OPTION_SOURCE_LL) >= 0) return DROP_NDP_MALFORMED;
       // Duplicate address detection: the guest is about to use it (RFC 4862 §5.4). One that autoconfigures, and then
       // serves without ever sending first, is found by nothing else.
-      learn6(this.#ctx, target, 0);
+      learn6(this.ctx, target, 0);
       return 0;
     }
-    if (this.#isGuests(target, 0)) return 0;
-    const { link, clock } = this.#ctx;
+    if (this.isGuests(target, 0)) return 0;
+    const { link, clock } = this.ctx;
     // Behind another Ethernet address of the guest's: it answers for itself.
     if (link.stations.isElsewhere(target, 0, link.guestMacHi, link.guestMacLo, clock.nowMs)) return 0;
-    macFor(this.#ctx, target, 0, this.#mac);
-    ndpWriteNa(this.#out, L4, NA_ROUTER | NA_SOLICITED | NA_OVERRIDE, target, 0);
-    ndpWriteLinkLayer(this.#out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, this.#mac.hi, this.#mac.lo);
-    const length = this.#complete(this.#out, NDP_NA_LEN + 8, a, 0);
-    sendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
+    macFor(this.ctx, target, 0, this.mac);
+    ndpWriteNa(this.out, L4, NA_ROUTER | NA_SOLICITED | NA_OVERRIDE, target, 0);
+    ndpWriteLinkLayer(this.out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, this.mac.hi, this.mac.lo);
+    const length = this.complete(this.out, NDP_NA_LEN + 8, a, 0);
+    sendSmall(this.ctx, this.out, length, CLASS_ICMP);
     return 0;
   }
 
   /** The guest says where an address of its own is found, asked or not (RFC 4861 §7.2.6: it may have moved). */
-  #advertisedBy(head: DataView, off: number, end: number): void {
-    const { link } = this.#ctx;
-    const target = this.#target;
+  private advertisedBy(head: DataView, off: number, end: number): void {
+    const { link } = this.ctx;
+    const target = this.target;
     ndpTarget(head, off, target, 0);
     if (ipv6IsMulticast(target, 0) || ipv6IsUnspecified(target, 0) || ipv6IsLoopback(target, 0)) return;
     const at = ndpFindOption(head, off + NDP_NA_LEN, end, NDP_OPTION_TARGET_LL);
     const hi = at < 0 ? link.guestMacHi : head.getUint16(at + 2);
     const lo = at < 0 ? link.guestMacLo : head.getInt32(at + 4);
-    learn6At(this.#ctx, target, 0, hi, lo);
+    learn6At(this.ctx, target, 0, hi, lo);
   }
 
-  #isGuests(words: Int32Array, at: number): boolean {
-    const link = this.#ctx.link;
+  private isGuests(words: Int32Array, at: number): boolean {
+    const link = this.ctx.link;
     return (
-      wordsEqual(this.#assigned, 0, words, at) ||
+      wordsEqual(this.assigned, 0, words, at) ||
       wordsEqual(link.guest6, 0, words, at) ||
       wordsEqual(link.guest6LinkLocal, 0, words, at)
     );
   }
 
-  #routerSolicited(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
-    if (!this.#ctx.config.ra) return 0;
+  private routerSolicited(frame: FrameInfo, head: DataView, off: number, end: number): DropCode {
+    if (!this.ctx.config.ra) return 0;
     const a = frame.addr;
     if (!ipv6IsUnspecified(a, 0)) {
-      const length = this.#complete(this.#ra, this.#raLen, a, 0);
-      sendSmall(this.#ctx, this.#ra, length, CLASS_ICMP);
+      const length = this.complete(this.ra, this.raLen, a, 0);
+      sendSmall(this.ctx, this.ra, length, CLASS_ICMP);
       return 0;
     }
     // RFC 4861 §6.1.1: nobody without an address can have told us where it is found.
     if (ndpFindOption(head, off + NDP_RS_LEN, end, NDP_OPTION_SOURCE_LL) >= 0) return DROP_NDP_MALFORMED;
-    this.#advertiseOrDrop();
+    this.advertiseOrDrop();
     return 0;
   }
 
@@ -207,22 +207,22 @@ export class NdpService {
    * again.
    */
   probe(): boolean {
-    return this.ask(this.#assigned, 0);
+    return this.ask(this.assigned, 0);
   }
 
   /** Asks the guest for one of its addresses, to that one's solicited-node group. False if it must be tried again. */
   ask(words: Int32Array, at: number): boolean {
-    if (this.#ctx.config.ip6 === null || ipv6IsUnspecified(words, at)) return true;
-    const { ourMacHi, ourMacLo } = this.#ctx.link;
-    ndpWriteNs(this.#out, L4, words, at);
-    ndpWriteLinkLayer(this.#out, L4 + NDP_NS_LEN, NDP_OPTION_SOURCE_LL, ourMacHi, ourMacLo);
-    const group = this.#target;
+    if (this.ctx.config.ip6 === null || ipv6IsUnspecified(words, at)) return true;
+    const { ourMacHi, ourMacLo } = this.ctx.link;
+    ndpWriteNs(this.out, L4, words, at);
+    ndpWriteLinkLayer(this.out, L4 + NDP_NS_LEN, NDP_OPTION_SOURCE_LL, ourMacHi, ourMacLo);
+    const group = this.target;
     group[0] = NODE_GROUP_0;
     group[1] = 0;
     group[2] = 1;
     group[3] = 0xff000000 | (words[at + 3] & 0xffffff);
-    const length = this.#complete(this.#out, NDP_NS_LEN + 8, group, 0);
-    return trySendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
+    const length = this.complete(this.out, NDP_NS_LEN + 8, group, 0);
+    return trySendSmall(this.ctx, this.out, length, CLASS_ICMP);
   }
 
   /**
@@ -230,18 +230,18 @@ export class NdpService {
    * corrects its table. Not for the guest's own addresses: it would take it for a conflict.
    */
   announce(words: Int32Array, at: number, macHi: number, macLo: number): void {
-    if (this.#isGuests(words, at)) return;
-    ndpWriteNa(this.#out, L4, NA_ROUTER | NA_OVERRIDE, words, at);
-    ndpWriteLinkLayer(this.#out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, macHi, macLo);
-    const length = this.#complete(this.#out, NDP_NA_LEN + 8, ALL_NODES, 0);
-    ethernetSetSrc(this.#out, 0, macHi, macLo);
-    sendSmall(this.#ctx, this.#out, length, CLASS_ICMP);
+    if (this.isGuests(words, at)) return;
+    ndpWriteNa(this.out, L4, NA_ROUTER | NA_OVERRIDE, words, at);
+    ndpWriteLinkLayer(this.out, L4 + NDP_NA_LEN, NDP_OPTION_TARGET_LL, macHi, macLo);
+    const length = this.complete(this.out, NDP_NA_LEN + 8, ALL_NODES, 0);
+    ethernetSetSrc(this.out, 0, macHi, macLo);
+    sendSmall(this.ctx, this.out, length, CLASS_ICMP);
   }
 
   /** Sends a router advertisement to all nodes. False if it must be tried again. */
   advertise(): boolean {
-    if (this.#ctx.config.ip6 === null || !this.#ctx.config.ra) return true;
-    return trySendSmall(this.#ctx, this.#ra, this.#completeRa(), CLASS_ICMP);
+    if (this.ctx.config.ip6 === null || !this.ctx.config.ra) return true;
+    return trySendSmall(this.ctx, this.ra, this.completeRa(), CLASS_ICMP);
   }
 
   /**
@@ -249,50 +249,50 @@ export class NdpService {
    * no receive buffer the guest keeps seeing two routers, which does no harm: both forward.
    */
   retire(): void {
-    if (!this.#ctx.config.ra || !this.#ctx.port.up) return;
-    ndpWriteRa(this.#out, L4, RA_CUR_HOP_LIMIT, 0, 0);
-    trySendSmall(this.#ctx, this.#out, this.#complete(this.#out, NDP_RA_LEN, ALL_NODES, 0), CLASS_ICMP);
+    if (!this.ctx.config.ra || !this.ctx.port.up) return;
+    ndpWriteRa(this.out, L4, RA_CUR_HOP_LIMIT, 0, 0);
+    trySendSmall(this.ctx, this.out, this.complete(this.out, NDP_RA_LEN, ALL_NODES, 0), CLASS_ICMP);
   }
 
-  #advertiseOrDrop(): void {
-    sendSmall(this.#ctx, this.#ra, this.#completeRa(), CLASS_ICMP);
+  private advertiseOrDrop(): void {
+    sendSmall(this.ctx, this.ra, this.completeRa(), CLASS_ICMP);
   }
 
-  #completeRa(): number {
-    this.#ctx.link.mtu.advertised(this.#ctx.clock.nowMs);
-    return this.#complete(this.#ra, this.#raLen, ALL_NODES, 0);
+  private completeRa(): number {
+    this.ctx.link.mtu.advertised(this.ctx.clock.nowMs);
+    return this.complete(this.ra, this.raLen, ALL_NODES, 0);
   }
 
   /** Starts (again) the interval to the next unsolicited advertisement. */
   schedule(): void {
-    const { config, clock, random } = this.#ctx;
+    const { config, clock, random } = this.ctx;
     if (config.ip6 === null || !config.ndp || !config.ra) return;
-    this.#raAtMs = clock.nowMs + RA_INTERVAL_MS + ((random.u32() >>> 0) % RA_INTERVAL_SPREAD_S) * 1000;
+    this.raAtMs = clock.nowMs + RA_INTERVAL_MS + ((random.u32() >>> 0) % RA_INTERVAL_SPREAD_S) * 1000;
   }
 
   /** Time of the next unsolicited advertisement, or Infinity. */
   nextDeadline(): number {
-    return this.#raAtMs;
+    return this.raAtMs;
   }
 
   onTimer(): void {
-    if (this.#ctx.clock.nowMs < this.#raAtMs) return;
-    if (!this.#ctx.port.up) {
-      this.#raAtMs = Infinity; // the link coming up starts it again
+    if (this.ctx.clock.nowMs < this.raAtMs) return;
+    if (!this.ctx.port.up) {
+      this.raAtMs = Infinity; // the link coming up starts it again
       return;
     }
-    this.#advertiseOrDrop();
+    this.advertiseOrDrop();
     this.schedule();
   }
 
   /**
    * Completes headers and checksum of the message of `length` bytes at L4 of `dv`, to `words[at…]`. Returns all its bytes.
    */
-  #complete(dv: DataView, length: number, words: Int32Array, at: number): number {
-    const ip = this.#ip;
+  private complete(dv: DataView, length: number, words: Int32Array, at: number): number {
+    const ip = this.ip;
     copyWords(words, at, ip.words, ip.dst);
-    outputHeadersTo(this.#ctx, dv, 0, ip, length);
-    ethernetSetSrc(dv, 0, this.#ctx.link.ourMacHi, this.#ctx.link.ourMacLo);
+    outputHeadersTo(this.ctx, dv, 0, ip, length);
+    ethernetSetSrc(dv, 0, this.ctx.link.ourMacHi, this.ctx.link.ourMacLo);
     icmpSetChecksum(dv, L4, 0);
     const sum = pseudoHeaderSum6(ip.words, ip.src, IP_PROTO_ICMPV6, length);
     icmpSetChecksum(dv, L4, checksumFinish(checksumAdd(dv, L4, length, sum)));
@@ -300,11 +300,11 @@ export class NdpService {
   }
 
   /** Builds the advertisement; returns its length. */
-  #buildRa(withdrawn: Withdrawn): number {
-    const { config, link } = this.#ctx;
+  private buildRa(withdrawn: Withdrawn): number {
+    const { config, link } = this.ctx;
     const { ip6 } = config;
     if (ip6 === null) return 0;
-    const dv = this.#ra;
+    const dv = this.ra;
     const lifetimeSec = Math.max(RA_LIFETIME_SEC_MIN, ip6.leaseSec);
     const managed = config.dhcpv6 && ip6.guestAddr !== null;
     ndpWriteRa(dv, L4, RA_CUR_HOP_LIMIT, managed ? RA_MANAGED : 0, ip6.withdrawn ? 0 : lifetimeSec);
@@ -313,7 +313,7 @@ export class NdpService {
     if (ip6.guestAddr !== null) {
       // A prefix that is withdrawn may come back: addresses of it are deprecated, not removed.
       const preferredSec = ip6.withdrawn ? 0 : lifetimeSec;
-      at = ndpWritePrefix64(dv, at, flags, this.#assigned, 2 * lifetimeSec, preferredSec);
+      at = ndpWritePrefix64(dv, at, flags, this.assigned, 2 * lifetimeSec, preferredSec);
     }
     const words = new Int32Array(4);
     for (const prefix of withdrawn.prefixes) {
@@ -326,17 +326,17 @@ export class NdpService {
       at = ndpWriteRdnss(dv, at, lifetimeSec, ip6.dns.slice(0, 3));
     }
     if (withdrawn.dns.length > 0) at = ndpWriteRdnss(dv, at, 0, withdrawn.dns);
-    if (config.advertiseSearch && !ip6.withdrawn) at = this.#writeSearch(at, lifetimeSec, config.search);
-    return this.#writeSearch(at, 0, withdrawn.search) - L4;
+    if (config.advertiseSearch && !ip6.withdrawn) at = this.writeSearch(at, lifetimeSec, config.search);
+    return this.writeSearch(at, 0, withdrawn.search) - L4;
   }
 
   /** Writes a DNSSL option with those names that fit; none, no option. Returns the offset after it. */
-  #writeSearch(at: number, lifetimeSec: number, search: readonly string[]): number {
-    const mtu = this.#ctx.link.mtu.told;
+  private writeSearch(at: number, lifetimeSec: number, search: readonly string[]): number {
+    const mtu = this.ctx.link.mtu.told;
     // The advertisement must fit into one packet; an option's length is counted in one byte of 8-byte units.
     const linkMtu = mtu >= IPV6_MIN_MTU ? mtu : mtu === 0 ? LINK_MTU_DEFAULT : IPV6_MIN_MTU;
     const room = Math.min(linkMtu + 14, MAX_HEADER) - at - 16;
     const names = encodeNames(search, Math.min(room, 255 * 8 - 8));
-    return names.length > 0 ? ndpWriteDnssl(this.#ra, at, lifetimeSec, names) : at;
+    return names.length > 0 ? ndpWriteDnssl(this.ra, at, lifetimeSec, names) : at;
   }
 }

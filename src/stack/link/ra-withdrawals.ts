@@ -12,39 +12,39 @@ const MOST_NAMES = 6;
 
 export class Withdrawn {
   /** Addresses of which the first 64 bits are the prefix. */
-  #prefixes: readonly AddressBytes[] = [];
-  #dns: readonly AddressBytes[] = [];
-  #search: readonly string[] = [];
+  private pendingPrefixes: readonly AddressBytes[] = [];
+  private pendingDns: readonly AddressBytes[] = [];
+  private pendingSearch: readonly string[] = [];
 
   get prefixes(): readonly AddressBytes[] {
-    return this.#prefixes;
+    return this.pendingPrefixes;
   }
 
   get dns(): readonly AddressBytes[] {
-    return this.#dns;
+    return this.pendingDns;
   }
 
   get search(): readonly string[] {
-    return this.#search;
+    return this.pendingSearch;
   }
 
   get empty(): boolean {
-    return this.#prefixes.length + this.#dns.length + this.#search.length === 0;
+    return this.pendingPrefixes.length + this.pendingDns.length + this.pendingSearch.length === 0;
   }
 
   /** What `old` advertised and `now` does not is taken back; what `now` advertises is so no longer. */
   supersede(old: StackConfig, now: StackConfig): void {
     const was = advertised(old);
     const is = advertised(now);
-    this.#prefixes = rest([...this.#prefixes, ...was.prefixes], is.prefixes, prefixKey, MOST_PREFIXES);
-    this.#dns = rest([...this.#dns, ...was.dns], is.dns, String, MOST_RESOLVERS);
-    this.#search = rest([...this.#search, ...was.search], is.search, String, MOST_NAMES);
+    this.pendingPrefixes = rest([...this.pendingPrefixes, ...was.prefixes], is.prefixes, prefixKey, MOST_PREFIXES);
+    this.pendingDns = rest([...this.pendingDns, ...was.dns], is.dns, String, MOST_RESOLVERS);
+    this.pendingSearch = rest([...this.pendingSearch, ...was.search], is.search, String, MOST_NAMES);
   }
 
   clear(): void {
-    this.#prefixes = [];
-    this.#dns = [];
-    this.#search = [];
+    this.pendingPrefixes = [];
+    this.pendingDns = [];
+    this.pendingSearch = [];
   }
 }
 

@@ -51,29 +51,29 @@ export class VhostUserConnection {
   /** If set, messages go here instead of to `next`. */
   onMessage: ((message: Message) => void) | null = null;
 
-  readonly #native: Native;
-  #fd: number;
-  #poll: number;
-  #polling = POLL_IN;
-  readonly #inbox: Message[] = [];
-  readonly #waiters: Waiter[] = [];
-  readonly #outbox: { bytes: Uint8Array; fds: readonly number[] }[] = [];
-  readonly #header = new Uint8Array(HEADER_SIZE);
-  #payload = NO_BYTES;
-  #have = 0;
-  #fds: number[] = [];
-  readonly #fdScratch = new Int32Array(65);
-  readonly #sendScratch = new Int32Array(64);
-  #settleClosed!: () => void;
+  private readonly native: Native;
+  private fd: number;
+  private poll: number;
+  private polling = POLL_IN;
+  private readonly inbox: Message[] = [];
+  private readonly waiters: Waiter[] = [];
+  private readonly outbox: { bytes: Uint8Array; fds: readonly number[] }[] = [];
+  private readonly header = new Uint8Array(HEADER_SIZE);
+  private payload = NO_BYTES;
+  private have = 0;
+  private fds: number[] = [];
+  private readonly fdScratch = new Int32Array(65);
+  private readonly sendScratch = new Int32Array(64);
+  private settleClosed!: () => void;
 
   /** Takes over `fd`, a connected unix stream socket. */
   constructor(native: Native, fd: number) {
     if (fd < 0) throw new Error(`no connection: ${errnoName(fd)}`);
-    this.#native = native;
-    this.#fd = fd;
-    this.closed = new Promise((resolve) => (this.#settleClosed = resolve));
+    this.native = native;
+    this.fd = fd;
+    this.closed = new Promise((resolve) => (this.settleClosed = resolve));
     native.setNonBlocking(fd);
-    this.#poll = native.pollStart(fd, POLL_IN, (events) => this.#ready(events));
+    this.poll = native.pollStart(fd, POLL_IN, (events) => this.ready(events));
   }
 
   /** Connects to `path`, trying again while nobody listens there yet. */
@@ -109,7 +109,7 @@ export class VhostUserConnection {
   }
 
   get isClosed(): boolean {
-    return this.#fd < 0;
+    return this.fd < 0;
   }
 
   /**
@@ -134,24 +134,24 @@ export class VhostUserConnection {
 
   /** Sends any bytes at all: part of a header, two messages in one. */
   sendBytes(bytes: Uint8Array, fds: readonly number[] = []): void {
-    if (this.#fd < 0) throw new Error('the connection is closed');
-    this.#outbox.push({ bytes, fds });
-    this.#flush();
+    if (this.fd < 0) throw new Error('the connection is closed');
+    this.outbox.push({ bytes, fds });
+    this.flush();
   }
 
   /** The next message, in order. Rejects when the connection closes, or after `timeoutMs`. */
   next(timeoutMs = 5000): Promise<Message> {
-    const first = this.#inbox.shift();
+    const first = this.inbox.shift();
     if (first !== undefined) return Promise.resolve(first);
-    if (this.#fd < 0) return Promise.reject(new Error('the connection is closed'));
+    if (this.fd < 0) return Promise.reject(new Error('the connection is closed'));
     let waiter: Waiter | undefined;
     const promise = new Promise<Message>((resolve, reject) => {
       waiter = { resolve, reject };
-      this.#waiters.push(waiter);
+      this.waiters.push(waiter);
     });
     return withTimeout(promise, timeoutMs, 'a message').finally(() => {
-      const i = this.#waiters.findIndex((w) => w === waiter);
-      if (i >= 0) this.#waiters.splice(i, 1);
+      const i = this.waiters.findIndex((w) => w === waiter);
+      if (i >= 0) this.waiters.splice(i, 1);
     });
   }
 
@@ -184,77 +184,77 @@ export class VhostUserConnection {
 
   /** Closes the connection. */
   close(): void {
-    if (this.#fd < 0) return;
-    this.#native.pollStop(this.#poll);
-    this.#native.close(this.#fd);
-    this.#fd = -1;
-    for (const fd of this.#fds) this.#native.close(fd);
-    this.#fds = [];
-    for (const w of this.#waiters.splice(0)) w.reject(new Error('the connection closed'));
-    this.#settleClosed();
+    if (this.fd < 0) return;
+    this.native.pollStop(this.poll);
+    this.native.close(this.fd);
+    this.fd = -1;
+    for (const fd of this.fds) this.native.close(fd);
+    this.fds = [];
+    for (const w of this.waiters.splice(0)) w.reject(new Error('the connection closed'));
+    this.settleClosed();
   }
 
-  #ready(events: number): void {
-    if ((events & POLL_OUT) !== 0) this.#flush();
+  private ready(events: number): void {
+    if ((events & POLL_OUT) !== 0) this.flush();
     if ((events & ~POLL_OUT) === 0) return;
-    while (this.#fd >= 0 && this.#read());
+    while (this.fd >= 0 && this.read());
   }
 
   /** Reads what is missing of the current message, never more. False when the socket is empty or gone. */
-  #read(): boolean {
-    const inHeader = this.#have < HEADER_SIZE;
-    const target = inHeader ? this.#header : this.#payload;
-    const at = inHeader ? this.#have : this.#have - HEADER_SIZE;
-    const n = this.#native.recvFds(this.#fd, target, at, target.length - at, this.#fdScratch);
+  private read(): boolean {
+    const inHeader = this.have < HEADER_SIZE;
+    const target = inHeader ? this.header : this.payload;
+    const at = inHeader ? this.have : this.have - HEADER_SIZE;
+    const n = this.native.recvFds(this.fd, target, at, target.length - at, this.fdScratch);
     if (n === -constants.errno.EAGAIN) return false;
     if (n <= 0) {
       this.close();
       return false;
     }
-    for (let i = 0; i < this.#fdScratch[0]; i++) this.#fds.push(this.#fdScratch[1 + i]);
-    this.#have += n;
-    if (this.#have < HEADER_SIZE) return true;
-    const dv = new DataView(this.#header.buffer);
+    for (let i = 0; i < this.fdScratch[0]; i++) this.fds.push(this.fdScratch[1 + i]);
+    this.have += n;
+    if (this.have < HEADER_SIZE) return true;
+    const dv = new DataView(this.header.buffer);
     const size = dv.getUint32(8, true);
     if (inHeader) {
       if (size > MAX_PAYLOAD) {
         this.close();
         return false;
       }
-      this.#payload = new Uint8Array(size);
+      this.payload = new Uint8Array(size);
     }
-    if (this.#have === HEADER_SIZE + size) this.#deliver(dv.getUint32(0, true), dv.getUint32(4, true));
+    if (this.have === HEADER_SIZE + size) this.deliver(dv.getUint32(0, true), dv.getUint32(4, true));
     return true;
   }
 
-  #deliver(request: number, flags: number): void {
-    const message = { request, flags, payload: this.#payload, fds: this.#fds };
-    this.#have = 0;
-    this.#fds = [];
-    this.#payload = NO_BYTES;
-    const waiter = this.#waiters.shift();
+  private deliver(request: number, flags: number): void {
+    const message = { request, flags, payload: this.payload, fds: this.fds };
+    this.have = 0;
+    this.fds = [];
+    this.payload = NO_BYTES;
+    const waiter = this.waiters.shift();
     if (this.onMessage !== null) this.onMessage(message);
     else if (waiter !== undefined) waiter.resolve(message);
-    else this.#inbox.push(message);
+    else this.inbox.push(message);
   }
 
-  #flush(): void {
-    while (this.#fd >= 0 && this.#outbox.length > 0) {
-      const { bytes, fds } = this.#outbox[0];
-      for (let i = 0; i < fds.length; i++) this.#sendScratch[i] = fds[i];
-      const n = this.#native.sendFds(this.#fd, bytes, 0, bytes.length, this.#sendScratch, fds.length);
+  private flush(): void {
+    while (this.fd >= 0 && this.outbox.length > 0) {
+      const { bytes, fds } = this.outbox[0];
+      for (let i = 0; i < fds.length; i++) this.sendScratch[i] = fds[i];
+      const n = this.native.sendFds(this.fd, bytes, 0, bytes.length, this.sendScratch, fds.length);
       if (n === -constants.errno.EAGAIN) break;
       if (n < 0) {
-        this.#outbox.length = 0; // the reader sees the end of the stream
+        this.outbox.length = 0; // the reader sees the end of the stream
         break;
       }
-      if (n === bytes.length) this.#outbox.shift();
-      else this.#outbox[0] = { bytes: bytes.subarray(n), fds: [] };
+      if (n === bytes.length) this.outbox.shift();
+      else this.outbox[0] = { bytes: bytes.subarray(n), fds: [] };
     }
-    const wanted = this.#outbox.length > 0 ? POLL_IN | POLL_OUT : POLL_IN;
-    if (this.#fd >= 0 && wanted !== this.#polling) {
-      this.#polling = wanted;
-      this.#native.pollChange(this.#poll, wanted);
+    const wanted = this.outbox.length > 0 ? POLL_IN | POLL_OUT : POLL_IN;
+    if (this.fd >= 0 && wanted !== this.polling) {
+      this.polling = wanted;
+      this.native.pollChange(this.poll, wanted);
     }
   }
 }

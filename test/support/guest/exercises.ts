@@ -316,34 +316,34 @@ export interface Offence {
 
 /** A ring's memory, as its driver sees it. */
 export class RingWords {
-  readonly #ring: FrontEndRing;
-  readonly #view: DataView;
+  private readonly ring: FrontEndRing;
+  private readonly view: DataView;
   readonly ram: GuestRam;
 
   constructor(guest: Guest, index: 0 | 1) {
-    this.#ring = guest.frontEnd.rings[index];
+    this.ring = guest.frontEnd.rings[index];
     this.ram = guest.frontEnd.ram;
-    this.#view = this.ram.view;
+    this.view = this.ram.view;
   }
 
   get size(): number {
-    return this.#ring.size;
+    return this.ring.size;
   }
 
   descriptor(n: number, gpa: bigint, length: number, flags: number, next = 0): void {
-    const at = this.#ring.layout.desc.offset + 16 * n;
-    this.#view.setBigUint64(at, gpa, true);
-    this.#view.setUint32(at + 8, length, true);
-    this.#view.setUint16(at + 12, flags, true);
-    this.#view.setUint16(at + 14, next, true);
+    const at = this.ring.layout.desc.offset + 16 * n;
+    this.view.setBigUint64(at, gpa, true);
+    this.view.setUint32(at + 8, length, true);
+    this.view.setUint16(at + 12, flags, true);
+    this.view.setUint16(at + 14, next, true);
   }
 
   /** Makes `head` available, and with it `more` slots that nobody wrote. */
   offer(head: number, more = 0): void {
-    const { offset } = this.#ring.layout.avail;
-    const idx = this.#view.getUint16(offset + 2, true);
-    this.#view.setUint16(offset + 4 + 2 * (idx % this.size), head, true);
-    this.#view.setUint16(offset + 2, idx + 1 + more, true);
+    const { offset } = this.ring.layout.avail;
+    const idx = this.view.getUint16(offset + 2, true);
+    this.view.setUint16(offset + 4 + 2 * (idx % this.size), head, true);
+    this.view.setUint16(offset + 2, idx + 1 + more, true);
   }
 }
 

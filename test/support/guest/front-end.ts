@@ -48,119 +48,119 @@ export class FrontEndRing {
   callFd = -1;
   errFd = -1;
 
-  readonly #native: Native;
-  readonly #ram: GuestRam;
-  readonly #descAt: number;
-  readonly #availAt: number;
-  readonly #usedAt: number;
-  #polls: number[] = [];
+  private readonly native: Native;
+  private readonly ram: GuestRam;
+  private readonly descAt: number;
+  private readonly availAt: number;
+  private readonly usedAt: number;
+  private polls: number[] = [];
   /** Our end, if the call descriptor is a socket. */
-  #callPeer = -1;
-  #sink = -1;
+  private callPeer = -1;
+  private sink = -1;
 
   constructor(native: Native, ram: GuestRam, index: number, size: number) {
-    this.#native = native;
-    this.#ram = ram;
+    this.native = native;
+    this.ram = ram;
     this.index = index;
     this.size = size;
     // Page-aligned parts, as a modern driver allocates them.
-    this.#descAt = ram.alloc(16 * size, 4096);
-    this.#availAt = ram.alloc(6 + 2 * size, 4096);
-    this.#usedAt = ram.alloc(6 + 8 * size, 4096);
+    this.descAt = ram.alloc(16 * size, 4096);
+    this.availAt = ram.alloc(6 + 2 * size, 4096);
+    this.usedAt = ram.alloc(6 + 8 * size, 4096);
     const { buffer } = ram;
     this.layout = {
       size,
-      desc: { buffer, offset: this.#descAt },
-      avail: { buffer, offset: this.#availAt },
-      used: { buffer, offset: this.#usedAt },
+      desc: { buffer, offset: this.descAt },
+      avail: { buffer, offset: this.availAt },
+      used: { buffer, offset: this.usedAt },
     };
   }
 
   /** Notifies the back-end. */
   kick(): void {
-    if (this.kickFd >= 0) this.#native.signal(this.kickFd);
+    if (this.kickFd >= 0) this.native.signal(this.kickFd);
   }
 
   /** used.idx as it now stands in memory. */
   get usedIdx(): number {
-    return this.#ram.view.getUint16(this.#usedAt + 2, true);
+    return this.ram.view.getUint16(this.usedAt + 2, true);
   }
 
   /** The payload of SET_VRING_ADDR. `log`: guest-physical address of the used ring; flags bit 0 switches logging on. */
-  addrPayload(flags = 0, log = BigInt(this.#ram.gpa(this.#usedAt))): Uint8Array {
+  addrPayload(flags = 0, log = BigInt(this.ram.gpa(this.usedAt))): Uint8Array {
     const bytes = new Uint8Array(40);
     const dv = new DataView(bytes.buffer);
     dv.setUint32(0, this.index, true);
     dv.setUint32(4, flags, true);
-    dv.setBigUint64(8, BigInt(this.#ram.userAddr(this.#descAt)), true);
-    dv.setBigUint64(16, BigInt(this.#ram.userAddr(this.#usedAt)), true);
-    dv.setBigUint64(24, BigInt(this.#ram.userAddr(this.#availAt)), true);
+    dv.setBigUint64(8, BigInt(this.ram.userAddr(this.descAt)), true);
+    dv.setBigUint64(16, BigInt(this.ram.userAddr(this.usedAt)), true);
+    dv.setBigUint64(24, BigInt(this.ram.userAddr(this.availAt)), true);
     dv.setBigUint64(32, log, true);
     return bytes;
   }
 
   /** Makes the masked call descriptor QEMU sets first: nobody listens to it. */
   sinkFd(): number {
-    if (this.#sink < 0) this.#sink = check(this.#native.eventFd(0), 'eventfd');
-    return this.#sink;
+    if (this.sink < 0) this.sink = check(this.native.eventFd(0), 'eventfd');
+    return this.sink;
   }
 
   /** Makes and watches new descriptors. With `socketCall` the call descriptor is a stream socket, as in UML. */
   openFds(socketCall: boolean): void {
     this.closeFds();
-    this.kickFd = check(this.#native.eventFd(0), 'eventfd');
-    this.errFd = check(this.#native.eventFd(0), 'eventfd');
+    this.kickFd = check(this.native.eventFd(0), 'eventfd');
+    this.errFd = check(this.native.eventFd(0), 'eventfd');
     if (socketCall) {
       const pair = new Int32Array(2);
-      check(this.#native.unixPair(pair), 'socketpair');
+      check(this.native.unixPair(pair), 'socketpair');
       this.callFd = pair[0];
-      this.#callPeer = pair[1];
-      this.#native.setNonBlocking(this.#callPeer);
-      this.#watchSocket(this.#callPeer);
+      this.callPeer = pair[1];
+      this.native.setNonBlocking(this.callPeer);
+      this.watchSocket(this.callPeer);
     } else {
-      this.callFd = check(this.#native.eventFd(0), 'eventfd');
-      this.#watch(this.callFd, () => {
+      this.callFd = check(this.native.eventFd(0), 'eventfd');
+      this.watch(this.callFd, () => {
         this.calls++;
         this.onCall?.();
       });
     }
-    this.#watch(this.errFd, () => {
+    this.watch(this.errFd, () => {
       this.errors++;
       this.onError?.();
     });
   }
 
   closeFds(): void {
-    for (const p of this.#polls) this.#native.pollStop(p);
-    this.#polls = [];
-    for (const fd of [this.kickFd, this.callFd, this.errFd, this.#callPeer, this.#sink]) {
-      if (fd >= 0) this.#native.close(fd);
+    for (const p of this.polls) this.native.pollStop(p);
+    this.polls = [];
+    for (const fd of [this.kickFd, this.callFd, this.errFd, this.callPeer, this.sink]) {
+      if (fd >= 0) this.native.close(fd);
     }
-    this.kickFd = this.callFd = this.errFd = this.#callPeer = this.#sink = -1;
+    this.kickFd = this.callFd = this.errFd = this.callPeer = this.sink = -1;
   }
 
-  #watch(fd: number, callback: () => void): void {
-    this.#polls.push(
-      this.#native.pollStart(fd, 1, () => {
-        if (this.#native.drain(fd) > 0) callback();
+  private watch(fd: number, callback: () => void): void {
+    this.polls.push(
+      this.native.pollStart(fd, 1, () => {
+        if (this.native.drain(fd) > 0) callback();
       }),
     );
   }
 
-  #watchSocket(fd: number): void {
+  private watchSocket(fd: number): void {
     const bytes = new Uint8Array(4096);
-    const poll = this.#native.pollStart(fd, 1, () => {
-      const n = this.#native.read(fd, bytes, 0, bytes.length);
+    const poll = this.native.pollStart(fd, 1, () => {
+      const n = this.native.read(fd, bytes, 0, bytes.length);
       if (n > 0) {
         this.calls++;
         this.onCall?.();
         return;
       }
       // The back-end closed its end: level-triggered readiness would never cease.
-      this.#native.pollStop(poll);
-      this.#polls = this.#polls.filter((p) => p !== poll);
+      this.native.pollStop(poll);
+      this.polls = this.polls.filter((p) => p !== poll);
     });
-    this.#polls.push(poll);
+    this.polls.push(poll);
   }
 }
 
@@ -178,16 +178,16 @@ export class FrontEnd {
   protocolFeatures = 0n;
   memSlots = 0;
   queueNum = 0;
-  readonly #options: FrontEndOptions;
-  #backendFds: Int32Array | null = null;
-  #log: { fd: number; region: number } | null = null;
-  #memoryKnown = false;
-  #copyFd = -1;
+  private readonly options: FrontEndOptions;
+  private backendFds: Int32Array | null = null;
+  private log: { fd: number; region: number } | null = null;
+  private memoryKnown = false;
+  private copyFd = -1;
 
   constructor(native: Native, connection: VhostUserConnection, options: FrontEndOptions = {}) {
     this.native = native;
     this.connection = connection;
-    this.#options = options;
+    this.options = options;
     this.style = options.style ?? 'qemu10';
     const uml = { fileOffset: 0x1db5_2000, userBase: 0, regions: [{ gpa: 0x1db5_2000, size: 64 << 20 }] };
     this.ram = new GuestRam(native, options.ram ?? (this.style === 'uml' ? { ...uml, seals: 1 } : {}));
@@ -203,15 +203,15 @@ export class FrontEnd {
 
   /** Everything before the guest's driver runs: features, protocol features, owner. */
   async negotiate(): Promise<void> {
-    this.#memoryKnown = false;
-    if (this.style === 'uml') await this.#negotiateUml();
-    else await this.#negotiateQemu();
+    this.memoryKnown = false;
+    if (this.style === 'uml') await this.negotiateUml();
+    else await this.negotiateQemu();
   }
 
   /** DRIVER_OK: memory table and rings, which the driver must have initialised. */
   async start(): Promise<void> {
-    if (this.style === 'uml') await this.#startUml();
-    else await this.#startQemu();
+    if (this.style === 'uml') await this.startUml();
+    else await this.startQemu();
   }
 
   /** Stops both rings (guest reset, reboot, `stop`): their bases are then what the back-end replied. */
@@ -234,7 +234,7 @@ export class FrontEnd {
    */
   reconnect(connection: VhostUserConnection): void {
     this.connection.close();
-    this.#closeBackendFds();
+    this.closeBackendFds();
     for (const ring of this.rings) {
       ring.closeFds();
       ring.base = ring.usedIdx;
@@ -245,15 +245,15 @@ export class FrontEnd {
   /** Closes everything, memory included. */
   close(): void {
     this.connection.close();
-    this.#closeBackendFds();
+    this.closeBackendFds();
     for (const ring of this.rings) ring.closeFds();
-    if (this.#log !== null) {
-      this.native.retireRegion(this.#log.region);
-      this.native.close(this.#log.fd);
-      this.#log = null;
+    if (this.log !== null) {
+      this.native.retireRegion(this.log.region);
+      this.native.close(this.log.fd);
+      this.log = null;
     }
-    if (this.#copyFd >= 0) this.native.close(this.#copyFd);
-    this.#copyFd = -1;
+    if (this.copyFd >= 0) this.native.close(this.copyFd);
+    this.copyFd = -1;
     this.ram.close();
   }
 
@@ -303,19 +303,19 @@ export class FrontEnd {
     return payload.subarray(12);
   }
 
-  #memoryFd(): number {
-    if (this.#options.privateMemory !== true) return this.ram.fd;
-    if (this.#copyFd < 0) {
+  private memoryFd(): number {
+    if (this.options.privateMemory !== true) return this.ram.fd;
+    if (this.copyFd < 0) {
       const size = Math.max(...this.ram.regions.map((r) => r.mmapOffset + r.size));
-      this.#copyFd = check(this.native.memfdCreate('private-copy', size, 7), 'memfd');
+      this.copyFd = check(this.native.memfdCreate('private-copy', size, 7), 'memfd');
     }
-    return this.#copyFd;
+    return this.copyFd;
   }
 
   /** SET_MEM_TABLE of all regions (`pad` entries more than needed, as UML sends them), or ADD_MEM_REG of each. */
   async setMemory(pad = 0): Promise<void> {
     const { regions } = this.ram;
-    const fd = this.#memoryFd();
+    const fd = this.memoryFd();
     if ((this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) !== 0n) {
       for (const r of regions) {
         const bytes = new Uint8Array(40);
@@ -341,7 +341,7 @@ export class FrontEnd {
     const size = Math.ceil(top / 4096 / 8 / 4096) * 4096;
     const fd = check(this.native.memfdCreate('vhost-log', size, 0), 'memfd');
     const region = check(this.native.mapRegion(fd, 0, size), 'map');
-    this.#log = { fd, region };
+    this.log = { fd, region };
     const bytes = new Uint8Array(16);
     new DataView(bytes.buffer).setBigUint64(0, BigInt(size), true);
     await this.connection.call(vu.VHOST_USER_SET_LOG_BASE, bytes, [fd]);
@@ -358,19 +358,19 @@ export class FrontEnd {
 
   // ---- orders
 
-  async #negotiateQemu(): Promise<void> {
+  private async negotiateQemu(): Promise<void> {
     this.offered = await this.getFeatures();
-    await this.#negotiateProtocol(vu.QEMU_PROTOCOL_FEATURES);
+    await this.negotiateProtocol(vu.QEMU_PROTOCOL_FEATURES);
     if ((this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_MQ) !== 0n) {
       this.queueNum = Number(readU64((await this.connection.call(vu.VHOST_USER_GET_QUEUE_NUM)).payload));
     }
     if ((this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) !== 0n) {
       this.memSlots = Number(readU64((await this.connection.call(vu.VHOST_USER_GET_MAX_MEM_SLOTS)).payload));
     }
-    await this.#sendBackendFd();
+    await this.sendBackendFd();
     this.post(vu.VHOST_USER_SET_OWNER);
     this.offered = await this.getFeatures();
-    this.#takeFeatures();
+    this.takeFeatures();
     for (const ring of this.rings) {
       this.post(vu.VHOST_USER_SET_VRING_CALL, u64(ring.index), [ring.sinkFd()]);
       const err = check(this.native.eventFd(0), 'eventfd');
@@ -379,15 +379,15 @@ export class FrontEnd {
     }
   }
 
-  async #startQemu(): Promise<void> {
+  private async startQemu(): Promise<void> {
     const resets = (this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_RESET_DEVICE) !== 0n;
-    if (this.style === 'qemu10' && resets && !this.#memoryKnown) this.post(vu.VHOST_USER_RESET_DEVICE);
-    await this.#enableBoth();
-    const mtu = this.#options.hostMtu;
+    if (this.style === 'qemu10' && resets && !this.memoryKnown) this.post(vu.VHOST_USER_RESET_DEVICE);
+    await this.enableBoth();
+    const mtu = this.options.hostMtu;
     // QEMU shows its guest an MTU whether the back-end offers the feature or not (x-mtu-bypass-backend), and tells it.
     const tellMtu = (this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_NET_MTU) !== 0n;
     if (mtu !== undefined && tellMtu) await this.ask(vu.VHOST_USER_NET_SET_MTU, u64(mtu));
-    await this.#enableBoth();
+    await this.enableBoth();
     this.post(vu.VHOST_USER_SET_FEATURES, u64(this.features));
     const status = (this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_STATUS) !== 0n;
     if (status) {
@@ -395,8 +395,8 @@ export class FrontEnd {
       this.post(vu.VHOST_USER_SET_STATUS, u64(0x8));
     }
     const slots = (this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) !== 0n;
-    if (!slots || !this.#memoryKnown) await this.setMemory();
-    this.#memoryKnown = true;
+    if (!slots || !this.memoryKnown) await this.setMemory();
+    this.memoryKnown = true;
     for (const ring of this.rings) {
       ring.openFds(false);
       this.post(vu.VHOST_USER_SET_VRING_NUM, vringState(ring.index, ring.size));
@@ -415,7 +415,7 @@ export class FrontEnd {
     await this.getFeatures(); // a barrier of our own: tests go on when the back-end has seen everything
   }
 
-  async #enableBoth(): Promise<void> {
+  private async enableBoth(): Promise<void> {
     if ((this.offered & vu.VHOST_USER_F_PROTOCOL_FEATURES) === 0n) return;
     for (const ring of this.rings) {
       if (this.style === 'qemu7') this.enable(ring.index, true);
@@ -423,12 +423,12 @@ export class FrontEnd {
     }
   }
 
-  async #negotiateUml(): Promise<void> {
+  private async negotiateUml(): Promise<void> {
     this.post(vu.VHOST_USER_SET_OWNER);
     this.offered = await this.getFeatures();
-    await this.#negotiateProtocol(vu.UML_PROTOCOL_FEATURES);
-    await this.#sendBackendFd();
-    this.#takeFeatures();
+    await this.negotiateProtocol(vu.UML_PROTOCOL_FEATURES);
+    await this.sendBackendFd();
+    this.takeFeatures();
     this.post(vu.VHOST_USER_SET_FEATURES, u64(this.features));
     if ((this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_CONFIG) !== 0n) {
       await this.getConfig(0, 6);
@@ -436,7 +436,7 @@ export class FrontEnd {
     }
   }
 
-  async #startUml(): Promise<void> {
+  private async startUml(): Promise<void> {
     await this.setMemory(1);
     for (const ring of this.rings) {
       ring.openFds(true);
@@ -451,12 +451,12 @@ export class FrontEnd {
     }
   }
 
-  async #negotiateProtocol(known: bigint): Promise<void> {
+  private async negotiateProtocol(known: bigint): Promise<void> {
     this.protocolFeatures = 0n;
     if ((this.offered & vu.VHOST_USER_F_PROTOCOL_FEATURES) === 0n) return;
     const reply = await this.connection.call(vu.VHOST_USER_GET_PROTOCOL_FEATURES);
     this.protocolOffered = readU64(reply.payload);
-    const taken = this.protocolOffered & (this.#options.protocolFeatures ?? known);
+    const taken = this.protocolOffered & (this.options.protocolFeatures ?? known);
     const replyAck = (taken & vu.VHOST_USER_PROTOCOL_F_REPLY_ACK) !== 0n;
     if (this.style === 'uml' && replyAck) {
       // UML asks for the acknowledgement of the very message that makes acknowledgements legal.
@@ -468,22 +468,22 @@ export class FrontEnd {
     this.protocolFeatures = taken;
   }
 
-  #takeFeatures(): void {
-    const wanted = this.#options.features ?? vu.DRIVER_FEATURES;
+  private takeFeatures(): void {
+    const wanted = this.options.features ?? vu.DRIVER_FEATURES;
     this.features = this.offered & (wanted | vu.VHOST_USER_F_PROTOCOL_FEATURES);
   }
 
-  async #sendBackendFd(): Promise<void> {
+  private async sendBackendFd(): Promise<void> {
     if ((this.protocolFeatures & vu.VHOST_USER_PROTOCOL_F_BACKEND_REQ) === 0n) return;
-    this.#closeBackendFds();
-    this.#backendFds = new Int32Array(2);
-    check(this.native.unixPair(this.#backendFds), 'socketpair');
-    await this.ask(vu.VHOST_USER_SET_BACKEND_REQ_FD, new Uint8Array(0), [this.#backendFds[1]]);
+    this.closeBackendFds();
+    this.backendFds = new Int32Array(2);
+    check(this.native.unixPair(this.backendFds), 'socketpair');
+    await this.ask(vu.VHOST_USER_SET_BACKEND_REQ_FD, new Uint8Array(0), [this.backendFds[1]]);
   }
 
-  #closeBackendFds(): void {
-    this.#backendFds?.forEach((fd) => this.native.close(fd));
-    this.#backendFds = null;
+  private closeBackendFds(): void {
+    this.backendFds?.forEach((fd) => this.native.close(fd));
+    this.backendFds = null;
   }
 }
 

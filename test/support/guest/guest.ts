@@ -83,31 +83,31 @@ export class Guest {
   /** Unknown UDP ports are answered with "port unreachable". */
   answersUnknownPorts = true;
 
-  readonly #native: Native;
-  readonly #options: GuestOptions;
-  readonly #udp = new Map<number, UdpSocket>();
-  readonly #pings = new Map<number, PendingPing>();
-  readonly #dhcpReplies = new Inbox<DhcpReply>();
-  readonly #dhcp6Replies = new Inbox<Dhcp6Reply>();
-  readonly #watchers: ((frame: Uint8Array, header: NetHeader) => void)[] = [];
-  readonly #ramMark: readonly [number, number];
-  readonly #violations: string[] = [];
-  #nextPort = 33000 + Math.floor(Math.random() * 16000);
-  #nextPing = 1;
+  private readonly native: Native;
+  private readonly options: GuestOptions;
+  private readonly udp = new Map<number, UdpSocket>();
+  private readonly pings = new Map<number, PendingPing>();
+  private readonly dhcpReplies = new Inbox<DhcpReply>();
+  private readonly dhcp6Replies = new Inbox<Dhcp6Reply>();
+  private readonly watchers: ((frame: Uint8Array, header: NetHeader) => void)[] = [];
+  private readonly ramMark: readonly [number, number];
+  private readonly ownViolations: string[] = [];
+  private nextPort = 33000 + Math.floor(Math.random() * 16000);
+  private nextPing = 1;
 
   /** Use `Guest.start`. The front-end must have negotiated. */
   constructor(native: Native, frontEnd: FrontEnd, options: GuestOptions) {
-    this.#native = native;
-    this.#options = options;
+    this.native = native;
+    this.options = options;
     this.frontEnd = frontEnd;
-    this.#ramMark = frontEnd.ram.mark();
+    this.ramMark = frontEnd.ram.mark();
     this.driver = new NetDriver(frontEnd, options.driver);
     this.link = new Link(this.driver, parseMac(options.mac ?? '52:54:00:12:34:56'));
     if (options.mtu !== undefined) this.link.mtu = options.mtu;
-    this.tcp = new TcpTable(this.link, options.tcp ?? {}, () => this.#ephemeralPort());
-    this.link.onPacket = (packet, _frame, { gsoSize }) => this.#packet(packet, gsoSize);
+    this.tcp = new TcpTable(this.link, options.tcp ?? {}, () => this.ephemeralPort());
+    this.link.onPacket = (packet, _frame, { gsoSize }) => this.packet(packet, gsoSize);
     this.link.onFrame = (frame, header) => {
-      for (const w of [...this.#watchers]) w(frame, header);
+      for (const w of [...this.watchers]) w(frame, header);
     };
     this.driver.onBatchEnd = () => this.tcp.batchEnd();
   }
@@ -129,7 +129,7 @@ export class Guest {
 
   /** Rules of virtio and of the protocols that the back-end broke. */
   get violations(): readonly string[] {
-    return [...this.#violations, ...this.driver.violations, ...this.link.violations];
+    return [...this.ownViolations, ...this.driver.violations, ...this.link.violations];
   }
 
   get address4(): string | null {
@@ -169,13 +169,13 @@ export class Guest {
   }
 
   /** A guest reboot: rings stopped, fresh driver, everything it knew forgotten. */
-  async reboot(driver: NetDriverOptions | undefined = this.#options.driver): Promise<void> {
+  async reboot(driver: NetDriverOptions | undefined = this.options.driver): Promise<void> {
     this.tcp.closeAll();
     await this.frontEnd.stop();
-    this.#violations.push(...this.driver.violations);
+    this.ownViolations.push(...this.driver.violations);
     this.driver.close();
-    this.frontEnd.ram.release(this.#ramMark);
-    for (const ring of this.frontEnd.rings) ring.base = (this.#options.start ?? 0) & 0xffff;
+    this.frontEnd.ram.release(this.ramMark);
+    for (const ring of this.frontEnd.rings) ring.base = (this.options.start ?? 0) & 0xffff;
     this.driver = new NetDriver(this.frontEnd, driver);
     this.link.attach(this.driver);
     this.link.ip4 = null;
@@ -187,8 +187,8 @@ export class Guest {
   }
 
   /** The back-end was restarted: connects again and goes on with the same rings, connections and addresses. */
-  async reconnect(socket = this.#options.socket ?? ''): Promise<void> {
-    this.frontEnd.reconnect(await VhostUserConnection.connect(this.#native, socket));
+  async reconnect(socket = this.options.socket ?? ''): Promise<void> {
+    this.frontEnd.reconnect(await VhostUserConnection.connect(this.native, socket));
     await this.frontEnd.negotiate();
     await this.frontEnd.start();
     this.driver.poll();
@@ -205,24 +205,24 @@ export class Guest {
     const wish: readonly [number, Uint8Array] = [55, Uint8Array.of(1, 3, 6, 12, 15, 26, 51, 54, 119, 121)];
     const all = options.some(([n]) => n === 55) ? options : [wish, ...options];
     const xid = Math.floor(Math.random() * 2 ** 32);
-    const offer = await this.#dhcpExchange(DHCPDISCOVER, xid, all, timeoutMs);
+    const offer = await this.dhcpExchange(DHCPDISCOVER, xid, all, timeoutMs);
     if (offer.type !== DHCPACK) {
       const chosen: (readonly [number, Uint8Array])[] = [[50, offer.yiaddr]];
       const server = offer.options.get(54);
       if (server !== undefined) chosen.push([54, server]);
-      const ack = await this.#dhcpExchange(DHCPREQUEST, xid, [...chosen, ...all], timeoutMs);
+      const ack = await this.dhcpExchange(DHCPREQUEST, xid, [...chosen, ...all], timeoutMs);
       if (ack.type !== DHCPACK) throw new Error(`DHCP: message type ${ack.type} instead of ACK`);
       this.lease = leaseOf(ack);
     } else {
       this.lease = leaseOf(offer);
     }
     this.link.setIp4(this.lease.address, this.lease.prefixLen, this.lease.router);
-    if (this.lease.mtu !== null && this.#options.mtu === undefined) this.link.mtu = this.lease.mtu;
+    if (this.lease.mtu !== null && this.options.mtu === undefined) this.link.mtu = this.lease.mtu;
     return this.lease;
   }
 
   /** One DHCP message and its answer, for tests that look at it. */
-  async #dhcpExchange(
+  private async dhcpExchange(
     type: number,
     xid: number,
     options: readonly (readonly [number, Uint8Array])[],
@@ -237,7 +237,7 @@ export class Guest {
     try {
       const end = Date.now() + timeoutMs;
       for (;;) {
-        const reply = await this.#dhcpReplies.next(Math.max(1, end - Date.now()), 'a DHCP reply');
+        const reply = await this.dhcpReplies.next(Math.max(1, end - Date.now()), 'a DHCP reply');
         const late = type === DHCPREQUEST && reply.type === DHCPOFFER;
         if (reply.xid === xid >>> 0 && !late) return reply;
       }
@@ -249,20 +249,20 @@ export class Guest {
   /** Router solicitation; takes addresses, router and MTU. */
   async slaac(timeoutMs = 5000): Promise<RouterAdvert> {
     const ra = await this.link.solicitRouter(timeoutMs);
-    if (this.#options.mtu !== undefined) this.link.mtu = this.#options.mtu;
+    if (this.options.mtu !== undefined) this.link.mtu = this.options.mtu;
     return ra;
   }
 
   /** DHCPv6: SOLICIT, ADVERTISE, REQUEST, REPLY. Takes the address. */
   async dhcp6(timeoutMs = 5000): Promise<Dhcp6Reply> {
-    const advert = await this.#dhcp6Exchange(DHCP6_SOLICIT, DHCP6_ADVERTISE, timeoutMs);
+    const advert = await this.dhcp6Exchange(DHCP6_SOLICIT, DHCP6_ADVERTISE, timeoutMs);
     const addr = advert.addresses[0] === undefined ? undefined : parseAddr(advert.addresses[0]);
-    const reply = await this.#dhcp6Exchange(DHCP6_REQUEST, DHCP6_REPLY, timeoutMs, advert.serverId, addr);
+    const reply = await this.dhcp6Exchange(DHCP6_REQUEST, DHCP6_REPLY, timeoutMs, advert.serverId, addr);
     for (const a of reply.addresses) this.link.addIp6(a, 128);
     return reply;
   }
 
-  async #dhcp6Exchange(
+  private async dhcp6Exchange(
     type: number,
     answer: number,
     timeoutMs: number,
@@ -280,7 +280,7 @@ export class Guest {
     try {
       const end = Date.now() + timeoutMs;
       for (;;) {
-        const reply = await this.#dhcp6Replies.next(Math.max(1, end - Date.now()), 'a DHCPv6 reply');
+        const reply = await this.dhcp6Replies.next(Math.max(1, end - Date.now()), 'a DHCPv6 reply');
         if (reply.xid === xid && reply.type === answer) return reply;
       }
     } finally {
@@ -299,18 +299,18 @@ export class Guest {
   async ping(addr: string, options: { size?: number; timeoutMs?: number; ttl?: number } = {}): Promise<PingResult> {
     const dst = parseAddr(addr);
     const src = this.link.source(dst);
-    const id = this.#nextPing++ & 0xffff;
+    const id = this.nextPing++ & 0xffff;
     const sequence = 1;
     const payload = Uint8Array.from({ length: options.size ?? 56 }, (_, i) => (i * 7 + id) & 0xff);
     const message = icmp(src, dst, src.length === 4 ? 8 : 128, 0, concat(be16(id), be16(sequence), payload));
     const start = performance.now();
     const answer = new Promise<{ ttl: number; bytes: number }>((resolve, reject) => {
-      this.#pings.set(id, { sequence, payload, resolve, reject });
+      this.pings.set(id, { sequence, payload, resolve, reject });
     });
     answer.catch(() => undefined); // it may be rejected before anybody waits
     await this.link.send(dst, src.length === 4 ? PROTO_ICMP : PROTO_ICMPV6, message, src, options.ttl);
     const what = `an echo reply from ${addr}`;
-    const r = await withTimeout(answer, options.timeoutMs ?? 3000, what).finally(() => this.#pings.delete(id));
+    const r = await withTimeout(answer, options.timeoutMs ?? 3000, what).finally(() => this.pings.delete(id));
     return { rttMs: performance.now() - start, ttl: r.ttl, bytes: r.bytes };
   }
 
@@ -318,10 +318,10 @@ export class Guest {
 
   /** Binds a UDP port, or a free one. */
   udpBind(port = 0): UdpSocket {
-    const chosen = port === 0 ? this.#ephemeralPort() : port;
-    if (this.#udp.has(chosen)) throw new Error(`UDP port ${chosen} is in use`);
-    const socket = new UdpSocket(this.link, chosen, () => this.#udp.delete(chosen));
-    this.#udp.set(chosen, socket);
+    const chosen = port === 0 ? this.ephemeralPort() : port;
+    if (this.udp.has(chosen)) throw new Error(`UDP port ${chosen} is in use`);
+    const socket = new UdpSocket(this.link, chosen, () => this.udp.delete(chosen));
+    this.udp.set(chosen, socket);
     return socket;
   }
 
@@ -351,53 +351,53 @@ export class Guest {
       watcher = (frame, header) => {
         if (wanted(frame, header)) resolve(frame);
       };
-      this.#watchers.push(watcher);
+      this.watchers.push(watcher);
     });
     return withTimeout(found, timeoutMs, 'a frame').finally(() => {
-      const i = this.#watchers.findIndex((w) => w === watcher);
-      if (i >= 0) this.#watchers.splice(i, 1);
+      const i = this.watchers.findIndex((w) => w === watcher);
+      if (i >= 0) this.watchers.splice(i, 1);
     });
   }
 
   // ---- inside
 
-  #ephemeralPort(): number {
-    this.#nextPort = this.#nextPort >= 60000 ? 33000 : this.#nextPort + 1;
-    return this.#nextPort;
+  private ephemeralPort(): number {
+    this.nextPort = this.nextPort >= 60000 ? 33000 : this.nextPort + 1;
+    return this.nextPort;
   }
 
-  #packet(p: IpPacket, gsoSize: number): void {
-    if (p.protocol === PROTO_UDP) this.#receivedUdp(p, gsoSize);
-    else if (!this.link.isOurs(p.dst)) this.#violations.push(`a packet for ${formatAddr(p.dst)}`);
+  private packet(p: IpPacket, gsoSize: number): void {
+    if (p.protocol === PROTO_UDP) this.receivedUdp(p, gsoSize);
+    else if (!this.link.isOurs(p.dst)) this.ownViolations.push(`a packet for ${formatAddr(p.dst)}`);
     else if (p.protocol === PROTO_TCP) this.tcp.receive(p);
-    else if (p.protocol === PROTO_ICMP || p.protocol === PROTO_ICMPV6) this.#receivedIcmp(p);
-    else this.#violations.push(`IP protocol ${p.protocol}`);
+    else if (p.protocol === PROTO_ICMP || p.protocol === PROTO_ICMPV6) this.receivedIcmp(p);
+    else this.ownViolations.push(`IP protocol ${p.protocol}`);
   }
 
   /** `gsoSize`: the datagrams that one frame holds have this length; 0: it is one. */
-  #receivedUdp(p: IpPacket, gsoSize: number): void {
+  private receivedUdp(p: IpPacket, gsoSize: number): void {
     const dv = viewOf(p.segment);
     if (dv.getUint16(4) !== p.segment.length) {
-      this.#violations.push(`UDP length ${dv.getUint16(4)} in ${p.segment.length} bytes`);
+      this.ownViolations.push(`UDP length ${dv.getUint16(4)} in ${p.segment.length} bytes`);
       return;
     }
     const [sport, dport] = [dv.getUint16(0), dv.getUint16(2)];
     const data = p.segment.slice(8);
     const dhcp = dport === 68 && p.src.length === 4 ? parseDhcp(data) : null;
     const dhcp6 = dport === 546 && p.src.length === 16 ? parseDhcp6(data) : null;
-    if (dhcp !== null) this.#dhcpReplies.push(dhcp);
-    else if (dhcp6 !== null) this.#dhcp6Replies.push(dhcp6);
-    else if (!this.link.isOurs(p.dst)) this.#violations.push(`a datagram for ${formatAddr(p.dst)}`);
-    else if (gsoSize === 0) this.#deliverUdp(p, sport, dport, data);
+    if (dhcp !== null) this.dhcpReplies.push(dhcp);
+    else if (dhcp6 !== null) this.dhcp6Replies.push(dhcp6);
+    else if (!this.link.isOurs(p.dst)) this.ownViolations.push(`a datagram for ${formatAddr(p.dst)}`);
+    else if (gsoSize === 0) this.deliverUdp(p, sport, dport, data);
     else {
       for (let at = 0; at < data.length; at += gsoSize) {
-        this.#deliverUdp(p, sport, dport, data.slice(at, at + gsoSize));
+        this.deliverUdp(p, sport, dport, data.slice(at, at + gsoSize));
       }
     }
   }
 
-  #deliverUdp(p: IpPacket, sport: number, dport: number, data: Uint8Array): void {
-    const socket = this.#udp.get(dport);
+  private deliverUdp(p: IpPacket, sport: number, dport: number, data: Uint8Array): void {
+    const socket = this.udp.get(dport);
     const { ttl, tos } = p;
     if (socket !== undefined) {
       socket.received.push({ addr: formatAddr(p.src), port: sport, data, to: formatAddr(p.dst), ttl, tos });
@@ -410,7 +410,7 @@ export class Guest {
     }
   }
 
-  #receivedIcmp(p: IpPacket): void {
+  private receivedIcmp(p: IpPacket): void {
     const b = p.segment;
     const v4 = p.src.length === 4;
     if (b.length < 8) return;
@@ -418,23 +418,23 @@ export class Guest {
       const reply = icmp(p.dst, p.src, v4 ? 0 : 129, 0, b.slice(4));
       void this.link.send(p.src, p.protocol, reply, p.dst).catch(() => undefined);
     } else if (b[0] === (v4 ? 0 : 129)) {
-      const ping = this.#pings.get(viewOf(b).getUint16(4));
+      const ping = this.pings.get(viewOf(b).getUint16(4));
       if (ping?.sequence !== viewOf(b).getUint16(6)) return;
       const payload = b.subarray(8);
       if (equal(payload, ping.payload)) ping.resolve({ ttl: p.ttl, bytes: payload.length });
       else ping.reject(new Error(`echo reply with ${payload.length} other bytes`));
     } else if (v4 ? [3, 5, 11, 12].includes(b[0]) : b[0] < 128) {
-      this.#receivedIcmpError(p);
+      this.receivedIcmpError(p);
     }
   }
 
-  #receivedIcmpError(p: IpPacket): void {
+  private receivedIcmpError(p: IpPacket): void {
     const b = p.segment;
     const inner = b.subarray(8);
     const v4 = p.src.length === 4;
     const headerLen = v4 ? (inner[0] & 15) * 4 : 40;
     if (inner.length < headerLen + 8) {
-      this.#violations.push(`ICMP error that quotes ${inner.length} bytes`);
+      this.ownViolations.push(`ICMP error that quotes ${inner.length} bytes`);
       return;
     }
     const dv = viewOf(inner);
@@ -450,9 +450,9 @@ export class Guest {
       dport: dv.getUint16(headerLen + 2),
     };
     const isEcho = error.protocol === PROTO_ICMP || error.protocol === PROTO_ICMPV6;
-    const ping = isEcho ? this.#pings.get(dv.getUint16(headerLen + 4)) : undefined;
+    const ping = isEcho ? this.pings.get(dv.getUint16(headerLen + 4)) : undefined;
     ping?.reject(new Error(`ICMP type ${error.type} code ${error.code} from ${error.from}`));
-    const socket = error.protocol === PROTO_UDP ? this.#udp.get(error.sport) : undefined;
+    const socket = error.protocol === PROTO_UDP ? this.udp.get(error.sport) : undefined;
     (socket?.errors ?? this.icmpErrors).push(error);
   }
 }

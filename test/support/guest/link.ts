@@ -79,8 +79,8 @@ export class Link {
   /** ARP requests for our address and neighbour solicitations are answered. */
   answersNeighbours = true;
 
-  readonly #neighbours = new Map<string, Neighbour>();
-  #adverts: ((ra: RouterAdvert) => void)[] = [];
+  private readonly neighbours = new Map<string, Neighbour>();
+  private adverts: ((ra: RouterAdvert) => void)[] = [];
 
   constructor(driver: NetDriver, mac: Uint8Array) {
     this.mac = mac;
@@ -93,7 +93,7 @@ export class Link {
   /** Uses another driver: the guest rebooted. */
   attach(driver: NetDriver): void {
     this.driver = driver;
-    driver.onFrame = (frame, header) => this.#received(frame, header);
+    driver.onFrame = (frame, header) => this.received(frame, header);
   }
 
   setIp4(addr: string, prefixLen: number, gateway: string | null): void {
@@ -107,7 +107,7 @@ export class Link {
 
   /** Forgets what was learnt about neighbours. */
   flushNeighbours(): void {
-    this.#neighbours.clear();
+    this.neighbours.clear();
   }
 
   isOurs(addr: Uint8Array): boolean {
@@ -125,15 +125,15 @@ export class Link {
 
   /** Ethernet address a packet for `dst` goes to: asks, if it is not known. */
   async nextHop(dst: Uint8Array, timeoutMs = 3000): Promise<Uint8Array> {
-    const known = this.#cachedHop(dst);
+    const known = this.cachedHop(dst);
     if (known !== null) return known;
-    return this.#resolve(this.#hopAddr(dst), timeoutMs);
+    return this.resolve(this.hopAddr(dst), timeoutMs);
   }
 
   /** Asks for an address by ARP or neighbour solicitation, whether or not it is known. Returns the MAC as text. */
   async askNeighbour(addr: string, timeoutMs = 3000): Promise<string> {
-    this.#neighbours.delete(formatAddr(parseAddr(addr)));
-    return formatMac(await this.#resolve(parseAddr(addr), timeoutMs));
+    this.neighbours.delete(formatAddr(parseAddr(addr)));
+    return formatMac(await this.resolve(parseAddr(addr), timeoutMs));
   }
 
   /** Sends a transport segment whose checksum is complete. */
@@ -149,7 +149,7 @@ export class Link {
    * sent when it answers.
    */
   sendTcp(src: Uint8Array, dst: Uint8Array, header: Uint8Array, payload: Uint8Array, mss: number): void {
-    const hop = this.#cachedHop(dst);
+    const hop = this.cachedHop(dst);
     if (hop === null) {
       const copy = payload.slice();
       const retry = (): void => this.sendTcp(src, dst, header, copy, mss);
@@ -208,11 +208,11 @@ export class Link {
 
   /** Sends a router solicitation (again each second) and takes the answer: addresses, router, MTU. */
   async solicitRouter(timeoutMs = 5000): Promise<RouterAdvert> {
-    const answer = new Promise<RouterAdvert>((resolve) => this.#adverts.push(resolve));
+    const answer = new Promise<RouterAdvert>((resolve) => this.adverts.push(resolve));
     const ask = (): void => {
       const option = concat(Uint8Array.of(1, 1), this.mac);
       const rs = icmp(this.linkLocal, ALL_ROUTERS, 133, 0, concat(be32(0), option));
-      this.#send6(multicastMac(ALL_ROUTERS), this.linkLocal, ALL_ROUTERS, rs);
+      this.send6(multicastMac(ALL_ROUTERS), this.linkLocal, ALL_ROUTERS, rs);
     };
     ask();
     const again = setInterval(ask, 1000);
@@ -226,14 +226,14 @@ export class Link {
   }
 
   /** An Ethernet address that needs no question, or null. */
-  #cachedHop(dst: Uint8Array): Uint8Array | null {
+  private cachedHop(dst: Uint8Array): Uint8Array | null {
     if (dst.length === 16 && dst[0] === 0xff) return multicastMac(dst);
     if (dst.length === 4 && dst.every((b) => b === 255)) return BROADCAST_MAC;
-    return this.#neighbours.get(formatAddr(this.#hopAddr(dst)))?.mac ?? null;
+    return this.neighbours.get(formatAddr(this.hopAddr(dst)))?.mac ?? null;
   }
 
   /** The neighbour on the way to `dst`: itself if it is on the link, else the gateway. */
-  #hopAddr(dst: Uint8Array): Uint8Array {
+  private hopAddr(dst: Uint8Array): Uint8Array {
     if (dst.length === 4) {
       if (this.ip4 === null || samePrefix(dst, this.ip4.addr, this.ip4.prefixLen)) return dst;
       return this.ip4.gateway ?? dst;
@@ -242,142 +242,142 @@ export class Link {
     return onLink ? dst : (this.gateway6 ?? dst);
   }
 
-  async #resolve(addr: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
+  private async resolve(addr: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
     const key = formatAddr(addr);
-    const entry = this.#neighbours.get(key) ?? { mac: null, waiters: [] };
-    this.#neighbours.set(key, entry);
+    const entry = this.neighbours.get(key) ?? { mac: null, waiters: [] };
+    this.neighbours.set(key, entry);
     if (entry.mac !== null) return entry.mac;
     const answer = new Promise<Uint8Array>((resolve) => entry.waiters.push(resolve));
-    const ask = (): void => (addr.length === 4 ? this.#arpRequest(addr) : this.#solicit(addr));
+    const ask = (): void => (addr.length === 4 ? this.arpRequest(addr) : this.solicit(addr));
     ask();
     const again = setInterval(ask, 1000);
     return withTimeout(answer, timeoutMs, `the neighbour ${key}`).finally(() => clearInterval(again));
   }
 
-  #learn(addr: Uint8Array, mac: Uint8Array): void {
-    const entry = this.#neighbours.get(formatAddr(addr));
+  private learn(addr: Uint8Array, mac: Uint8Array): void {
+    const entry = this.neighbours.get(formatAddr(addr));
     if (entry === undefined) return; // nobody asked
     entry.mac = mac;
     for (const resolve of entry.waiters.splice(0)) resolve(mac);
   }
 
-  #arpRequest(addr: Uint8Array): void {
+  private arpRequest(addr: Uint8Array): void {
     const request = { op: 1, senderMac: this.mac, senderIp: this.ip4?.addr ?? ANY4, targetMac: new Uint8Array(6) };
     this.driver.send(ethernet(BROADCAST_MAC, this.mac, ETHER_ARP, arp({ ...request, targetIp: addr })));
   }
 
-  #solicit(addr: Uint8Array): void {
+  private solicit(addr: Uint8Array): void {
     const dst = solicitedNode(addr);
     const src = this.source(addr);
     const ns = icmp(src, dst, 135, 0, concat(be32(0), addr, Uint8Array.of(1, 1), this.mac));
-    this.#send6(multicastMac(dst), src, dst, ns);
+    this.send6(multicastMac(dst), src, dst, ns);
   }
 
   /** Neighbour discovery wants hop limit 255. */
-  #send6(mac: Uint8Array, src: Uint8Array, dst: Uint8Array, message: Uint8Array): void {
+  private send6(mac: Uint8Array, src: Uint8Array, dst: Uint8Array, message: Uint8Array): void {
     const packet = concat(ipHeader(src, dst, PROTO_ICMPV6, message.length, 255), message);
     this.driver.send(ethernet(mac, this.mac, ETHER_IPV6, packet));
   }
 
-  #violation(text: string): void {
+  private violation(text: string): void {
     if (this.violations.length < 100) this.violations.push(text);
   }
 
-  #received(frame: Uint8Array, header: NetHeader): void {
+  private received(frame: Uint8Array, header: NetHeader): void {
     this.onFrame?.(frame, header);
     if (frame.length < 14) return;
     const type = viewOf(frame).getUint16(12);
     if ((frame[0] & 1) === 0 && !equal(frame.subarray(0, 6), this.mac)) {
-      this.#violation(`a frame for ${formatMac(frame.subarray(0, 6))}`);
+      this.violation(`a frame for ${formatMac(frame.subarray(0, 6))}`);
       return;
     }
     if (type === ETHER_ARP) {
-      this.#receivedArp(frame.subarray(14));
+      this.receivedArp(frame.subarray(14));
       return;
     }
     if (type !== ETHER_IPV4 && type !== ETHER_IPV6) {
-      this.#violation(`EtherType 0x${type.toString(16)}`);
+      this.violation(`EtherType 0x${type.toString(16)}`);
       return;
     }
     const packet = parseIp(frame, type);
     if (typeof packet === 'string') {
-      this.#violation(packet);
+      this.violation(packet);
       return;
     }
     const wrong = checkTransport(packet, header);
     if (wrong !== null) {
-      this.#violation(`${formatAddr(packet.src)} → ${formatAddr(packet.dst)}: ${wrong}`);
+      this.violation(`${formatAddr(packet.src)} → ${formatAddr(packet.dst)}: ${wrong}`);
       return;
     }
-    this.#judgeGso(packet, header, frame.length);
+    this.judgeGso(packet, header, frame.length);
     const ndp = packet.protocol === PROTO_ICMPV6 && packet.segment[0] >= 133 && packet.segment[0] <= 137;
-    if (ndp) this.#receivedNdp(packet);
+    if (ndp) this.receivedNdp(packet);
     else this.onPacket?.(packet, frame, header);
   }
 
   /** A frame larger than the MTU is legal only as one to be cut, in pieces that fit. */
-  #judgeGso(p: IpPacket, h: NetHeader, length: number): void {
+  private judgeGso(p: IpPacket, h: NetHeader, length: number): void {
     if (h.gsoType === 0) {
-      if (length > this.mtu + 14) this.#violation(`a frame of ${length} bytes on a link of MTU ${this.mtu}`);
+      if (length > this.mtu + 14) this.violation(`a frame of ${length} bytes on a link of MTU ${this.mtu}`);
       return;
     }
     const tcpHeader = p.protocol === PROTO_TCP ? (p.segment[12] >> 4) * 4 : 8;
     const headers = p.offset + tcpHeader;
-    if (h.gsoSize + headers - 14 > this.mtu) this.#violation(`gso_size ${h.gsoSize} on a link of MTU ${this.mtu}`);
+    if (h.gsoSize + headers - 14 > this.mtu) this.violation(`gso_size ${h.gsoSize} on a link of MTU ${this.mtu}`);
     if ((p.protocol === PROTO_UDP) !== (h.gsoType === vu.VIRTIO_NET_HDR_GSO_UDP_L4)) {
-      this.#violation(`gso_type ${h.gsoType} on protocol ${p.protocol}`);
+      this.violation(`gso_type ${h.gsoType} on protocol ${p.protocol}`);
     }
     const uso = p.src.length === 4 ? vu.VIRTIO_NET_F_GUEST_USO4 : vu.VIRTIO_NET_F_GUEST_USO6;
-    if (p.protocol === PROTO_UDP && !this.driver.has(uso)) this.#violation('datagrams in one frame: not negotiated');
+    if (p.protocol === PROTO_UDP && !this.driver.has(uso)) this.violation('datagrams in one frame: not negotiated');
     const wanted = p.src.length === 4 ? vu.VIRTIO_NET_HDR_GSO_TCPV4 : vu.VIRTIO_NET_HDR_GSO_TCPV6;
-    if (p.protocol === PROTO_TCP && (h.gsoType & 0x7f) !== wanted) this.#violation(`gso_type ${h.gsoType} on TCP`);
-    if (length - headers <= h.gsoSize) this.#violation(`gso_size ${h.gsoSize} for ${length - headers} bytes`);
+    if (p.protocol === PROTO_TCP && (h.gsoType & 0x7f) !== wanted) this.violation(`gso_type ${h.gsoType} on TCP`);
+    if (length - headers <= h.gsoSize) this.violation(`gso_size ${h.gsoSize} for ${length - headers} bytes`);
   }
 
-  #receivedArp(b: Uint8Array): void {
+  private receivedArp(b: Uint8Array): void {
     const p = parseArp(b);
     if (p === null) {
-      this.#violation('ARP: bad packet');
+      this.violation('ARP: bad packet');
       return;
     }
-    if (p.op === 2) this.#learn(p.senderIp, p.senderMac);
+    if (p.op === 2) this.learn(p.senderIp, p.senderMac);
     if (p.op !== 1 || !this.answersNeighbours || this.ip4 === null || !equal(p.targetIp, this.ip4.addr)) return;
     const reply = { op: 2, senderMac: this.mac, senderIp: p.targetIp, targetMac: p.senderMac, targetIp: p.senderIp };
     this.driver.send(ethernet(p.senderMac, this.mac, ETHER_ARP, arp(reply)));
   }
 
-  #receivedNdp(p: IpPacket): void {
+  private receivedNdp(p: IpPacket): void {
     const { segment } = p;
-    if (p.ttl !== 255) this.#violation(`NDP with hop limit ${p.ttl}`);
+    if (p.ttl !== 255) this.violation(`NDP with hop limit ${p.ttl}`);
     if (segment[0] === 134) {
-      this.#receivedAdvert(p);
+      this.receivedAdvert(p);
       return;
     }
     if (segment.length < 24) {
-      this.#violation(`NDP: ${segment.length} bytes`);
+      this.violation(`NDP: ${segment.length} bytes`);
       return;
     }
     const target = segment.slice(8, 24);
     const options = readOptions(segment.subarray(24));
     if (options === null) {
-      this.#violation('NDP: bad options');
+      this.violation('NDP: bad options');
     } else if (segment[0] === 136) {
       const mac = options.get(2)?.[0];
-      if (mac !== undefined) this.#learn(target, mac.slice(2, 8));
+      if (mac !== undefined) this.learn(target, mac.slice(2, 8));
     } else if (segment[0] === 135 && this.answersNeighbours && this.isOurs(target)) {
       const dst = equal(p.src, ANY6) ? ALL_NODES : p.src;
       const mac = options.get(1)?.[0].slice(2, 8) ?? (dst === ALL_NODES ? multicastMac(dst) : BROADCAST_MAC);
       const flags = dst === ALL_NODES ? 0x20000000 : 0x60000000;
       const na = icmp(target, dst, 136, 0, concat(be32(flags), target, Uint8Array.of(2, 1), this.mac));
-      this.#send6(mac, target, dst, na);
+      this.send6(mac, target, dst, na);
     }
   }
 
-  #receivedAdvert(p: IpPacket): void {
+  private receivedAdvert(p: IpPacket): void {
     const { segment } = p;
     const options = segment.length < 16 ? null : readOptions(segment.subarray(16));
     if (options === null) {
-      this.#violation('RA: bad options');
+      this.violation('RA: bad options');
       return;
     }
     const all = (n: number): Uint8Array[] => options.get(n) ?? [];
@@ -403,10 +403,10 @@ export class Link {
     };
     if (slla !== undefined) {
       const key = formatAddr(p.src);
-      this.#neighbours.set(key, { mac: slla.slice(2, 8), waiters: this.#neighbours.get(key)?.waiters ?? [] });
-      this.#learn(p.src, slla.slice(2, 8));
+      this.neighbours.set(key, { mac: slla.slice(2, 8), waiters: this.neighbours.get(key)?.waiters ?? [] });
+      this.learn(p.src, slla.slice(2, 8));
     }
-    for (const resolve of this.#adverts.splice(0)) resolve(ra);
+    for (const resolve of this.adverts.splice(0)) resolve(ra);
   }
 }
 

@@ -79,84 +79,84 @@ export class SendRing {
   readonly capacity: number;
   /** Bytes in it. */
   length = 0;
-  readonly #bytes: Uint8Array;
-  #at = 0;
+  private readonly bytes: Uint8Array;
+  private at = 0;
 
   constructor(capacity: number) {
     this.capacity = capacity;
-    this.#bytes = new Uint8Array(capacity);
+    this.bytes = new Uint8Array(capacity);
   }
 
   /** `data` must fit. */
   push(data: Uint8Array): void {
-    const at = (this.#at + this.length) % this.capacity;
+    const at = (this.at + this.length) % this.capacity;
     const first = Math.min(data.length, this.capacity - at);
-    this.#bytes.set(data.subarray(0, first), at);
-    this.#bytes.set(data.subarray(first), 0);
+    this.bytes.set(data.subarray(0, first), at);
+    this.bytes.set(data.subarray(first), 0);
     this.length += data.length;
   }
 
   /** `n` bytes from `offset` on; a view unless they lie across the end. */
   peek(offset: number, n: number): Uint8Array {
-    const at = (this.#at + offset) % this.capacity;
-    if (at + n <= this.capacity) return this.#bytes.subarray(at, at + n);
-    return concat(this.#bytes.subarray(at), this.#bytes.subarray(0, at + n - this.capacity));
+    const at = (this.at + offset) % this.capacity;
+    if (at + n <= this.capacity) return this.bytes.subarray(at, at + n);
+    return concat(this.bytes.subarray(at), this.bytes.subarray(0, at + n - this.capacity));
   }
 
   release(n: number): void {
-    this.#at = (this.#at + n) % this.capacity;
+    this.at = (this.at + n) % this.capacity;
     this.length -= n;
   }
 }
 
 /** A timer that is set again far more often than it fires: only its deadline moves. */
 export class LazyTimer {
-  #timer: NodeJS.Timeout | null = null;
-  #deadline = 0;
-  readonly #fire: () => void;
+  private timer: NodeJS.Timeout | null = null;
+  private deadline = 0;
+  private readonly fire: () => void;
 
   constructor(fire: () => void) {
-    this.#fire = fire;
+    this.fire = fire;
   }
 
   get running(): boolean {
-    return this.#timer !== null;
+    return this.timer !== null;
   }
 
   start(ms: number): void {
     const deadline = Date.now() + ms;
     // A timer that would fire too late is the only one to be set anew.
-    if (this.#timer !== null && deadline < this.#deadline) this.stop();
-    this.#deadline = deadline;
-    this.#timer ??= setTimeout(() => this.#expired(), ms);
+    if (this.timer !== null && deadline < this.deadline) this.stop();
+    this.deadline = deadline;
+    this.timer ??= setTimeout(() => this.expired(), ms);
   }
 
   stop(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer = null;
   }
 
-  #expired(): void {
-    this.#timer = null;
-    const left = this.#deadline - Date.now();
-    if (left > 0) this.#timer = setTimeout(() => this.#expired(), left);
-    else this.#fire();
+  private expired(): void {
+    this.timer = null;
+    const left = this.deadline - Date.now();
+    if (left > 0) this.timer = setTimeout(() => this.expired(), left);
+    else this.fire();
   }
 }
 
 /** Promises that wait for one thing to happen. */
 export class Waiters {
-  #list: { readonly resolve: () => void; readonly reject: (e: Error) => void }[] = [];
+  private list: { readonly resolve: () => void; readonly reject: (e: Error) => void }[] = [];
 
   wait(): Promise<void> {
-    return new Promise((resolve, reject) => this.#list.push({ resolve, reject }));
+    return new Promise((resolve, reject) => this.list.push({ resolve, reject }));
   }
 
   wake(): void {
-    for (const w of this.#list.splice(0)) w.resolve();
+    for (const w of this.list.splice(0)) w.resolve();
   }
 
   fail(error: Error): void {
-    for (const w of this.#list.splice(0)) w.reject(error);
+    for (const w of this.list.splice(0)) w.reject(error);
   }
 }

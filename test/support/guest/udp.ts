@@ -31,29 +31,29 @@ export interface IcmpError {
 
 /** A queue whose reader waits. */
 export class Inbox<T> {
-  readonly #items: T[] = [];
-  readonly #waiters: ((item: T) => void)[] = [];
+  private readonly items: T[] = [];
+  private readonly waiters: ((item: T) => void)[] = [];
 
   push(item: T): void {
-    const waiter = this.#waiters.shift();
-    if (waiter === undefined) this.#items.push(item);
+    const waiter = this.waiters.shift();
+    if (waiter === undefined) this.items.push(item);
     else waiter(item);
   }
 
   get length(): number {
-    return this.#items.length;
+    return this.items.length;
   }
 
   async next(timeoutMs: number, what: string): Promise<T> {
-    if (this.#items.length > 0) return this.#items.shift()!;
+    if (this.items.length > 0) return this.items.shift()!;
     let waiter: ((item: T) => void) | undefined;
     const promise = new Promise<T>((resolve) => {
       waiter = resolve;
-      this.#waiters.push(resolve);
+      this.waiters.push(resolve);
     });
     return withTimeout(promise, timeoutMs, what).finally(() => {
-      const i = this.#waiters.findIndex((w) => w === waiter);
-      if (i >= 0) this.#waiters.splice(i, 1);
+      const i = this.waiters.findIndex((w) => w === waiter);
+      if (i >= 0) this.waiters.splice(i, 1);
     });
   }
 }
@@ -62,13 +62,13 @@ export class UdpSocket {
   readonly port: number;
   readonly received = new Inbox<Datagram>();
   readonly errors = new Inbox<IcmpError>();
-  readonly #link: Link;
-  readonly #forget: () => void;
+  private readonly link: Link;
+  private readonly forget: () => void;
 
   constructor(link: Link, port: number, forget: () => void) {
-    this.#link = link;
+    this.link = link;
     this.port = port;
-    this.#forget = forget;
+    this.forget = forget;
   }
 
   /** Sends one datagram; resolves when it is handed to the driver. */
@@ -79,9 +79,9 @@ export class UdpSocket {
     options: { src?: string; ttl?: number } = {},
   ): Promise<void> {
     const dst = parseAddr(addr);
-    const src = options.src === undefined ? this.#link.source(dst) : parseAddr(options.src);
+    const src = options.src === undefined ? this.link.source(dst) : parseAddr(options.src);
     const bytes = typeof data === 'string' ? Buffer.from(data) : data;
-    await this.#link.send(dst, PROTO_UDP, udp(src, dst, this.port, port, bytes), src, options.ttl);
+    await this.link.send(dst, PROTO_UDP, udp(src, dst, this.port, port, bytes), src, options.ttl);
   }
 
   /**
@@ -90,15 +90,15 @@ export class UdpSocket {
    */
   async sendMany(addr: string, port: number, data: Uint8Array, size: number): Promise<void> {
     const dst = parseAddr(addr);
-    const src = this.#link.source(dst);
-    const step = this.#link.driver.offloads.uso ? size * Math.min(64, Math.floor(65_487 / size)) : size;
+    const src = this.link.source(dst);
+    const step = this.link.driver.offloads.uso ? size * Math.min(64, Math.floor(65_487 / size)) : size;
     const sent: Promise<void>[] = [];
     for (let at = 0; at < data.length; at += step) {
       const part = data.subarray(at, at + step);
       if (part.length <= size) sent.push(this.send(addr, port, part));
       else {
         const header = concat(be16(this.port), be16(port), be16(8 + part.length), be16(0));
-        sent.push(this.#link.sendUdpMany(src, dst, header, part, size));
+        sent.push(this.link.sendUdpMany(src, dst, header, part, size));
       }
     }
     // All at once, so that they are one batch for the device.
@@ -116,6 +116,6 @@ export class UdpSocket {
   }
 
   close(): void {
-    this.#forget();
+    this.forget();
   }
 }

@@ -162,24 +162,24 @@ export class FakeGuestPort implements GuestPort {
   /** Frames received and not released. */
   held = 0;
 
-  readonly #bytes: Uint8Array;
-  readonly #inEnd: number;
-  #inNext = 0;
-  #outNext: number;
-  #current: Uint8Array = new Uint8Array(0);
-  readonly #queue: Injected[] = [];
-  readonly #reserved: Reservation[] = [];
-  #fronted = false;
-  #sent: SentFrame[] = [];
+  private readonly bytes: Uint8Array;
+  private readonly inEnd: number;
+  private inNext = 0;
+  private outNext: number;
+  private current: Uint8Array = new Uint8Array(0);
+  private readonly queue: Injected[] = [];
+  private readonly reserved: Reservation[] = [];
+  private fronted = false;
+  private committed: SentFrame[] = [];
 
   constructor(options: FakeGuestPortOptions = {}) {
     this.memory = options.memory ?? new FakeMemory();
     const size = options.memorySize ?? 64 << 20;
     this.region = this.memory.add(size);
     this.out = this.memory.regions[this.region];
-    this.#bytes = new Uint8Array(this.out.buffer);
-    this.#inEnd = size / 2;
-    this.#outNext = this.#inEnd;
+    this.bytes = new Uint8Array(this.out.buffer);
+    this.inEnd = size / 2;
+    this.outNext = this.inEnd;
     this.gsoTcp4 = options.gsoTcp4 ?? false;
     this.gsoTcp6 = options.gsoTcp6 ?? false;
     this.gsoUdp4 = options.gsoUdp4 ?? false;
@@ -195,12 +195,12 @@ export class FakeGuestPort implements GuestPort {
   /** The guest sends a frame (copied now). */
   inject(frame: Uint8Array, vnet: FakeVnet = {}): void {
     if (frame.length < 14 || frame.length > MAX_FRAME) throw new Error('a real port would not pass this frame on');
-    this.#queue.push({ bytes: Uint8Array.from(frame), vnet });
+    this.queue.push({ bytes: Uint8Array.from(frame), vnet });
   }
 
   /** Frames injected and not yet received. */
   get pending(): number {
-    return this.#queue.length;
+    return this.queue.length;
   }
 
   /** The guest posts `n` more receive buffers. */
@@ -211,7 +211,7 @@ export class FakeGuestPort implements GuestPort {
 
   /** Frames reserved and neither committed nor cancelled. */
   get reservedCount(): number {
-    return this.#reserved.length;
+    return this.reserved.length;
   }
 
   /** Takes the bytes of all frames committed since the last call of `sent` or `sentFrames`. */
@@ -220,8 +220,8 @@ export class FakeGuestPort implements GuestPort {
   }
 
   sentFrames(): SentFrame[] {
-    const frames = this.#sent;
-    this.#sent = [];
+    const frames = this.committed;
+    this.committed = [];
     return frames;
   }
 
@@ -229,14 +229,14 @@ export class FakeGuestPort implements GuestPort {
 
   receive(row: number): number {
     if (!this.up) return 0;
-    const next = this.#queue.shift();
+    const next = this.queue.shift();
     if (next === undefined) return 0;
     const { bytes, vnet } = next;
-    if (this.#inNext + bytes.length > this.#inEnd) throw new Error('fake port: received frames fill the memory');
-    this.#bytes.set(bytes, this.#inNext);
-    this.rowCount = this.#writeRows(row, this.#inNext, bytes.length);
-    this.#inNext += bytes.length;
-    this.#current = bytes;
+    if (this.inNext + bytes.length > this.inEnd) throw new Error('fake port: received frames fill the memory');
+    this.bytes.set(bytes, this.inNext);
+    this.rowCount = this.writeRows(row, this.inNext, bytes.length);
+    this.inNext += bytes.length;
+    this.current = bytes;
     new Uint8Array(this.head.buffer).fill(POISON_RELEASED);
     this.headLen = 0;
     this.pull(HEAD_BYTES);
@@ -248,14 +248,14 @@ export class FakeGuestPort implements GuestPort {
   }
 
   pull(n: number): number {
-    const want = Math.min(n, this.#current.length, MAX_HEAD);
-    for (let i = this.headLen; i < want; i++) this.head.setUint8(i, this.#current[i]);
+    const want = Math.min(n, this.current.length, MAX_HEAD);
+    for (let i = this.headLen; i < want; i++) this.head.setUint8(i, this.current[i]);
     if (want > this.headLen) this.headLen = want;
     return this.headLen;
   }
 
   substitute(from: DataView, off: number, length: number, _row: number): void {
-    this.#current = new Uint8Array(from.buffer.slice(from.byteOffset + off, from.byteOffset + off + length));
+    this.current = new Uint8Array(from.buffer.slice(from.byteOffset + off, from.byteOffset + off + length));
     this.rowCount = 1;
     new Uint8Array(this.head.buffer).fill(POISON_RELEASED);
     this.headLen = 0;
@@ -266,8 +266,8 @@ export class FakeGuestPort implements GuestPort {
   }
 
   releaseReceived(): void {
-    this.#bytes.fill(POISON_RELEASED, 0, this.#inNext);
-    this.#inNext = 0;
+    this.bytes.fill(POISON_RELEASED, 0, this.inNext);
+    this.inNext = 0;
     this.held = 0;
     this.releases++;
   }
@@ -276,7 +276,7 @@ export class FakeGuestPort implements GuestPort {
     if (headerLen < 14 || headerLen > MAX_HEADER) throw new Error(`reserve: header of ${String(headerLen)} bytes`);
     if (payloadLen < 0 || headerLen + payloadLen > MAX_FRAME) throw new Error('reserve: frame too long');
     if (!this.up || headerLen + payloadLen > this.maxFrame) return -1;
-    const buffers = this.#buffersFor(headerLen + payloadLen);
+    const buffers = this.buffersFor(headerLen + payloadLen);
     if (buffers > this.freeBuffers) {
       this.starved = true;
       return -1;
@@ -286,21 +286,21 @@ export class FakeGuestPort implements GuestPort {
       this.retry = true;
       return -1;
     }
-    if (this.#reserved.length === 0) this.#outNext = this.#inEnd;
-    const offset = this.#outNext;
+    if (this.reserved.length === 0) this.outNext = this.inEnd;
+    const offset = this.outNext;
     const length = headerLen + payloadLen;
-    if (offset + length > this.#bytes.length) throw new Error('fake port: reserved frames fill the memory');
-    this.#bytes.fill(POISON_HEADER, offset, offset + length);
-    this.#outNext += length;
+    if (offset + length > this.bytes.length) throw new Error('fake port: reserved frames fill the memory');
+    this.bytes.fill(POISON_HEADER, offset, offset + length);
+    this.outNext += length;
     this.freeBuffers -= buffers;
-    this.#reserved.push({ offset, headerLen, payloadLen, buffers });
-    return payloadLen === 0 ? 0 : this.#writeRows(row, offset + headerLen, payloadLen);
+    this.reserved.push({ offset, headerLen, payloadLen, buffers });
+    return payloadLen === 0 ? 0 : this.writeRows(row, offset + headerLen, payloadLen);
   }
 
   front(): void {
-    if (this.#reserved.length === 0) throw new Error('front: nothing reserved');
-    this.outOff = this.#reserved[0].offset;
-    this.#fronted = true;
+    if (this.reserved.length === 0) throw new Error('front: nothing reserved');
+    this.outOff = this.reserved[0].offset;
+    this.fronted = true;
   }
 
   commit(
@@ -311,9 +311,9 @@ export class FakeGuestPort implements GuestPort {
     gsoType: number,
     gsoSize: number,
   ): void {
-    const r = this.#reserved.shift();
-    if (r === undefined || !this.#fronted) throw new Error('commit: no frame was pointed at by front');
-    this.#fronted = false;
+    const r = this.reserved.shift();
+    if (r === undefined || !this.fronted) throw new Error('commit: no frame was pointed at by front');
+    this.fronted = false;
     if (payloadLen < 0 || payloadLen > r.payloadLen) throw new Error('commit: more payload than reserved');
     const kind = gsoType & ~GSO_ECN;
     if (kind !== GSO_NONE && gsoSize <= 0) throw new Error('commit: GSO without a size');
@@ -321,23 +321,23 @@ export class FakeGuestPort implements GuestPort {
       throw new Error('commit: GSO frame to a guest that did not negotiate it');
     }
     const length = r.headerLen + payloadLen;
-    const v6 = this.#bytes[r.offset + 12] === 0x86;
+    const v6 = this.bytes[r.offset + 12] === 0x86;
     if (kind === GSO_UDP_L4 && !(v6 ? this.gsoUdp6 : this.gsoUdp4)) {
       throw new Error('commit: datagrams in one frame to a guest that did not negotiate it');
     }
     if (kind !== GSO_NONE && (flags & COMMIT_NEEDS_CSUM) === 0) throw new Error('commit: GSO needs NEEDS_CSUM');
     const bytes = new Uint8Array(Math.max(60, length));
-    bytes.set(this.#bytes.subarray(r.offset, r.offset + length));
+    bytes.set(this.bytes.subarray(r.offset, r.offset + length));
     if ((flags & COMMIT_NEEDS_CSUM) !== 0) completeChecksum(bytes, length, csumStart, csumOffset);
-    this.freeBuffers += r.buffers - this.#buffersFor(length);
-    this.#sent.push({ bytes, length, flags, csumStart, csumOffset, gsoType, gsoSize });
+    this.freeBuffers += r.buffers - this.buffersFor(length);
+    this.committed.push({ bytes, length, flags, csumStart, csumOffset, gsoType, gsoSize });
     this.unflushed++;
   }
 
   cancel(): void {
-    for (const r of this.#reserved) this.freeBuffers += r.buffers;
-    this.#reserved.length = 0;
-    this.#fronted = false;
+    for (const r of this.reserved) this.freeBuffers += r.buffers;
+    this.reserved.length = 0;
+    this.fronted = false;
   }
 
   flush(): void {
@@ -345,11 +345,11 @@ export class FakeGuestPort implements GuestPort {
     this.flushes++;
   }
 
-  #buffersFor(frameLen: number): number {
+  private buffersFor(frameLen: number): number {
     return Math.ceil((VNET_LEN + Math.max(60, frameLen)) / this.bufferSize);
   }
 
-  #writeRows(row: number, offset: number, length: number): number {
+  private writeRows(row: number, offset: number, length: number): number {
     const rows = this.memory.rows;
     let n = 0;
     for (let done = 0; done < length; done += this.rowSize) {

@@ -185,12 +185,12 @@ export class FakeDatagramHost implements HostIo {
   /** Called when a socket is about to connect: datagrams may land in between. */
   onConnect: ((socket: FakeSocket) => void) | null = null;
 
-  readonly #memory: FakeMemory;
-  #nextFd = 100;
-  #nextPort = 40000;
+  private readonly memory: FakeMemory;
+  private nextFd = 100;
+  private nextPort = 40000;
 
   constructor(memory: FakeMemory) {
-    this.#memory = memory;
+    this.memory = memory;
     this.rows = memory.rows;
     this.scratchRegion = memory.add(SCRATCH_SIZE);
     this.scratch = memory.regions[this.scratchRegion];
@@ -198,7 +198,7 @@ export class FakeDatagramHost implements HostIo {
 
   /** A listener opened by the control plane. `dual`: [::] with IPV6_V6ONLY off. */
   listener(address: string, port: number, dual = false): FakeSocket {
-    const socket = this.#open(familyOf4(address), SOCK_UDP, dual);
+    const socket = this.open(familyOf4(address), SOCK_UDP, dual);
     socket.local = { address, port };
     return socket;
   }
@@ -214,7 +214,7 @@ export class FakeDatagramHost implements HostIo {
     let best: FakeSocket | null = null;
     let bestScore = -1;
     for (const s of this.sockets.values()) {
-      const score = this.#score(s, from, to);
+      const score = this.score(s, from, to);
       if (score > bestScore) {
         best = s;
         bestScore = score;
@@ -248,13 +248,13 @@ export class FakeDatagramHost implements HostIo {
     return out;
   }
 
-  #open(family: number, kind: number, dual: boolean): FakeSocket {
-    const socket = new FakeSocket(this.#nextFd++, family, kind, dual);
+  private open(family: number, kind: number, dual: boolean): FakeSocket {
+    const socket = new FakeSocket(this.nextFd++, family, kind, dual);
     this.sockets.set(socket.fd, socket);
     return socket;
   }
 
-  #score(s: FakeSocket, from: Address, to: Address): number {
+  private score(s: FakeSocket, from: Address, to: Address): number {
     if (s.kind !== SOCK_UDP || s.local?.port !== to.port) return -1;
     if (s.family !== familyOf4(to.address) && !s.dual) return -1;
     let score = 0;
@@ -269,17 +269,17 @@ export class FakeDatagramHost implements HostIo {
     return score;
   }
 
-  #count(name: string): void {
+  private count(name: string): void {
     this.calls.set(name, (this.calls.get(name) ?? 0) + 1);
   }
 
-  #readSlot(slot: number): Address {
+  private readSlot(slot: number): Address {
     const w = Int32Array.from([0, 1, 2, 3], (i) => addrSlotWord(this.addrs, slot, i));
     if (familyOf(w, 0) !== addrSlotFamily(this.addrs, slot)) throw new Error('slot: family does not match');
     return { address: text(w), port: addrSlotPort(this.addrs, slot) };
   }
 
-  #writeSlot(slot: number, a: Address, scope = 0): void {
+  private writeSlot(slot: number, a: Address, scope = 0): void {
     const w = words(a.address);
     addrSlotWrite(this.addrs, slot, familyOf(w, 0), a.port, scope, w, 0);
   }
@@ -287,20 +287,20 @@ export class FakeDatagramHost implements HostIo {
   // ---- HostIo ---------------------------------------------------------------------------------------------------
 
   socket(family: number, kind: number): number {
-    this.#count('socket');
+    this.count('socket');
     if (this.sockets.size >= this.maxSockets) return -EMFILE;
     if (kind === SOCK_ICMP && this.pingRefused !== 0) return this.pingRefused;
-    return this.#open(family, kind, false).fd;
+    return this.open(family, kind, false).fd;
   }
 
   bind(fd: number, slot: number): number {
     const s = this.get(fd);
-    const want = this.#readSlot(slot);
+    const want = this.readSlot(slot);
     if (addrSlotFamily(this.addrs, slot) !== s.family) return -EINVAL;
     if (s.local !== null) return -EINVAL;
     let port = want.port;
     if (s.kind === SOCK_ICMP || port === 0) {
-      port = port === 0 ? this.#nextPort++ : port;
+      port = port === 0 ? this.nextPort++ : port;
     } else {
       if (port < 1024 && !this.privileged) return -EACCES;
       if (this.takenPorts.has(port)) return -EADDRINUSE;
@@ -316,12 +316,12 @@ export class FakeDatagramHost implements HostIo {
 
   connect(fd: number, slot: number): number {
     const s = this.get(fd);
-    const to = this.#readSlot(slot);
+    const to = this.readSlot(slot);
     this.onConnect?.(s);
     const error = this.unreachable.get(to.address);
     if (error !== undefined) return error;
     if (this.broadcast.has(to.address) && s.options.get(SO_BROADCAST) !== 1) return -EACCES;
-    s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.#nextPort++ };
+    s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.nextPort++ };
     if (isWildcard(s.local.address)) {
       let address = s.family === AF_INET ? this.source.v4 : this.source.v6;
       if (to.address.startsWith('127.') || to.address === '::1') address = to.address;
@@ -337,12 +337,12 @@ export class FakeDatagramHost implements HostIo {
     const failure = this.failing.get('getsockname');
     if (failure !== undefined) return failure;
     const local = s.local ?? { address: s.family === AF_INET ? '0.0.0.0' : '::', port: 0 };
-    this.#writeSlot(slot, local);
+    this.writeSlot(slot, local);
     return 0;
   }
 
   setsockopt(fd: number, level: number, name: number, value: number): number {
-    this.#count('setsockopt');
+    this.count('setsockopt');
     this.get(fd).options.set(`${String(level)}/${String(name)}`, value);
     return 0;
   }
@@ -358,7 +358,7 @@ export class FakeDatagramHost implements HostIo {
     return 0;
   }
 
-  #receive(s: FakeSocket, row: number, rowCount: number, flags: number): TakenDatagrams {
+  private receive(s: FakeSocket, row: number, rowCount: number, flags: number): TakenDatagrams {
     if (s.pendingError !== 0) {
       const n = -s.pendingError;
       s.pendingError = 0;
@@ -368,7 +368,7 @@ export class FakeDatagramHost implements HostIo {
     if (head === undefined) return { n: -EAGAIN, from: null, segment: 0 };
     const count = this.joins && s.option(17, 104) === 1 ? joinable(s.queue) : 1;
     const data = Uint8Array.from(Buffer.concat(s.queue.slice(0, count).map((q) => q.data)));
-    const copied = this.#memory.scatter(row, rowCount, data);
+    const copied = this.memory.scatter(row, rowCount, data);
     if ((flags & MSG_PEEK) === 0) {
       s.queue.splice(0, count);
       if (copied < data.length) this.cut++;
@@ -379,20 +379,20 @@ export class FakeDatagramHost implements HostIo {
   }
 
   recv(fd: number, row: number, rowCount: number, flags: number): number {
-    this.#count('recv');
+    this.count('recv');
     const failure = this.failing.get('recv');
     if (failure !== undefined) return failure;
-    return this.#receive(this.get(fd), row, rowCount, flags).n;
+    return this.receive(this.get(fd), row, rowCount, flags).n;
   }
 
   recvMany(fd: number, first: number, count: number, flags: number): number {
-    this.#count('recvMany');
+    this.count('recvMany');
     const s = this.get(fd);
     const failure = this.failing.get('recvMany');
     if (failure !== undefined) return failure;
     for (let i = 0; i < count; i++) {
       const m = first + i;
-      const { n, from, segment } = this.#receive(s, this.msgRow[m], this.msgRows[m], flags);
+      const { n, from, segment } = this.receive(s, this.msgRow[m], this.msgRows[m], flags);
       if (n < 0) return i > 0 ? i : n;
       this.msgLen[m] = n;
       this.msgTtl[m] = -1;
@@ -403,17 +403,17 @@ export class FakeDatagramHost implements HostIo {
       if (s.option(v4 ? 0 : 41, v4 ? 12 : 51) === 1) this.msgTtl[m] = from.ttl;
       if (s.option(v4 ? 0 : 41, v4 ? 13 : 66) === 1) this.msgTos[m] = from.tos;
       const linkLocal = from.from.address.startsWith('fe80:');
-      if (this.msgPeer[m] >= 0) this.#writeSlot(this.msgPeer[m], from.from, linkLocal ? 3 : 0);
+      if (this.msgPeer[m] >= 0) this.writeSlot(this.msgPeer[m], from.from, linkLocal ? 3 : 0);
       const pktinfo = s.option(0, 8) === 1 || s.option(41, 49) === 1;
       if (this.msgLocal[m] >= 0) {
-        if (pktinfo) this.#writeSlot(this.msgLocal[m], { address: from.to, port: 0 });
+        if (pktinfo) this.writeSlot(this.msgLocal[m], { address: from.to, port: 0 });
         else addrSlotWrite(this.addrs, this.msgLocal[m], 0, 0, 0, new Int32Array(4), 0);
       }
     }
     return count;
   }
 
-  #transmit(s: FakeSocket, m: number, data: Uint8Array): number {
+  private transmit(s: FakeSocket, m: number, data: Uint8Array): number {
     if (s.pendingError !== 0) {
       const n = -s.pendingError;
       s.pendingError = 0;
@@ -422,8 +422,8 @@ export class FakeDatagramHost implements HostIo {
     const injected = this.sendErrors.shift();
     if (injected !== undefined) return injected;
     if (s.family === AF_INET && s.local !== null && this.gone.has(s.local.address)) return -EINVAL;
-    if (m >= 0 && this.msgLocal[m] >= 0 && this.gone.has(this.#readSlot(this.msgLocal[m]).address)) return -EINVAL;
-    const peer = m >= 0 && this.msgPeer[m] >= 0 ? this.#readSlot(this.msgPeer[m]) : s.peer;
+    if (m >= 0 && this.msgLocal[m] >= 0 && this.gone.has(this.readSlot(this.msgLocal[m]).address)) return -EINVAL;
+    const peer = m >= 0 && this.msgPeer[m] >= 0 ? this.readSlot(this.msgPeer[m]) : s.peer;
     if (peer === null) return -EDESTADDRREQ;
     if (this.broadcast.has(peer.address) && s.options.get(SO_BROADCAST) !== 1) return -EACCES;
     const refused = this.unreachable.get(peer.address);
@@ -448,8 +448,8 @@ export class FakeDatagramHost implements HostIo {
       });
       return -EMSGSIZE;
     }
-    s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.#nextPort++ };
-    const source = m >= 0 && this.msgLocal[m] >= 0 ? this.#readSlot(this.msgLocal[m]).address : s.local.address;
+    s.local ??= { address: s.family === AF_INET ? '0.0.0.0' : '::', port: this.nextPort++ };
+    const source = m >= 0 && this.msgLocal[m] >= 0 ? this.readSlot(this.msgLocal[m]).address : s.local.address;
     const scope = m >= 0 && this.msgPeer[m] >= 0 ? addrSlotScope(this.addrs, this.msgPeer[m]) : s.scope;
     const ttl = m >= 0 && this.msgTtl[m] >= 0 ? this.msgTtl[m] : null;
     const tos = m >= 0 && this.msgTos[m] >= 0 ? this.msgTos[m] : null;
@@ -475,16 +475,16 @@ export class FakeDatagramHost implements HostIo {
   }
 
   send(fd: number, row: number, rowCount: number, _flags: number): number {
-    this.#count('send');
-    return this.#transmit(this.get(fd), -1, this.#memory.gather(row, rowCount));
+    this.count('send');
+    return this.transmit(this.get(fd), -1, this.memory.gather(row, rowCount));
   }
 
   sendMany(fd: number, first: number, count: number): number {
-    this.#count('sendMany');
+    this.count('sendMany');
     const s = this.get(fd);
     for (let i = 0; i < count; i++) {
       const m = first + i;
-      const n = this.#transmit(s, m, this.#memory.gather(this.msgRow[m], this.msgRows[m]));
+      const n = this.transmit(s, m, this.memory.gather(this.msgRow[m], this.msgRows[m]));
       if (n < 0) return i > 0 ? i : n;
       this.msgLen[m] = n;
     }
@@ -498,23 +498,23 @@ export class FakeDatagramHost implements HostIo {
     const error = s.errors.shift();
     if (error === undefined) return 0;
     s.pendingError = s.errors.length > 0 ? s.errors[0].errno : 0;
-    this.#writeSlot(offenderSlot, { address: error.offender, port: 0 });
-    this.#writeSlot(destSlot, error.dest);
-    const copied = this.#memory.scatter(row, rowCount, error.payload ?? new Uint8Array(0));
+    this.writeSlot(offenderSlot, { address: error.offender, port: 0 });
+    this.writeSlot(destSlot, error.dest);
+    const copied = this.memory.scatter(row, rowCount, error.payload ?? new Uint8Array(0));
     this.sockErrOut.set([error.errno, error.origin, error.type, error.code, error.info ?? 0, copied]);
     return 1;
   }
 
   checksum(row: number, rowCount: number, initial: number): number {
     let sum = initial;
-    this.#memory.gather(row, rowCount).forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
+    this.memory.gather(row, rowCount).forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
     while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
     return sum;
   }
 
   copyRows(from: number, fromCount: number, to: number, toCount: number): number {
-    this.#count('copyRows');
-    return this.#memory.scatter(to, toCount, this.#memory.gather(from, fromCount));
+    this.count('copyRows');
+    return this.memory.scatter(to, toCount, this.memory.gather(from, fromCount));
   }
 
   watch(fd: number, events: number, key: number, generation: number): number {

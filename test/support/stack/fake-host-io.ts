@@ -90,9 +90,9 @@ export class FakeHostIo implements HostIo {
   /** The next calls of this name fail with -errno. */
   readonly failures = new Map<string, number>();
 
-  readonly #open = new Map<number, FakeSocket>();
-  readonly #events: FakeSocket[] = [];
-  #nextFd = 100;
+  private readonly open = new Map<number, FakeSocket>();
+  private readonly events: FakeSocket[] = [];
+  private nextFd = 100;
 
   constructor(memory: FakeMemory) {
     this.memory = memory;
@@ -111,7 +111,7 @@ export class FakeHostIo implements HostIo {
   }
 
   get openCount(): number {
-    return this.#open.size;
+    return this.open.size;
   }
 
   count(name: string): number {
@@ -120,14 +120,14 @@ export class FakeHostIo implements HostIo {
 
   /** A listening socket, as the control plane would have opened it. */
   listener(): FakeSocket {
-    const s = this.#make(AF_INET6);
+    const s = this.make(AF_INET6);
     s.state = 'listening';
     return s;
   }
 
   /** A connection from outside arrives at a listener's backlog. */
   incoming(listener: FakeSocket, address: string, port: number): FakeSocket {
-    const s = new FakeSocket(this, this.#nextFd++, address.includes(':') ? AF_INET6 : AF_INET);
+    const s = new FakeSocket(this, this.nextFd++, address.includes(':') ? AF_INET6 : AF_INET);
     s.sndbuf = this.sndbuf;
     s.state = 'connected';
     s.remote = { address, port, scope: 0 };
@@ -137,17 +137,17 @@ export class FakeHostIo implements HostIo {
   }
 
   queueEvent(s: FakeSocket): void {
-    if (!this.#events.includes(s)) this.#events.push(s);
+    if (!this.events.includes(s)) this.events.push(s);
   }
 
   get pendingEvents(): number {
-    return this.#events.length;
+    return this.events.length;
   }
 
   /** The next event: key, generation and what is ready of what is watched. Null if there is none. */
   nextEvent(): { key: number; generation: number; events: number } | null {
     for (;;) {
-      const s = this.#events.shift();
+      const s = this.events.shift();
       if (s === undefined) return null;
       if (s.watch === null || s.ending !== 'open') continue;
       const events = s.poll() & (s.watch.events | EPOLLERR | EPOLLHUP);
@@ -155,16 +155,16 @@ export class FakeHostIo implements HostIo {
     }
   }
 
-  #make(family: number): FakeSocket {
-    const s = new FakeSocket(this, this.#nextFd++, family);
+  private make(family: number): FakeSocket {
+    const s = new FakeSocket(this, this.nextFd++, family);
     s.sndbuf = this.sndbuf;
     this.all.push(s);
-    this.#open.set(s.fd, s);
+    this.open.set(s.fd, s);
     return s;
   }
 
   /** Counts the call; -errno if it is told to fail. */
-  #enter(name: string): number {
+  private enter(name: string): number {
     this.calls.set(name, this.count(name) + 1);
     const errno = this.failures.get(name);
     if (errno === undefined) return 0;
@@ -172,13 +172,13 @@ export class FakeHostIo implements HostIo {
     return -errno;
   }
 
-  #get(fd: number): FakeSocket {
-    const s = this.#open.get(fd);
+  private get(fd: number): FakeSocket {
+    const s = this.open.get(fd);
     if (s === undefined) throw new Error(`call on descriptor ${String(fd)}, which is not open`);
     return s;
   }
 
-  #endpoint(slot: number): Endpoint {
+  private endpoint(slot: number): Endpoint {
     const w = Int32Array.from([0, 1, 2, 3], (i) => addrSlotWord(this.addrs, slot, i));
     return { address: text(w), port: addrSlotPort(this.addrs, slot), scope: addrSlotScope(this.addrs, slot) };
   }
@@ -186,26 +186,26 @@ export class FakeHostIo implements HostIo {
   // ---- HostIo ---------------------------------------------------------------------------------------------------
 
   socket(family: number): number {
-    const r = this.#enter('socket');
+    const r = this.enter('socket');
     if (r < 0) return r;
-    if (this.#open.size >= this.maxOpen) return -EMFILE;
-    return this.#make(family).fd;
+    if (this.open.size >= this.maxOpen) return -EMFILE;
+    return this.make(family).fd;
   }
 
   bind(fd: number, slot: number): number {
-    const s = this.#get(fd);
-    const r = this.#enter('bind');
+    const s = this.get(fd);
+    const r = this.enter('bind');
     if (r < 0) return r;
-    s.local = this.#endpoint(slot);
+    s.local = this.endpoint(slot);
     return 0;
   }
 
   connect(fd: number, slot: number): number {
-    const s = this.#get(fd);
-    const r = this.#enter('connect');
+    const s = this.get(fd);
+    const r = this.enter('connect');
     if (r < 0) return r;
     if (addrSlotFamily(this.addrs, slot) !== s.family) throw new Error('connect: family of the address');
-    s.remote = this.#endpoint(slot);
+    s.remote = this.endpoint(slot);
     if (this.connectResult === 'later') {
       s.state = 'connecting';
       this.onConnect?.(s);
@@ -222,15 +222,15 @@ export class FakeHostIo implements HostIo {
   }
 
   accept(fd: number, slot: number): number {
-    const listener = this.#get(fd);
-    const r = this.#enter('accept');
+    const listener = this.get(fd);
+    const r = this.enter('accept');
     if (r < 0) return r;
     if (listener.backlog.length === 0) return -EAGAIN;
-    if (this.#open.size >= this.maxOpen) return -EMFILE;
+    if (this.open.size >= this.maxOpen) return -EMFILE;
     const s = listener.backlog.shift();
     if (s === undefined || s.remote === null) return -EAGAIN;
     this.all.push(s);
-    this.#open.set(s.fd, s);
+    this.open.set(s.fd, s);
     const w = words(s.remote.address);
     addrSlotWrite(this.addrs, slot, s.family, s.remote.port, 0, w, 0);
     return s.fd;
@@ -245,8 +245,8 @@ export class FakeHostIo implements HostIo {
   }
 
   setsockopt(fd: number, level: number, name: number, value: number): number {
-    const s = this.#get(fd);
-    const r = this.#enter('setsockopt');
+    const s = this.get(fd);
+    const r = this.enter('setsockopt');
     if (r < 0) return r;
     s.options.set(`${String(level)}.${String(name)}`, value);
     if (level === SOL_SOCKET && name === SO_PEEK_OFF) s.peekOff = value;
@@ -262,8 +262,8 @@ export class FakeHostIo implements HostIo {
   }
 
   getsockopt(fd: number, level: number, name: number): number {
-    const s = this.#get(fd);
-    this.#enter('getsockopt');
+    const s = this.get(fd);
+    this.enter('getsockopt');
     if (level !== SOL_SOCKET || name !== SO_ERROR) throw new Error('getsockopt: not modelled');
     const error = s.error;
     s.error = 0;
@@ -271,15 +271,15 @@ export class FakeHostIo implements HostIo {
   }
 
   bindToDevice(fd: number, ifname: string): number {
-    const r = this.#enter('bindToDevice');
+    const r = this.enter('bindToDevice');
     if (r < 0) return r;
-    this.#get(fd).device = ifname;
+    this.get(fd).device = ifname;
     return 0;
   }
 
   shutdown(fd: number, how: number): number {
-    const s = this.#get(fd);
-    const r = this.#enter('shutdown');
+    const s = this.get(fd);
+    const r = this.enter('shutdown');
     if (r < 0) return r;
     if (how !== 1) throw new Error('the stack only shuts down writing');
     if (s.state !== 'connected') return -ENOTCONN;
@@ -289,25 +289,25 @@ export class FakeHostIo implements HostIo {
   }
 
   close(fd: number): number {
-    const s = this.#get(fd);
-    this.#enter('close');
-    this.#open.delete(fd);
+    const s = this.get(fd);
+    this.enter('close');
+    this.open.delete(fd);
     // Linux answers unread data, or data to come, with a reset.
     s.ending = s.receive.length > 0 && s.state === 'connected' ? 'aborted' : 'closed';
     return 0;
   }
 
   abort(fd: number): number {
-    const s = this.#get(fd);
-    this.#enter('abort');
-    this.#open.delete(fd);
+    const s = this.get(fd);
+    this.enter('abort');
+    this.open.delete(fd);
     s.ending = 'aborted';
     return 0;
   }
 
   recv(fd: number, row: number, rowCount: number, flags: number): number {
-    const s = this.#get(fd);
-    const r = this.#enter('recv');
+    const s = this.get(fd);
+    const r = this.enter('recv');
     if (r < 0) return r;
     if (rowCount < 1 || rowCount > 1024) throw new Error(`recv: ${String(rowCount)} rows`);
     if (flags !== MSG_PEEK) throw new Error('the stack only peeks');
@@ -315,21 +315,21 @@ export class FakeHostIo implements HostIo {
     for (let i = row; i < row + rowCount; i++) room += this.rows.length[i];
     if (room === 0) throw new Error('recv of nothing');
     const skip = Math.max(0, s.peekOff);
-    const n = this.#readable(s, skip, room);
-    if (n === 0) return this.#nothing(s);
+    const n = this.readable(s, skip, room);
+    if (n === 0) return this.nothing(s);
     this.memory.scatter(row, rowCount, s.receive.peek(skip, n));
     if (s.peekOff >= 0) s.peekOff += n;
     return n;
   }
 
   /** How far a read of `max` bytes from `skip` on gets: not across the urgent mark. */
-  #readable(s: FakeSocket, skip: number, max: number): number {
+  private readable(s: FakeSocket, skip: number, max: number): number {
     const n = Math.max(0, Math.min(max, s.receive.length - skip));
     const mark = s.urgentAt - s.received - skip;
     return mark > 0 && mark < n ? mark : n;
   }
 
-  #nothing(s: FakeSocket): number {
+  private nothing(s: FakeSocket): number {
     if (s.error !== 0) {
       const error = s.error;
       s.error = 0;
@@ -339,11 +339,11 @@ export class FakeHostIo implements HostIo {
   }
 
   discard(fd: number, bytes: number): number {
-    const s = this.#get(fd);
-    const r = this.#enter('discard');
+    const s = this.get(fd);
+    const r = this.enter('discard');
     if (r < 0) return r;
-    const n = this.#readable(s, 0, bytes);
-    if (n === 0) return this.#nothing(s);
+    const n = this.readable(s, 0, bytes);
+    if (n === 0) return this.nothing(s);
     s.receive.drop(n);
     s.received += n;
     if (s.peekOff >= 0) s.peekOff = Math.max(0, s.peekOff - n);
@@ -351,8 +351,8 @@ export class FakeHostIo implements HostIo {
   }
 
   send(fd: number, row: number, rowCount: number, flags: number): number {
-    const s = this.#get(fd);
-    const r = this.#enter('send');
+    const s = this.get(fd);
+    const r = this.enter('send');
     if (r < 0) return r;
     if (rowCount < 1 || rowCount > 1024) throw new Error(`send: ${String(rowCount)} rows`);
     if (flags !== 0) throw new Error('send: flags');
@@ -384,13 +384,13 @@ export class FakeHostIo implements HostIo {
   }
 
   tcpInfo(fd: number): number {
-    this.#get(fd);
+    this.get(fd);
     return -EPERM;
   }
 
   memInfo(fd: number): number {
-    const s = this.#get(fd);
-    const r = this.#enter('memInfo');
+    const s = this.get(fd);
+    const r = this.enter('memInfo');
     if (r < 0) return r;
     this.memInfoOut.fill(0);
     this.memInfoOut[MEMINFO_SNDBUF] = s.sndbuf;
@@ -399,8 +399,8 @@ export class FakeHostIo implements HostIo {
   }
 
   outq(fd: number): number {
-    this.#enter('outq');
-    return this.#get(fd).sent.length;
+    this.enter('outq');
+    return this.get(fd).sent.length;
   }
 
   copyRows(): number {
@@ -408,7 +408,7 @@ export class FakeHostIo implements HostIo {
   }
 
   checksum(row: number, rowCount: number, initial: number): number {
-    this.#enter('checksum');
+    this.enter('checksum');
     let sum = initial;
     this.memory.gather(row, rowCount).forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
     while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
@@ -416,8 +416,8 @@ export class FakeHostIo implements HostIo {
   }
 
   watch(fd: number, events: number, key: number, generation: number): number {
-    const s = this.#get(fd);
-    const r = this.#enter('watch');
+    const s = this.get(fd);
+    const r = this.enter('watch');
     if (r < 0) return r;
     if (s.watch !== null) throw new Error('watched twice');
     s.watch = { events, key, generation };
@@ -427,8 +427,8 @@ export class FakeHostIo implements HostIo {
   }
 
   rewatch(fd: number, events: number, key: number, generation: number): number {
-    const s = this.#get(fd);
-    this.#enter('rewatch');
+    const s = this.get(fd);
+    this.enter('rewatch');
     if (s.watch === null) throw new Error('rewatch of what is not watched');
     s.watch = { events, key, generation };
     if (s.poll() !== 0) this.queueEvent(s);
@@ -436,7 +436,7 @@ export class FakeHostIo implements HostIo {
   }
 
   unwatch(fd: number): number {
-    this.#get(fd).watch = null;
+    this.get(fd).watch = null;
     return 0;
   }
 }

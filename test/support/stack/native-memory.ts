@@ -5,24 +5,24 @@ import { FakeMemory } from './fake-guest-port';
 
 export class NativeMemory extends FakeMemory {
   override readonly rows: Rows;
-  readonly #native: Native;
-  readonly #added: number[] = [];
+  private readonly native: Native;
+  private readonly added: number[] = [];
 
   constructor(native: Native) {
     super(1);
-    this.#native = native;
+    this.native = native;
     this.rows = native.rows;
   }
 
   override add(length: number): number {
-    const region = this.#native.allocRegion(length);
+    const region = this.native.allocRegion(length);
     if (region < 0) throw new Error(`allocRegion: errno ${String(-region)}`);
-    this.regions[region] = new DataView(this.#native.regionBuffer(region) as unknown as ArrayBuffer);
-    this.#added.push(region);
+    this.regions[region] = new DataView(this.native.regionBuffer(region) as unknown as ArrayBuffer);
+    this.added.push(region);
     return region;
   }
 
   retire(): void {
-    for (const region of this.#added) this.#native.retireRegion(region);
+    for (const region of this.added) this.native.retireRegion(region);
   }
 }

@@ -107,8 +107,8 @@ export class TcpRig {
       if (e !== null) this.stack.onSocket(e.key, e.generation, e.events);
     }
     const more = this.port.pending > 0 && this.stack.fromGuest(256);
-    if (this.#posted || this.port.retry) {
-      this.#posted = false;
+    if (this.posted || this.port.retry) {
+      this.posted = false;
       this.port.retry = false;
       this.stack.onGuestReady();
     }
@@ -123,12 +123,12 @@ export class TcpRig {
     for (let n = 0; this.turn(); n++) if (n > 10_000) throw new Error('the stack spins');
   }
 
-  #posted = false;
+  private posted = false;
 
   /** The guest posts receive buffers. */
   post(n: number): void {
     this.port.post(n);
-    this.#posted = true;
+    this.posted = true;
     this.settle();
   }
 

@@ -24,25 +24,25 @@ export class FakeDevice implements VhostDevice {
   progress = 0;
   mtu = 0;
 
-  readonly #held = new Map<string, Promise<void>>();
-  readonly #failing = new Map<string, Error>();
+  private readonly held = new Map<string, Promise<void>>();
+  private readonly failing = new Map<string, Error>();
 
   /** Makes calls of `name` wait until the returned function is called. */
   hold(name: string): () => void {
     let release: () => void = () => undefined;
     const gate = new Promise<void>((resolve) => {
       release = () => {
-        this.#held.delete(name);
+        this.held.delete(name);
         resolve();
       };
     });
-    this.#held.set(name, gate);
+    this.held.set(name, gate);
     return release;
   }
 
   /** Makes the next call of `name` reject. */
   failOn(name: string, error: Error): void {
-    this.#failing.set(name, error);
+    this.failing.set(name, error);
   }
 
   /** Settles once a call of `name` was made (now or earlier). */
@@ -50,12 +50,12 @@ export class FakeDevice implements VhostDevice {
     while (!this.calls.some((call) => call.startsWith(`${name}(`))) await new Promise((r) => setImmediate(r));
   }
 
-  async #call(name: string, ...args: (number | bigint | string | boolean)[]): Promise<void> {
+  private async call(name: string, ...args: (number | bigint | string | boolean)[]): Promise<void> {
     this.calls.push(`${name}(${args.join(',')})`);
-    const error = this.#failing.get(name);
-    this.#failing.delete(name);
+    const error = this.failing.get(name);
+    this.failing.delete(name);
     if (error !== undefined) throw error;
-    await this.#held.get(name);
+    await this.held.get(name);
   }
 
   attach(): void {
@@ -64,28 +64,28 @@ export class FakeDevice implements VhostDevice {
   }
 
   async detach(): Promise<void> {
-    await this.#call('detach');
+    await this.call('detach');
     this.attached = false;
     this.memory = [];
   }
 
   async setFeatures(features: bigint): Promise<void> {
-    await this.#call('setFeatures', `0x${features.toString(16)}`);
+    await this.call('setFeatures', `0x${features.toString(16)}`);
     this.acked = features;
   }
 
   async setMemory(regions: readonly DeviceMemoryRegion[]): Promise<void> {
-    await this.#call('setMemory', regions.length);
+    await this.call('setMemory', regions.length);
     this.memory = regions;
   }
 
   async startRing(ring: DeviceRing): Promise<void> {
-    await this.#call('startRing', ring.index);
+    await this.call('startRing', ring.index);
     this.running.set(ring.index, ring);
   }
 
   async stopRing(index: number): Promise<number> {
-    await this.#call('stopRing', index);
+    await this.call('stopRing', index);
     const ring = this.running.get(index);
     if (ring === undefined) throw new Error(`ring ${index} does not run`);
     this.running.delete(index);
@@ -93,41 +93,41 @@ export class FakeDevice implements VhostDevice {
   }
 
   async setRingEnabled(index: number, enabled: boolean): Promise<void> {
-    await this.#change(index, { enabled }, 'setRingEnabled', enabled);
+    await this.change(index, { enabled }, 'setRingEnabled', enabled);
   }
 
   async setRingCall(index: number, callFd: number): Promise<void> {
-    await this.#change(index, { callFd }, 'setRingCall', callFd >= 0);
+    await this.change(index, { callFd }, 'setRingCall', callFd >= 0);
   }
 
   async setRingKick(index: number, kickFd: number): Promise<void> {
-    await this.#change(index, { kickFd }, 'setRingKick', kickFd >= 0);
+    await this.change(index, { kickFd }, 'setRingKick', kickFd >= 0);
   }
 
   async setRingErr(index: number, errFd: number): Promise<void> {
-    await this.#change(index, { errFd }, 'setRingErr', errFd >= 0);
+    await this.change(index, { errFd }, 'setRingErr', errFd >= 0);
   }
 
   async setRingLog(index: number, logAddr: number): Promise<void> {
-    await this.#change(index, { logAddr }, 'setRingLog', logAddr);
+    await this.change(index, { logAddr }, 'setRingLog', logAddr);
   }
 
   async setLog(log: DirtyLog | null): Promise<void> {
-    await this.#call('setLog', log !== null);
+    await this.call('setLog', log !== null);
     this.dirtyLog = log;
   }
 
   async setMtu(mtu: number): Promise<void> {
-    await this.#call('setMtu', mtu);
+    await this.call('setMtu', mtu);
     this.mtu = mtu;
   }
 
   async resetDevice(): Promise<void> {
-    await this.#call('resetDevice');
+    await this.call('resetDevice');
   }
 
-  async #change(index: number, change: Partial<DeviceRing>, name: string, arg: number | boolean): Promise<void> {
-    await this.#call(name, index, arg);
+  private async change(index: number, change: Partial<DeviceRing>, name: string, arg: number | boolean): Promise<void> {
+    await this.call(name, index, arg);
     const ring = this.running.get(index);
     if (ring === undefined) throw new Error(`ring ${index} does not run`);
     this.running.set(index, { ...ring, ...change });

@@ -11,16 +11,16 @@ const collectGarbage = runInNewContext('gc') as () => void;
 const TURNS = 40;
 
 export class LeakCheck {
-  readonly #native: Native;
-  readonly #fds: number;
-  readonly #regions: number;
+  private readonly native: Native;
+  private readonly fds: number;
+  private readonly regions: number;
 
   constructor(native: Native) {
-    this.#native = native;
+    this.native = native;
     native.closerWait(1000); // what an earlier test left to the closing thread
     collectGarbage(); // and to the garbage collector
-    this.#fds = openFdsOf('self');
-    this.#regions = native.regionCount();
+    this.fds = openFdsOf('self');
+    this.regions = native.regionCount();
   }
 
   /**
@@ -28,16 +28,16 @@ export class LeakCheck {
    * the last buffer over it is collected, and the sweeper does that when it likes.
    */
   async verify(): Promise<void> {
-    this.#native.closerWait(1000);
+    this.native.closerWait(1000);
     for (let turn = 0; turn < TURNS; turn++) {
-      if (openFdsOf('self') <= this.#fds && this.#native.regionCount() <= this.#regions) break;
+      if (openFdsOf('self') <= this.fds && this.native.regionCount() <= this.regions) break;
       collectGarbage();
       await new Promise((resolve) => setImmediate(resolve));
     }
     expect({
       // Fewer than at the beginning: jest itself, or the runtime, closed one of its own in the meantime.
-      fds: Math.max(0, openFdsOf('self') - this.#fds),
-      regions: Math.max(0, this.#native.regionCount() - this.#regions),
+      fds: Math.max(0, openFdsOf('self') - this.fds),
+      regions: Math.max(0, this.native.regionCount() - this.regions),
     }).toEqual({
       fds: 0,
       regions: 0,

@@ -19,9 +19,9 @@ export class Rig {
   readonly path = join(this.dir, 's.sock');
   readonly server: VhostServer;
   readonly log: { readonly level: LogLevel; readonly message: string }[] = [];
-  readonly #frontEnds: MockFrontEnd[] = [];
-  readonly #ends: SessionEnd[] = [];
-  #waiting: (() => void)[] = [];
+  private readonly frontEnds: MockFrontEnd[] = [];
+  private readonly ends: SessionEnd[] = [];
+  private waiting: (() => void)[] = [];
 
   constructor(native: Native, options: Partial<VhostServerOptions> = {}) {
     this.native = native;
@@ -33,8 +33,8 @@ export class Rig {
       ...options,
     });
     this.server.on('disconnected', (end) => {
-      this.#ends.push(end);
-      for (const wake of this.#waiting.splice(0)) wake();
+      this.ends.push(end);
+      for (const wake of this.waiting.splice(0)) wake();
     });
   }
 
@@ -48,21 +48,21 @@ export class Rig {
   }
 
   adopt(frontEnd: MockFrontEnd): MockFrontEnd {
-    this.#frontEnds.push(frontEnd);
+    this.frontEnds.push(frontEnd);
     return frontEnd;
   }
 
   /** All front-ends leave. */
   closeFrontEnds(): void {
-    for (const frontEnd of this.#frontEnds.splice(0)) frontEnd.close();
+    for (const frontEnd of this.frontEnds.splice(0)) frontEnd.close();
   }
 
   /** How the next session (or one that ended and was not asked for yet) ended, all given back. */
   async sessionEnd(): Promise<SessionEnd> {
     for (;;) {
-      const end = this.#ends.shift();
+      const end = this.ends.shift();
       if (end !== undefined) return end;
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+      await new Promise<void>((resolve) => this.waiting.push(resolve));
     }
   }
 
@@ -78,13 +78,13 @@ export class Rig {
 
 /** The descriptors a trace speaks of; memory and log are the same ones throughout. */
 export class Descriptors {
-  readonly #frontEnd: MockFrontEnd;
+  private readonly frontEnd: MockFrontEnd;
   readonly memory: number;
   readonly log: number;
   readonly events: number[] = [];
 
   constructor(frontEnd: MockFrontEnd) {
-    this.#frontEnd = frontEnd;
+    this.frontEnd = frontEnd;
     this.memory = frontEnd.memfd(MEMORY_SIZE);
     this.log = frontEnd.memfd(LOG_SIZE);
   }
@@ -96,9 +96,9 @@ export class Descriptors {
       case 'log':
         return this.log;
       case 'socket':
-        return this.#frontEnd.socket();
+        return this.frontEnd.socket();
       case 'event': {
-        const fd = this.#frontEnd.eventFd();
+        const fd = this.frontEnd.eventFd();
         this.events.push(fd);
         return fd;
       }

@@ -51,7 +51,7 @@ class RealRig {
   readonly port: FakeGuestPort;
   readonly stack: Stack;
   readonly counters = new Float64Array(COUNTERS);
-  readonly #opened: number[] = [];
+  private readonly opened: number[] = [];
 
   constructor(
     readonly native: Native,
@@ -80,7 +80,7 @@ class RealRig {
   /** A socket of the host's, bound; watched so that `until` wakes up for it. */
   open(address: string, port = 0): number {
     const fd = openSocket(this.native, address, port);
-    this.#opened.push(fd);
+    this.opened.push(fd);
     this.native.watch(fd, EPOLLIN, KEY_SERVER, 0);
     return fd;
   }
@@ -156,7 +156,7 @@ class RealRig {
 
   close(): void {
     this.stack.reset();
-    for (const fd of this.#opened) this.native.close(fd);
+    for (const fd of this.opened) this.native.close(fd);
     this.memory.retire();
   }
 }
