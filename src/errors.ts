@@ -32,16 +32,18 @@ export class ConfigError extends Error {
 }
 
 /** Linux errno values that the control plane tells apart (positive, as in errno.h). */
-export const EPERM = 1;
-export const ENOENT = 2;
-export const EAGAIN = 11;
-export const EACCES = 13;
-export const EMFILE = 24;
-export const ENOBUFS = 105;
-export const EINPROGRESS = 115;
-export const EADDRINUSE = 98;
-export const EADDRNOTAVAIL = 99;
-export const ECONNREFUSED = 111;
+export {
+  EACCES,
+  EADDRINUSE,
+  EADDRNOTAVAIL,
+  EAGAIN,
+  ECONNREFUSED,
+  EINPROGRESS,
+  EMFILE,
+  ENOBUFS,
+  ENOENT,
+  EPERM,
+} from './stack/kit/linux';
 
 /** "permission denied" for -EACCES: takes what the addon returned. */
 export function describeErrno(result: number): string {

@@ -20,6 +20,13 @@ export const FD_PIPE = 3;
 export const FD_MEMORY = 4; // memfd, file of tmpfs or hugetlbfs, regular file on a local disk
 export const FD_FOREIGN_SOCKET = 5; // of another family
 
+/** Events of `pollStart` (EPOLLIN, EPOLLOUT). */
+export const POLL_IN = 1;
+export const POLL_OUT = 4;
+
+/** Descriptors that wait to be closed (closer.cc): with more, a front-end has given us some that block, or floods us. */
+export const MOST_UNCLOSED = 1024;
+
 /** What the watchdog reports about a data plane: it waits in a system call; its loop is stuck. */
 export const WATCHDOG_STALLED = 1;
 export const WATCHDOG_HUNG = 2;
@@ -151,7 +158,7 @@ export interface Native extends HostIo {
   closerLostAt(): number;
 
   // ---- watch.cc: libuv, for threads with an ordinary event loop ---------------------------------------------------
-  /** Calls `callback(events)` (EPOLLIN=1, EPOLLOUT=4, HUP/ERR = 8) on this thread's libuv loop while fd is ready
+  /** Calls `callback(events)` (POLL_IN, POLL_OUT, HUP/ERR = 8) on this thread's libuv loop while fd is ready
    *  (level-triggered). Returns a handle >= 0. The handle keeps the loop alive. */
   pollStart(fd: number, events: number, callback: (events: number) => void): number;
   pollChange(handle: number, events: number): number;

@@ -12,6 +12,7 @@
  * After that lines are dropped until it reads again, and the next line says how many were lost.
  */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
+import { EAGAIN } from './errors';
 import { pause } from './pause';
 
 const STDERR = 2;
@@ -32,8 +33,6 @@ export interface UnblockedStderr {
   readonly write: Write;
   readonly fd: number;
 }
-
-const EAGAIN = 11;
 
 function failure(result: number): Error {
   const code = result === -EAGAIN ? 'EAGAIN' : 'EPIPE';

@@ -4,12 +4,11 @@ import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';
 import type { LogFormat } from '../log-format';
 import type { SandboxMode } from '../sandbox/layer';
-import type { AddressBytes } from '../stack/config';
+import { type AddressBytes, DEFAULT_MTU } from '../stack/config';
 import type { HostPort } from './option-values';
 
 /** Our end's address on the link unless `-M` says otherwise: passt's, so that a guest's neighbour tables stay right. */
 export const DEFAULT_MAC = Uint8Array.of(0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55);
-export const DEFAULT_MTU = 65520;
 export const DEFAULT_LOG_SIZE = 1 << 20;
 
 /** Actions of options that print something instead of starting the service. */

@@ -5,11 +5,10 @@
  * holds event loops (epoll, eventfd), pipes of which both ends are here, and /dev/null. What is none of these was
  * inherited.
  */
+import { FIRST_AFTER_STDIO } from './background-service';
 import { ConfigError } from '../errors';
 import { FD_FOREIGN_SOCKET, FD_SOCKET, type Native } from '../native';
 import { closeSync, fstatSync, readdirSync, readlinkSync, statSync } from 'node:fs';
-
-const FIRST_AFTER_STDIO = 3;
 
 /** Throws ConfigError if the descriptor of `--fd` is none of a socket: before anything is made or said for it. */
 export function checkGiven(fd: number, native: Pick<Native, 'fdKind'>): void {

@@ -4,21 +4,21 @@
  * not support are in the table too: they are refused by name, not as unknown.
  */
 import { addressFamily, formatMac } from '../config/address-text';
+import { MAX_SEARCH } from '../config/resolv-conf';
 import type { LogLevel } from '../log';
 import { LOG_FORMATS } from '../log-format';
 import { SANDBOX_MODES } from '../sandbox/layer';
-import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC, DEFAULT_MTU } from './draft';
+import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC } from './draft';
 import { type Apply, option, type OptionSpec } from './option-spec';
 import { REFUSED } from './refused-options';
 import { MODERATION_LEVELS } from '../dataplane/commands';
+import { DEFAULT_MTU, MAX_DNS } from '../stack/config';
 import * as values from './option-values';
 
 export { type Group, GROUPS, type OptionSpec } from './option-spec';
 
 /** Largest `--mtu`: the IP packet of the largest Ethernet frame that passt's stream framing carries (65535 bytes). */
 const MAX_MTU = 65521;
-const MAX_SEARCH = 6;
-const MAX_DNS = 3;
 const MIN_LOG_SIZE = 40960;
 const MAX_POLL_US = 1000;
 const MAX_STATS_SECONDS = 86400;

@@ -3,7 +3,7 @@
  * functions from messages to a map, and from the map to what the data plane's table takes.
  */
 import type { AddressBytes } from '../stack/config';
-import { AF_INET, AF_INET6, splitMessages } from './netlink';
+import { AF_INET, AF_INET6, NLA_TYPE_MASK, splitMessages } from './netlink';
 
 export const RTM_NEWNEIGH = 28;
 export const RTM_DELNEIGH = 29;
@@ -13,7 +13,6 @@ export const RTM_GETNEIGH = 30;
 const NDMSG_LEN = 12;
 const NDA_DST = 1;
 const NDA_LLADDR = 2;
-const NLA_TYPE_MASK = 0x3fff;
 const LE = true;
 
 /** States in which the kernel uses the entry: permanent, noarp, reachable, probe, stale, delay. */

@@ -9,9 +9,9 @@ import { type FSWatcher, realpathSync, watch } from 'node:fs';
 import { constants } from 'node:os';
 import { basename, dirname } from 'node:path';
 import { describeErrno, ENOBUFS } from '../errors';
-import type { Native } from '../native';
+import { type Native, POLL_IN } from '../native';
 import { applyNeighbours, type Neighbours, RTM_GETNEIGH } from './host-neighbours';
-import { AF_UNSPEC, concernsGuest, dumpRequest } from './netlink';
+import { AF_UNSPEC, concernsGuest, DATAGRAM_MAX, dumpRequest } from './netlink';
 
 // linux/rtnetlink.h
 const RTMGRP_LINK = 0x1;
@@ -25,9 +25,6 @@ const RTMGRP_NEXTHOP = 1 << 31;
 const NETWORK_GROUPS =
   RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE | RTMGRP_NEXTHOP;
 
-const EPOLLIN = 1;
-/** A datagram of the kernel's is at most 32 KiB long; notifications are far shorter. */
-const DATAGRAM_MAX = 65536;
 /** Datagrams read in one go: the rest is left to the next call of the loop. */
 const DATAGRAMS_PER_TURN = 256;
 /** Changes come in rows (an address, its routes, then the resolvers). */
@@ -154,7 +151,7 @@ export class HostMonitor {
     if (fd < 0) return fd;
     const buffer = new Uint8Array(DATAGRAM_MAX);
     let lost = false;
-    const poll = native.pollStart(fd, EPOLLIN, () => {
+    const poll = native.pollStart(fd, POLL_IN, () => {
       for (let i = 0; i < DATAGRAMS_PER_TURN; i++) {
         const got = native.read(fd, buffer, 0, buffer.length);
         if (got > 0) {

@@ -7,12 +7,13 @@
 import { ConfigError, describeErrno, EAGAIN } from '../errors';
 import type { Native } from '../native';
 import type { AddressBytes } from '../stack/config';
+import { AF_INET, AF_INET6 } from '../stack/ports';
+
+export { AF_INET, AF_INET6 };
 
 const LE = true;
 
 export const AF_UNSPEC = 0;
-export const AF_INET = 2;
-export const AF_INET6 = 10;
 
 // struct nlmsghdr: u32 length, u16 type, u16 flags, u32 sequence, u32 port id.
 const NLMSG_HEADER_LEN = 16;
@@ -61,7 +62,7 @@ const NHA_ID = 1;
 const NHA_GROUP = 2;
 const NHA_OIF = 5;
 const NHA_GATEWAY = 6;
-const NLA_TYPE_MASK = 0x3fff;
+export const NLA_TYPE_MASK = 0x3fff;
 
 export const IFF_UP = 0x1;
 /** IPv6: made by RFC 8981, and soon replaced. IPv4: SECONDARY, of a subnet that has another address before it. */
@@ -393,7 +394,7 @@ export function dumpProgress(bytes: Uint8Array, seq: number): DumpProgress {
 type NetlinkIo = Pick<Native, 'netlinkOpen' | 'read' | 'write' | 'close'>;
 
 /** The kernel makes the datagrams of a dump at most 32 KiB long. */
-const DATAGRAM_MAX = 65536;
+export const DATAGRAM_MAX = 65536;
 /** An upper bound for a loop over what the kernel sends: 4096 datagrams are about 128 MiB of routes. */
 const MAX_DATAGRAMS = 4096;
 const MAX_TRIES = 5;

@@ -7,9 +7,8 @@ import { pause } from '../pause';
 import { AF_INET, type AF_INET6, type HostIo, MSG_PEEK, SOCK_TCP } from '../stack/ports';
 import { ADDR_SLOT_TCP, ROWS_MISC, SCRATCH_MISC } from '../stack/context';
 import { addrSlotWrite, V4_MAPPED } from '../stack/ip/address';
+import { SO_PEEK_OFF, SOL_SOCKET } from '../stack/kit/linux';
 
-const SOL_SOCKET = 1;
-const SO_PEEK_OFF = 42;
 const TRIES = 200;
 
 /** A call that may have to wait for loopback's softirq: retried for up to TRIES ms while it says -EAGAIN. */

@@ -11,7 +11,8 @@ export interface ResolvConf {
   readonly search: readonly string[];
 }
 
-const MAX_SEARCH = 6;
+/** As many as the C library's resolver took for long; the guest is given no more. */
+export const MAX_SEARCH = 6;
 /** More than that is no resolv.conf. */
 const MAX_BYTES = 1 << 16;
 

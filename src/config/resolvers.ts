@@ -2,12 +2,10 @@
  * The guest's resolvers: those of the host, as far as the guest can reach them under their own addresses, and for the
  * others a substitute address, from which queries are forwarded to the resolver that the host itself uses.
  */
-import type { AddressBytes } from '../stack/config';
+import { type AddressBytes, MAX_DNS } from '../stack/config';
 import { formatIp, isLinkLocal6, isLoopback, isUnspecified, sameAddress } from './address-text';
 import type { FamilyRequest, Note } from './host-config';
 import type { ResolvConf } from './resolv-conf';
-
-const MAX_DNS = 3;
 
 /** What is known of one family and, for resolvers that only the other one reaches, of the other. */
 export interface NameFacts {

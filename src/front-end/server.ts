@@ -15,12 +15,11 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import type { Native } from '../native';
-import { FD_FOREIGN_SOCKET, FD_SOCKET } from '../native';
+import { FD_FOREIGN_SOCKET, FD_SOCKET, MOST_UNCLOSED, POLL_IN } from '../native';
 import { closeConnection, whenClosed } from './unclosed';
 
 const { EAGAIN, ECONNABORTED, ECONNREFUSED, ENOENT } = constants.errno;
 
-const POLL_IN = 1;
 const BACKLOG = 4;
 const RETRY_MS = 500;
 
@@ -32,9 +31,8 @@ const STOP_MS = 2000;
 const ACCEPTS = 64;
 const ACCEPT_MS = 100;
 
-/** Threads lost to descriptors that block (closer.cc loses no more), and descriptors left open behind them. */
+/** Threads lost to descriptors that block (closer.cc loses no more). */
 const MOST_LOST = 8;
-const MOST_UNCLOSED = 1024;
 
 type Level = 'debug' | 'info' | 'warn' | 'error';
 

@@ -6,13 +6,19 @@
 /** An IPv6 (16 bytes) or IPv4 (4 bytes) address in network byte order. */
 export type AddressBytes = Uint8Array;
 
+/** MTU of the link that is assumed where none is advertised. */
+export const DEFAULT_MTU = 65520;
+
+/** Resolvers of one family that are advertised at the most: the C library's resolver uses no more. */
+export const MAX_DNS = 3;
+
 export interface Ip4Config {
   /** Assigned to the guest by DHCP; the host's own address unless the user chose otherwise. */
   readonly guestAddr: AddressBytes;
   readonly prefixLen: number;
   /** The guest's default gateway; null: none known, then no DHCP. Also our own address on the link. */
   readonly gateway: AddressBytes | null;
-  /** Resolvers to advertise, at most 3, already remapped (passt-style: loopback resolvers become the gateway). */
+  /** Resolvers to advertise, at most MAX_DNS, already remapped (passt-style: loopback resolvers become the gateway). */
   readonly dns: readonly AddressBytes[];
   /** Guest-side address that stands for 127.0.0.1; null: none. Default: the gateway. */
   readonly mapHostLoopback: AddressBytes | null;
@@ -90,7 +96,7 @@ export interface StackConfig {
   readonly ourMac: Uint8Array;
   readonly ip4: Ip4Config | null;
   readonly ip6: Ip6Config | null;
-  /** Link MTU advertised (DHCP option 26, RA, TCP MSS); 0: not advertised, 65520 assumed. */
+  /** Link MTU advertised (DHCP option 26, RA, TCP MSS); 0: not advertised, DEFAULT_MTU assumed. */
   readonly mtu: number;
   readonly search: readonly string[];
   readonly hostname: string | null;

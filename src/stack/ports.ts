@@ -32,8 +32,14 @@ export const GSO_ECN = 0x80;
 /** Largest Ethernet frame on the link, both ways: 14 bytes of header and a 65535-byte IP packet. */
 export const MAX_FRAME = 14 + 65535;
 
+/** Frames that may be reserved and not yet committed at the most, whatever the kind of link. */
+export const MAX_RESERVED = 1024;
+
 /** Bytes a header block given to `GuestPort.reserve` may have at the most. */
 export const MAX_HEADER = 4096;
+
+/** Bytes of a received frame that `GuestPort.head` holds at once: Ethernet, IPv6 and TCP with time stamps fit. */
+export const HEAD_FIRST = 96;
 
 /**
  * Bytes of a received frame that `GuestPort.head` may hold at the most: enough for the messages the services on the link

@@ -14,7 +14,7 @@
  * Every promise of this class settles: by an answer, by a death, by the end. Nothing waits for a worker without a
  * deadline.
  */
-import { type Native, loadNative, WATCHDOG_HUNG } from '../native';
+import { type Native, loadNative, POLL_IN, WATCHDOG_HUNG } from '../native';
 import { startedForDebugger } from '../debugged';
 import type { ForwardListener, StackConfig } from '../stack/config';
 import {
@@ -74,7 +74,6 @@ const MAX_STRAYS = 3;
 /** Pause before another attempt to start the watchdog. */
 const WATCH_AGAIN_MS = 1000;
 
-const POLL_IN = 1;
 /** Pairs of `Native.watchdogRead`. */
 const NEWS = 16;
 

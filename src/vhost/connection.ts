@@ -18,21 +18,15 @@
  */
 import { constants } from 'node:os';
 import { closeConnection } from '../front-end/unclosed';
-import type { Native } from '../native';
+import { MOST_UNCLOSED, type Native, POLL_IN, POLL_OUT } from '../native';
 import { ProtocolError, shortage } from './protocol-errors';
 import { decodeHeader, validateHeader } from './messages';
 import { MAX_FDS, MAX_PAYLOAD, VHOST_USER_HDR_SIZE } from './protocol';
 
 const { EAGAIN, EMFILE, EMSGSIZE, ENOBUFS, ENOMEM } = constants.errno;
 
-const POLL_IN = 1;
-const POLL_OUT = 4;
-
 /** Messages handled before other events of the thread get their turn. */
 const MESSAGES_PER_TURN = 64;
-
-/** Descriptors that wait to be closed (closer.cc); with more, the front-end has given us some that block, or floods us. */
-const MOST_UNCLOSED = 1024;
 
 const NO_FDS = new Int32Array(1);
 

@@ -20,6 +20,7 @@
  * it); nothing a front-end says ends more than its own session.
  */
 import { whenClosed } from '../front-end/unclosed';
+import { POLL_IN } from '../native';
 import type { BackendOptions } from './backend';
 import { Backend } from './backend';
 import type { Message } from './connection';
@@ -29,9 +30,6 @@ import { encodeU64Reply, validateFds, validateSize } from './messages';
 import { VHOST_USER_PROTOCOL_F_REPLY_ACK } from './protocol';
 import type { Reply, Request } from './requests';
 import { REQUESTS } from './requests';
-
-/** EPOLLIN, of `Native.pollStart`. */
-const POLL_IN = 1;
 
 /**
  * Refusals logged in a session, besides the limit of all sessions: a front-end that was heard is not helped by more.

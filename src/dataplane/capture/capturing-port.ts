@@ -15,26 +15,25 @@
 import type { Native } from '../../native';
 import { C_CAPTURE_LOST, C_CAPTURED } from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
-import { COMMIT_NEEDS_CSUM, MAX_FRAME } from '../../stack/ports';
+import { EAGAIN } from '../../stack/kit/linux';
+import { COMMIT_NEEDS_CSUM, MAX_FRAME, MAX_RESERVED } from '../../stack/ports';
 import type { GuestPort } from '../../stack/ports';
 import { ROWS_PORT, ROWS_PORT_COUNT } from '../../stack/context';
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetHeaderLen, ethernetInnerType } from '../../stack/wire/ethernet';
 import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../../stack/wire/ipv4';
 import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../../stack/wire/ipv6';
+import { TCP_CHECKSUM_OFFSET } from '../../stack/wire/tcp';
+import { UDP_CHECKSUM_OFFSET } from '../../stack/wire/udp';
 import { PortDecorator } from './port-decorator';
 
 /** Bytes of a record's header: seconds, microseconds, bytes in the file, bytes of the frame; 4 each, native order. */
 const RECORD_HEADER = 16;
 /** Holds at least a turn's frames of the usual kind; when it is full it is written in between. */
 const CAPTURE_BLOCK = 1 << 20;
-const MAX_RESERVED = 1024;
 
 /** Rows of the port's part that are not those it sends with: the capture's copy. */
 const ROW_COPY = ROWS_PORT + ROWS_PORT_COUNT - 1;
 
-const TCP_CHECKSUM = 16;
-const UDP_CHECKSUM = 6;
-const EAGAIN = 11;
 /** Linux runs us on little-endian machines only (virtio 1.2 §1.4 makes the same assumption of its rings). */
 const LE = true;
 
@@ -286,7 +285,8 @@ export class CapturingPort extends PortDecorator {
       default:
         return;
     }
-    const field = protocol === IP_PROTO_TCP ? TCP_CHECKSUM : protocol === IP_PROTO_UDP ? UDP_CHECKSUM : -1;
+    const field =
+      protocol === IP_PROTO_TCP ? TCP_CHECKSUM_OFFSET : protocol === IP_PROTO_UDP ? UDP_CHECKSUM_OFFSET : -1;
     if (field >= 0 && l4 + field + 2 <= length) this.complete(at, length, l4, field);
   }
 

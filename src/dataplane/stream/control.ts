@@ -9,6 +9,7 @@ import type { Native } from '../../native';
 import { KEY_DATAPLANE, KEY_KIND_SHIFT } from '../../stack/context';
 import { C_STREAM_BLOCKED, C_STREAM_RESETS } from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
+import { ECONNRESET, EPIPE } from '../../stack/kit/linux';
 import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../stack/ports';
 import type { Stack } from '../../stack/stack';
 import type { StreamEnd } from '../../stream/device';
@@ -20,10 +21,6 @@ import { OUTPUT_BLOCK } from './output';
 import { StreamGuestPort } from './port';
 
 export const KIND_STREAM = KEY_DATAPLANE + 2;
-
-/** The client's errors, by the numbers of the addon; all of them only say that it is gone. */
-const ECONNRESET = 104;
-const EPIPE = 32;
 
 function block(native: Native, size: number): StreamBlock {
   const region = native.allocRegion(size);
@@ -118,6 +115,7 @@ export class StreamControl {
       const limits = `${MIN_STREAM_FRAME} to ${MAX_STREAM_FRAME}`;
       return { reason: 'protocol', detail: `frame length ${this.port.input.badLength} is out of range (${limits})` };
     }
+    // These errors only say that the client is gone.
     if (end >= 0 || end === -EPIPE || end === -ECONNRESET) return { reason: 'left', detail: '' };
     return { reason: 'failed', detail: getSystemErrorName(end) };
   }

@@ -12,7 +12,8 @@
  */
 import type { Native } from '../../native';
 import { ROWS_PORT } from '../../stack/context';
-import { MAX_HEAD } from '../../stack/ports';
+import { EAGAIN } from '../../stack/kit/linux';
+import { HEAD_FIRST, MAX_HEAD } from '../../stack/ports';
 
 /** Bytes of the length in front of each frame. */
 export const LENGTH_SIZE = 4;
@@ -33,11 +34,6 @@ export interface StreamBlock {
 export const INPUT_BLOCK = 1 << 20;
 /** With less room than this at the block's end the next read starts at its beginning, if that is free. */
 const READ_AT_LEAST = INPUT_BLOCK / 4;
-
-/** Bytes copied to `head` at once: Ethernet, an IPv6 header and a TCP header with time stamps fit. */
-const HEAD_FIRST = 96;
-
-const EAGAIN = 11;
 
 /** How a connection ended, in `StreamInput.end` and `StreamOutput.end`; other negative values are -errno. */
 export const STREAM_OPEN = 0;

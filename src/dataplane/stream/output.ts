@@ -11,19 +11,15 @@
  *
  * The other end has no means to finish a checksum: the port does.
  */
-import { COMMIT_NEEDS_CSUM, MAX_HEADER } from '../../stack/ports';
+import { EAGAIN } from '../../stack/kit/linux';
+import { COMMIT_NEEDS_CSUM, MAX_HEADER, MAX_RESERVED } from '../../stack/ports';
 import { ROWS_PORT, ROWS_PORT_COUNT } from '../../stack/context';
+import { ETHERNET_MIN_FRAME } from '../../stack/wire/ethernet';
 import { LENGTH_SIZE, MAX_STREAM_FRAME, STREAM_EOF, STREAM_OPEN } from './input';
 import type { StreamBlock, StreamIo } from './input';
 
 /** Bytes of the block for frames to the guest. */
 export const OUTPUT_BLOCK = 2 << 20;
-
-/** Ethernet's minimum frame without its check sequence; shorter ones are zero-padded (some guests insist). */
-const MIN_FRAME = 60;
-const MAX_RESERVED = 1024;
-
-const EAGAIN = 11;
 
 export class StreamOutput {
   readonly out: DataView;
@@ -90,7 +86,7 @@ export class StreamOutput {
     const frame = headerLen + payloadLen;
     if (this.end !== STREAM_OPEN || this.blocked) return -1;
     if (headerLen > MAX_HEADER || frame > MAX_STREAM_FRAME) return -1;
-    const need = LENGTH_SIZE + (frame < MIN_FRAME ? MIN_FRAME : frame);
+    const need = LENGTH_SIZE + (frame < ETHERNET_MIN_FRAME ? ETHERNET_MIN_FRAME : frame);
     if (!this.hasRoom(need)) {
       // With reservations outstanding the block cannot be emptied: the caller fills and commits those first.
       if (this.frameBegin < this.frameEnd) {
@@ -127,7 +123,7 @@ export class StreamOutput {
     const frame = this.frameHeader[f] + payloadLen;
     if ((flags & COMMIT_NEEDS_CSUM) !== 0) this.finishChecksum(start + LENGTH_SIZE, frame, csumStart, csumOffset);
     let length = frame;
-    for (; length < MIN_FRAME; length++) this.out.setUint8(start + LENGTH_SIZE + length, 0);
+    for (; length < ETHERNET_MIN_FRAME; length++) this.out.setUint8(start + LENGTH_SIZE + length, 0);
     this.out.setUint32(start, length);
     this.addPiece(start, LENGTH_SIZE + length);
     this.frameBegin = f + 1;

@@ -16,21 +16,18 @@
  * else in a private block that `commit` spreads over the pieces.
  */
 import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
-import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MAX_HEADER } from '../../stack/ports';
+import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MAX_HEADER, MAX_RESERVED } from '../../stack/ports';
 import type { HostIo, Rows } from '../../stack/ports';
 import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_FRAME } from '../../stack/context';
 import { rowBytes } from '../../stack/kit/rows';
+import { ETHERNET_MIN_FRAME } from '../../stack/wire/ethernet';
 import type { NegotiatedFeatures } from './features';
 import type { DirtyMarker } from './dirty-log';
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, netHdrSetNumBuffers, netHdrWrite } from './net-header';
 
-/** Ethernet's minimum frame without its check sequence; shorter ones are zero-padded (some guests insist). */
-const MIN_FRAME = 60;
-
 /** Fault of the receive ring that virtio-ring-ts cannot know of; outside its range of codes. */
 export const BAD_RECEIVE_BUFFER = -64;
 
-const MAX_RESERVED = 1024;
 const MAX_CHAINS = 4096;
 const MAX_SEGMENTS = 16384;
 /** Rows one chain may need: an indirect table has at most 1024 entries, each of which may cross a region. */
@@ -266,7 +263,7 @@ export class ReceiveSide {
       marked ? csumStart : 0,
       marked ? csumOffset : 0,
     );
-    const frameLen = Math.max(headerLen + payloadLen, MIN_FRAME);
+    const frameLen = Math.max(headerLen + payloadLen, ETHERNET_MIN_FRAME);
     const total = netLen + frameLen;
     // How many of the chains are needed, and what each holds.
     const first = this.frameChain[f];

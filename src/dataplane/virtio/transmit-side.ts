@@ -13,7 +13,7 @@
 import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
 import { dropCode, C_DROPS } from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
-import { GSO_NONE, MAX_FRAME, MAX_HEAD } from '../../stack/ports';
+import { GSO_NONE, HEAD_FIRST, MAX_FRAME, MAX_HEAD } from '../../stack/ports';
 import type { Rows } from '../../stack/ports';
 import { ROWS_IN, ROWS_IN_COUNT } from '../../stack/context';
 import {
@@ -47,8 +47,6 @@ const DROP_FRAME_TOO_LONG = dropCode('frame_too_long');
 const DROP_VNET_HEADER = dropCode('vnet_header');
 const DROP_GUEST_DOWN = dropCode('guest_down');
 
-/** Bytes copied to `head` at once: Ethernet, an IPv6 header and a TCP header with time stamps fit. */
-const HEAD_FIRST = 96;
 /** Bytes that are only moved: in the machine's own order nothing is swapped on the way. */
 const LE = true;
 

@@ -25,13 +25,13 @@ import {
 } from '../wire/icmp';
 import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_DF, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
-import { IPV6_HEADER_LEN, ipv6Write } from '../wire/ipv6';
+import { IPV6_HEADER_LEN, IPV6_MIN_MTU, ipv6Write } from '../wire/ipv6';
 
 const DROP_ICMP_MALFORMED = dropCode('icmp_malformed');
 
 /** Longest error: IPv4 hosts need take 576 bytes only (RFC 1812 §4.3.2.3), IPv6 ones 1280 (RFC 4443 §2.4 c). */
 const MAX_PACKET4 = 576;
-const MAX_PACKET6 = 1280;
+const MAX_PACKET6 = IPV6_MIN_MTU;
 
 /** Most bytes of the original transport header and payload that an error quotes. */
 export const MAX_QUOTE4 = MAX_PACKET4 - IPV4_HEADER_LEN - ICMP_HEADER_LEN - IPV4_HEADER_LEN;

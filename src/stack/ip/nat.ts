@@ -38,7 +38,7 @@ const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');
 const DROP_SOURCE_INVALID = dropCode('source_invalid');
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 
-const PORT_DNS = 53;
+export const PORT_DNS = 53;
 const PORT_DNS_TLS = 853;
 
 // Rows of FamilyTables.words; four words each.

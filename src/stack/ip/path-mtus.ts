@@ -7,13 +7,12 @@
  * guest's own traffic depends on it.
  */
 import { copyWords, isV4, wordsEqual } from './address';
+import { IPV6_MIN_MTU } from '../wire/ipv6';
 
 /** RFC 1191 §6.3. */
 const LIFE_MS = 600_000;
 /** Linux's net.ipv4.route.min_pmtu: who says less is obeyed to here, and may fragment what comes. */
-const LEAST_MTU4 = 552;
-/** RFC 8200 §5: who says less is not believed (RFC 8201 §4). */
-const LEAST_MTU6 = 1280;
+export const LEAST_MTU4 = 552;
 
 const WAYS = 4;
 const SETS = 128;
@@ -45,7 +44,7 @@ export class PathMtus {
   /** A router cannot pass packets of more than `mtu` bytes on to the address. False if that cannot be true. */
   learn(nowMs: number, mtu: number, words: Int32Array, at: number): boolean {
     const v4 = isV4(words, at);
-    if (!v4 && mtu < LEAST_MTU6) return false;
+    if (!v4 && mtu < IPV6_MIN_MTU) return false; // not believed (RFC 8201 §4)
     if (mtu >= NO_PATH_MTU) return true;
     const limit = Math.max(mtu, LEAST_MTU4);
     let entry = this.find(nowMs, words, at);

@@ -1,4 +1,4 @@
-/** Linux's numbers for the socket options and errors that the stack uses (asm-generic, <linux/in.h>). */
+/** Linux's numbers for socket options (asm-generic, <linux/in.h>) and errors, here and nowhere else. */
 
 export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
@@ -41,7 +41,10 @@ export const IPV6_RECVHOPLIMIT = 51;
 export const IPV6_RECVTCLASS = 66;
 export const IPV6_TCLASS = 67;
 
+/** errno values, positive. The control plane takes those that it tells apart from src/errors.ts. */
 export const EPERM = 1;
+export const ENOENT = 2;
+export const EIO = 5;
 export const EAGAIN = 11;
 export const ENOMEM = 12;
 export const EACCES = 13;
@@ -49,12 +52,15 @@ export const EINVAL = 22;
 export const ENFILE = 23;
 export const EMFILE = 24;
 export const ENOSPC = 28;
+export const EPIPE = 32;
 export const EMSGSIZE = 90;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
 export const ENETDOWN = 100;
 export const ENETUNREACH = 101;
 export const ECONNABORTED = 103;
+export const ECONNRESET = 104;
 export const ENOBUFS = 105;
+export const ECONNREFUSED = 111;
 export const EHOSTUNREACH = 113;
 export const EINPROGRESS = 115;

@@ -20,6 +20,7 @@
  * for only.
  */
 import type { Mac } from '../wire/ethernet';
+import { MAX_DNS } from '../config';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
@@ -365,7 +366,7 @@ function fixedOptions(ctx: StackContext): ReadonlyMap<number, Uint8Array> {
   options.set(DHCP_OPT_MASK, addressBytes(prefixMask(ip4.prefixLen)));
   options.set(DHCP_OPT_ROUTER, ip4.gateway);
   if (config.advertiseDns && ip4.dns.length > 0) {
-    options.set(DHCP_OPT_DNS, Uint8Array.from(ip4.dns.slice(0, 3).flatMap((a) => [...a])));
+    options.set(DHCP_OPT_DNS, Uint8Array.from(ip4.dns.slice(0, MAX_DNS).flatMap((a) => [...a])));
   }
   if (config.hostname !== null && config.hostname !== '') {
     const name = new TextEncoder().encode(config.hostname);

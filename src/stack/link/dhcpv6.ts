@@ -17,7 +17,7 @@
  * While another client has the address: SOLICIT and REQUEST get NoAddrsAvail, RENEW and REBIND NoBinding (§18.3.4),
  * CONFIRM NotOnLink, so that the client starts over.
  */
-import { ipv6ReadAddress } from '../wire/ipv6';
+import { MAX_DNS } from '../config';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
@@ -72,15 +72,15 @@ import {
   dhcpv6Xid,
 } from '../wire/dhcpv6';
 import { encodeName, encodeNames } from '../wire/domain-name';
-import { ipv6Text } from '../wire/ipv6';
+import { IPV6_HEADER_LEN, IPV6_MIN_MTU, ipv6ReadAddress, ipv6Text } from '../wire/ipv6';
 import { UDP_HEADER_LEN, udpLength } from '../wire/udp';
 
 const DROP_DHCPV6_MALFORMED = dropCode('dhcpv6_malformed');
 
 /** A DUID has at most 128 bytes after its two of type (RFC 8415 §11.1). */
 const MAX_DUID = 130;
-/** Replies fit into the smallest IPv6 packet (1280) with its headers, so that no MTU matters. */
-const MAX_MESSAGE = 1280 - 48;
+/** Replies fit into a packet of the smallest MTU with its headers, so that no MTU matters. */
+const MAX_MESSAGE = IPV6_MIN_MTU - IPV6_HEADER_LEN - UDP_HEADER_LEN;
 
 /** Flags of the client FQDN option (RFC 4704 §4.1). */
 const FQDN_S = 0x01;
@@ -119,7 +119,7 @@ export class Dhcpv6Service {
       if (ip6.guestAddr !== null) addressWords(ip6.guestAddr, this.assigned, 0);
     }
     this.serverId = Uint8Array.from([0, 3, 0, 1, ...config.ourMac]);
-    const dns = ip6 !== null && config.advertiseDns ? ip6.dns.slice(0, 3) : [];
+    const dns = ip6 !== null && config.advertiseDns ? ip6.dns.slice(0, MAX_DNS) : [];
     this.dns = Uint8Array.from(dns.flatMap((a) => [...a]));
     this.search = config.advertiseSearch ? encodeNames(config.search, 512) : new Uint8Array(0);
     this.fqdn = (config.fqdn === null ? null : encodeName(config.fqdn)) ?? new Uint8Array(0);

@@ -10,11 +10,11 @@
  * over IPv6 is often older than its DHCP lease) would never be able to take it.
  */
 import type { StackConfig } from '../config';
+import { IPV6_MIN_MTU } from '../wire/ipv6';
 
 const WINDOW_MS = 60_000;
-/** What may be any IPv4 host's (RFC 1122 §3.3.3), and any IPv6 link's (RFC 8200 §5): nothing smaller is believed. */
+/** What may be any IPv4 host's (RFC 1122 §3.3.3): nothing smaller is believed, and in IPv6 no less than IPV6_MIN_MTU. */
 const LEAST4 = 576;
-const LEAST6 = 1280;
 /** Ethernet's default, of an interface that learnt of no other MTU. */
 const ETHERNET_MTU = 1500;
 const MOST = 0xffff;
@@ -62,7 +62,7 @@ export class GuestMtu {
 
   /** Largest IPv4 or IPv6 packet to the guest. */
   bound(v4: boolean): number {
-    return v4 || this.limit > LEAST6 ? this.limit : LEAST6;
+    return v4 || this.limit > IPV6_MIN_MTU ? this.limit : IPV6_MIN_MTU;
   }
 
   configure(config: StackConfig): void {
@@ -90,7 +90,7 @@ export class GuestMtu {
 
   /** A router advertisement went out. */
   advertised(nowMs: number): void {
-    if (this.toldSinceMs === Infinity && this.toldMtu >= LEAST6) this.toldSinceMs = nowMs;
+    if (this.toldSinceMs === Infinity && this.toldMtu >= IPV6_MIN_MTU) this.toldSinceMs = nowMs;
   }
 
   /** The guest showed an MTU: by the segment size of a SYN, or by a packet of that length. */

@@ -17,17 +17,13 @@ import { SITE_GUEST_MAC, SITE_GUEST_MTU } from '../kit/site-log';
 import { StationTable } from './stations';
 import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText, type Mac } from '../wire/ethernet';
 import { IPV4_BROADCAST, ipv4IsLoopback, ipv4IsMulticast } from '../wire/ipv4';
-import { TCP_HEADER_LEN, TCP_SYN, tcpCheck, tcpFlags, tcpOptionMss } from '../wire/tcp';
+import { TCP_HEADERS4, TCP_HEADERS6, TCP_HEADER_LEN, TCP_SYN, tcpCheck, tcpFlags, tcpOptionMss } from '../wire/tcp';
 
 /**
  * How long the address given to the guest may be silent, while another one is used, before we send a request for it,
  * ms.
  */
 const IN_USE_MS = 10_000;
-
-/** IP and TCP headers without options: what a segment size leaves out (RFC 9293 §3.7.1). */
-const HEADERS4 = 40;
-const HEADERS6 = 60;
 
 /** Ethernet addresses of the guest that the log names; further ones it does not. */
 const MACS_SAID = 8;
@@ -237,7 +233,7 @@ export function learnSegmentSize(ctx: StackContext, frame: FrameInfo): void {
   if (frame.l4Len < TCP_HEADER_LEN || (tcpFlags(head, off) & TCP_SYN) === 0) return;
   if (tcpCheck(head, off, off + frame.l4Len) !== 0) return;
   const mss = tcpOptionMss(head, off);
-  if (mss > 0) learnMtu(ctx, mss + (frame.version === 4 ? HEADERS4 : HEADERS6));
+  if (mss > 0) learnMtu(ctx, mss + (frame.version === 4 ? TCP_HEADERS4 : TCP_HEADERS6));
 }
 
 /**

@@ -8,6 +8,7 @@
  */
 import { IpFields } from '../wire/ip-fields';
 import { addressWords, copyWords, wordsEqual } from '../ip/address';
+import { DEFAULT_MTU, MAX_DNS } from '../config';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
@@ -50,14 +51,10 @@ import {
   ndpWriteRdnss,
 } from '../wire/icmpv6/ndp';
 import { IP_PROTO_ICMPV6 } from '../wire/ipv4';
-import { ipv6IsLoopback, ipv6IsMulticast, ipv6IsUnspecified } from '../wire/ipv6';
+import { IPV6_MIN_MTU, ipv6IsLoopback, ipv6IsMulticast, ipv6IsUnspecified } from '../wire/ipv6';
 
 const DROP_NDP_MALFORMED = dropCode('ndp_malformed');
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
-
-/** Smallest MTU an IPv6 link may have (RFC 8200 §5); a smaller one is not advertised. */
-const IPV6_MIN_MTU = 1280;
-const LINK_MTU_DEFAULT = 65520;
 
 /** Hop limit suggested to the guest. */
 const RA_CUR_HOP_LIMIT = 255;
@@ -323,7 +320,7 @@ export class NdpService {
     at = ndpWriteLinkLayer(dv, at, NDP_OPTION_SOURCE_LL, link.ourMacHi, link.ourMacLo);
     if (link.mtu.told >= IPV6_MIN_MTU) at = ndpWriteMtu(dv, at, link.mtu.told);
     if (config.advertiseDns && ip6.dns.length > 0 && !ip6.withdrawn) {
-      at = ndpWriteRdnss(dv, at, lifetimeSec, ip6.dns.slice(0, 3));
+      at = ndpWriteRdnss(dv, at, lifetimeSec, ip6.dns.slice(0, MAX_DNS));
     }
     if (withdrawn.dns.length > 0) at = ndpWriteRdnss(dv, at, 0, withdrawn.dns);
     if (config.advertiseSearch && !ip6.withdrawn) at = this.writeSearch(at, lifetimeSec, config.search);
@@ -334,7 +331,7 @@ export class NdpService {
   private writeSearch(at: number, lifetimeSec: number, search: readonly string[]): number {
     const mtu = this.ctx.link.mtu.told;
     // The advertisement must fit into one packet; an option's length is counted in one byte of 8-byte units.
-    const linkMtu = mtu >= IPV6_MIN_MTU ? mtu : mtu === 0 ? LINK_MTU_DEFAULT : IPV6_MIN_MTU;
+    const linkMtu = mtu >= IPV6_MIN_MTU ? mtu : mtu === 0 ? DEFAULT_MTU : IPV6_MIN_MTU;
     const room = Math.min(linkMtu + 14, MAX_HEADER) - at - 16;
     const names = encodeNames(search, Math.min(room, 255 * 8 - 8));
     return names.length > 0 ? ndpWriteDnssl(this.ra, at, lifetimeSec, names) : at;

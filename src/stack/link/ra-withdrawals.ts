@@ -3,7 +3,7 @@
  * longer true must be taken back: with lifetimes of zero, in every advertisement to come, for any of them may be lost
  * (RFC 4861 §6.2.3, RFC 8106 §5.3.1, RFC 9096 §3.5).
  */
-import type { AddressBytes, StackConfig } from '../config';
+import { type AddressBytes, MAX_DNS, type StackConfig } from '../config';
 
 /** The most that is remembered of each kind; the oldest is forgotten. */
 const MOST_PREFIXES = 4;
@@ -59,7 +59,7 @@ function advertised(config: StackConfig): {
   const names = !ip6.withdrawn;
   return {
     prefixes: ip6.guestAddr === null ? [] : [ip6.guestAddr],
-    dns: names && config.advertiseDns ? ip6.dns.slice(0, 3) : [],
+    dns: names && config.advertiseDns ? ip6.dns.slice(0, MAX_DNS) : [],
     search: names && config.advertiseSearch ? config.search : [],
   };
 }

@@ -67,6 +67,7 @@
  * it never moves left.
  */
 import type { ForwardListener } from '../config';
+import { DEFAULT_MTU } from '../config';
 import type { StackContext } from '../context';
 import { C_DROPS } from '../counters';
 import type { DropCode } from '../counters';
@@ -89,6 +90,7 @@ import { TimerWheel } from '../kit/timer-wheel';
 import { OUTPUT_TTL } from '../ip/to-guest';
 import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_TCP } from '../wire/ipv4';
+import { TCP_HEADERS4, TCP_HEADERS6 } from '../wire/tcp';
 
 // ---- states (column `state`)
 export const ST_FREE = 0;
@@ -194,8 +196,6 @@ export const ACK_QUICK = 16;
 
 /** Our window scale: 65535 << 8 is 16 MiB, four times Linux's largest default send buffer. */
 export const OUR_WINDOW_SCALE = 8;
-/** MTU that is assumed if none is advertised. */
-export const DEFAULT_MTU = 65520;
 /** Smallest segment size we let the guest impose (Linux: TCP_MIN_MSS). */
 export const MIN_MSS = 88;
 /** RFC 9293 §3.7.1: segment size if the peer sent no option. */
@@ -384,8 +384,8 @@ export class TcpEngine {
     this.resets = 0;
     this.sendBufferGoal = SEND_BUFFER_GOAL;
     const mtu = config.mtu === 0 ? DEFAULT_MTU : config.mtu;
-    this.mss4 = Math.max(MIN_MSS, mtu - 40);
-    this.mss6 = Math.max(MIN_MSS, mtu - 60);
+    this.mss4 = Math.max(MIN_MSS, mtu - TCP_HEADERS4);
+    this.mss6 = Math.max(MIN_MSS, mtu - TCP_HEADERS6);
     this.isn0 = random.u32();
     this.isn1 = random.u32();
     this.ip = new IpFields(IP_PROTO_TCP, OUTPUT_TTL);

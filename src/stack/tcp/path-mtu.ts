@@ -9,16 +9,15 @@
  * RFC 1191 §3 allows; an IPv6 link has 1280 bytes or more, and who says less is not believed (RFC 8201 §4).
  */
 import type { QuotedPacket } from '../context';
+import { LEAST_MTU4 } from '../ip/path-mtus';
 import { seqLe, seqLt } from '../kit/seq';
 import { C_TCP_RESETS_FROM_GUEST } from '../counters';
+import { IPV6_MIN_MTU } from '../wire/ipv6';
+import { TCP_HEADERS4, TCP_HEADERS6 } from '../wire/tcp';
 import { abortHost } from './close';
 import { F_FIN_ACKED, F_NO_DF, F_RECOVERY, F_RTX_DUE, F_TIMING, ST_OPEN, ST_SYN_SENT, touch } from './flow';
 import type { TcpEngine } from './flow';
 
-const LEAST_MTU4 = 552;
-const LEAST_MTU6 = 1280;
-const HEADERS4 = 40;
-const HEADERS6 = 60;
 /** Ports and sequence number: what every error quotes (RFC 792). */
 const QUOTE_LEN = 8;
 
@@ -42,9 +41,9 @@ export function pathMtu(t: TcpEngine, quote: QuotedPacket, mtu: number): boolean
   const seq = quote.head.getInt32(quote.l4Off + 4);
   if (!seqLe(t.sndUna[flow], seq) || !seqLt(seq, t.sndMax[flow])) return false;
   const v6 = quote.version === 6;
-  if (v6 && mtu < LEAST_MTU6) return false;
+  if (v6 && mtu < IPV6_MIN_MTU) return false;
   const fragments = mtu < LEAST_MTU4 && (t.flags[flow] & F_NO_DF) === 0;
-  const mss = Math.max(mtu, LEAST_MTU4) - (v6 ? HEADERS6 : HEADERS4);
+  const mss = Math.max(mtu, LEAST_MTU4) - (v6 ? TCP_HEADERS6 : TCP_HEADERS4);
   if (mss >= t.mss[flow] && !fragments) return true;
   if (fragments) t.flags[flow] |= F_NO_DF;
   if (mss < t.mss[flow]) t.mss[flow] = mss;

@@ -11,6 +11,7 @@
  */
 import { FlowCredit } from '../kit/credit';
 import { FlowTable, KEY_WORDS, SlotQueue } from '../kit/flow-table';
+import { PORT_DNS } from '../ip/nat';
 import type { Clock, Random } from '../ports';
 import { TimerWheel } from '../kit/timer-wheel';
 
@@ -38,8 +39,6 @@ const CROWD = 4096;
 const DONE = 0;
 const BRIEF = 1;
 const STREAM = 2;
-
-const PORT_DNS = 53;
 
 const NO_LIMIT = 1 << 16;
 

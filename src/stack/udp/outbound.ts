@@ -28,6 +28,7 @@ import type { HostIo } from '../ports';
 import {
   EAGAIN,
   EINVAL,
+  EIO,
   EMSGSIZE,
   ENOBUFS,
   EPERM,
@@ -64,7 +65,6 @@ const SLOT_LOCAL = ADDR_SLOT_UDP_MSG + 1;
 
 /** Linux's UDP_MAX_SEGMENTS: no honest guest puts more into one frame. */
 const MAX_SEGMENTS = 128;
-const EIO = 5;
 
 /** Datagrams in one message of ours: UDP_MAX_SEGMENTS of all kernels that know UDP_SEGMENT. */
 const JOIN_MAX = 64;

@@ -8,6 +8,8 @@ import { IP_PROTO_ICMPV6, IP_PROTO_TCP, IP_PROTO_UDP } from './ipv4';
 import type { IpFields } from './ip-fields';
 
 export const IPV6_HEADER_LEN = 40;
+/** Smallest MTU that a link may have (RFC 8200 §5). */
+export const IPV6_MIN_MTU = 1280;
 /** Offset of the payload length: what an error about it points to. */
 export const IPV6_PAYLOAD_LENGTH_AT = 4;
 

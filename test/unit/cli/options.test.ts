@@ -1,4 +1,5 @@
-import { DEFAULT_MAC, DEFAULT_MTU, type Program } from '../../../src/cli/draft';
+import { DEFAULT_MAC, type Program } from '../../../src/cli/draft';
+import { DEFAULT_MTU } from '../../../src/stack/config';
 import { OPTIONS } from '../../../src/cli/option-table';
 import { type Options, parseOptions } from '../../../src/cli/options';
 import { formatIp } from '../../../src/config/address-text';
