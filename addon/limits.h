@@ -1,4 +1,4 @@
-// Sizes shared with the TypeScript side (src/stack/context.ts, src/stack/ports.ts, src/native.ts). loadNative()
+// Sizes shared with the TypeScript side (src/stack/scratch.ts, src/stack/ports.ts, src/native.ts). loadNative()
 // compares them with its own, so that an addon of another version is refused and not misread.
 #pragma once
 

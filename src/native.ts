@@ -9,7 +9,7 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
-import { MSGS_TOTAL, ROWS_TOTAL, SCRATCH_SIZE } from './stack/context';
+import { MSGS_TOTAL, ROWS_TOTAL, SCRATCH_SIZE } from './stack/scratch';
 import { ADDR_SLOTS, ADDR_SLOT_SIZE, type HostIo } from './stack/ports';
 
 /** What kind of file a descriptor is (`fdKind`). */

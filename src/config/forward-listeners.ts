@@ -3,7 +3,7 @@ import { ConfigError, describeErrno, EACCES, EMFILE, EPERM } from '../errors';
 import type { Native } from '../native';
 import { addrSlotWrite, anyOf, makeWords } from '../stack/ip/address';
 import type { ForwardListener } from '../stack/config';
-import { ADDR_SLOT_TCP } from '../stack/context';
+import { ADDR_SLOT_TCP } from '../stack/scratch';
 import { AF_INET, AF_INET6, type HostIo } from '../stack/ports';
 import { isLinkLocal6 } from './address-text';
 import type { PortRule } from './port-spec';

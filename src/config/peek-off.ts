@@ -5,7 +5,7 @@
 import { EAGAIN, EINPROGRESS } from '../errors';
 import { pause } from '../pause';
 import { AF_INET, type AF_INET6, type HostIo, MSG_PEEK, SOCK_TCP } from '../stack/ports';
-import { ADDR_SLOT_TCP, ROWS_MISC, SCRATCH_MISC } from '../stack/context';
+import { ADDR_SLOT_TCP, ROWS_MISC, SCRATCH_MISC } from '../stack/scratch';
 import { addrSlotWrite, V4_MAPPED } from '../stack/ip/address';
 import { SO_PEEK_OFF, SOL_SOCKET } from '../stack/kit/linux';
 

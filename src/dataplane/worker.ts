@@ -2,7 +2,7 @@
 import { getSystemErrorName } from 'node:util';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { loadNative, type Native } from '../native';
-import { SCRATCH_SIZE } from '../stack/context';
+import { SCRATCH_SIZE } from '../stack/scratch';
 import type { StackContext } from '../stack/context';
 import type { Counters } from '../stack/counters';
 import type { GuestPort, Random } from '../stack/ports';

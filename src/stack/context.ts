@@ -121,41 +121,6 @@ export const KEY_PING = 5;
 /** Kinds 64 … 127 belong to the data plane (kick descriptors, command wake-up). */
 export const KEY_DATAPLANE = 64;
 
-/** Parts of HostIo.scratch, bytes: who may write where. Each owner's use ends before its handler returns. */
-export const SCRATCH_UDP = 0; // 64 KiB × 32: what of a batch of datagrams does not fit in place
-export const SCRATCH_UDP_SIZE = 1 << 21;
-export const SCRATCH_TCP = SCRATCH_UDP_SIZE; // 1 MiB: bytes read again only to be skipped (no SO_PEEK_OFF)
-export const SCRATCH_TCP_SIZE = 1 << 20;
-export const SCRATCH_MISC = SCRATCH_TCP + SCRATCH_TCP_SIZE; // 128 KiB: ICMP payloads, error quotes
-export const SCRATCH_MISC_SIZE = 1 << 17;
-export const SCRATCH_FRAGMENT = SCRATCH_MISC + SCRATCH_MISC_SIZE; // datagrams that are put together, a slot each
-export const SCRATCH_FRAGMENT_SLOT = 66_560; // Ethernet and IPv6 header, 65 535 bytes, rounded up
-export const SCRATCH_FRAGMENT_SLOTS = 64;
-export const SCRATCH_SIZE = SCRATCH_FRAGMENT + SCRATCH_FRAGMENT_SLOT * SCRATCH_FRAGMENT_SLOTS;
-
-/** Parts of HostIo.addrs (slots). */
-export const ADDR_SLOT_TCP = 0; // 0 … 15
-export const ADDR_SLOT_UDP = 16; // 16 … 23 single calls
-export const ADDR_SLOT_ICMP = 24; // 24 … 31
-export const ADDR_SLOT_UDP_MSG = 64; // 64 … 191: peers and locals of recvMany/sendMany
-
-/** Parts of the row table. A received frame and what is gathered from it use the low part, output the high part. */
-export const ROWS_IN = 0;
-export const ROWS_IN_COUNT = 2048;
-export const ROWS_OUT = ROWS_IN_COUNT;
-export const ROWS_OUT_COUNT = 2048;
-export const ROWS_MISC = ROWS_OUT + ROWS_OUT_COUNT; // ICMP, UDP scratch, error queue
-export const ROWS_MISC_COUNT = 1024;
-export const ROWS_PORT = ROWS_MISC + ROWS_MISC_COUNT; // the guest's port for itself: frames sent, checksums, captures
-export const ROWS_PORT_COUNT = 256;
-export const ROWS_TOTAL = ROWS_PORT + ROWS_PORT_COUNT;
-/** Messages of the mmsg calls. */
-export const MSGS_TOTAL = 256;
-/** IOV_MAX: rows one system call takes. */
-export const ROWS_PER_CALL = 1024;
-/** Rows of one frame to the guest: a system call takes them together with a header's and a row for what is too long. */
-export const ROWS_PER_FRAME = ROWS_PER_CALL - 2;
-
 /** A transport: TCP, UDP or ICMP flows behind one interface, so that stack.ts only dispatches. */
 export interface FlowHandler {
   /** Called once by `Stack.start`, on the thread that runs the stack, when descriptors can be watched (listeners). */

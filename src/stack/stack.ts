@@ -26,11 +26,10 @@ import {
   KEY_TCP_LISTENER,
   KEY_UDP,
   KEY_UDP_LISTENER,
-  ROWS_IN,
-  ROWS_IN_COUNT,
   SEEN_V4,
   SEEN_V6,
 } from './context';
+import { ROWS_IN, ROWS_IN_LAST } from './scratch';
 import type { DropCode } from './counters';
 import { C_BYTES_FROM_GUEST_TCP, C_DROPS, C_FRAMES_FROM_GUEST, dropCode } from './counters';
 import { Reassembly } from './ip/reassembly';
@@ -112,14 +111,6 @@ const DROP_SOURCE = dropCode('source_invalid');
 const DROP_DESTINATION = dropCode('destination_invalid');
 const DROP_PROTOCOL_DISABLED = dropCode('protocol_disabled');
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
-
-/**
- * Rows kept free for the next frame; when fewer are left, the batch ends first. A guest's descriptor chain may be as
- * long as its ring, and one that does not fit is a fault of the ring: so this is generous, not what a frame usually
- * takes.
- */
-const ROWS_PER_FRAME = 1024;
-const ROWS_IN_LIMIT = ROWS_IN + ROWS_IN_COUNT - ROWS_PER_FRAME;
 
 /**
  * Bytes taken from the guest in one go, a frame more at the most: with frames of 64 KiB, a budget of frames alone would
@@ -209,7 +200,7 @@ export class Stack {
     let left = budget;
     let bytes = BYTES_PER_GO;
     for (; left > 0 && bytes > 0; left--) {
-      if (this.row > ROWS_IN_LIMIT || this.fragments.full) this.endBatch();
+      if (this.row > ROWS_IN_LAST || this.fragments.full) this.endBatch();
       const length = port.receive(this.row);
       if (length === 0) break;
       bytes -= length;
@@ -554,5 +545,3 @@ function classOf(protocol: number): number {
       return CLASS_OTHER;
   }
 }
-
-/** True if the IPv6 address at `a[i…]` is v4-mapped. */

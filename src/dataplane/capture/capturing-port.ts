@@ -18,7 +18,7 @@ import type { Counters } from '../../stack/counters';
 import { EAGAIN } from '../../stack/kit/linux';
 import { COMMIT_NEEDS_CSUM, MAX_FRAME, MAX_RESERVED } from '../../stack/ports';
 import type { GuestPort } from '../../stack/ports';
-import { ROWS_PORT, ROWS_PORT_COUNT } from '../../stack/context';
+import { ROW_CAPTURE } from '../../stack/scratch';
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetHeaderLen, ethernetInnerType } from '../../stack/wire/ethernet';
 import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../../stack/wire/ipv4';
 import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../../stack/wire/ipv6';
@@ -30,9 +30,6 @@ import { PortDecorator } from './port-decorator';
 const RECORD_HEADER = 16;
 /** Holds at least a turn's frames of the usual kind; when it is full it is written in between. */
 const CAPTURE_BLOCK = 1 << 20;
-
-/** Rows of the port's part that are not those it sends with: the capture's copy. */
-const ROW_COPY = ROWS_PORT + ROWS_PORT_COUNT - 1;
 
 /** Linux runs us on little-endian machines only (virtio 1.2 §1.4 makes the same assumption of its rings). */
 const LE = true;
@@ -108,7 +105,7 @@ export class CapturingPort extends PortDecorator {
     if (length > 0 && this.makeRoom(length)) {
       const at = this.end + RECORD_HEADER;
       this.nameCopy(at, length);
-      if (this.io.copyRows(row, this.inner.rowCount, ROW_COPY, 1) === length) {
+      if (this.io.copyRows(row, this.inner.rowCount, ROW_CAPTURE, 1) === length) {
         if (this.inner.csumPartial) this.completeGuests(at, length);
         this.addRecord(length);
       } else {
@@ -144,7 +141,7 @@ export class CapturingPort extends PortDecorator {
         const at = this.end + RECORD_HEADER;
         this.copyHeader(at, this.frameHeader[f]);
         this.nameCopy(at + this.frameHeader[f], payloadLen);
-        if (payloadLen === 0 || this.io.copyRows(this.frameRow[f], this.frameRows[f], ROW_COPY, 1) === payloadLen) {
+        if (payloadLen === 0 || this.io.copyRows(this.frameRow[f], this.frameRows[f], ROW_CAPTURE, 1) === payloadLen) {
           if ((flags & COMMIT_NEEDS_CSUM) !== 0) this.complete(at, length, csumStart, csumOffset);
           this.addRecord(length);
         } else {
@@ -247,9 +244,9 @@ export class CapturingPort extends PortDecorator {
 
   private nameCopy(at: number, length: number): void {
     const rows = this.io.rows;
-    rows.region[ROW_COPY] = this.block.region;
-    rows.offset[ROW_COPY] = at;
-    rows.length[ROW_COPY] = length;
+    rows.region[ROW_CAPTURE] = this.block.region;
+    rows.offset[ROW_CAPTURE] = at;
+    rows.length[ROW_CAPTURE] = length;
   }
 
   private copyHeader(at: number, length: number): void {
@@ -292,7 +289,7 @@ export class CapturingPort extends PortDecorator {
 
   private complete(at: number, length: number, csumStart: number, csumOffset: number): void {
     this.nameCopy(at + csumStart, length - csumStart);
-    const sum = ~this.io.checksum(ROW_COPY, 1, 0) & 0xffff;
+    const sum = ~this.io.checksum(ROW_CAPTURE, 1, 0) & 0xffff;
     this.view.setUint16(at + csumStart + csumOffset, sum === 0 ? 0xffff : sum);
   }
 }

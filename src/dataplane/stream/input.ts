@@ -11,7 +11,7 @@
  * A length out of range means that the two ends no longer agree on where frames begin: the connection is over.
  */
 import type { Native } from '../../native';
-import { ROWS_PORT } from '../../stack/context';
+import { ROWS_PORT } from '../../stack/scratch';
 import { EAGAIN } from '../../stack/kit/linux';
 import { HEAD_FIRST, MAX_HEAD } from '../../stack/ports';
 

@@ -13,7 +13,7 @@
  */
 import { EAGAIN } from '../../stack/kit/linux';
 import { COMMIT_NEEDS_CSUM, MAX_HEADER, MAX_RESERVED } from '../../stack/ports';
-import { ROWS_PORT, ROWS_PORT_COUNT } from '../../stack/context';
+import { ROWS_PORT, ROWS_PORT_COUNT } from '../../stack/scratch';
 import { ETHERNET_MIN_FRAME } from '../../stack/wire/ethernet';
 import { LENGTH_SIZE, MAX_STREAM_FRAME, STREAM_EOF, STREAM_OPEN } from './input';
 import type { StreamBlock, StreamIo } from './input';

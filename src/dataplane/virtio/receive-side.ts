@@ -18,7 +18,7 @@
 import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MAX_HEADER, MAX_RESERVED } from '../../stack/ports';
 import type { HostIo, Rows } from '../../stack/ports';
-import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_FRAME } from '../../stack/context';
+import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_FRAME } from '../../stack/scratch';
 import { rowBytes } from '../../stack/kit/rows';
 import { ETHERNET_MIN_FRAME } from '../../stack/wire/ethernet';
 import type { NegotiatedFeatures } from './features';

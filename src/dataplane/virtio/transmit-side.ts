@@ -15,7 +15,7 @@ import { dropCode, C_DROPS } from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
 import { GSO_NONE, HEAD_FIRST, MAX_FRAME, MAX_HEAD } from '../../stack/ports';
 import type { Rows } from '../../stack/ports';
-import { ROWS_IN, ROWS_IN_COUNT } from '../../stack/context';
+import { ROWS_IN, ROWS_IN_COUNT } from '../../stack/scratch';
 import {
   ETHERNET_HEADER_LEN,
   ETHERTYPE_IPV4,

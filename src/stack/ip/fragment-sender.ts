@@ -7,7 +7,8 @@
  */
 import { IpFields } from '../wire/ip-fields';
 import { isV4 } from './address';
-import { ROWS_PER_FRAME, type StackContext } from '../context';
+import type { StackContext } from '../context';
+import { ROWS_PER_FRAME } from '../scratch';
 import { countToGuest, outputEthernet } from './to-guest';
 import { NO_PATH_MTU } from './path-mtus';
 import { GSO_NONE } from '../ports';

@@ -16,7 +16,7 @@
 import { IpFields } from '../wire/ip-fields';
 import { isGroup } from './address';
 import type { FrameInfo, StackContext } from '../context';
-import { ROWS_MISC, SCRATCH_FRAGMENT, SCRATCH_FRAGMENT_SLOT, SCRATCH_FRAGMENT_SLOTS } from '../context';
+import { ROWS_MISC, SCRATCH_FRAGMENT, SCRATCH_FRAGMENT_SLOT, SCRATCH_FRAGMENT_SLOTS } from '../scratch';
 import { C_DROPS, dropCode, type DropCode } from '../counters';
 import { SlotQueue } from '../kit/flow-table';
 import { IcmpErrorSender } from './icmp-error';

@@ -12,16 +12,8 @@
  * Everything else that a guest may send by ICMP is not ours: neighbour discovery is handled before, the rest ignored.
  */
 import { familyOf, isLoopback, isMulticast, isUnspecified, isV4, wordsEqual } from '../ip/address';
-import {
-  KEY_KIND_SHIFT,
-  KEY_PING,
-  ROWS_MISC,
-  ROWS_OUT,
-  SCRATCH_MISC,
-  type FlowHandler,
-  type FrameInfo,
-  type StackContext,
-} from '../context';
+import { KEY_KIND_SHIFT, KEY_PING, type FlowHandler, type FrameInfo, type StackContext } from '../context';
+import { MSG_REPLY, ROWS_MISC, ROWS_OUT, SCRATCH_MISC } from '../scratch';
 import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from '../counters';
 import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { FragmentSender, mtuToward } from '../ip/fragment-sender';
@@ -96,9 +88,6 @@ const REPLIED = 1;
 
 const REPLIES_PER_SERVICE = 32;
 const ERRORS_IN_A_ROW = 8;
-
-/** Message of a reply; UDP's batches end before it. */
-const MSG_REPLY = 192;
 
 /** Requests up to this long, ICMP header included, fit any path: what the socket does with DF makes no difference. */
 const FITS_ANYWHERE = 512;

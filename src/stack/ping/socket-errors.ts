@@ -1,6 +1,6 @@
 /** Errors about echo requests: the sockets' error queues, turned into ICMP errors to the guest. */
 import { isV4 } from '../ip/address';
-import { ADDR_SLOT_ICMP, ROWS_MISC, SCRATCH_MISC } from '../context';
+import { ADDR_SLOT_PING_ERROR, ROWS_MISC, SCRATCH_MISC } from '../scratch';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
 import { NatResult, natOurAddress } from '../ip/nat';
@@ -24,8 +24,9 @@ import type { PingFlows } from './flows';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../ip/icmp-error';
 import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from '../ip/socket-error';
 
-const SLOT_OFFENDER = ADDR_SLOT_ICMP + 1;
-const SLOT_DEST = ADDR_SLOT_ICMP + 2;
+/** Of the error that was taken last: who reported it, and where what it is about was sent to. */
+const SLOT_OFFENDER = ADDR_SLOT_PING_ERROR;
+const SLOT_DEST = ADDR_SLOT_PING_ERROR + 1;
 
 export class PingErrors {
   private readonly ctx: StackContext;

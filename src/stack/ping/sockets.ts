@@ -1,6 +1,6 @@
 /** Ping sockets: bound as configured, connected, and looked at again when the host's network changed. */
 import { addrSlotsEqual, addrSlotWrite, copyWords, familyOf, makeWords } from '../ip/address';
-import { ADDR_SLOT_ICMP } from '../context';
+import { ADDR_SLOT_PING, ADDR_SLOT_PING_NOW, ADDR_SLOT_PING_WAS } from '../scratch';
 import type { StackContext } from '../context';
 import { NatResult } from '../ip/nat';
 import { AF_INET, SOCK_ICMP } from '../ports';
@@ -18,10 +18,6 @@ import {
   SOL_SOCKET,
 } from '../kit/linux';
 import type { PingFlows } from './flows';
-
-const SLOT_ADDR = ADDR_SLOT_ICMP;
-const SLOT_WAS = ADDR_SLOT_ICMP + 6;
-const SLOT_NOW = ADDR_SLOT_ICMP + 7;
 
 export class PingSockets {
   /** Counts changes of the host's network. */
@@ -60,10 +56,10 @@ export class PingSockets {
     const family = familyOf(target.dst, 0);
     const fd = io.socket(family, SOCK_ICMP);
     if (fd < 0) return true;
-    const found = this.connect(fd, family, target) === 0 && io.getsockname(fd, SLOT_NOW) === 0;
+    const found = this.connect(fd, family, target) === 0 && io.getsockname(fd, ADDR_SLOT_PING_NOW) === 0;
     io.close(fd);
-    if (!found || io.getsockname(flows.fd[slot], SLOT_WAS) < 0) return true;
-    return addrSlotsEqual(io.addrs, SLOT_NOW, SLOT_WAS);
+    if (!found || io.getsockname(flows.fd[slot], ADDR_SLOT_PING_WAS) < 0) return true;
+    return addrSlotsEqual(io.addrs, ADDR_SLOT_PING_NOW, ADDR_SLOT_PING_WAS);
   }
 
   /** Binds as configured, connects to `target`, prepares for what is read. Returns 0 or -errno. */
@@ -93,15 +89,15 @@ export class PingSockets {
       }
       const from = v4 ? this.outbound4 : this.outbound6;
       if (from !== null) {
-        addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, 0, from, 0);
-        const r = io.bind(fd, SLOT_ADDR);
+        addrSlotWrite(io.addrs, ADDR_SLOT_PING, family, 0, 0, from, 0);
+        const r = io.bind(fd, ADDR_SLOT_PING);
         if (r < 0) return r;
       }
     }
-    addrSlotWrite(io.addrs, SLOT_ADDR, family, 0, scope, dst, 0);
-    const r = io.connect(fd, SLOT_ADDR);
+    addrSlotWrite(io.addrs, ADDR_SLOT_PING, family, 0, scope, dst, 0);
+    const r = io.connect(fd, ADDR_SLOT_PING);
     if (r !== -EACCES || !v4) return r;
     io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
-    return io.connect(fd, SLOT_ADDR);
+    return io.connect(fd, ADDR_SLOT_PING);
   }
 }

@@ -1,6 +1,7 @@
 /** Connections accepted on the host: forwarded ports. */
 import { addrSlotPort, addrSlotRead, copyWords, familyOf } from '../ip/address';
-import { ADDR_SLOT_TCP, KEY_KIND_SHIFT, KEY_TCP_LISTENER } from '../context';
+import { KEY_KIND_SHIFT, KEY_TCP_LISTENER } from '../context';
+import { ADDR_SLOT_TCP } from '../scratch';
 import { comesInOtherFamily, speaksOnlyOther, toOtherLoopback } from '../ip/other-loopback';
 import { dropCode } from '../counters';
 import { natToGuest } from '../ip/nat';

@@ -2,7 +2,7 @@
 import { IP_PROTO_TCP } from '../wire/ipv4';
 import { seqAdd, seqDiff } from '../kit/seq';
 import { V4_MAPPED, addrSlotWrite, addressWords, familyOf, isGroup } from '../ip/address';
-import { ADDR_SLOT_TCP } from '../context';
+import { ADDR_SLOT_TCP } from '../scratch';
 import type { FrameInfo } from '../context';
 import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';

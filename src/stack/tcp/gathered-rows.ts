@@ -9,7 +9,7 @@
  * to `first`, as long as its rows follow (`place`).
  */
 import type { FrameInfo } from '../context';
-import { ROWS_PER_CALL } from '../context';
+import { ROWS_PER_CALL } from '../scratch';
 
 export class GatheredRows {
   /** Whose payload it is, after that flow's rcvNxt; -1: nothing is gathered. */

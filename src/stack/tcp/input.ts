@@ -9,7 +9,7 @@
  */
 import { moveRows } from '../kit/rows';
 import type { FrameInfo } from '../context';
-import { ROWS_PER_CALL } from '../context';
+import { ROWS_PER_CALL } from '../scratch';
 import { C_TCP_RESETS_FROM_GUEST, dropCode } from '../counters';
 import { seqAdd, seqDiff, seqGt, seqInWindow, seqLt } from '../kit/seq';
 import { EAGAIN, ENOBUFS, ENOMEM, SOL_SOCKET, SO_KEEPALIVE } from '../kit/linux';

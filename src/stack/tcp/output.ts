@@ -3,7 +3,7 @@
  * for many segments.
  */
 import { seqAdd, seqDiff, seqGt, seqLe, seqLt } from '../kit/seq';
-import { SCRATCH_TCP, SCRATCH_TCP_SIZE, ROWS_OUT, ROWS_PER_CALL } from '../context';
+import { ROWS_OUT, ROWS_PER_CALL, SCRATCH_TCP, SCRATCH_TCP_SIZE } from '../scratch';
 import { C_TCP_RETRANSMITS } from '../counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, MSG_PEEK } from '../ports';
 import { rowBytes } from '../kit/rows';

@@ -2,7 +2,7 @@
  * Our own listeners (metrics), which the guest must not reach: it would talk to the service from the host's side, where
  * what it asks costs the control plane's time. Looked at after translation, as the guest's names for the host are many.
  */
-import { ADDR_SLOT_TCP } from '../context';
+import { ADDR_SLOT_TCP } from '../scratch';
 import { addrSlotWrite, addressWords, familyOf, isUnspecified, isV4, V4_MAPPED, wordsEqual } from '../ip/address';
 import type { OwnListener } from '../config';
 import { AF_INET6, type HostIo, SOCK_TCP } from '../ports';

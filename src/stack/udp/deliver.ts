@@ -4,7 +4,7 @@
  * cut here if not.
  */
 import { isV4 } from '../ip/address';
-import { ROWS_MISC, ROWS_OUT, SCRATCH_UDP } from '../context';
+import { ROWS_MISC, ROWS_OUT, SCRATCH_UDP } from '../scratch';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';

@@ -36,7 +36,6 @@ import {
 } from '../ip/address';
 import type { ForwardListener } from '../config';
 import {
-  ADDR_SLOT_UDP,
   KEY_KIND_SHIFT,
   KEY_UDP,
   KEY_UDP_LISTENER,
@@ -45,6 +44,7 @@ import {
   type QuotedPacket,
   type StackContext,
 } from '../context';
+import { ADDR_SLOT_UDP_NOW, ADDR_SLOT_UDP_WAS } from '../scratch';
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';
 import { isResolverPort, NatResult, natOurAddress, natToHost, type NatTables } from '../ip/nat';
@@ -70,10 +70,6 @@ import {
 } from '../wire/icmp';
 import { IP_PROTO_UDP, IPV4_BROADCAST } from '../wire/ipv4';
 import { UDP_HEADER_LEN, udpCheck, udpChecksum, udpDstPort, udpLength, udpSrcPort } from '../wire/udp';
-
-// Addresses that a flow's socket has and would have now; errors of the socket use those before.
-const SLOT_WAS = ADDR_SLOT_UDP + 4;
-const SLOT_NOW = ADDR_SLOT_UDP + 5;
 
 const DROP_HEAD_TOO_SHORT = dropCode('head_too_short');
 const DROP_LOOPBACK_ADDRESS = dropCode('loopback_address');
@@ -359,9 +355,9 @@ export class UdpHandler implements FlowHandler {
     }
     this.loadPeer(slot);
     const family = familyOf(target.dst, 0);
-    if (sockets.probe(family, target, flows.peerPort[slot], SLOT_NOW) < 0) return true;
-    if (ctx.io.getsockname(flows.fd[slot], SLOT_WAS) < 0) return true;
-    if (!addrSlotsEqual(addrs, SLOT_NOW, SLOT_WAS)) this.renew(slot);
+    if (sockets.probe(family, target, flows.peerPort[slot], ADDR_SLOT_UDP_NOW) < 0) return true;
+    if (ctx.io.getsockname(flows.fd[slot], ADDR_SLOT_UDP_WAS) < 0) return true;
+    if (!addrSlotsEqual(addrs, ADDR_SLOT_UDP_NOW, ADDR_SLOT_UDP_WAS)) this.renew(slot);
     return true;
   }
 

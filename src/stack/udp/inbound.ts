@@ -21,7 +21,18 @@
  * read with MSG_PEEK, buffers for exactly that are reserved, and the payload is received straight into them.
  */
 import { isV4 } from '../ip/address';
-import { ROWS_MISC, ROWS_OUT, ROWS_OUT_COUNT, ROWS_PER_CALL, SCRATCH_UDP } from '../context';
+import {
+  MSG_IN,
+  MSG_IN_COUNT,
+  ROWS_MISC,
+  ROWS_OUT,
+  ROWS_OUT_COUNT,
+  ROWS_PER_CALL,
+  SCRATCH_UDP,
+  SCRATCH_UDP_STEP,
+  slotLocal,
+  slotPeer,
+} from '../scratch';
 import type { StackContext } from '../context';
 import { C_DROPS, dropCode, type DropCode } from '../counters';
 import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
@@ -34,7 +45,7 @@ import type { UdpErrors } from './socket-errors';
 import { FLOW_FRESH } from './flows';
 import type { UdpFlows } from './flows';
 import { listenNow, type UdpListener } from './listeners';
-import { BATCH_MAX, MSG_IN, slotLocal, slotPeer, type FlowOwner, type UdpRoute } from './route';
+import type { FlowOwner, UdpRoute } from './route';
 
 const DROP_NO_RECEIVE_BUFFERS = dropCode('no_receive_buffers');
 
@@ -51,9 +62,6 @@ const ERRORS_IN_A_ROW = 8;
 
 /** Frames up to this long are taken many at a time whatever the sizes before: they use one buffer of the guest each. */
 const SMALL = 1536;
-
-/** Room in SCRATCH_UDP for one datagram of a batch. */
-const SCRATCH_STEP = 1 << 16;
 
 /**
  * The last row at which one more frame may begin: it and a row for what is too long need no more than one call takes.
@@ -304,7 +312,7 @@ export class UdpInbound {
     const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
     if (front + guess > (this.bursts.joins(id) ? port.maxFrame : this.frameLimit(id))) return NO_ROOM;
     const many = front + guess <= SMALL || this.steady[id] === 1;
-    const want = many ? Math.min(this.burst[id], most, BATCH_MAX, Math.ceil(BYTES_PER_SERVICE / guess)) : 1;
+    const want = many ? Math.min(this.burst[id], most, MSG_IN_COUNT, Math.ceil(BYTES_PER_SERVICE / guess)) : 1;
     let row = ROWS_OUT;
     let asked = 0;
     for (; asked < want && row <= ROWS_LIMIT; asked++) {
@@ -312,8 +320,8 @@ export class UdpInbound {
       if (n < 0) break;
       const m = MSG_IN + asked;
       rows.region[row + n] = io.scratchRegion;
-      rows.offset[row + n] = SCRATCH_UDP + asked * SCRATCH_STEP + guess;
-      rows.length[row + n] = SCRATCH_STEP - guess;
+      rows.offset[row + n] = SCRATCH_UDP + asked * SCRATCH_UDP_STEP + guess;
+      rows.length[row + n] = SCRATCH_UDP_STEP - guess;
       this.message(id, m, row, n + 1);
       row += n + 1;
     }
@@ -370,7 +378,7 @@ export class UdpInbound {
     const { port, io } = this.ctx;
     const { rows } = io;
     for (let i = m; i < end; i++) {
-      const at = SCRATCH_UDP + (i - MSG_IN) * SCRATCH_STEP;
+      const at = SCRATCH_UDP + (i - MSG_IN) * SCRATCH_UDP_STEP;
       rows.region[ROWS_MISC] = io.scratchRegion;
       rows.offset[ROWS_MISC] = at;
       rows.length[ROWS_MISC] = Math.min(io.msgLen[i], guess);
@@ -404,7 +412,7 @@ export class UdpInbound {
         counters[C_DROPS + code]++;
         continue;
       }
-      const at = SCRATCH_UDP + (m - MSG_IN) * SCRATCH_STEP;
+      const at = SCRATCH_UDP + (m - MSG_IN) * SCRATCH_UDP_STEP;
       if (deliver.move(-1, at, io.msgLen[m], io.msgSegment[m], io.msgTtl[m], io.msgTos[m]) === STALLED) return false;
       this.touch();
     }
@@ -432,7 +440,7 @@ export class UdpInbound {
     }
     this.taken = got * biggest;
     // Asked for less than wished, at the end of a turn's share or of the guest's buffers, it keeps what it had.
-    this.burst[id] = got < asked ? got + 1 : Math.max(this.burst[id], Math.min(2 * asked, BATCH_MAX));
+    this.burst[id] = got < asked ? got + 1 : Math.max(this.burst[id], Math.min(2 * asked, MSG_IN_COUNT));
     this.last4[id] = this.isRoute4() ? 1 : 0;
     this.steady[id] = uniform && (first === guess || got > 1) ? 1 : 0;
     // Grows at once, shrinks slowly: too long costs nothing for small frames, too short costs a copy.

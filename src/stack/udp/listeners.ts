@@ -1,7 +1,8 @@
 /** UDP sockets that the control plane opened for forwarded ports. They stay open across resets of the guest. */
 import { addressWords, addrSlotRead, isUnspecified } from '../ip/address';
 import type { ForwardListener } from '../config';
-import { ADDR_SLOT_UDP, KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../context';
+import { KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../context';
+import { ADDR_SLOT_UDP } from '../scratch';
 import type { StackContext } from '../context';
 import type { HostIo } from '../ports';
 import { SITE_UDP_LISTENER } from '../kit/site-log';

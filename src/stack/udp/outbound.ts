@@ -20,7 +20,16 @@
  */
 import type { RowSpan } from '../kit/rows';
 import { addrSlotWrite, familyOf, isMulticast, isUnspecified, isV4 } from '../ip/address';
-import { ADDR_SLOT_UDP_MSG, ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_CALL } from '../context';
+import {
+  ADDR_SLOT_OUT_LOCAL,
+  ADDR_SLOT_OUT_PEER,
+  MSG_OUT_COUNT,
+  MSG_PIECE,
+  MSG_PIECE_COUNT,
+  ROWS_PER_CALL,
+  ROWS_PIECE,
+  ROWS_PIECE_END,
+} from '../scratch';
 import type { FrameInfo, StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { isMoved } from '../ip/host-moved';
@@ -52,16 +61,6 @@ import type { UdpListener } from './listeners';
 
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
 const DROP_UDP_MALFORMED = dropCode('udp_malformed');
-
-/** Messages 0 … GATHER_MAX - 1 are ours, and as many after them for what a message is cut into. */
-const GATHER_MAX = 64;
-const MSG_PIECE = GATHER_MAX;
-/** Rows of the pieces; those in front belong to the error queue, which is read between sends. */
-const ROWS_PIECE = ROWS_MISC + 16;
-const ROWS_PIECE_END = ROWS_MISC + ROWS_MISC_COUNT;
-
-const SLOT_PEER = ADDR_SLOT_UDP_MSG;
-const SLOT_LOCAL = ADDR_SLOT_UDP_MSG + 1;
 
 /** Linux's UDP_MAX_SEGMENTS: no honest guest puts more into one frame. */
 const MAX_SEGMENTS = 128;
@@ -154,7 +153,7 @@ export class UdpOutbound {
     ) {
       return this.join(row, rowCount, length);
     }
-    if (this.count === GATHER_MAX) this.flush();
+    if (this.count === MSG_OUT_COUNT) this.flush();
     this.slot = slot;
     const i = this.count++;
     io.msgRow[i] = row;
@@ -165,10 +164,10 @@ export class UdpOutbound {
     io.msgTos[i] = -1;
     io.msgSegment[i] = segment;
     const group = (flows.flags[slot] & FLOW_GROUP) !== 0;
-    if (group) io.msgPeer[i] = SLOT_PEER;
+    if (group) io.msgPeer[i] = ADDR_SLOT_OUT_PEER;
     if (viaListener) {
-      io.msgPeer[i] = SLOT_PEER;
-      if (this.hasLocal(slot)) io.msgLocal[i] = SLOT_LOCAL;
+      io.msgPeer[i] = ADDR_SLOT_OUT_PEER;
+      if (this.hasLocal(slot)) io.msgLocal[i] = ADDR_SLOT_OUT_LOCAL;
       io.msgTtl[i] = ttl > 0 ? ttl : -1;
       io.msgTos[i] = tos;
       flows.ttl[slot] = ttl;
@@ -381,8 +380,8 @@ export class UdpOutbound {
     const family = familyOf(peer, p);
     const port = peerPort[slot];
     const scope = peerScope[slot];
-    addrSlotWrite(io.addrs, SLOT_PEER, family, port, scope, peer, p);
-    addrSlotWrite(io.addrs, SLOT_LOCAL, family, 0, scope, local, p);
+    addrSlotWrite(io.addrs, ADDR_SLOT_OUT_PEER, family, port, scope, peer, p);
+    addrSlotWrite(io.addrs, ADDR_SLOT_OUT_LOCAL, family, 0, scope, local, p);
   }
 
   private setSocket(slot: number, ttl: number, tos: number): void {
@@ -451,7 +450,7 @@ export class UdpOutbound {
       io.msgTtl[m] = io.msgTtl[i];
       io.msgTos[m] = io.msgTos[i];
       io.msgSegment[m++] = 0;
-      if (left > 0 && m < MSG_PIECE + GATHER_MAX) continue;
+      if (left > 0 && m < MSG_PIECE + MSG_PIECE_COUNT) continue;
       this.send(slot, MSG_PIECE, m);
       m = MSG_PIECE;
       to = ROWS_PIECE;

@@ -1,6 +1,6 @@
 /**
  * The guest address of a datagram that came to a host socket: its flow's, or by the translation rules of a listener's
- * peer. Peers and local addresses of message `m` are in address slots `slotPeer(m)` and `slotLocal(m)`.
+ * peer. Messages are those of MSG_IN (../scratch.ts).
  */
 import {
   addrSlotFamily,
@@ -12,7 +12,6 @@ import {
   isMulticast,
   isV4,
 } from '../ip/address';
-import { ADDR_SLOT_UDP_MSG } from '../context';
 import type { StackContext } from '../context';
 import { dropCode, type DropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';
@@ -21,17 +20,11 @@ import type { NatTables } from '../ip/nat';
 import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';
 import type { UdpFlows } from './flows';
 import { comesInOtherFamily, toOtherLoopback } from '../ip/other-loopback';
+import { slotLocal, slotPeer } from '../scratch';
 import type { UdpListener } from './listeners';
 
 const DROP_SOURCE_INVALID = dropCode('source_invalid');
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
-
-/** Messages of a batch from host to guest: MSG_IN … MSG_IN + BATCH_MAX - 1. */
-export const MSG_IN = 128;
-export const BATCH_MAX = 32;
-
-export const slotPeer = (m: number): number => ADDR_SLOT_UDP_MSG + 2 + 2 * (m - MSG_IN);
-export const slotLocal = (m: number): number => ADDR_SLOT_UDP_MSG + 3 + 2 * (m - MSG_IN);
 
 /** What the owner of the flow table does for us: both may close sockets. */
 export interface FlowOwner {

@@ -1,6 +1,6 @@
 /** ICMP errors for datagrams we sent: the sockets' error queues, turned into ICMP errors to the guest. */
 import { addrSlotIs, addrSlotPort, addrSlotRead, copyWords, isV4 } from '../ip/address';
-import { ADDR_SLOT_UDP, ROWS_MISC, SCRATCH_MISC } from '../context';
+import { ADDR_SLOT_UDP_ERROR, ROWS_MISC, SCRATCH_MISC } from '../scratch';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../ip/icmp-error';
@@ -24,8 +24,9 @@ import type { UdpFlows } from './flows';
 import { comesInOtherFamily, toOtherLoopback } from '../ip/other-loopback';
 import type { UdpListener } from './listeners';
 
-const SLOT_OFFENDER = ADDR_SLOT_UDP + 1;
-const SLOT_DEST = ADDR_SLOT_UDP + 2;
+/** Of the error that was taken last: who reported it, and where what it is about was sent to. */
+const SLOT_OFFENDER = ADDR_SLOT_UDP_ERROR;
+const SLOT_DEST = ADDR_SLOT_UDP_ERROR + 1;
 
 export class UdpErrors {
   /**

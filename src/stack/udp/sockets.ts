@@ -10,7 +10,7 @@ import {
   V4_MAPPED,
 } from '../ip/address';
 import type { Ip4Config, Ip6Config } from '../config';
-import { ADDR_SLOT_UDP } from '../context';
+import { ADDR_SLOT_UDP } from '../scratch';
 import type { StackContext } from '../context';
 import type { NatResult } from '../ip/nat';
 import { AF_INET, SOCK_UDP } from '../ports';
@@ -36,9 +36,6 @@ import {
 import { IPV4_BROADCAST } from '../wire/ipv4';
 import { SourcePorts } from './source-ports';
 import type { UdpListener } from './listeners';
-
-/** Slot of addresses to bind and connect to. */
-const SLOT_ADDR = ADDR_SLOT_UDP;
 
 /** A server takes requests here, and answers each from another port (RFC 1350 §4). */
 const PORT_TFTP = 69;
@@ -110,8 +107,8 @@ export class UdpSockets {
     }
     if (this.anyPort) return 0;
     if (!this.group) {
-      addrSlotWrite(io.addrs, SLOT_ADDR, family, dstPort, target.scope, dst, 0);
-      const r = io.connect(fd, SLOT_ADDR);
+      addrSlotWrite(io.addrs, ADDR_SLOT_UDP, family, dstPort, target.scope, dst, 0);
+      const r = io.connect(fd, ADDR_SLOT_UDP);
       // Without SO_BROADCAST that is the kernel's word for a broadcast address of a network of its own.
       if (r !== -EACCES || !v4) return r;
       this.group = true;
@@ -136,8 +133,8 @@ export class UdpSockets {
       if (!target.local && !isUnspecified(from, 0)) r = this.bindTo(fd, family, target, 0);
     }
     if (r >= 0) {
-      addrSlotWrite(io.addrs, SLOT_ADDR, family, dstPort, target.scope, dst, 0);
-      r = io.connect(fd, SLOT_ADDR);
+      addrSlotWrite(io.addrs, ADDR_SLOT_UDP, family, dstPort, target.scope, dst, 0);
+      r = io.connect(fd, ADDR_SLOT_UDP);
     }
     if (r >= 0) r = io.getsockname(fd, slot);
     io.close(fd);
@@ -157,8 +154,8 @@ export class UdpSockets {
     const { io } = this.ctx;
     const v4 = family === AF_INET;
     const from = v4 ? this.outbound4 : this.outbound6;
-    addrSlotWrite(io.addrs, SLOT_ADDR, family, port, 0, target.local ? anyOf(v4) : from, 0);
-    return io.bind(fd, SLOT_ADDR);
+    addrSlotWrite(io.addrs, ADDR_SLOT_UDP, family, port, 0, target.local ? anyOf(v4) : from, 0);
+    return io.bind(fd, ADDR_SLOT_UDP);
   }
 
   /**
@@ -181,8 +178,8 @@ export class UdpSockets {
     // Privileged, or a program's of the host: any port is better than no datagram.
     if (r === -EADDRINUSE || r === -EACCES) {
       r = this.bindTo(fd, family, target, 0);
-      if (r >= 0) r = io.getsockname(fd, SLOT_ADDR);
-      this.hostPort = addrSlotPort(io.addrs, SLOT_ADDR);
+      if (r >= 0) r = io.getsockname(fd, ADDR_SLOT_UDP);
+      this.hostPort = addrSlotPort(io.addrs, ADDR_SLOT_UDP);
     }
     if (r < 0) return r;
     io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);

@@ -7,7 +7,7 @@ import type { PortIo } from '../../../src/dataplane/virtio/guest-port';
 import type { ModerationLevel } from '../../../src/dataplane/commands';
 import { moderationOf } from './moderation';
 import { FD_EVENTFD } from '../../../src/native';
-import { ROWS_TOTAL } from '../../../src/stack/context';
+import { ROWS_TOTAL } from '../../../src/stack/scratch';
 import { COUNTERS } from '../../../src/stack/counters';
 
 export const GPA = 0x10000000;

@@ -14,7 +14,7 @@ import { MessageChannel, MessagePort } from 'node:worker_threads';
 import { offeredFeatures } from '../../../src/dataplane/virtio/features';
 import type { Native } from '../../../src/native';
 import { addrSlotPort, addrSlotWrite } from '../../../src/stack/ip/address';
-import { ROWS_MISC } from '../../../src/stack/context';
+import { ROWS_MISC } from '../../../src/stack/scratch';
 import { C_TCP_RETRANSMITS } from '../../../src/stack/counters';
 import { AF_INET, SOCK_TCP, SOCK_UDP } from '../../../src/stack/ports';
 import { ETHERNET_HEADER_LEN, ethernetWrite } from '../../../src/stack/wire/ethernet';

@@ -9,7 +9,7 @@
  * front, more payload than reserved, rows past the table, a GSO frame to a guest without GSO). It poisons what the
  * stack must not use any more: rows after `releaseReceived`, `head` past `headLen`, header room never written.
  */
-import { ROWS_PER_FRAME } from '../../../src/stack/context';
+import { ROWS_PER_FRAME } from '../../../src/stack/scratch';
 import type { GuestPort, Rows } from '../../../src/stack/ports';
 import {
   COMMIT_NEEDS_CSUM,

@@ -11,7 +11,7 @@ import {
   addrSlotWrite,
   familyOf,
 } from '../../../src/stack/ip/address';
-import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/context';
+import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/scratch';
 import type { HostIo, Rows } from '../../../src/stack/ports';
 import {
   ADDR_SLOT_SIZE,

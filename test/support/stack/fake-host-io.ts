@@ -14,7 +14,7 @@ import {
   addrSlotWord,
   addrSlotWrite,
 } from '../../../src/stack/ip/address';
-import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/context';
+import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/scratch';
 import {
   ADDR_SLOTS,
   ADDR_SLOT_SIZE,

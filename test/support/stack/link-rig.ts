@@ -2,7 +2,8 @@
  * A Stack on a fake port with recording flow handlers, and frames as hexadecimal text. The builders and checks here
  * share no code with src/stack/wire: bytes are put together and verified the long way.
  */
-import { SCRATCH_SIZE, type FlowHandler, type FrameInfo, type StackContext } from '../../../src/stack/context';
+import type { FlowHandler, FrameInfo, StackContext } from '../../../src/stack/context';
+import { SCRATCH_SIZE } from '../../../src/stack/scratch';
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
 import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';

@@ -5,7 +5,7 @@ import { OUTPUT_BLOCK } from '../../../src/dataplane/stream/output';
 import { StreamGuestPort } from '../../../src/dataplane/stream/port';
 import { loadNative } from '../../../src/native';
 import type { Native } from '../../../src/native';
-import { ROWS_IN, ROWS_OUT } from '../../../src/stack/context';
+import { ROWS_IN, ROWS_OUT } from '../../../src/stack/scratch';
 import { COMMIT_NEEDS_CSUM } from '../../../src/stack/ports';
 
 const EAGAIN = 11;

@@ -1,6 +1,6 @@
 /** QEMU's stream framing over a real socket pair: whole, in pieces, and wrong. */
 import { STREAM_BAD_LENGTH, STREAM_EOF, STREAM_OPEN } from '../../../../src/dataplane/stream/input';
-import { ROWS_OUT } from '../../../../src/stack/context';
+import { ROWS_OUT } from '../../../../src/stack/scratch';
 import { noise } from '../../../support/guest/noise';
 import { StreamRig, framed, unframed } from '../../../support/stream/stream-rig';
 

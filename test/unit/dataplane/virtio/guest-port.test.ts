@@ -1,5 +1,5 @@
 import * as fc from 'fast-check';
-import { ROWS_PER_FRAME } from '../../../../src/stack/context';
+import { ROWS_PER_FRAME } from '../../../../src/stack/scratch';
 import { C_DROPS, dropCode } from '../../../../src/stack/counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4 } from '../../../../src/stack/ports';
 import { PortRig } from '../../../support/dataplane/port-rig';

@@ -15,8 +15,8 @@ import {
   KEY_TCP_LISTENER,
   KEY_UDP,
   KEY_UDP_LISTENER,
-  ROWS_IN_COUNT,
 } from '../../../../src/stack/context';
+import { ROWS_IN_COUNT } from '../../../../src/stack/scratch';
 import { text } from '../../../support/stack/addresses';
 import { GUEST_MAC, bytes, datagram, ethernet, icmpv6, linkRig, packet } from '../../../support/stack/link-rig';
 

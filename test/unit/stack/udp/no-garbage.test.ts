@@ -1,5 +1,6 @@
 /** Datagrams in the steady state allocate nothing: the heap does not grow while hundreds of thousands pass. */
-import { KEY_KIND_SHIFT, KEY_UDP, ROWS_TOTAL, SCRATCH_SIZE, type StackContext } from '../../../../src/stack/context';
+import { KEY_KIND_SHIFT, KEY_UDP, type StackContext } from '../../../../src/stack/context';
+import { ROWS_TOTAL, SCRATCH_SIZE } from '../../../../src/stack/scratch';
 import { C_FRAMES_TO_GUEST, COUNTERS } from '../../../../src/stack/counters';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
 import {
