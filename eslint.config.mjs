@@ -27,6 +27,7 @@ export const hotFiles = [
   'src/stack/ip/{address,nat,to-guest,path-mtus,host-moved,guest-hints,other-loopback}.ts',
   'src/stack/ip/{reassembly,fragment-sender,fragment-errors}.ts',
   'src/stack/ip/{icmp-error,socket-error,error-budget,protocol-errors,from-guest-errors}.ts',
+  'src/stack/ip/{outbound-binding,socket-options}.ts',
   'src/stack/wire/{ethernet,arp,ip-fields,ipv4,ipv6,icmp,udp,tcp,checksum}.ts',
   'src/stack/{tcp,udp,ping}/*.ts',
 ];

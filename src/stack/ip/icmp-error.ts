@@ -124,6 +124,24 @@ export class IcmpErrorSender {
   }
 
   /**
+   * The next link carries `mtu` bytes and the packet must not be fragmented: the error that a router would send (RFC 1191
+   * §4, RFC 8201 §3). The rest as for `send`.
+   */
+  sendTooLong(
+    mtu: number,
+    from: Int32Array,
+    quoted: IpFields,
+    quote: DataView,
+    quoteOff: number,
+    quoteLen: number,
+  ): boolean {
+    const { v4 } = quoted;
+    const type = v4 ? ICMP_DEST_UNREACHABLE : ICMPV6_PACKET_TOO_BIG;
+    const code = v4 ? ICMP_CODE_FRAGMENTATION_NEEDED : 0;
+    return this.send(type, code, mtu, from, quoted, quote, quoteOff, quoteLen);
+  }
+
+  /**
    * As `send`, about a packet that is there: `length` bytes of it, from its IP header on, lie in `port.head`, and are
    * quoted as they came. That is what `info` may point into.
    */

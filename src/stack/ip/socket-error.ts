@@ -9,7 +9,8 @@ import type { NatResult, NatTables } from './nat';
 import type { HostIo } from '../ports';
 import { SOCKERR_ERRNO, SOCKERR_INFO, SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
 import { EMSGSIZE } from '../kit/linux';
-import { icmpErrorKnown } from './icmp-error';
+import { MAX_QUOTE6, icmpErrorKnown } from './icmp-error';
+import { ROWS_MISC, SCRATCH_MISC } from '../scratch';
 
 // struct sock_extended_err, ee_origin (<linux/errqueue.h>).
 const ORIGIN_LOCAL = 1;
@@ -19,10 +20,26 @@ const ORIGIN_ICMP6 = 3;
 /** Errors taken from a socket at one go: a flood of errors must not hold up the loop. */
 export const ERRORS_PER_CALL = 32;
 
+/** Calls that fail in a row, the error queue emptied after each, before a socket counts as broken. */
+export const ERRORS_IN_A_ROW = 8;
+
 /** Hop limit shown in a quoted packet whose real one is not known. */
 export const QUOTED_TTL = 64;
 
-/** True if the error that `recvError` took came from the network, in the flow's family, and is one a guest knows. */
+/**
+ * Takes an error off the queue of `fd`: who reported it goes to address slot `slot`, where the packet had been sent to, to
+ * the slot behind; the part of the packet that came back, to scratch memory from SCRATCH_MISC + `front` on, as far as an
+ * ICMP error can quote it behind `front` bytes of header. Returns 1, 0: there is none, or -errno.
+ */
+export function takeError(io: HostIo, fd: number, slot: number, front: number): number {
+  const { region, offset, length } = io.rows;
+  region[ROWS_MISC] = io.scratchRegion;
+  offset[ROWS_MISC] = SCRATCH_MISC + front;
+  length[ROWS_MISC] = MAX_QUOTE6 - front;
+  return io.recvError(fd, slot, slot + 1, ROWS_MISC, 1);
+}
+
+/** True if the error that `takeError` took came from the network, in the flow's family, and is one a guest knows. */
 export function errorIsForGuest(io: HostIo, v4: boolean): boolean {
   const error = io.sockErrOut;
   return error[SOCKERR_ORIGIN] === (v4 ? ORIGIN_ICMP : ORIGIN_ICMP6) && icmpErrorKnown(v4, error[SOCKERR_TYPE]);

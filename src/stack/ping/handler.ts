@@ -17,6 +17,8 @@ import { MSG_REPLY, ROWS_MISC, ROWS_OUT, SCRATCH_MISC } from '../scratch';
 import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from '../counters';
 import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { FragmentSender, mtuToward } from '../ip/fragment-sender';
+import { ERRORS_IN_A_ROW } from '../ip/socket-error';
+import { FITS_ANYWHERE, setMtuDiscovery, setTos, setTtl } from '../ip/socket-options';
 import { PingFlows } from './flows';
 import { PingErrors } from './socket-errors';
 import { SelfEcho } from './self-echo';
@@ -36,23 +38,7 @@ import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } 
 import { SITE_PING_REFUSED } from '../kit/site-log';
 import { isShortage, RestingSockets } from '../kit/resting';
 import { RowSpan } from '../kit/rows';
-import {
-  EAGAIN,
-  EMFILE,
-  ENFILE,
-  ENOBUFS,
-  ENOMEM,
-  IP_MTU_DISCOVER,
-  IP_TOS,
-  IP_TTL,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPV6_MTU_DISCOVER,
-  IPV6_TCLASS,
-  IPV6_UNICAST_HOPS,
-  PMTUDISC_DONT,
-  PMTUDISC_PROBE,
-} from '../kit/linux';
+import { EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, PMTUDISC_DONT, PMTUDISC_PROBE } from '../kit/linux';
 import { checksumFinish, checksumOk, pseudoHeaderSum6 } from '../wire/checksum';
 import {
   ICMP_ECHO_REPLY,
@@ -87,10 +73,6 @@ const NO_ROOM = 0;
 const REPLIED = 1;
 
 const REPLIES_PER_SERVICE = 32;
-const ERRORS_IN_A_ROW = 8;
-
-/** Requests up to this long, ICMP header included, fit any path: what the socket does with DF makes no difference. */
-const FITS_ANYWHERE = 512;
 
 /** `open`: the host does not let us have a ping socket. Below all drop codes. */
 const REFUSED = -1000;
@@ -328,19 +310,18 @@ export class IcmpHandler implements FlowHandler {
     const { flows } = this;
     const { io } = this.ctx;
     const fd = flows.fd[slot];
-    const level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
     if (flows.ttl[slot] !== frame.ttl) {
       flows.ttl[slot] = frame.ttl;
-      if (frame.ttl > 0) io.setsockopt(fd, level, v4 ? IP_TTL : IPV6_UNICAST_HOPS, frame.ttl);
+      setTtl(io, fd, v4, frame.ttl);
     }
     if (flows.tos[slot] !== frame.tos) {
       flows.tos[slot] = frame.tos;
-      io.setsockopt(fd, level, v4 ? IP_TOS : IPV6_TCLASS, frame.tos);
+      setTos(io, fd, v4, frame.tos);
     }
     const discover = frame.df ? PMTUDISC_PROBE : PMTUDISC_DONT;
     if (flows.discover[slot] !== discover && (flows.discover[slot] >= 0 || frame.l4Len > FITS_ANYWHERE)) {
       flows.discover[slot] = discover;
-      io.setsockopt(fd, level, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, discover);
+      setMtuDiscovery(io, fd, v4, discover);
     }
   }
 

@@ -1,32 +1,25 @@
 /** Errors about echo requests: the sockets' error queues, turned into ICMP errors to the guest. */
 import { isV4 } from '../ip/address';
-import { ADDR_SLOT_PING_ERROR, ROWS_MISC, SCRATCH_MISC } from '../scratch';
+import { ADDR_SLOT_PING_ERROR, SCRATCH_MISC } from '../scratch';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
 import { NatResult, natOurAddress } from '../ip/nat';
 import type { NatTables } from '../ip/nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
 import { isShortage, type RestingSockets } from '../kit/resting';
-import {
-  ICMP_CODE_FRAGMENTATION_NEEDED,
-  ICMP_DEST_UNREACHABLE,
-  ICMP_ECHO_REQUEST,
-  ICMP_HEADER_LEN,
-  icmpSeq,
-  icmpType,
-  ICMPV6_ECHO_REQUEST,
-  ICMPV6_PACKET_TOO_BIG,
-  icmpWrite,
-} from '../wire/icmp';
+import { ICMP_ECHO_REQUEST, ICMP_HEADER_LEN, icmpSeq, icmpType, ICMPV6_ECHO_REQUEST, icmpWrite } from '../wire/icmp';
 import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
 import type { PingFlows } from './flows';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../ip/icmp-error';
-import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from '../ip/socket-error';
-
-/** Of the error that was taken last: who reported it, and where what it is about was sent to. */
-const SLOT_OFFENDER = ADDR_SLOT_PING_ERROR;
-const SLOT_DEST = ADDR_SLOT_PING_ERROR + 1;
+import {
+  ERRORS_PER_CALL,
+  QUOTED_TTL,
+  errorIsForGuest,
+  errorIsTooLong,
+  errorSource,
+  takeError,
+} from '../ip/socket-error';
 
 export class PingErrors {
   private readonly ctx: StackContext;
@@ -55,10 +48,7 @@ export class PingErrors {
     const { io } = this.ctx;
     let refused = false;
     for (let i = 0; i < ERRORS_PER_CALL; i++) {
-      io.rows.region[ROWS_MISC] = io.scratchRegion;
-      io.rows.offset[ROWS_MISC] = SCRATCH_MISC;
-      io.rows.length[ROWS_MISC] = MAX_QUOTE6;
-      const r = io.recvError(this.flows.fd[slot], SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1);
+      const r = takeError(io, this.flows.fd[slot], ADDR_SLOT_PING_ERROR, 0);
       if (isShortage(r)) this.later.push(slot, this.ctx.clock.nowMs);
       if (r <= 0) return refused;
       if (errorIsTooLong(io)) {
@@ -72,7 +62,7 @@ export class PingErrors {
     return refused;
   }
 
-  /** We are the router whose next link cannot carry so long a packet (RFC 1191 §4, RFC 8201 §3). */
+  /** The host's interface cannot carry so long a request. */
   private tooLong(slot: number): void {
     const { found } = this;
     const { io } = this.ctx;
@@ -82,16 +72,8 @@ export class PingErrors {
     if (!natOurAddress(this.nat, v4, found)) return;
     const request = v4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
     icmpWrite(io.scratch, SCRATCH_MISC, request, 0, 0, (this.flows.id(slot) << 16) | this.flows.seq[slot]);
-    this.sender.send(
-      v4 ? ICMP_DEST_UNREACHABLE : ICMPV6_PACKET_TOO_BIG,
-      v4 ? ICMP_CODE_FRAGMENTATION_NEEDED : 0,
-      io.sockErrOut[SOCKERR_INFO],
-      found.src,
-      this.quoted(slot),
-      io.scratch,
-      SCRATCH_MISC,
-      ICMP_HEADER_LEN,
-    );
+    const mtu = io.sockErrOut[SOCKERR_INFO];
+    this.sender.sendTooLong(mtu, found.src, this.quoted(slot), io.scratch, SCRATCH_MISC, ICMP_HEADER_LEN);
   }
 
   /** IP header of the request of flow `slot`. */
@@ -114,7 +96,7 @@ export class PingErrors {
     const k = KEY_WORDS * slot;
     const v4 = isV4(key, k);
     if (!errorIsForGuest(io, v4)) return;
-    if (!errorSource(ctx, this.nat, SLOT_OFFENDER, this.flows.peer, 4 * slot, key, k, found)) return;
+    if (!errorSource(ctx, this.nat, ADDR_SLOT_PING_ERROR, this.flows.peer, 4 * slot, key, k, found)) return;
     const length = Math.min(error[SOCKERR_LENGTH], MAX_QUOTE6);
     const request = v4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
     // Without its header the guest could not tell which request this is about.

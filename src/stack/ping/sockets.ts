@@ -1,38 +1,25 @@
 /** Ping sockets: bound as configured, connected, and looked at again when the host's network changed. */
-import { addrSlotsEqual, addrSlotWrite, copyWords, familyOf, makeWords } from '../ip/address';
+import { addrSlotsEqual, addrSlotWrite, copyWords, familyOf } from '../ip/address';
 import { ADDR_SLOT_PING, ADDR_SLOT_PING_NOW, ADDR_SLOT_PING_WAS } from '../scratch';
 import type { StackContext } from '../context';
 import { NatResult } from '../ip/nat';
+import { OutboundBinding } from '../ip/outbound-binding';
+import { receiveErrorsAndMarks } from '../ip/socket-options';
 import { AF_INET, SOCK_ICMP } from '../ports';
-import {
-  EACCES,
-  IP_RECVERR,
-  IP_RECVTOS,
-  IP_RECVTTL,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPV6_RECVERR,
-  IPV6_RECVHOPLIMIT,
-  IPV6_RECVTCLASS,
-  SO_BROADCAST,
-  SOL_SOCKET,
-} from '../kit/linux';
+import { EACCES, SO_BROADCAST, SOL_SOCKET } from '../kit/linux';
 import type { PingFlows } from './flows';
 
 export class PingSockets {
   /** Counts changes of the host's network. */
   epoch: number;
   private readonly ctx: StackContext;
-  private readonly outbound4: Int32Array | null;
-  private readonly outbound6: Int32Array | null;
+  private readonly binding: OutboundBinding;
   private readonly target: NatResult;
 
   constructor(ctx: StackContext) {
-    const { ip4, ip6 } = ctx.config;
     this.epoch = 0;
     this.ctx = ctx;
-    this.outbound4 = ip4 === null ? null : makeWords(ip4.outboundAddr);
-    this.outbound6 = ip6 === null ? null : makeWords(ip6.outboundAddr);
+    this.binding = new OutboundBinding(ctx, ADDR_SLOT_PING);
     this.target = new NatResult();
   }
 
@@ -64,38 +51,19 @@ export class PingSockets {
 
   /** Binds as configured, connects to `target`, prepares for what is read. Returns 0 or -errno. */
   prepare(fd: number, family: number, target: NatResult): number {
-    const { io } = this.ctx;
-    if (family === AF_INET) {
-      io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
-      io.setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
-      io.setsockopt(fd, IPPROTO_IP, IP_RECVTOS, 1);
-    } else {
-      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
-      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
-      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
-    }
+    receiveErrorsAndMarks(this.ctx.io, fd, family === AF_INET);
     return this.connect(fd, family, target);
   }
 
   private connect(fd: number, family: number, target: NatResult): number {
-    const { io, config } = this.ctx;
-    const { dst, scope, local } = target;
+    const { binding } = this;
+    const { io } = this.ctx;
     const v4 = family === AF_INET;
-    if (!local) {
-      const ifname = v4 ? config.ip4?.outboundIf : config.ip6?.outboundIf;
-      if (typeof ifname === 'string') {
-        const r = io.bindToDevice(fd, ifname);
-        if (r < 0) return r;
-      }
-      const from = v4 ? this.outbound4 : this.outbound6;
-      if (from !== null) {
-        addrSlotWrite(io.addrs, ADDR_SLOT_PING, family, 0, 0, from, 0);
-        const r = io.bind(fd, ADDR_SLOT_PING);
-        if (r < 0) return r;
-      }
-    }
-    addrSlotWrite(io.addrs, ADDR_SLOT_PING, family, 0, scope, dst, 0);
-    const r = io.connect(fd, ADDR_SLOT_PING);
+    let r = binding.bindToInterface(fd, v4, target);
+    if (r >= 0 && binding.hasSource(v4, target)) r = binding.bind(fd, v4, target, 0);
+    if (r < 0) return r;
+    addrSlotWrite(io.addrs, ADDR_SLOT_PING, family, 0, target.scope, target.dst, 0);
+    r = io.connect(fd, ADDR_SLOT_PING);
     if (r !== -EACCES || !v4) return r;
     io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
     return io.connect(fd, ADDR_SLOT_PING);

@@ -1,13 +1,13 @@
 /** New flows from the guest's SYN, and what all new flows have in common. Those from the host are in accept.ts. */
 import { IP_PROTO_TCP } from '../wire/ipv4';
 import { seqAdd, seqDiff } from '../kit/seq';
-import { V4_MAPPED, addrSlotWrite, addressWords, familyOf, isGroup } from '../ip/address';
+import { addrSlotWrite, familyOf, isGroup } from '../ip/address';
 import { ADDR_SLOT_TCP } from '../scratch';
 import type { FrameInfo } from '../context';
 import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';
 import { natToHost } from '../ip/nat';
-import { AF_INET6, SOCK_TCP } from '../ports';
+import { AF_INET, SOCK_TCP } from '../ports';
 import {
   EACCES,
   EADDRINUSE,
@@ -60,8 +60,6 @@ const PRIVILEGED_PORTS = 1024;
 /** `connectedSocket`: there is no descriptor; the host cannot connect. */
 const NO_SOCKET = -1;
 const NO_CONNECT = -2;
-
-const outbound = new Int32Array(4);
 
 /** Initial sequence number (RFC 6528): a clock of 4 µs ticks plus a keyed hash of the 4-tuple. */
 function initialSequence(t: TcpEngine, flow: number): number {
@@ -244,7 +242,7 @@ function connectedSocket(t: TcpEngine, family: number, frame: FrameInfo, ports: 
   for (;;) {
     const fd = t.io.socket(family, SOCK_TCP);
     if (fd < 0) return NO_SOCKET;
-    markSocket(t, fd, family === AF_INET6, frame.ttl, frame.tos);
+    markSocket(t, fd, family !== AF_INET, frame.ttl, frame.tos);
     const r = startConnect(t, fd, family, from, ports & 0xffff);
     if (r >= 0) return fd;
     t.io.close(fd);
@@ -256,25 +254,18 @@ function connectedSocket(t: TcpEngine, family: number, frame: FrameInfo, ports: 
 
 /** `from`: source port, 0 for the kernel's choice. Returns >= 0 or -errno. */
 function startConnect(t: TcpEngine, fd: number, family: number, from: number, port: number): number {
-  const io = t.io;
+  const { binding, io } = t;
   const to = t.natResult;
+  const v4 = family === AF_INET;
   prepareSocket(t, fd);
-  outbound.fill(0);
-  if (family !== AF_INET6) outbound[2] = V4_MAPPED;
-  const ip = family === AF_INET6 ? t.ctx.config.ip6 : t.ctx.config.ip4;
-  if (!to.local && ip !== null) {
-    if (ip.outboundIf !== null && io.bindToDevice(fd, ip.outboundIf) < 0) {
-      t.ctx.log.line(SITE_TCP_OUTBOUND_IF, 'warn', 'TCP: cannot bind to the outbound interface');
-      return -EINVAL;
-    }
-    if (ip.outboundAddr !== null) addressWords(ip.outboundAddr, outbound, 0);
+  if (binding.bindToInterface(fd, v4, to) < 0) {
+    t.ctx.log.line(SITE_TCP_OUTBOUND_IF, 'warn', 'TCP: cannot bind to the outbound interface');
+    return -EINVAL;
   }
-  const bound = !to.local && ip !== null && ip.outboundAddr !== null;
-  if (bound || from !== 0) {
+  if (from !== 0 || binding.hasSource(v4, to)) {
     // Lets the host's own services listen on the port, and other connections of the guest leave from it.
     if (from !== 0) io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, from, 0, outbound, 0);
-    const r = io.bind(fd, ADDR_SLOT_TCP);
+    const r = binding.bind(fd, v4, to, from);
     if (r < 0) {
       if (from !== 0) return r;
       t.ctx.log.line(SITE_TCP_OUTBOUND_ADDR, 'warn', 'TCP: cannot bind to the outbound address');

@@ -74,8 +74,10 @@ import type { DropCode } from '../counters';
 import { FlowTable, SlotQueue } from '../kit/flow-table';
 import type { NatTables } from '../ip/nat';
 import { NatResult } from '../ip/nat';
+import { OutboundBinding } from '../ip/outbound-binding';
 import { OwnListeners } from './own-listeners';
 import type { Clock, GuestPort, HostIo } from '../ports';
+import { ADDR_SLOT_TCP } from '../scratch';
 import { halfOpenLimit } from './admission-bounds';
 import { Credit, Trust } from '../kit/credit';
 import { RestingSockets } from '../kit/resting';
@@ -213,6 +215,7 @@ export class TcpEngine {
   readonly clock: Clock;
   readonly nat: NatTables;
   readonly own: OwnListeners;
+  readonly binding: OutboundBinding;
   readonly natResult: NatResult;
   /** The peer of the connection being accepted. */
   readonly peerWords: Int32Array;
@@ -351,6 +354,7 @@ export class TcpEngine {
     this.clock = ctx.clock;
     this.nat = ctx.link.nat;
     this.own = new OwnListeners(ctx.config.ownListeners);
+    this.binding = new OutboundBinding(ctx, ADDR_SLOT_TCP);
     this.natResult = new NatResult();
     this.peerWords = new Int32Array(4);
     this.table = new FlowTable(n, random.u32(), random.u32());

@@ -6,7 +6,7 @@
  *
  * The other way there is nothing to copy: Linux tells a TCP socket neither TTL nor TOS of what it received.
  */
-import { IPPROTO_IP, IPPROTO_IPV6, IPV6_TCLASS, IPV6_UNICAST_HOPS, IP_TOS, IP_TTL } from '../kit/linux';
+import { setTos, setTtl } from '../ip/socket-options';
 import type { TcpEngine } from './flow';
 
 /** What a socket sends without being told, as almost every guest does as well (net.ipv4.ip_default_ttl). */
@@ -16,8 +16,8 @@ export const DSCP_MASK = 0xfc;
 
 /** Puts marks that are not the kernel's own on a socket, before it connects: the SYN carries them. */
 export function markSocket(t: TcpEngine, fd: number, v6: boolean, ttl: number, tos: number): void {
-  if (ttl !== DEFAULT_TTL) setTtl(t, fd, v6, ttl);
-  if ((tos & DSCP_MASK) !== 0) setTos(t, fd, v6, tos & DSCP_MASK);
+  if (ttl !== DEFAULT_TTL) setTtl(t.io, fd, !v6, ttl);
+  if ((tos & DSCP_MASK) !== 0) setTos(t.io, fd, !v6, tos & DSCP_MASK);
 }
 
 /** The marks of an acceptable segment of the flow: the socket gets them if they are not those of the one before. */
@@ -26,19 +26,9 @@ export function followMarks(t: TcpEngine, flow: number, v6: boolean, ttl: number
   if (t.ttl[flow] === ttl && t.dscp[flow] === dscp) return;
   const fd = t.fd[flow];
   if (fd >= 0) {
-    if (t.ttl[flow] !== ttl) setTtl(t, fd, v6, ttl);
-    if (t.dscp[flow] !== dscp) setTos(t, fd, v6, dscp);
+    if (t.ttl[flow] !== ttl) setTtl(t.io, fd, !v6, ttl);
+    if (t.dscp[flow] !== dscp) setTos(t.io, fd, !v6, dscp);
   }
   t.ttl[flow] = ttl;
   t.dscp[flow] = dscp;
-}
-
-function setTtl(t: TcpEngine, fd: number, v6: boolean, ttl: number): void {
-  // A packet with none left would not have come this far; the kernel refuses it.
-  if (ttl === 0) return;
-  t.io.setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_UNICAST_HOPS : IP_TTL, ttl);
-}
-
-function setTos(t: TcpEngine, fd: number, v6: boolean, dscp: number): void {
-  t.io.setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TCLASS : IP_TOS, dscp);
 }

@@ -39,6 +39,7 @@ import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
 import { isShortage } from '../kit/resting';
+import { ERRORS_IN_A_ROW } from '../ip/socket-error';
 import { UdpBursts } from './bursts';
 import { STALLED, UdpDeliver, UDP_FRONT4, UDP_FRONT6 } from './deliver';
 import type { UdpErrors } from './socket-errors';
@@ -56,9 +57,6 @@ const BYTES_PER_SERVICE = 1 << 19;
 
 /** Datagrams at once that make a socket a busy one. */
 const BURST = 4;
-
-/** Errors in a row, error queue emptied after each, before a socket counts as broken. */
-const ERRORS_IN_A_ROW = 8;
 
 /** Frames up to this long are taken many at a time whatever the sizes before: they use one buffer of the guest each. */
 const SMALL = 1536;

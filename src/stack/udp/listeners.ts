@@ -4,21 +4,16 @@ import type { ForwardListener } from '../config';
 import { KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../context';
 import { ADDR_SLOT_UDP } from '../scratch';
 import type { StackContext } from '../context';
+import { receiveErrorsAndMarks } from '../ip/socket-options';
 import type { HostIo } from '../ports';
 import { SITE_UDP_LISTENER } from '../kit/site-log';
 import { EPOLLET, EPOLLIN } from '../ports';
 import { isShortage, unwatchedText } from '../kit/resting';
 import {
   IP_PKTINFO,
-  IP_RECVERR,
-  IP_RECVTOS,
-  IP_RECVTTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
-  IPV6_RECVERR,
-  IPV6_RECVHOPLIMIT,
   IPV6_RECVPKTINFO,
-  IPV6_RECVTCLASS,
   SO_BROADCAST,
   SO_RCVBUF,
   SOL_SOCKET,
@@ -97,15 +92,11 @@ function makeListener(io: HostIo, listener: ForwardListener): UdpListener {
     io.setsockopt(fd, IPPROTO_IP, IP_PKTINFO, 1);
     // What the service sends to all leaves from here as well.
     io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
-    io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
-    io.setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
-    io.setsockopt(fd, IPPROTO_IP, IP_RECVTOS, 1);
+    receiveErrorsAndMarks(io, fd, true);
   }
   if (takes6) {
     io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
-    io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
-    io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
-    io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    receiveErrorsAndMarks(io, fd, false);
   }
   let target: Int32Array | null = null;
   if (listener.targetAddr !== null) {

@@ -33,27 +33,9 @@ import {
 import type { FrameInfo, StackContext } from '../context';
 import { C_DROPS, dropCode } from '../counters';
 import { isMoved } from '../ip/host-moved';
+import { FITS_ANYWHERE, setMtuDiscovery, setMulticastTtl, setTos, setTtl } from '../ip/socket-options';
 import type { HostIo } from '../ports';
-import {
-  EAGAIN,
-  EINVAL,
-  EIO,
-  EMSGSIZE,
-  ENOBUFS,
-  EPERM,
-  IP_MTU_DISCOVER,
-  IP_MULTICAST_TTL,
-  IP_TOS,
-  IP_TTL,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPV6_MTU_DISCOVER,
-  IPV6_MULTICAST_HOPS,
-  IPV6_TCLASS,
-  IPV6_UNICAST_HOPS,
-  PMTUDISC_DONT,
-  PMTUDISC_PROBE,
-} from '../kit/linux';
+import { EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS, EPERM, PMTUDISC_DONT, PMTUDISC_PROBE } from '../kit/linux';
 import type { UdpErrors } from './socket-errors';
 import { FLOW_GROUP, FLOW_MULTICAST } from './flows';
 import type { UdpFlows } from './flows';
@@ -69,9 +51,6 @@ const MAX_SEGMENTS = 128;
 const JOIN_MAX = 64;
 /** Their bytes: what an IPv6 packet without jumbo payload carries, and less than one of IPv4. */
 const JOIN_BYTES = 65_535 - 40 - 8;
-
-/** Datagrams up to this long fit any path: what the socket does with DF makes no difference to them. */
-const FITS_ANYWHERE = 512;
 
 /** What the owner of the flow table does for us. */
 export interface RenewOwner {
@@ -328,8 +307,7 @@ export class UdpOutbound {
     else if (v4) this.listeners[listener].discover4 = want;
     else this.listeners[listener].discover6 = want;
     const fd = this.fdOf(slot);
-    if (v4) this.ctx.io.setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, want);
-    else this.ctx.io.setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, want);
+    setMtuDiscovery(this.ctx.io, fd, v4, want);
   }
 
   private hasPeer4(slot: number): boolean {
@@ -389,16 +367,14 @@ export class UdpOutbound {
     const { flows } = this;
     const fd = flows.fd[slot];
     const v4 = this.hasPeer4(slot);
-    const level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
     if (ttl !== flows.ttl[slot]) {
       flows.ttl[slot] = ttl;
-      let name = v4 ? IP_TTL : IPV6_UNICAST_HOPS;
-      if ((flows.flags[slot] & FLOW_MULTICAST) !== 0) name = v4 ? IP_MULTICAST_TTL : IPV6_MULTICAST_HOPS;
-      if (ttl > 0) io.setsockopt(fd, level, name, ttl);
+      if ((flows.flags[slot] & FLOW_MULTICAST) !== 0) setMulticastTtl(io, fd, v4, ttl);
+      else setTtl(io, fd, v4, ttl);
     }
     if (tos !== flows.tos[slot]) {
       flows.tos[slot] = tos;
-      io.setsockopt(fd, level, v4 ? IP_TOS : IPV6_TCLASS, tos);
+      setTos(io, fd, v4, tos);
     }
   }
 

@@ -1,22 +1,22 @@
 /** ICMP errors for datagrams we sent: the sockets' error queues, turned into ICMP errors to the guest. */
 import { addrSlotIs, addrSlotPort, addrSlotRead, copyWords, isV4 } from '../ip/address';
-import { ADDR_SLOT_UDP_ERROR, ROWS_MISC, SCRATCH_MISC } from '../scratch';
+import { ADDR_SLOT_UDP_ERROR, SCRATCH_MISC } from '../scratch';
 import type { StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../ip/icmp-error';
-import { ERRORS_PER_CALL, QUOTED_TTL, errorIsForGuest, errorIsTooLong, errorSource } from '../ip/socket-error';
+import {
+  ERRORS_PER_CALL,
+  QUOTED_TTL,
+  errorIsForGuest,
+  errorIsTooLong,
+  errorSource,
+  takeError,
+} from '../ip/socket-error';
 import { NatResult, natOurAddress, natToGuest } from '../ip/nat';
 import type { NatTables } from '../ip/nat';
 import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
 import { isShortage, RestingSockets } from '../kit/resting';
-import {
-  ICMP_CODE_FRAGMENTATION_NEEDED,
-  ICMP_CODE_PORT,
-  ICMP_DEST_UNREACHABLE,
-  ICMPV6_CODE_PORT,
-  ICMPV6_DEST_UNREACHABLE,
-  ICMPV6_PACKET_TOO_BIG,
-} from '../wire/icmp';
+import { ICMP_CODE_PORT, ICMP_DEST_UNREACHABLE, ICMPV6_CODE_PORT, ICMPV6_DEST_UNREACHABLE } from '../wire/icmp';
 import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_UDP } from '../wire/ipv4';
 import { UDP_HEADER_LEN, udpWrite } from '../wire/udp';
@@ -24,8 +24,7 @@ import type { UdpFlows } from './flows';
 import { comesInOtherFamily, toOtherLoopback } from '../ip/other-loopback';
 import type { UdpListener } from './listeners';
 
-/** Of the error that was taken last: who reported it, and where what it is about was sent to. */
-const SLOT_OFFENDER = ADDR_SLOT_UDP_ERROR;
+/** Of the error that was taken last: where the datagram had been sent to. */
 const SLOT_DEST = ADDR_SLOT_UDP_ERROR + 1;
 
 export class UdpErrors {
@@ -106,16 +105,21 @@ export class UdpErrors {
 
   /** Tells the guest that what its flow key in `key[k…]` sent cannot be sent from here. No payload is quoted. */
   unreachable(type: number, code: number, from: Int32Array, key: Int32Array, k: number): void {
-    this.send(type, code, 0, from, key, k, QUOTED_TTL, 0);
+    this.sender.send(
+      type,
+      code,
+      0,
+      from,
+      this.quoted(key, k, QUOTED_TTL, 0),
+      this.ctx.io.scratch,
+      SCRATCH_MISC,
+      UDP_HEADER_LEN,
+    );
   }
 
   /** Takes an error off the queue of `fd`, socket `id`. False: there is none, or the kernel could not say. */
   private next(fd: number, id: number): boolean {
-    const { io } = this.ctx;
-    io.rows.region[ROWS_MISC] = io.scratchRegion;
-    io.rows.offset[ROWS_MISC] = SCRATCH_MISC + UDP_HEADER_LEN;
-    io.rows.length[ROWS_MISC] = MAX_QUOTE6 - UDP_HEADER_LEN;
-    const r = io.recvError(fd, SLOT_OFFENDER, SLOT_DEST, ROWS_MISC, 1);
+    const r = takeError(this.ctx.io, fd, ADDR_SLOT_UDP_ERROR, UDP_HEADER_LEN);
     if (isShortage(r)) this.rest(id);
     return r > 0;
   }
@@ -152,30 +156,26 @@ export class UdpErrors {
       return;
     }
     if (!errorIsForGuest(ctx.io, v4)) return;
-    if (!errorSource(ctx, this.nat, SLOT_OFFENDER, flows.peer, 4 * slot, keys, k, found)) return;
+    if (!errorSource(ctx, this.nat, ADDR_SLOT_UDP_ERROR, flows.peer, 4 * slot, keys, k, found)) return;
     const length = Math.min(Math.max(0, sockErrOut[SOCKERR_LENGTH]), MAX_QUOTE6 - UDP_HEADER_LEN);
     const ttl = flows.ttl[slot] > 0 ? flows.ttl[slot] : QUOTED_TTL;
-    this.send(
+    this.sender.send(
       sockErrOut[SOCKERR_TYPE],
       sockErrOut[SOCKERR_CODE],
       sockErrOut[SOCKERR_INFO],
       found.src,
-      keys,
-      k,
-      ttl,
-      length,
+      this.quoted(keys, k, ttl, length),
+      ctx.io.scratch,
+      SCRATCH_MISC,
+      UDP_HEADER_LEN + length,
     );
   }
 
-  /**
-   * The host's interface takes `mtu` bytes and must not fragment: the guest gets the error a router would send (RFC
-   * 1191 §4).
-   */
+  /** The host's interface takes `mtu` bytes and must not fragment. */
   private tooLong(v4: boolean, mtu: number, keys: Int32Array, k: number): void {
     if (!natOurAddress(this.nat, v4, this.ours)) return;
-    const { src } = this.ours;
-    if (v4) this.send(ICMP_DEST_UNREACHABLE, ICMP_CODE_FRAGMENTATION_NEEDED, mtu, src, keys, k, QUOTED_TTL, 0);
-    else this.send(ICMPV6_PACKET_TOO_BIG, 0, mtu, src, keys, k, QUOTED_TTL, 0);
+    const quoted = this.quoted(keys, k, QUOTED_TTL, 0);
+    this.sender.sendTooLong(mtu, this.ours.src, quoted, this.ctx.io.scratch, SCRATCH_MISC, UDP_HEADER_LEN);
   }
 
   /** The peer is of the other family: "port unreachable" is the one thing that means the same there (RFC 7915 §5.2). */
@@ -190,24 +190,16 @@ export class UdpErrors {
     else this.unreachable(ICMPV6_DEST_UNREACHABLE, ICMPV6_CODE_PORT, this.found.src, keys, k);
   }
 
-  /** The quoted UDP header goes in front of the payload that `next` left in scratch memory. */
-  private send(
-    type: number,
-    code: number,
-    info: number,
-    from: Int32Array,
-    key: Int32Array,
-    k: number,
-    ttl: number,
-    length: number,
-  ): void {
-    const { scratch } = this.ctx.io;
-    const ports = key[k + KEY_WORDS - 1];
-    udpWrite(scratch, SCRATCH_MISC, ports >>> 16, ports & 0xffff, UDP_HEADER_LEN + length, 0);
-    const quoteLen = UDP_HEADER_LEN + length;
+  /**
+   * IP header of the datagram quoted, whose flow key is `key[k…]`. Its UDP header goes in front of the `length` bytes of
+   * payload that `next` left in scratch memory.
+   */
+  private quoted(key: Int32Array, k: number, ttl: number, length: number): IpFields {
     const { ip } = this;
+    const ports = key[k + KEY_WORDS - 1];
+    udpWrite(this.ctx.io.scratch, SCRATCH_MISC, ports >>> 16, ports & 0xffff, UDP_HEADER_LEN + length, 0);
     ip.between(isV4(key, k), key, k, k + 4);
     ip.ttl = ttl;
-    this.sender.send(type, code, info, from, ip, scratch, SCRATCH_MISC, quoteLen);
+    return ip;
   }
 }

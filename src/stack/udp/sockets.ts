@@ -1,34 +1,21 @@
 /** Host sockets for flows that the guest starts: bound, connected where there is one peer, prepared for what is read. */
-import {
-  addressWords,
-  addrSlotPort,
-  anyOf,
-  addrSlotWrite,
-  isMulticast,
-  isUnspecified,
-  isV4,
-  V4_MAPPED,
-} from '../ip/address';
-import type { Ip4Config, Ip6Config } from '../config';
+import { addressWords, addrSlotPort, addrSlotWrite, anyOf, copyWords, isMulticast, isV4 } from '../ip/address';
+import type { Ip4Config } from '../config';
 import { ADDR_SLOT_UDP } from '../scratch';
 import type { StackContext } from '../context';
 import type { NatResult } from '../ip/nat';
+import { OutboundBinding } from '../ip/outbound-binding';
+import { receiveErrorsAndMarks } from '../ip/socket-options';
 import { AF_INET, SOCK_UDP } from '../ports';
 import {
   EACCES,
   EADDRINUSE,
   IP_MULTICAST_ALL,
   IP_MULTICAST_IF,
-  IP_RECVERR,
-  IP_RECVTOS,
-  IP_RECVTTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
   IPV6_MULTICAST_ALL,
   IPV6_MULTICAST_IF,
-  IPV6_RECVERR,
-  IPV6_RECVHOPLIMIT,
-  IPV6_RECVTCLASS,
   SO_BROADCAST,
   SO_REUSEADDR,
   SOL_SOCKET,
@@ -48,21 +35,18 @@ export class UdpSockets {
   /** Broadcast address of the guest's IPv4 network; 0: none. */
   broadcast4: number;
   private readonly ctx: StackContext;
-  /** Addresses to bind outgoing sockets to, four words each; unspecified: the kernel's choice. */
-  private readonly outbound4: Int32Array;
-  private readonly outbound6: Int32Array;
+  private readonly binding: OutboundBinding;
   /** Which ports flows' sockets have; the caller holds and releases. */
   readonly ports: SourcePorts;
 
   constructor(ctx: StackContext, listeners: readonly UdpListener[]) {
-    const { ip4, ip6 } = ctx.config;
+    const { ip4 } = ctx.config;
     this.ctx = ctx;
     this.hostPort = 0;
     this.group = false;
     this.anyPort = false;
     this.broadcast4 = ip4 === null ? 0 : makeBroadcast(ip4);
-    this.outbound4 = makeOutboundWords(ip4);
-    this.outbound6 = makeOutboundWords(ip6);
+    this.binding = new OutboundBinding(ctx, ADDR_SLOT_UDP);
     this.ports = new SourcePorts(listeners);
   }
 
@@ -74,12 +58,8 @@ export class UdpSockets {
 
   /** The address configured for what leaves toward `target`, as `to[at…]`; zero: the kernel's choice. */
   sourceOf(target: NatResult, to: Int32Array, at: number): void {
-    const { dst } = target;
-    const v4 = isV4(dst, 0);
-    const from = v4 ? this.outbound4 : this.outbound6;
-    for (let i = 0; i < 4; i++) to[at + i] = target.local ? 0 : from[i];
-    // Unspecified too is of a family.
-    if (v4) to[at + 2] = V4_MAPPED;
+    const v4 = isV4(target.dst, 0);
+    copyWords(target.local ? anyOf(v4) : this.binding.source(v4), 0, to, at);
   }
 
   /**
@@ -93,18 +73,10 @@ export class UdpSockets {
       isMulticast(dst, 0) ||
       (v4 && (dst[3] === IPV4_BROADCAST || (dst[3] === this.broadcast4 && this.broadcast4 !== 0)));
     this.anyPort = !this.group && dstPort === PORT_TFTP;
-    const bound = this.bind(fd, family, target, srcPort, wish);
+    const bound = this.bind(fd, v4, target, srcPort, wish);
     if (bound < 0) return bound;
     const { io } = this.ctx;
-    if (v4) {
-      io.setsockopt(fd, IPPROTO_IP, IP_RECVERR, 1);
-      io.setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
-      io.setsockopt(fd, IPPROTO_IP, IP_RECVTOS, 1);
-    } else {
-      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
-      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
-      io.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
-    }
+    receiveErrorsAndMarks(io, fd, v4);
     if (this.anyPort) return 0;
     if (!this.group) {
       addrSlotWrite(io.addrs, ADDR_SLOT_UDP, family, dstPort, target.scope, dst, 0);
@@ -124,14 +96,12 @@ export class UdpSockets {
   probe(family: number, target: NatResult, dstPort: number, slot: number): number {
     const { io } = this.ctx;
     const { dst } = target;
+    const v4 = family === AF_INET;
     const fd = io.socket(family, SOCK_UDP);
     if (fd < 0) return fd;
-    let r = this.leave(fd, family, target);
-    if (r >= 0) {
-      // For a socket with an address, which a port of the kernel's choice comes with.
-      const from = family === AF_INET ? this.outbound4 : this.outbound6;
-      if (!target.local && !isUnspecified(from, 0)) r = this.bindTo(fd, family, target, 0);
-    }
+    let r = this.binding.bindToInterface(fd, v4, target);
+    // For a socket with an address, which a port of the kernel's choice comes with.
+    if (r >= 0 && this.binding.hasSource(v4, target)) r = this.binding.bind(fd, v4, target, 0);
     if (r >= 0) {
       addrSlotWrite(io.addrs, ADDR_SLOT_UDP, family, dstPort, target.scope, dst, 0);
       r = io.connect(fd, ADDR_SLOT_UDP);
@@ -141,43 +111,25 @@ export class UdpSockets {
     return r;
   }
 
-  /** The interface configured for outgoing traffic. Returns 0 or -errno. */
-  private leave(fd: number, family: number, target: NatResult): number {
-    const { io, config } = this.ctx;
-    if (target.local) return 0;
-    const ifname = family === AF_INET ? config.ip4?.outboundIf : config.ip6?.outboundIf;
-    return typeof ifname === 'string' ? io.bindToDevice(fd, ifname) : 0;
-  }
-
-  /** Binds to the address configured for outgoing traffic and a port; 0: the kernel's choice. Returns 0 or -errno. */
-  private bindTo(fd: number, family: number, target: NatResult, port: number): number {
-    const { io } = this.ctx;
-    const v4 = family === AF_INET;
-    const from = v4 ? this.outbound4 : this.outbound6;
-    addrSlotWrite(io.addrs, ADDR_SLOT_UDP, family, port, 0, target.local ? anyOf(v4) : from, 0);
-    return io.bind(fd, ADDR_SLOT_UDP);
-  }
-
   /**
    * Binds to a port that suits the guest's (source-ports.ts), and to the interface and address configured for outgoing
    * traffic; sets `hostPort`. Returns 0 or -errno.
    */
-  private bind(fd: number, family: number, target: NatResult, srcPort: number, wish: number): number {
+  private bind(fd: number, v4: boolean, target: NatResult, srcPort: number, wish: number): number {
     const { io, config } = this.ctx;
-    const v4 = family === AF_INET;
-    const left = this.leave(fd, family, target);
+    const left = this.binding.bindToInterface(fd, v4, target);
     if (left < 0) return left;
     const first = wish !== 0 ? wish : this.ports.keeps(config.hostPorts, srcPort) ? srcPort : 0;
-    let r = first === 0 ? -EADDRINUSE : this.bindPort(fd, family, target, first, wish !== 0);
+    let r = first === 0 ? -EADDRINUSE : this.bindPort(fd, v4, target, first, wish !== 0);
     this.hostPort = first;
     const given = this.ports.givenTo(v4, srcPort);
     if ((r === -EADDRINUSE || r === -EACCES) && given !== 0 && given !== first) {
-      r = this.bindPort(fd, family, target, given, false);
+      r = this.bindPort(fd, v4, target, given, false);
       this.hostPort = given;
     }
     // Privileged, or a program's of the host: any port is better than no datagram.
     if (r === -EADDRINUSE || r === -EACCES) {
-      r = this.bindTo(fd, family, target, 0);
+      r = this.binding.bind(fd, v4, target, 0);
       if (r >= 0) r = io.getsockname(fd, ADDR_SLOT_UDP);
       this.hostPort = addrSlotPort(io.addrs, ADDR_SLOT_UDP);
     }
@@ -190,18 +142,18 @@ export class UdpSockets {
    * Binds to one port. With sockets of ours it is shared: one port of the guest talks to many. Not so by one without a
    * peer (unless it replaces one, `again`), which would take what is for the others. Returns 0 or -errno.
    */
-  private bindPort(fd: number, family: number, target: NatResult, port: number, again: boolean): number {
-    const { ports } = this;
+  private bindPort(fd: number, v4: boolean, target: NatResult, port: number, again: boolean): number {
+    const { binding, ports } = this;
     const { io } = this.ctx;
     const alone = (this.group || this.anyPort) && !again;
-    if (alone || !ports.isOurs(family === AF_INET, port)) return this.bindTo(fd, family, target, port);
+    if (alone || !ports.isOurs(v4, port)) return binding.bind(fd, v4, target, port);
     io.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     // Listeners share for this moment only: a program of the host could take a forwarded port over otherwise.
     let listener = ports.listenerAfter(port, 0);
     for (; listener >= 0; listener = ports.listenerAfter(port, ports.cursor)) {
       io.setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, 1);
     }
-    const r = this.bindTo(fd, family, target, port);
+    const r = binding.bind(fd, v4, target, port);
     listener = ports.listenerAfter(port, 0);
     for (; listener >= 0; listener = ports.listenerAfter(port, ports.cursor)) {
       io.setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, 0);
@@ -216,7 +168,7 @@ export class UdpSockets {
     if (v4) {
       io.setsockopt(fd, SOL_SOCKET, SO_BROADCAST, 1);
       io.setsockopt(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
-      const from = this.outbound4[3];
+      const from = this.binding.source(true)[3];
       // The option takes an address in network byte order; the call, a number in the machine's.
       if (from !== 0) io.setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, swapBytes(from));
       return;
@@ -229,13 +181,6 @@ export class UdpSockets {
 
 function swapBytes(word: number): number {
   return (word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24);
-}
-
-function makeOutboundWords(family: Ip4Config | Ip6Config | null): Int32Array {
-  const words = new Int32Array(4);
-  if (family !== null && family.outboundAddr !== null) addressWords(family.outboundAddr, words, 0);
-  else if (family !== null && 'prefixLen' in family) words[2] = 0xffff;
-  return words;
 }
 
 function makeBroadcast(ip4: Ip4Config): number {

@@ -1,0 +1,54 @@
+/** Socket options of flows' sockets that IPv4 and IPv6 have by different names. */
+import type { HostIo } from '../ports';
+import {
+  IP_MTU_DISCOVER,
+  IP_MULTICAST_TTL,
+  IP_RECVERR,
+  IP_RECVTOS,
+  IP_RECVTTL,
+  IP_TOS,
+  IP_TTL,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_MTU_DISCOVER,
+  IPV6_MULTICAST_HOPS,
+  IPV6_RECVERR,
+  IPV6_RECVHOPLIMIT,
+  IPV6_RECVTCLASS,
+  IPV6_TCLASS,
+  IPV6_UNICAST_HOPS,
+} from '../kit/linux';
+
+/**
+ * Packets up to this long, headers of the transport included or not, fit any path: whether their socket sets DF makes no
+ * difference to them.
+ */
+export const FITS_ANYWHERE = 512;
+
+/** Has a socket queue the ICMP errors about what it sends, and tell TTL and TOS of each datagram that it receives. */
+export function receiveErrorsAndMarks(io: HostIo, fd: number, v4: boolean): void {
+  const level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  io.setsockopt(fd, level, v4 ? IP_RECVERR : IPV6_RECVERR, 1);
+  io.setsockopt(fd, level, v4 ? IP_RECVTTL : IPV6_RECVHOPLIMIT, 1);
+  io.setsockopt(fd, level, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, 1);
+}
+
+/** TTL or hop limit of what the socket sends. A packet with none left would not have come this far: 0 is left out. */
+export function setTtl(io: HostIo, fd: number, v4: boolean, ttl: number): void {
+  if (ttl > 0) io.setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
+}
+
+/** As `setTtl`, for what goes to a multicast group. */
+export function setMulticastTtl(io: HostIo, fd: number, v4: boolean, ttl: number): void {
+  if (ttl > 0) io.setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MULTICAST_TTL : IPV6_MULTICAST_HOPS, ttl);
+}
+
+/** TOS or traffic class of what the socket sends. */
+export function setTos(io: HostIo, fd: number, v4: boolean, tos: number): void {
+  io.setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, tos);
+}
+
+/** Whether the socket sets DF: PMTUDISC_*. */
+export function setMtuDiscovery(io: HostIo, fd: number, v4: boolean, how: number): void {
+  io.setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, how);
+}
