@@ -7,6 +7,7 @@ import { pause } from '../pause';
 import { AF_INET, type AF_INET6, type HostIo, MSG_PEEK, SOCK_TCP } from '../stack/ports';
 import { ADDR_SLOT_TCP, ROWS_MISC, SCRATCH_MISC } from '../stack/scratch';
 import { addrSlotWrite, V4_MAPPED } from '../stack/ip/address';
+import { setRow } from '../stack/kit/rows';
 import { SO_PEEK_OFF, SOL_SOCKET } from '../stack/kit/linux';
 
 const TRIES = 200;
@@ -23,9 +24,7 @@ function patiently(call: () => number): number {
 
 /** Points row ROWS_MISC at `length` bytes of scratch, at `at`. */
 function useScratch(io: HostIo, at: number, length: number): void {
-  io.rows.region[ROWS_MISC] = io.scratchRegion;
-  io.rows.offset[ROWS_MISC] = SCRATCH_MISC + at;
-  io.rows.length[ROWS_MISC] = length;
+  setRow(io.rows, ROWS_MISC, io.scratchRegion, SCRATCH_MISC + at, length);
 }
 
 /** Reads `length` bytes by MSG_PEEK; true if they are `first`, `first + 1`, … */

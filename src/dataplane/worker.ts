@@ -14,11 +14,13 @@ import { TcpHandler } from '../stack/tcp/handler';
 import { Traffic } from '../stack/ip/guest-hints';
 import { UdpHandler } from '../stack/udp/handler';
 import type { WorkerGate, WorkerMessage, WorkerSetup } from './commands';
-import { CapturingPort, createCaptureBlock } from './capture/capturing-port';
-import { EventLoop, LoopClock } from './virtio/event-loop';
+import { CAPTURE_BLOCK, CapturingPort } from './capture/capturing-port';
+import { EventLoop } from './virtio/event-loop';
+import { LoopClock } from './loop-clock';
 import { confineThread } from './confine';
 import { Moderation } from './moderation/moderation';
 import { LineQueue, MAX_WAITING_LOG, MAX_WAITING_TRACE } from './line-queue';
+import { allocateBlock } from './private-block';
 import { RingControl } from './virtio/ring-control';
 import { StreamControl } from './stream/control';
 import { StreamLoop } from './stream/loop';
@@ -66,7 +68,7 @@ function decorated(
   };
   let link = port;
   if (setup.captureFd >= 0) {
-    link = new CapturingPort(link, native, createCaptureBlock(native), setup.captureFd, counters, (errno) => {
+    link = new CapturingPort(link, native, allocateBlock(native, CAPTURE_BLOCK), setup.captureFd, counters, (errno) => {
       post({
         kind: 'log',
         level: 'warn',

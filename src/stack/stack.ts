@@ -38,6 +38,7 @@ import { ProtocolErrors } from './ip/protocol-errors';
 import { learn4, learn6, learnMac, learnMtu, learnSegmentSize } from './link/guest-state';
 import { LinkServices } from './link/services';
 import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './ip/to-guest';
+import { setRow } from './kit/rows';
 import { GSO_NONE, MAX_HEAD } from './ports';
 import { DHCP_SERVER_PORT } from './wire/dhcp';
 import { DHCPV6_SERVER_PORT } from './wire/dhcpv6';
@@ -349,9 +350,7 @@ export class Stack {
     const length = this.fragments.add(frame, id, protocol, offset, more, dataOff, dataLen);
     if (length <= 0) return -length;
     const row = frame.row;
-    io.rows.region[row] = io.scratchRegion;
-    io.rows.offset[row] = this.fragments.at;
-    io.rows.length[row] = length;
+    setRow(io.rows, row, io.scratchRegion, this.fragments.at, length);
     frame.frameLen = length;
     frame.rowCount = 1;
     frame.l3Off = ETHERNET_HEADER_LEN;

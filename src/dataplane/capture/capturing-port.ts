@@ -15,7 +15,9 @@
 import type { Native } from '../../native';
 import { C_CAPTURE_LOST, C_CAPTURED } from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
+import { copyBytes } from '../../stack/kit/bytes';
 import { EAGAIN } from '../../stack/kit/linux';
+import { setRow } from '../../stack/kit/rows';
 import { COMMIT_NEEDS_CSUM, MAX_FRAME, MAX_RESERVED } from '../../stack/ports';
 import type { GuestPort } from '../../stack/ports';
 import { ROW_CAPTURE } from '../../stack/scratch';
@@ -24,12 +26,14 @@ import { IP_PROTO_TCP, IP_PROTO_UDP, ipv4HeaderLen, ipv4Protocol } from '../../s
 import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../../stack/wire/ipv6';
 import { TCP_CHECKSUM_OFFSET } from '../../stack/wire/tcp';
 import { UDP_CHECKSUM_OFFSET } from '../../stack/wire/udp';
+import { completeChecksum } from '../complete-checksum';
+import type { PrivateBlock } from '../private-block';
 import { PortDecorator } from './port-decorator';
 
 /** Bytes of a record's header: seconds, microseconds, bytes in the file, bytes of the frame; 4 each, native order. */
 const RECORD_HEADER = 16;
 /** Holds at least a turn's frames of the usual kind; when it is full it is written in between. */
-const CAPTURE_BLOCK = 1 << 20;
+export const CAPTURE_BLOCK = 1 << 20;
 
 /** Linux runs us on little-endian machines only (virtio 1.2 §1.4 makes the same assumption of its rings). */
 const LE = true;
@@ -39,26 +43,12 @@ export type CaptureIo = Pick<
   'rows' | 'checksum' | 'copyRows' | 'write' | 'realTimeUs' | 'fileSize' | 'ftruncate'
 >;
 
-/** A region of CAPTURE_BLOCK bytes of private memory. */
-export interface CaptureBlock {
-  readonly region: number;
-  readonly view: DataView;
-  readonly bytes: Uint8Array;
-}
-
-/** Memory for a capture. Throws if there is none. */
-export function createCaptureBlock(native: Native): CaptureBlock {
-  const region = native.allocRegion(CAPTURE_BLOCK);
-  if (region < 0) throw new Error(`cannot allocate memory (errno ${-region})`);
-  const buffer = native.regionBuffer(region);
-  return { region, view: new DataView(buffer), bytes: new Uint8Array(buffer) };
-}
-
 export class CapturingPort extends PortDecorator {
   private readonly io: CaptureIo;
   private readonly counters: Counters;
-  private readonly block: CaptureBlock;
+  private readonly region: number;
   private readonly view: DataView;
+  private readonly bytes: Uint8Array;
   private readonly fail: (errno: number) => void;
   /** Descriptor of the file; -1 after an error. */
   private fd: number;
@@ -74,11 +64,14 @@ export class CapturingPort extends PortDecorator {
   private frameBegin: number;
   private frameEnd: number;
 
-  /** `fd`: a file that has the capture's header already. `fail` is called once, with a positive errno. */
+  /**
+   * `block`: CAPTURE_BLOCK bytes. `fd`: a file that has the capture's header already. `fail` is called once, with a positive
+   * errno.
+   */
   constructor(
     inner: GuestPort,
     io: CaptureIo,
-    block: CaptureBlock,
+    block: PrivateBlock,
     fd: number,
     counters: Counters,
     fail: (errno: number) => void,
@@ -86,8 +79,9 @@ export class CapturingPort extends PortDecorator {
     super(inner);
     this.io = io;
     this.counters = counters;
-    this.block = block;
+    this.region = block.region;
     this.view = block.view;
+    this.bytes = new Uint8Array(block.view.buffer, block.view.byteOffset, block.view.byteLength);
     this.fail = fail;
     this.fd = fd;
     this.begin = 0;
@@ -139,7 +133,7 @@ export class CapturingPort extends PortDecorator {
       const length = this.frameHeader[f] + payloadLen;
       if (this.makeRoom(length)) {
         const at = this.end + RECORD_HEADER;
-        this.copyHeader(at, this.frameHeader[f]);
+        copyBytes(this.inner.out, this.inner.outOff, this.view, at, this.frameHeader[f]);
         this.nameCopy(at + this.frameHeader[f], payloadLen);
         if (payloadLen === 0 || this.io.copyRows(this.frameRow[f], this.frameRows[f], ROW_CAPTURE, 1) === payloadLen) {
           if ((flags & COMMIT_NEEDS_CSUM) !== 0) this.complete(at, length, csumStart, csumOffset);
@@ -178,7 +172,7 @@ export class CapturingPort extends PortDecorator {
     this.write();
     if (this.record > 0) {
       // A pipe took a part: what is left moves to the front, whole records.
-      this.block.bytes.copyWithin(0, this.record, this.end);
+      this.bytes.copyWithin(0, this.record, this.end);
       this.end -= this.record;
       this.begin -= this.record;
       this.record = 0;
@@ -200,7 +194,7 @@ export class CapturingPort extends PortDecorator {
 
   private write(): void {
     if (this.fd < 0) return;
-    const n = this.io.write(this.fd, this.block.bytes, this.begin, this.end - this.begin);
+    const n = this.io.write(this.fd, this.bytes, this.begin, this.end - this.begin);
     if (n >= 0) {
       this.begin += n;
       this.passRecords();
@@ -243,18 +237,7 @@ export class CapturingPort extends PortDecorator {
   }
 
   private nameCopy(at: number, length: number): void {
-    const rows = this.io.rows;
-    rows.region[ROW_CAPTURE] = this.block.region;
-    rows.offset[ROW_CAPTURE] = at;
-    rows.length[ROW_CAPTURE] = length;
-  }
-
-  private copyHeader(at: number, length: number): void {
-    const { view } = this;
-    const { out, outOff } = this.inner;
-    let i = 0;
-    for (; i + 4 <= length; i += 4) view.setInt32(at + i, out.getInt32(outOff + i));
-    for (; i < length; i++) view.setUint8(at + i, out.getUint8(outOff + i));
+    setRow(this.io.rows, ROW_CAPTURE, this.region, at, length);
   }
 
   /** A frame of the guest's whose transport checksum is the pseudo-header's sum so far. */
@@ -289,7 +272,6 @@ export class CapturingPort extends PortDecorator {
 
   private complete(at: number, length: number, csumStart: number, csumOffset: number): void {
     this.nameCopy(at + csumStart, length - csumStart);
-    const sum = ~this.io.checksum(ROW_CAPTURE, 1, 0) & 0xffff;
-    this.view.setUint16(at + csumStart + csumOffset, sum === 0 ? 0xffff : sum);
+    completeChecksum(this.io, ROW_CAPTURE, 1, this.view, at + csumStart + csumOffset);
   }
 }

@@ -2,7 +2,6 @@
  * The data plane's side of the control plane's commands when the guest's link is a stream: which socket carries the
  * link, and how that ended. What RingControl is for virtqueues. Cold: allocates.
  */
-import { receiveMessageOnPort } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
 import { getSystemErrorName } from 'node:util';
 import type { Native } from '../../native';
@@ -11,27 +10,19 @@ import { C_STREAM_BLOCKED, C_STREAM_RESETS } from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
 import { ECONNRESET, EPIPE } from '../../stack/kit/linux';
 import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../stack/ports';
-import type { Stack } from '../../stack/stack';
 import type { StreamEnd } from '../../stream/device';
-import type { Command, CommandMessage, WorkerMessage } from '../commands';
-import { confineThread } from '../confine';
+import type { CommandMessage } from '../commands';
+import { LinkControl } from '../link-control';
+import type { LinkCommand } from '../link-control';
+import { allocateBlock } from '../private-block';
 import { INPUT_BLOCK, MAX_STREAM_FRAME, MIN_STREAM_FRAME, STREAM_BAD_LENGTH, STREAM_EOF } from './input';
-import type { StreamBlock } from './input';
 import { OUTPUT_BLOCK } from './output';
 import { StreamGuestPort } from './port';
 
 export const KIND_STREAM = KEY_DATAPLANE + 2;
 
-function block(native: Native, size: number): StreamBlock {
-  const region = native.allocRegion(size);
-  if (region < 0) throw new Error(`cannot allocate memory (${getSystemErrorName(region)})`);
-  return { region, view: new DataView(native.regionBuffer(region)) };
-}
-
-export class StreamControl {
+export class StreamControl extends LinkControl {
   readonly port: StreamGuestPort;
-  readonly wakeFd: number;
-  running: boolean;
   /** The connection's generation: events of an earlier one are stale. */
   generation: number;
   /** A connection was made since the loop last looked. */
@@ -39,45 +30,20 @@ export class StreamControl {
   /** The other end was seen to be gone; what it sent before is still read. */
   hangup: boolean;
 
-  private readonly native: Native;
-  private readonly messages: MessagePort;
-  private readonly counters: Counters;
-  private stack: Stack | null;
   private fd: number;
   private writeWatched: boolean;
   /** Probes to answer, by their numbers. */
   private readonly probes: number[];
 
   constructor(native: Native, messages: MessagePort, wakeFd: number, counters: Counters) {
-    this.native = native;
-    this.messages = messages;
-    this.wakeFd = wakeFd;
-    this.counters = counters;
-    this.port = new StreamGuestPort(native, block(native, INPUT_BLOCK), block(native, OUTPUT_BLOCK));
-    this.running = true;
+    super(native, messages, wakeFd, counters);
+    this.port = new StreamGuestPort(native, allocateBlock(native, INPUT_BLOCK), allocateBlock(native, OUTPUT_BLOCK));
     this.generation = 0;
     this.opened = false;
     this.hangup = false;
-    this.stack = null;
     this.fd = -1;
     this.writeWatched = false;
     this.probes = [];
-  }
-
-  /** The stack behind the port; before the loop runs. */
-  serve(stack: Stack): void {
-    this.stack = stack;
-  }
-
-  /** Executes and answers every command that was posted. */
-  takeCommands(): void {
-    for (;;) {
-      const received = receiveMessageOnPort(this.messages) as { message: CommandMessage } | undefined;
-      if (received === undefined) return;
-      const { seq, command } = received.message;
-      if (command.kind === 'streamProbe') this.probes.push(seq);
-      else this.post({ kind: 'done', seq, value: this.execute(command) });
-    }
   }
 
   /** A probe came: the next wait is a look, and then `answerProbes` is due. */
@@ -120,11 +86,13 @@ export class StreamControl {
     return { reason: 'failed', detail: getSystemErrorName(end) };
   }
 
-  private post(message: WorkerMessage): void {
-    this.messages.postMessage(message);
+  /** A probe is answered after the next wait (`answerProbes`). */
+  protected override take(message: CommandMessage): void {
+    if (message.command.kind === 'streamProbe') this.probes.push(message.seq);
+    else super.take(message);
   }
 
-  private execute(command: Command): number {
+  protected executeOwn(command: LinkCommand): number {
     switch (command.kind) {
       case 'streamOpen':
         this.open(command.fd);
@@ -132,28 +100,13 @@ export class StreamControl {
       case 'streamClose':
         this.close();
         return 0;
-      case 'config':
-        this.stack?.reconfigure(command.config);
-        return 0;
-      case 'moved':
-        this.stack?.moved();
-        return 0;
-      case 'neighbours':
-        this.stack?.setNeighbours(command.entries);
-        return 0;
-      case 'confine':
-        return confineThread(this.native, command.mode, this.messages);
-      case 'reset':
-        this.stack?.reset();
-        return 0;
-      case 'stop':
-        this.stack?.reset();
-        this.close();
-        this.running = false;
-        return 0;
       default:
         return 0; // about virtqueues: there are none
     }
+  }
+
+  protected end(): void {
+    this.close();
   }
 
   private open(fd: number): void {

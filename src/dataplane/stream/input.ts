@@ -12,8 +12,11 @@
  */
 import type { Native } from '../../native';
 import { ROWS_PORT } from '../../stack/scratch';
+import { copyBytes } from '../../stack/kit/bytes';
 import { EAGAIN } from '../../stack/kit/linux';
+import { setRow } from '../../stack/kit/rows';
 import { HEAD_FIRST, MAX_HEAD } from '../../stack/ports';
+import type { PrivateBlock } from '../private-block';
 
 /** Bytes of the length in front of each frame. */
 export const LENGTH_SIZE = 4;
@@ -23,12 +26,6 @@ export const MAX_STREAM_FRAME = 65535;
 
 /** What the port's two sides need of the addon. */
 export type StreamIo = Pick<Native, 'rows' | 'checksum' | 'recv' | 'send'>;
-
-/** A region of private memory and a view of all of it. */
-export interface StreamBlock {
-  readonly region: number;
-  readonly view: DataView;
-}
 
 /** Bytes of the block for frames from the guest. */
 export const INPUT_BLOCK = 1 << 20;
@@ -65,7 +62,7 @@ export class StreamInput {
   private frameAt: number;
   private frameLen: number;
 
-  constructor(io: StreamIo, block: StreamBlock) {
+  constructor(io: StreamIo, block: PrivateBlock) {
     this.io = io;
     this.region = block.region;
     this.view = block.view;
@@ -128,7 +125,7 @@ export class StreamInput {
   pull(n: number): number {
     const want = Math.min(n, this.frameLen, MAX_HEAD);
     if (want > this.headLen) {
-      this.copy(this.headLen, want);
+      copyBytes(this.view, this.frameAt + this.headLen, this.head, this.headLen, want - this.headLen);
       this.headLen = want;
     }
     return this.headLen;
@@ -139,7 +136,7 @@ export class StreamInput {
     this.frameLen = length;
     // All that `pull` could ask for, so that it never looks at the block.
     this.headLen = Math.min(length, MAX_HEAD);
-    for (let i = 0; i < this.headLen; i++) this.head.setUint8(i, from.getUint8(off + i));
+    copyBytes(from, off, this.head, 0, this.headLen);
   }
 
   /** See GuestPort.releaseReceived. */
@@ -148,15 +145,12 @@ export class StreamInput {
   }
 
   private accept(row: number, length: number): number {
-    const { region, offset, length: lengths } = this.io.rows;
     const at = this.at + LENGTH_SIZE;
-    region[row] = this.region;
-    offset[row] = at;
-    lengths[row] = length;
+    setRow(this.io.rows, row, this.region, at, length);
     this.frameAt = at;
     this.frameLen = length;
     this.headLen = Math.min(length, HEAD_FIRST);
-    this.copy(0, this.headLen);
+    copyBytes(this.view, at, this.head, 0, this.headLen);
     this.at = at + length;
     this.held = true;
     return length;
@@ -178,10 +172,7 @@ export class StreamInput {
       this.filled = 0;
     }
     const room = INPUT_BLOCK - this.filled;
-    const { region, offset, length } = this.io.rows;
-    region[ROWS_PORT] = this.region;
-    offset[ROWS_PORT] = this.filled;
-    length[ROWS_PORT] = room;
+    setRow(this.io.rows, ROWS_PORT, this.region, this.filled, room);
     const n = this.io.recv(this.fd, ROWS_PORT, 1, 0);
     // A read that was not filled found the end of the queue: the next one waits for an event.
     this.drained = n < room;
@@ -191,13 +182,5 @@ export class StreamInput {
     }
     if (n !== -EAGAIN) this.end = n === 0 ? STREAM_EOF : n;
     return false;
-  }
-
-  /** Copies bytes [start, end) of the frame to the same places of `head`. */
-  private copy(start: number, end: number): void {
-    const { head, view, frameAt } = this;
-    let i = start;
-    for (; i + 4 <= end; i += 4) head.setInt32(i, view.getInt32(frameAt + i));
-    for (; i < end; i++) head.setUint8(i, view.getUint8(frameAt + i));
   }
 }

@@ -11,13 +11,13 @@ import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../stack/p
 import type { GuestPort } from '../../stack/ports';
 import type { Stack } from '../../stack/stack';
 import { FRAMES_PER_TURN } from '../virtio/event-loop';
-import type { LoopClock } from '../virtio/event-loop';
-import { KEY_WAKE } from '../virtio/ring-control';
 import { KIND_STREAM } from './control';
 import type { StreamControl } from './control';
 import { STREAM_OPEN } from './input';
 import type { StreamInput } from './input';
 import type { StreamOutput } from './output';
+import { KEY_WAKE } from '../link-control';
+import type { LoopClock } from '../loop-clock';
 import { watchCommands } from '../watch-commands';
 
 export class StreamLoop {

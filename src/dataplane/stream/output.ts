@@ -12,11 +12,14 @@
  * The other end has no means to finish a checksum: the port does.
  */
 import { EAGAIN } from '../../stack/kit/linux';
+import { setRow } from '../../stack/kit/rows';
 import { COMMIT_NEEDS_CSUM, MAX_HEADER, MAX_RESERVED } from '../../stack/ports';
 import { ROWS_PORT, ROWS_PORT_COUNT } from '../../stack/scratch';
 import { ETHERNET_MIN_FRAME } from '../../stack/wire/ethernet';
+import { completeChecksum } from '../complete-checksum';
+import type { PrivateBlock } from '../private-block';
 import { LENGTH_SIZE, MAX_STREAM_FRAME, STREAM_EOF, STREAM_OPEN } from './input';
-import type { StreamBlock, StreamIo } from './input';
+import type { StreamIo } from './input';
 
 /** Bytes of the block for frames to the guest. */
 export const OUTPUT_BLOCK = 2 << 20;
@@ -48,7 +51,7 @@ export class StreamOutput {
   private pieceBegin: number;
   private pieceEnd: number;
 
-  constructor(io: StreamIo, block: StreamBlock) {
+  constructor(io: StreamIo, block: PrivateBlock) {
     this.io = io;
     this.region = block.region;
     this.out = block.view;
@@ -100,12 +103,7 @@ export class StreamOutput {
     this.frameAt[f] = this.tail;
     this.frameHeader[f] = headerLen;
     this.frameRoom[f] = payloadLen;
-    if (payloadLen > 0) {
-      const { region, offset, length } = this.io.rows;
-      region[row] = this.region;
-      offset[row] = this.tail + LENGTH_SIZE + headerLen;
-      length[row] = payloadLen;
-    }
+    if (payloadLen > 0) setRow(this.io.rows, row, this.region, this.tail + LENGTH_SIZE + headerLen, payloadLen);
     this.tail += need;
     return payloadLen > 0 ? 1 : 0;
   }
@@ -121,7 +119,11 @@ export class StreamOutput {
     if (f === this.frameEnd) return;
     const start = this.frameAt[f];
     const frame = this.frameHeader[f] + payloadLen;
-    if ((flags & COMMIT_NEEDS_CSUM) !== 0) this.finishChecksum(start + LENGTH_SIZE, frame, csumStart, csumOffset);
+    if ((flags & COMMIT_NEEDS_CSUM) !== 0) {
+      const at = start + LENGTH_SIZE + csumStart;
+      setRow(this.io.rows, ROWS_PORT, this.region, at, frame - csumStart);
+      completeChecksum(this.io, ROWS_PORT, 1, this.out, at + csumOffset);
+    }
     let length = frame;
     for (; length < ETHERNET_MIN_FRAME; length++) this.out.setUint8(start + LENGTH_SIZE + length, 0);
     this.out.setUint32(start, length);
@@ -181,14 +183,12 @@ export class StreamOutput {
 
   /** One system call. False: the socket is full or broken. */
   private send(): boolean {
-    const { region, offset, length } = this.io.rows;
+    const { rows } = this.io;
     const count = Math.min(this.pieceEnd - this.pieceBegin, ROWS_PORT_COUNT);
     let total = 0;
     for (let i = 0; i < count; i++) {
       const piece = this.pieceBegin + i;
-      region[ROWS_PORT + i] = this.region;
-      offset[ROWS_PORT + i] = this.pieceAt[piece];
-      length[ROWS_PORT + i] = this.pieceLen[piece];
+      setRow(rows, ROWS_PORT + i, this.region, this.pieceAt[piece], this.pieceLen[piece]);
       total += this.pieceLen[piece];
     }
     const n = this.io.send(this.fd, ROWS_PORT, count, 0);
@@ -209,17 +209,6 @@ export class StreamOutput {
       left -= sent;
     }
     return false;
-  }
-
-  /** Completes the checksum whose field holds the pseudo-header sum, over header and payload (RFC 1071). */
-  private finishChecksum(at: number, length: number, csumStart: number, csumOffset: number): void {
-    const rows = this.io.rows;
-    rows.region[ROWS_PORT] = this.region;
-    rows.offset[ROWS_PORT] = at + csumStart;
-    rows.length[ROWS_PORT] = length - csumStart;
-    const sum = ~this.io.checksum(ROWS_PORT, 1, 0) & 0xffff;
-    // 0 means "no checksum" in UDP (RFC 768); for TCP 0 and 0xffff are the same sum, so one rule serves both.
-    this.out.setUint16(at + csumStart + csumOffset, sum === 0 ? 0xffff : sum);
   }
 
   private forget(): void {

@@ -5,7 +5,8 @@
 import type { GuestPort } from '../../stack/ports';
 import { GSO_NONE } from '../../stack/ports';
 import { MAX_STREAM_FRAME, StreamInput } from './input';
-import type { StreamBlock, StreamIo } from './input';
+import type { StreamIo } from './input';
+import type { PrivateBlock } from '../private-block';
 import { StreamOutput } from './output';
 
 export class StreamGuestPort implements GuestPort {
@@ -24,7 +25,7 @@ export class StreamGuestPort implements GuestPort {
   up: boolean;
 
   /** `input` of INPUT_BLOCK bytes, `output` of OUTPUT_BLOCK. */
-  constructor(io: StreamIo, input: StreamBlock, output: StreamBlock) {
+  constructor(io: StreamIo, input: PrivateBlock, output: PrivateBlock) {
     this.input = new StreamInput(io, input);
     this.output = new StreamOutput(io, output);
     this.up = false;

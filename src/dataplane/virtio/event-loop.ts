@@ -17,13 +17,15 @@ import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../../sta
 import type { Counters } from '../../stack/counters';
 import { KEY_DATAPLANE, KEY_INDEX_MASK, KEY_KIND_SHIFT } from '../../stack/context';
 import { EPOLLERR, EPOLLHUP } from '../../stack/ports';
-import type { Clock, GuestPort } from '../../stack/ports';
+import type { GuestPort } from '../../stack/ports';
 import type { Stack } from '../../stack/stack';
 import { RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
 import type { Moderation } from '../moderation/moderation';
-import { KEY_WAKE, KIND_KICK, RINGS } from './ring-control';
+import { KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
+import { KEY_WAKE } from '../link-control';
+import type { LoopClock } from '../loop-clock';
 import { watchCommands } from '../watch-commands';
 
 /** Frames taken from the guest in one turn: keeps sockets and timers served under a flood (CVE-2019-3900). */
@@ -37,25 +39,6 @@ const UNREAD_KICKS = 64;
 
 /** How often a ring without kick descriptor is looked at, ms. */
 const POLL_INTERVAL_MS = 1;
-
-export class LoopClock implements Clock {
-  nowMs: number;
-  private readonly native: Native;
-
-  constructor(native: Native) {
-    this.native = native;
-    this.nowMs = 0;
-    this.update();
-  }
-
-  update(): void {
-    this.nowMs = Math.floor(this.native.nowUs() / 1000);
-  }
-
-  nowUs(): number {
-    return this.native.nowUs();
-  }
-}
 
 export class EventLoop {
   private readonly native: Native;

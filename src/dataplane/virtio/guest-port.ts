@@ -11,7 +11,7 @@ import { RING_RECEIVE, RING_TRANSMIT } from '../moderation/moderated-port';
 import type { Moderation } from '../moderation/moderation';
 import type { NegotiatedFeatures } from './features';
 import { ReceiveSide } from './receive-side';
-import type { HeaderBlock } from './receive-side';
+import type { PrivateBlock } from '../private-block';
 import { TransmitSide } from './transmit-side';
 
 export { RING_RECEIVE, RING_TRANSMIT };
@@ -39,7 +39,7 @@ export class VirtioGuestPort implements GuestPort {
   constructor(
     native: PortIo,
     memory: GuestMemory,
-    header: HeaderBlock,
+    header: PrivateBlock,
     counters: Counters,
     features: NegotiatedFeatures,
     moderation: Moderation,

@@ -19,8 +19,11 @@ import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, MAX_FRAME, MAX_HEADER, MAX_RESERVED } from '../../stack/ports';
 import type { HostIo, Rows } from '../../stack/ports';
 import { ROWS_MISC, ROWS_MISC_COUNT, ROWS_PER_FRAME } from '../../stack/scratch';
-import { rowBytes } from '../../stack/kit/rows';
+import { copyBytes } from '../../stack/kit/bytes';
+import { nameBytes, rowBytes, setRow } from '../../stack/kit/rows';
 import { ETHERNET_MIN_FRAME } from '../../stack/wire/ethernet';
+import { completeChecksum } from '../complete-checksum';
+import type { PrivateBlock } from '../private-block';
 import type { NegotiatedFeatures } from './features';
 import type { DirtyMarker } from './dirty-log';
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, netHdrSetNumBuffers, netHdrWrite } from './net-header';
@@ -32,12 +35,6 @@ const MAX_CHAINS = 4096;
 const MAX_SEGMENTS = 16384;
 /** Rows one chain may need: an indirect table has at most 1024 entries, each of which may cross a region. */
 const SEGMENTS_PER_CHAIN = 2048;
-
-/** Where the first buffer is too small or split, the header is written here: one region of its own. */
-export interface HeaderBlock {
-  readonly region: number;
-  readonly view: DataView;
-}
 
 /** The row table to fill, and the checksum over what rows name. */
 export type ChecksumIo = Pick<HostIo, 'rows' | 'checksum'>;
@@ -61,7 +58,8 @@ export class ReceiveSide {
 
   private readonly memory: GuestMemory;
   private readonly io: ChecksumIo;
-  private readonly header: HeaderBlock;
+  /** Where the first buffer is too small or split, the header is written here. */
+  private readonly header: PrivateBlock;
   private features: NegotiatedFeatures;
 
   // Segments (buffers) of the chains popped and not yet completed, oldest first.
@@ -86,7 +84,7 @@ export class ReceiveSide {
   private inPlace: boolean;
   private pushed: boolean;
 
-  constructor(memory: GuestMemory, io: ChecksumIo, header: HeaderBlock, features: NegotiatedFeatures) {
+  constructor(memory: GuestMemory, io: ChecksumIo, header: PrivateBlock, features: NegotiatedFeatures) {
     this.memory = memory;
     this.io = io;
     this.header = header;
@@ -205,7 +203,7 @@ export class ReceiveSide {
     this.frameRoom[f] = payloadLen;
     if (payloadLen === 0) return 0;
     const start = this.features.headerLen + headerLen;
-    const rows = this.nameBytes(f, start, payloadLen, row, row + ROWS_PER_FRAME);
+    const rows = this.nameFrame(f, start, payloadLen, row, row + ROWS_PER_FRAME);
     if (rows === ROWS_PER_FRAME) {
       const named = rowBytes(this.io.rows, row, rows);
       if (named < payloadLen) {
@@ -354,41 +352,22 @@ export class ReceiveSide {
    * Writes rows that name `length` bytes of frame `f` from position `start` (counted from the virtio_net_hdr) to the
    * shared table from `row` on; `limit` is the first row not to be written. Returns their number.
    */
-  private nameBytes(f: number, start: number, length: number, row: number, limit: number): number {
-    const { region, offset, length: lengths } = this.io.rows;
-    const segs = this.segs;
-    const c = this.frameChain[f] + this.frameChains[f] - 1;
-    const end = this.chainSeg[c] + this.chainSegs[c];
-    let skip = start;
-    let left = length;
-    let to = row;
-    for (let s = this.chainSeg[this.frameChain[f]]; s < end && left > 0 && to < limit; s++) {
-      const len = segs.length[s];
-      if (skip >= len) {
-        skip -= len;
-        continue;
-      }
-      const n = Math.min(len - skip, left);
-      region[to] = segs.region[s];
-      offset[to] = segs.offset[s] + skip;
-      lengths[to] = n;
-      skip = 0;
-      left -= n;
-      to++;
-    }
-    return to - row;
+  private nameFrame(f: number, start: number, length: number, row: number, limit: number): number {
+    const first = this.chainSeg[this.frameChain[f]];
+    const last = this.frameChain[f] + this.frameChains[f] - 1;
+    const count = this.chainSeg[last] + this.chainSegs[last] - first;
+    return nameBytes(this.segs, first, count, start, length, this.io.rows, row, limit);
   }
 
-  /** Completes the checksum whose field holds the pseudo-header sum, over header and payload (RFC 1071). */
+  /** Completes the checksum of the frame at the front, over header and payload. */
   private finishChecksum(f: number, payloadLen: number, csumStart: number, csumOffset: number): void {
-    const { region, offset, length } = this.io.rows;
     const seg = this.chainSeg[this.frameChain[f]];
-    region[ROWS_MISC] = this.inPlace ? this.segs.region[seg] : this.header.region;
-    offset[ROWS_MISC] = this.outOff + csumStart;
-    length[ROWS_MISC] = this.frameHeader[f] - csumStart;
+    const region = this.inPlace ? this.segs.region[seg] : this.header.region;
+    const at = this.outOff + csumStart;
+    setRow(this.io.rows, ROWS_MISC, region, at, this.frameHeader[f] - csumStart);
     let n = 1;
     if (payloadLen > 0) {
-      n += this.nameBytes(
+      n += this.nameFrame(
         f,
         this.features.headerLen + this.frameHeader[f],
         payloadLen,
@@ -396,9 +375,7 @@ export class ReceiveSide {
         ROWS_MISC + ROWS_MISC_COUNT,
       );
     }
-    const sum = ~this.io.checksum(ROWS_MISC, n, 0) & 0xffff;
-    // 0 means "no checksum" in UDP (RFC 768); for TCP 0 and 0xffff are the same sum, so one rule serves both.
-    this.out.setUint16(this.outOff + csumStart + csumOffset, sum === 0 ? 0xffff : sum);
+    completeChecksum(this.io, ROWS_MISC, n, this.out, at + csumOffset);
   }
 
   /** Spreads a header written in the private block over the frame's buffers. */
@@ -409,8 +386,7 @@ export class ReceiveSide {
     for (let s = this.chainSeg[this.frameChain[f]]; pos < length; s++) {
       const to = this.memory.view(segs.region[s]);
       const n = Math.min(segs.length[s], length - pos);
-      const at = segs.offset[s];
-      for (let i = 0; i < n; i++) to.setUint8(at + i, from.getUint8(pos + i));
+      copyBytes(from, pos, to, segs.offset[s], n);
       pos += n;
     }
   }

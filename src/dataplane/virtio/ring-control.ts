@@ -1,8 +1,8 @@
 /**
- * The data plane's side of the control plane's commands: guest memory, rings and their descriptors, dirty log. Runs on
- * the data plane's thread between frames, so nothing here is concurrent with the rings it changes. Cold: allocates.
+ * The data plane's side of the control plane's commands that are about virtqueues: guest memory, rings and their
+ * descriptors, dirty log. Runs on the data plane's thread between frames, so nothing here is concurrent with the rings it
+ * changes. Cold: allocates.
  */
-import { receiveMessageOnPort } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
 import { GuestMemory, SplitQueueDevice, faultName } from 'virtio-ring-ts';
 import type { RingPlace } from 'virtio-ring-ts';
@@ -11,12 +11,12 @@ import { KEY_DATAPLANE, KEY_KIND_SHIFT } from '../../stack/context';
 import { C_RING_FAULTS } from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
 import { EPOLLET, EPOLLIN } from '../../stack/ports';
-import type { Stack } from '../../stack/stack';
 import type { DeviceMemoryRegion, DevicePlace, DeviceRing, DirtyLog } from '../../vhost/device';
 import { BASE_FROM_USED_INDEX } from '../commands';
-import type { Command, CommandMessage, WorkerMessage } from '../commands';
-import { confineThread } from '../confine';
+import { LinkControl } from '../link-control';
+import type { LinkCommand } from '../link-control';
 import type { Moderation } from '../moderation/moderation';
+import { allocateBlock } from '../private-block';
 import { DirtyLogMarker } from './dirty-log';
 import { VHOST_F_LOG_ALL, has, negotiated } from './features';
 import type { NegotiatedFeatures } from './features';
@@ -26,16 +26,12 @@ import { BAD_RECEIVE_BUFFER } from './receive-side';
 
 export const RINGS = 2;
 export const KIND_KICK = KEY_DATAPLANE + 1;
-/** Key of the descriptor by which the control plane says that commands wait. */
-export const KEY_WAKE = KEY_DATAPLANE << KEY_KIND_SHIFT;
 
 /** Bytes of the block in which headers are put together that do not fit the guest's first buffer. */
 const HEADER_BLOCK = 8192;
 
-export class RingControl {
+export class RingControl extends LinkControl {
   readonly port: VirtioGuestPort;
-  readonly wakeFd: number;
-  running: boolean;
   /** A running ring has no kick descriptor (vhost-user: VHOST_USER_VRING_NOFD_MASK) and has to be polled. */
   polling: boolean;
   /** Per ring: its kick descriptor (-1: none), the generation its watch carries, and whether it is to be looked at. */
@@ -47,11 +43,7 @@ export class RingControl {
   /** Is the guest's memory shared with us at all? */
   readonly sharing: PrivateMemoryWatch;
 
-  private readonly native: Native;
-  private readonly messages: MessagePort;
-  private readonly counters: Counters;
   private readonly memory: GuestMemory;
-  private stack: Stack | null;
   private features: NegotiatedFeatures;
   private logAll: boolean;
   private regions: readonly DeviceMemoryRegion[];
@@ -63,24 +55,17 @@ export class RingControl {
   private wasUp: boolean;
 
   constructor(native: Native, messages: MessagePort, wakeFd: number, counters: Counters, moderation: Moderation) {
-    this.native = native;
-    this.messages = messages;
-    this.wakeFd = wakeFd;
-    this.counters = counters;
+    super(native, messages, wakeFd, counters);
     this.memory = new GuestMemory();
     this.features = negotiated(0n);
-    const region = native.allocRegion(HEADER_BLOCK);
-    if (region < 0) throw new Error(`cannot allocate memory (errno ${String(-region)})`);
-    const header = { region, view: new DataView(native.regionBuffer(region)) };
+    const header = allocateBlock(native, HEADER_BLOCK);
     this.port = new VirtioGuestPort(native, this.memory, header, counters, this.features, moderation);
-    this.running = true;
     this.polling = false;
     this.kickFd = new Int32Array(RINGS).fill(-1);
     this.kickGeneration = new Int32Array(RINGS);
     this.unread = new Int32Array(RINGS);
     this.kicked = new Uint8Array(RINGS);
     this.sharing = new PrivateMemoryWatch();
-    this.stack = null;
     this.logAll = false;
     this.regions = [];
     this.log = null;
@@ -90,23 +75,8 @@ export class RingControl {
     this.wasUp = false;
   }
 
-  /** The stack behind the port; before the loop runs. */
-  serve(stack: Stack): void {
-    this.stack = stack;
-  }
-
   isPolled(index: number): boolean {
     return this.polling && this.started[index] !== 0 && this.kickFd[index] < 0;
-  }
-
-  /** Executes and answers every command that was posted. */
-  takeCommands(): void {
-    for (;;) {
-      const received = receiveMessageOnPort(this.messages) as { message: CommandMessage } | undefined;
-      if (received === undefined) return;
-      const value = this.execute(received.message.command);
-      this.post({ kind: 'done', seq: received.message.seq, value });
-    }
   }
 
   /** Tells the control plane of rings that broke, once each, and lets their descriptors rest. */
@@ -131,11 +101,7 @@ export class RingControl {
     this.post({ kind: 'fault', index, reason });
   }
 
-  private post(message: WorkerMessage): void {
-    this.messages.postMessage(message);
-  }
-
-  private execute(command: Command): number {
+  protected executeOwn(command: LinkCommand): number {
     switch (command.kind) {
       case 'features':
         this.setFeatures(command.features);
@@ -164,32 +130,18 @@ export class RingControl {
       case 'log':
         this.setLog(command.log);
         return 0;
-      case 'config':
-        this.stack?.reconfigure(command.config);
-        return 0;
-      case 'moved':
-        this.stack?.moved();
-        return 0;
-      case 'neighbours':
-        this.stack?.setNeighbours(command.entries);
-        return 0;
       case 'mtu':
         this.stack?.setMtu(command.mtu);
-        return 0;
-      case 'confine':
-        return confineThread(this.native, command.mode, this.messages);
-      case 'reset':
-        this.stack?.reset();
         return 0;
       case 'streamOpen':
       case 'streamClose':
       case 'streamProbe':
         return 0; // for the other kind of link
-      case 'stop':
-        this.stack?.reset();
-        this.running = false;
-        return 0;
     }
+  }
+
+  protected end(): void {
+    // Rings were stopped before, or are the next data plane's.
   }
 
   private setFeatures(features: bigint): void {

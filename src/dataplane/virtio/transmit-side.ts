@@ -13,6 +13,8 @@
 import type { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
 import { dropCode, C_DROPS } from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
+import { copyBytes } from '../../stack/kit/bytes';
+import { cutFront } from '../../stack/kit/rows';
 import { GSO_NONE, HEAD_FIRST, MAX_FRAME, MAX_HEAD } from '../../stack/ports';
 import type { Rows } from '../../stack/ports';
 import { ROWS_IN, ROWS_IN_COUNT } from '../../stack/scratch';
@@ -46,9 +48,6 @@ const DROP_FRAME_SHORT = dropCode('frame_short');
 const DROP_FRAME_TOO_LONG = dropCode('frame_too_long');
 const DROP_VNET_HEADER = dropCode('vnet_header');
 const DROP_GUEST_DOWN = dropCode('guest_down');
-
-/** Bytes that are only moved: in the machine's own order nothing is swapped on the way. */
-const LE = true;
 
 export class TransmitSide {
   readonly head: DataView;
@@ -161,13 +160,12 @@ export class TransmitSide {
 
   /** See GuestPort.substitute. */
   substitute(from: DataView, off: number, length: number, row: number): void {
-    const head = this.head;
     this.row = row;
     this.rowCount = 1;
     this.frameLen = length;
     // All that `pull` could ask for, so that it never goes back to the rows, which name no guest memory.
     this.headLen = Math.min(length, MAX_HEAD);
-    for (let i = 0; i < this.headLen; i++) head.setUint8(i, from.getUint8(off + i));
+    copyBytes(from, off, this.head, 0, this.headLen);
     this.gsoType = GSO_NONE;
     this.gsoSize = 0;
     this.csumPartial = false;
@@ -198,7 +196,7 @@ export class TransmitSide {
     this.copy(row, rowCount, this.vnet, 0, headerLen);
     const drop = this.checkNetHeader(frameLen);
     if (drop !== 0) return drop;
-    this.rowCount = this.trim(row, rowCount, headerLen);
+    this.rowCount = cutFront(this.rows, row, rowCount, headerLen);
     this.row = row;
     this.frameLen = frameLen;
     this.headLen = Math.min(frameLen, HEAD_FIRST);
@@ -269,30 +267,6 @@ export class TransmitSide {
     return 0;
   }
 
-  /** Cuts `n` bytes off the front of the rows, moving the rest down. Returns the number of rows left. */
-  private trim(row: number, rowCount: number, n: number): number {
-    const { region, offset, length } = this.rows;
-    let from = row;
-    const end = row + rowCount;
-    let left = n;
-    while (left > 0 && from < end && length[from] <= left) {
-      left -= length[from];
-      from++;
-    }
-    if (from < end && left > 0) {
-      offset[from] += left;
-      length[from] -= left;
-    }
-    if (from === row) return rowCount;
-    let to = row;
-    for (; from < end; from++, to++) {
-      region[to] = region[from];
-      offset[to] = offset[from];
-      length[to] = length[from];
-    }
-    return to - row;
-  }
-
   /** Copies bytes [start, end) of what the rows name to `to` at the same positions. The rows hold at least `end`. */
   private copy(row: number, rowCount: number, to: DataView, start: number, end: number): void {
     const { region, offset, length } = this.rows;
@@ -303,9 +277,8 @@ export class TransmitSide {
       if (pos < base + len) {
         const from = this.memory.view(region[r]);
         const stop = Math.min(end, base + len);
-        let at = offset[r] + (pos - base);
-        for (; pos + 4 <= stop; pos += 4, at += 4) to.setInt32(pos, from.getInt32(at, LE), LE);
-        for (; pos < stop; pos++, at++) to.setUint8(pos, from.getUint8(at));
+        copyBytes(from, offset[r] + (pos - base), to, pos, stop - pos);
+        pos = stop;
       }
       base += len;
     }

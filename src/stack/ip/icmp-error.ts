@@ -25,6 +25,7 @@ import {
 } from '../wire/icmp';
 import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6, IPV4_DF, IPV4_HEADER_LEN, ipv4Write } from '../wire/ipv4';
+import { copyBytes } from '../kit/bytes';
 import { IPV6_HEADER_LEN, IPV6_MIN_MTU, ipv6Write } from '../wire/ipv6';
 
 const DROP_ICMP_MALFORMED = dropCode('icmp_malformed');
@@ -119,7 +120,7 @@ export class IcmpErrorSender {
     const at = this.headers(v4, from, words, quoted.src, icmpLen);
     icmpWrite(frame, at, type, codeOf(v4, type, code), 0, restOfHeader(v4, type, code, info));
     const q = this.quoteHeader(at + ICMP_HEADER_LEN, quoted, quoteLen);
-    for (let i = 0; i < quotedLen; i++) frame.setUint8(q + i, quote.getUint8(quoteOff + i));
+    copyBytes(quote, quoteOff, frame, q, quotedLen);
     return this.finish(at, icmpLen);
   }
 
@@ -154,9 +155,7 @@ export class IcmpErrorSender {
     const icmpLen = ICMP_HEADER_LEN + quotedLen;
     const at = this.headers(v4, from, packet.addr, 0, icmpLen);
     icmpWrite(frame, at, type, code, 0, restOfHeader(v4, type, code, info));
-    for (let i = 0; i < quotedLen; i++) {
-      frame.setUint8(at + ICMP_HEADER_LEN + i, head.getUint8(packet.l3Off + i));
-    }
+    copyBytes(head, packet.l3Off, frame, at + ICMP_HEADER_LEN, quotedLen);
     return this.finish(at, icmpLen);
   }
 

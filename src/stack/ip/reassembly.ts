@@ -22,7 +22,8 @@ import { SlotQueue } from '../kit/flow-table';
 import { IcmpErrorSender } from './icmp-error';
 import { NatResult, natOurAddress, type NatTables } from './nat';
 import { MAX_HEAD } from '../ports';
-import { RowSpan } from '../kit/rows';
+import { copyBytes } from '../kit/bytes';
+import { RowSpan, setRow } from '../kit/rows';
 import { TimerWheel } from '../kit/timer-wheel';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
 import {
@@ -158,9 +159,7 @@ export class Reassembly {
     if (!this.span.narrow(rows, frame.row, frame.rowCount, dataOff, length)) return -malformed;
     const base = SCRATCH_FRAGMENT + slot * SCRATCH_FRAGMENT_SLOT;
     const payload = base + ETHERNET_HEADER_LEN + (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN);
-    rows.region[ROWS_MISC] = ctx.io.scratchRegion;
-    rows.offset[ROWS_MISC] = payload + offset;
-    rows.length[ROWS_MISC] = length;
+    setRow(rows, ROWS_MISC, ctx.io.scratchRegion, payload + offset, length);
     if (ctx.io.copyRows(this.span.first, this.span.count, ROWS_MISC, 1) !== length) return -malformed;
     this.mark(slot, first, last);
     this.have[slot] += length;
@@ -290,7 +289,7 @@ export class Reassembly {
     let tos = this.tos[slot];
     // RFC 3168 §5.3: congestion that one fragment met is the datagram's, if its sender knows of ECN.
     if (this.ce[slot] === 1 && (tos & 3) !== 0) tos |= CE;
-    for (let i = 0; i < ETHERNET_HEADER_LEN; i++) scratch.setUint8(base + i, head.getUint8(i));
+    copyBytes(head, 0, scratch, base, ETHERNET_HEADER_LEN);
     const l3 = base + ETHERNET_HEADER_LEN;
     let length = ETHERNET_HEADER_LEN;
     const { ip } = this;

@@ -9,6 +9,7 @@ import type { NatResult, NatTables } from './nat';
 import type { HostIo } from '../ports';
 import { SOCKERR_ERRNO, SOCKERR_INFO, SOCKERR_ORIGIN, SOCKERR_TYPE } from '../ports';
 import { EMSGSIZE } from '../kit/linux';
+import { setRow } from '../kit/rows';
 import { MAX_QUOTE6, icmpErrorKnown } from './icmp-error';
 import { ROWS_MISC, SCRATCH_MISC } from '../scratch';
 
@@ -32,10 +33,7 @@ export const QUOTED_TTL = 64;
  * ICMP error can quote it behind `front` bytes of header. Returns 1, 0: there is none, or -errno.
  */
 export function takeError(io: HostIo, fd: number, slot: number, front: number): number {
-  const { region, offset, length } = io.rows;
-  region[ROWS_MISC] = io.scratchRegion;
-  offset[ROWS_MISC] = SCRATCH_MISC + front;
-  length[ROWS_MISC] = MAX_QUOTE6 - front;
+  setRow(io.rows, ROWS_MISC, io.scratchRegion, SCRATCH_MISC + front, MAX_QUOTE6 - front);
   return io.recvError(fd, slot, slot + 1, ROWS_MISC, 1);
 }
 

@@ -19,6 +19,7 @@ import {
 } from '../wire/ethernet';
 import type { IpFields } from '../wire/ip-fields';
 import { IPV4_BROADCAST, IPV4_DF, IPV4_HEADER_LEN, ipv4IsMulticast, ipv4Write } from '../wire/ipv4';
+import { copyBytes } from '../kit/bytes';
 import { IPV6_HEADER_LEN, ipv6IsMulticast, ipv6Write } from '../wire/ipv6';
 
 /** Bytes in front of the transport header. */
@@ -117,11 +118,7 @@ export function trySendSmall(ctx: StackContext, frame: DataView, length: number,
   const port = ctx.port;
   if (port.reserve(length, 0, 0) < 0) return false;
   port.front();
-  const out = port.out;
-  const at = port.outOff;
-  let i = 0;
-  for (; i + 4 <= length; i += 4) out.setInt32(at + i, frame.getInt32(i));
-  for (; i < length; i++) out.setUint8(at + i, frame.getUint8(i));
+  copyBytes(frame, 0, port.out, port.outOff, length);
   port.commit(0, 0, 0, 0, GSO_NONE, 0);
   countToGuest(ctx, protocolClass, length);
   return true;

@@ -24,6 +24,7 @@ import { dropCode } from '../counters';
 import { addressWords, wordsEqual } from '../ip/address';
 import { learn6 } from './guest-state';
 import { LINK_UDP_PAYLOAD6, linkUdpPull, linkUdpSend } from './small-datagram';
+import { copyBytes } from '../kit/bytes';
 import { SITE_DHCP_REFUSED } from '../kit/site-log';
 import { macText } from '../wire/ethernet';
 import {
@@ -399,7 +400,8 @@ export class Dhcpv6Service {
     const length = dhcpv6OptionLen(head, at);
     if (!this.fits(length)) return;
     this.header(dhcpv6OptionCode(head, at), length);
-    for (let i = 0; i < length; i++) this.out.setUint8(this.at++, head.getUint8(at + DHCPV6_OPTION_HEADER_LEN + i));
+    copyBytes(head, at + DHCPV6_OPTION_HEADER_LEN, this.out, this.at, length);
+    this.at += length;
   }
 
   /** Writes a status code option; the caller saw to it that it fits. */

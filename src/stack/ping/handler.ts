@@ -37,7 +37,7 @@ import {
 import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, MAX_FRAME, MSG_PEEK, SOCK_ICMP } from '../ports';
 import { SITE_PING_REFUSED } from '../kit/site-log';
 import { isShortage, RestingSockets } from '../kit/resting';
-import { RowSpan } from '../kit/rows';
+import { RowSpan, setRow } from '../kit/rows';
 import { EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, PMTUDISC_DONT, PMTUDISC_PROBE } from '../kit/linux';
 import { checksumFinish, checksumOk, pseudoHeaderSum6 } from '../wire/checksum';
 import {
@@ -393,9 +393,7 @@ export class IcmpHandler implements FlowHandler {
   /** Row `row` names `length` bytes of scratch memory, for the ICMP header of what is received or more. */
   private scratchRow(row: number, length: number): void {
     const { rows, scratchRegion } = this.ctx.io;
-    rows.region[row] = scratchRegion;
-    rows.offset[row] = SCRATCH_MISC;
-    rows.length[row] = length;
+    setRow(rows, row, scratchRegion, SCRATCH_MISC, length);
   }
 
   private discard(fd: number, code: DropCode): number {

@@ -5,6 +5,7 @@ import { MAX_HEAD } from '../ports';
 import { checksumAdd, checksumFinish, pseudoHeaderSum6 } from '../wire/checksum';
 import { ICMP_ECHO_REPLY, ICMPV6_ECHO_REPLY, icmpSetChecksum } from '../wire/icmp';
 import { IpFields } from '../wire/ip-fields';
+import { copyBytes } from '../kit/bytes';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
 
 export class SelfEcho {
@@ -35,7 +36,7 @@ export class SelfEcho {
     ip.protocol = v4 ? IP_PROTO_ICMP : IP_PROTO_ICMPV6;
     const at = outputHeadersTo(ctx, out, 0, ip, frame.l4Len);
     const head = port.head;
-    for (let i = 0; i < frame.l4Len; i++) out.setUint8(at + i, head.getUint8(frame.l4Off + i));
+    copyBytes(head, frame.l4Off, out, at, frame.l4Len);
     out.setUint8(at, v4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY);
     icmpSetChecksum(out, at, 0);
     const sum = v4 ? 0 : pseudoHeaderSum6(a, 0, IP_PROTO_ICMPV6, frame.l4Len);

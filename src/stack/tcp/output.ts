@@ -6,7 +6,7 @@ import { seqAdd, seqDiff, seqGt, seqLe, seqLt } from '../kit/seq';
 import { ROWS_OUT, ROWS_PER_CALL, SCRATCH_TCP, SCRATCH_TCP_SIZE } from '../scratch';
 import { C_TCP_RETRANSMITS } from '../counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, MSG_PEEK } from '../ports';
-import { rowBytes } from '../kit/rows';
+import { rowBytes, setRow } from '../kit/rows';
 import { EAGAIN, SOL_SOCKET, SO_PEEK_OFF } from '../kit/linux';
 import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp';
 import {
@@ -292,16 +292,14 @@ function skipRows(t: TcpEngine, flow: number, seq: number): number {
     }
     return 0;
   }
-  const { region, offset, length } = t.io.rows;
   let n = 0;
   while (skip > 0) {
     // The guest's acknowledgements bring the flow on from here.
     if (n === ROWS_PER_CALL / 2) return -1;
-    const row = ROWS_OUT + n++;
-    region[row] = t.io.scratchRegion;
-    offset[row] = SCRATCH_TCP;
-    length[row] = Math.min(skip, SCRATCH_TCP_SIZE);
-    skip -= length[row];
+    const bytes = Math.min(skip, SCRATCH_TCP_SIZE);
+    setRow(t.io.rows, ROWS_OUT + n, t.io.scratchRegion, SCRATCH_TCP, bytes);
+    n++;
+    skip -= bytes;
   }
   return n;
 }

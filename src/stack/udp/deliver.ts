@@ -20,6 +20,7 @@ import {
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_UDP_L4, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
 import { isShortage } from '../kit/resting';
+import { setRow } from '../kit/rows';
 import { checksumFinishUdp, checksumFold, pseudoHeaderSum } from '../wire/checksum';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
 import { IpFields } from '../wire/ip-fields';
@@ -205,9 +206,7 @@ export class UdpDeliver {
 
   private scratchRow(at: number, length: number): void {
     const { rows, scratchRegion } = this.ctx.io;
-    rows.region[ROWS_MISC] = scratchRegion;
-    rows.offset[ROWS_MISC] = at;
-    rows.length[ROWS_MISC] = length;
+    setRow(rows, ROWS_MISC, scratchRegion, at, length);
   }
 
   private pseudoSum(v4: boolean, l4Len: number): number {

@@ -39,6 +39,7 @@ import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
 import { isShortage } from '../kit/resting';
+import { setRow } from '../kit/rows';
 import { ERRORS_IN_A_ROW } from '../ip/socket-error';
 import { UdpBursts } from './bursts';
 import { STALLED, UdpDeliver, UDP_FRONT4, UDP_FRONT6 } from './deliver';
@@ -317,9 +318,8 @@ export class UdpInbound {
       const n = port.reserve(front, guess, row);
       if (n < 0) break;
       const m = MSG_IN + asked;
-      rows.region[row + n] = io.scratchRegion;
-      rows.offset[row + n] = SCRATCH_UDP + asked * SCRATCH_UDP_STEP + guess;
-      rows.length[row + n] = SCRATCH_UDP_STEP - guess;
+      const behind = SCRATCH_UDP + asked * SCRATCH_UDP_STEP + guess;
+      setRow(rows, row + n, io.scratchRegion, behind, SCRATCH_UDP_STEP - guess);
       this.message(id, m, row, n + 1);
       row += n + 1;
     }
@@ -377,10 +377,9 @@ export class UdpInbound {
     const { rows } = io;
     for (let i = m; i < end; i++) {
       const at = SCRATCH_UDP + (i - MSG_IN) * SCRATCH_UDP_STEP;
-      rows.region[ROWS_MISC] = io.scratchRegion;
-      rows.offset[ROWS_MISC] = at;
-      rows.length[ROWS_MISC] = Math.min(io.msgLen[i], guess);
-      if (rows.length[ROWS_MISC] > 0) io.copyRows(io.msgRow[i], io.msgRows[i] - 1, ROWS_MISC, 1);
+      const length = Math.min(io.msgLen[i], guess);
+      setRow(rows, ROWS_MISC, io.scratchRegion, at, length);
+      if (length > 0) io.copyRows(io.msgRow[i], io.msgRows[i] - 1, ROWS_MISC, 1);
     }
     port.cancel();
     this.parked = m;
@@ -449,9 +448,7 @@ export class UdpInbound {
   private takeOne(id: number, fd: number): number {
     const { ctx, deliver } = this;
     const { io } = ctx;
-    io.rows.region[ROWS_MISC] = io.scratchRegion;
-    io.rows.offset[ROWS_MISC] = SCRATCH_UDP;
-    io.rows.length[ROWS_MISC] = 1;
+    setRow(io.rows, ROWS_MISC, io.scratchRegion, SCRATCH_UDP, 1);
     this.message(id, MSG_IN, ROWS_MISC, 1);
     const n = io.recvMany(fd, MSG_IN, 1, MSG_PEEK | MSG_TRUNC);
     if (n === 0 || n === -EAGAIN) {

@@ -1,6 +1,6 @@
 /** The stream port over a real socket pair, with the client's end in the test's hands. */
 import { INPUT_BLOCK } from '../../../src/dataplane/stream/input';
-import type { StreamBlock } from '../../../src/dataplane/stream/input';
+import type { PrivateBlock } from '../../../src/dataplane/private-block';
 import { OUTPUT_BLOCK } from '../../../src/dataplane/stream/output';
 import { StreamGuestPort } from '../../../src/dataplane/stream/port';
 import { loadNative } from '../../../src/native';
@@ -143,7 +143,7 @@ export class StreamRig {
     for (const region of this.regions) this.native.retireRegion(region);
   }
 
-  private block(size: number): StreamBlock {
+  private block(size: number): PrivateBlock {
     const region = this.native.allocRegion(size);
     if (region < 0) throw new Error(`allocRegion: ${region}`);
     this.regions.push(region);

@@ -1,5 +1,6 @@
 /** A capture whose file takes little, or nothing more: the port behind it goes on, whole records remain. */
-import { CapturingPort, createCaptureBlock, type CaptureIo } from '../../../../src/dataplane/capture/capturing-port';
+import { CAPTURE_BLOCK, CapturingPort, type CaptureIo } from '../../../../src/dataplane/capture/capturing-port';
+import { allocateBlock } from '../../../../src/dataplane/private-block';
 import { frameText } from '../../../../src/dataplane/capture/tracing-port';
 import { COUNTERS, C_CAPTURED, C_CAPTURE_LOST } from '../../../../src/stack/counters';
 import { noise } from '../../../support/guest/noise';
@@ -44,7 +45,9 @@ beforeEach(() => {
       return 0;
     },
   };
-  port = new CapturingPort(rig.port, io, createCaptureBlock(rig.native), 7, counters, (e) => failures.push(e));
+  port = new CapturingPort(rig.port, io, allocateBlock(rig.native, CAPTURE_BLOCK), 7, counters, (e) =>
+    failures.push(e),
+  );
 });
 afterEach(() => {
   rig.close();
