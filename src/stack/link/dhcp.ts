@@ -27,8 +27,7 @@ import { dropCode } from '../counters';
 import { V4_MAPPED, addressWords } from '../ip/address';
 import { LINK_UDP_PAYLOAD4, linkUdpPull, linkUdpSend } from './small-datagram';
 import { learn4, words4 } from './guest-state';
-import { SITE_DHCP_REFUSED } from '../kit/site-log';
-import { macText } from '../wire/ethernet';
+import { admitsClient } from './lease-admission';
 import {
   DHCP_ACK,
   DHCP_CLIENT_PORT,
@@ -81,7 +80,7 @@ import {
   dhcpWriteReply,
 } from '../wire/dhcp';
 import { encodeName, encodeSearchList } from '../wire/domain-name';
-import { IPV4_BROADCAST, ipv4Text } from '../wire/ipv4';
+import { IPV4_BROADCAST } from '../wire/ipv4';
 import { UDP_HEADER_LEN, udpLength } from '../wire/udp';
 
 const DROP_DHCP_MALFORMED = dropCode('dhcp_malformed');
@@ -238,20 +237,11 @@ export class DhcpService {
     return this.ctx.link.lease4.isHolder(this.client.hi, this.client.lo, this.clientId);
   }
 
-  /** May the client that asks have the address? If not, the log says so once. */
+  /** May the client that asks have the address? */
   private admits(): boolean {
-    const { link, clock, log } = this.ctx;
-    const { lease4, stations } = link;
+    const { link } = this.ctx;
     const { hi, lo } = this.client;
-    const usedMs = stations.heardMs(words4(this.ctx.link, this.assigned), 0, lease4.holderHi, lease4.holderLo);
-    if (lease4.admits(hi, lo, this.clientId, usedMs, clock.nowMs)) return true;
-    stations.wantAsked(words4(this.ctx.link, this.assigned), 0);
-    if (lease4.isNews() && log.take(SITE_DHCP_REFUSED)) {
-      const holder = macText(lease4.holderHi, lease4.holderLo);
-      const which = `${ipv4Text(this.assigned)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
-      log.say(SITE_DHCP_REFUSED, 'warn', `DHCP has one address for one client: ${which}`);
-    }
-    return false;
+    return admitsClient(this.ctx, link.lease4, words4(link, this.assigned), hi, lo, this.clientId);
   }
 
   private reply(head: DataView, off: number, sent: DhcpOptions, type: number, rapid: boolean, inform = false): void {

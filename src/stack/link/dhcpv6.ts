@@ -25,8 +25,7 @@ import { addressWords, wordsEqual } from '../ip/address';
 import { learn6 } from './guest-state';
 import { LINK_UDP_PAYLOAD6, linkUdpPull, linkUdpSend } from './small-datagram';
 import { copyBytes } from '../kit/bytes';
-import { SITE_DHCP_REFUSED } from '../kit/site-log';
-import { macText } from '../wire/ethernet';
+import { admitsClient } from './lease-admission';
 import {
   DHCPV6_ADVERTISE,
   DHCPV6_CLIENT_PORT,
@@ -73,7 +72,7 @@ import {
   dhcpv6Xid,
 } from '../wire/dhcpv6';
 import { encodeName, encodeNames } from '../wire/domain-name';
-import { IPV6_HEADER_LEN, IPV6_MIN_MTU, ipv6ReadAddress, ipv6Text } from '../wire/ipv6';
+import { IPV6_HEADER_LEN, IPV6_MIN_MTU, ipv6ReadAddress } from '../wire/ipv6';
 import { UDP_HEADER_LEN, udpLength } from '../wire/udp';
 
 const DROP_DHCPV6_MALFORMED = dropCode('dhcpv6_malformed');
@@ -254,20 +253,11 @@ export class Dhcpv6Service {
     return lease6.isHolder(guestMacHi, guestMacLo, this.clientId);
   }
 
-  /** May the client that asks have the address? If not, the log says so once. */
+  /** May the client that asks have the address? */
   private admits(): boolean {
-    const { link, clock, log } = this.ctx;
-    const { guestMacHi: hi, guestMacLo: lo, lease6, stations } = link;
-    const usedMs = stations.heardMs(this.assigned, 0, lease6.holderHi, lease6.holderLo);
-    this.admitted = lease6.admits(hi, lo, this.clientId, usedMs, clock.nowMs);
-    if (this.admitted) return true;
-    stations.wantAsked(this.assigned, 0);
-    if (lease6.isNews() && log.take(SITE_DHCP_REFUSED)) {
-      const holder = macText(lease6.holderHi, lease6.holderLo);
-      const which = `${ipv6Text(this.assigned, 0)} is leased to ${holder}, so ${macText(hi, lo)} gets none`;
-      log.say(SITE_DHCP_REFUSED, 'warn', `DHCPv6 has one address for one client: ${which}`);
-    }
-    return false;
+    const { guestMacHi, guestMacLo, lease6 } = this.ctx.link;
+    this.admitted = admitsClient(this.ctx, lease6, this.assigned, guestMacHi, guestMacLo, this.clientId);
+    return this.admitted;
   }
 
   /** Writes an answer to every identity association. Returns true if the address was assigned to one. */
