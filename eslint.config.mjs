@@ -22,7 +22,7 @@ export const hotFiles = [
   'src/dataplane/capture/{port-decorator,capturing-port}.ts',
   'src/dataplane/moderation/*.ts',
   'src/dataplane/complete-checksum.ts',
-  'src/stack/stack.ts',
+  'src/stack/{stack,from-guest}.ts',
   'src/stack/kit/{bytes,flow-table,siphash,timer-wheel,seq,rows,credit,resting}.ts',
   'src/stack/link/{arp,neighbours,guest-state,stations,guest-mtu}.ts',
   'src/stack/ip/{address,nat,to-guest,path-mtus,host-moved,guest-hints,other-loopback}.ts',

@@ -161,3 +161,10 @@ export interface FlowHandler {
   /** The host's addresses or routes changed: sockets may have an address that does not lead anywhere any more. */
   moved?(): void;
 }
+
+/** The transports' flow handlers. */
+export interface StackHandlers {
+  readonly tcp: FlowHandler;
+  readonly udp: FlowHandler;
+  readonly icmp: FlowHandler;
+}
