@@ -85,7 +85,7 @@ export interface QuotedPacket {
 }
 
 /**
- * The frame being handled, parsed once by stack.ts before it calls a handler. All numbers are checked against the
+ * The frame being handled, parsed once by from-guest.ts before it calls a handler. All numbers are checked against the
  * frame's length: [l4Off, l4Off + l4Len) lies inside the frame; l4Len excludes Ethernet padding.
  * `port.head` holds at least min(frame, HEAD_FIRST) bytes; handlers `port.pull()` what they need beyond.
  */

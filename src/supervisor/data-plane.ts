@@ -1,5 +1,6 @@
 /**
- * The control plane's handle on the data plane: the worker's life, and `VhostDevice` as commands to it.
+ * The control plane's handle on the data plane: the worker's life, and the commands to it, those of front-ends among them
+ * (mirrored-device.ts).
  *
  * Theory of operation. Every command has a number; the worker answers in order. State that a new worker would need is
  * mirrored (device-mirror.ts) before a command goes out, so that a worker that dies is replaced by one that gets the
@@ -14,7 +15,7 @@
  * Every promise of this class settles: by an answer, by a death, by the end. Nothing waits for a worker without a
  * deadline.
  */
-import { type Native, loadNative, POLL_IN, WATCHDOG_HUNG } from '../native';
+import { type Native, loadNative, WATCHDOG_HUNG } from '../native';
 import { startedForDebugger } from '../debugged';
 import type { ForwardListener, StackConfig } from '../stack/config';
 import {
@@ -25,14 +26,13 @@ import {
   C_FLOWS_TCP,
   C_FLOWS_UDP,
 } from '../stack/counters';
-import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
-import type { StreamDevice, StreamEnd } from '../stream/device';
+import type { StreamEnd } from '../stream/device';
 import type { Layer, SandboxMode } from '../sandbox/layer';
 import { CONFINED, type Command, type LinkKind, type ModerationLevel, type WorkerSetup } from '../dataplane/commands';
-import { DeviceMirror } from './device-mirror';
-import { offeredFeatures } from '../dataplane/virtio/features';
+import { MirroredDevice } from './mirrored-device';
 import { PendingCommands } from './pending-commands';
 import { RestartPolicy, SESSION_DEATHS } from './restart-policy';
+import { Watchdog } from './watchdog';
 import { type WorkerEnd, type WorkerEvent, within, WorkerHandle } from './worker-handle';
 
 /** Parameters of a worker, sent before it begins. */
@@ -71,12 +71,6 @@ const BEGIN_MS = 10_000;
 /** Threads that were given up and have not ended. */
 const MAX_STRAYS = 3;
 
-/** Pause before another attempt to start the watchdog. */
-const WATCH_AGAIN_MS = 1000;
-
-/** Pairs of `Native.watchdogRead`. */
-const NEWS = 16;
-
 const RESTARTS: Readonly<Record<WorkerEnd, number>> = {
   exit: C_DATA_PLANE_EXITS,
   hung: C_DATA_PLANE_HANGS,
@@ -98,22 +92,12 @@ interface Beginning {
   readonly reject: (error: Error) => void;
 }
 
-export class DataPlane implements VhostDevice, StreamDevice {
-  readonly features = offeredFeatures(process.env.TUBETTI_FEATURES);
-  readonly rings = 2;
-  onRingFault: ((index: number, reason: string) => void) | null = null;
-  onFailed: ((error: Error) => void) | null = null;
-  onStreamEnded: ((end: StreamEnd) => void) | null = null;
-
+export class DataPlane extends MirroredDevice {
   private readonly options: DataPlaneOptions;
   private readonly native: Native;
   private readonly wakeFd: number;
   private readonly watched = !startedForDebugger();
-  private watchPoll = -1;
-  private watchTimer: NodeJS.Timeout | null = null;
-  /** Why the watchdog is not heard; empty: it is. */
-  private unwatchedWhy = '';
-  private readonly news = new Int32Array(2 * NEWS);
+  private readonly watchdog: Watchdog;
   /**
    * The one that runs, or boots to run; null: there will be none any more, or a front-end's end is being worked out.
    */
@@ -129,19 +113,26 @@ export class DataPlane implements VhostDevice, StreamDevice {
   private sandbox: SandboxMode | null = null;
   private readonly pending: PendingCommands;
   private readonly policy = new RestartPolicy();
-  private readonly mirror = new DeviceMirror();
-  /** The front-end's session ended here; what it still says is answered, and done by nobody. */
-  private failed = false;
   /** No worker is started any more. */
   private closed = false;
   private closedWhy = '';
   private stopped: Promise<void> | null = null;
 
   private constructor(options: DataPlaneOptions) {
+    super();
     this.options = options;
     this.native = loadNative();
     this.wakeFd = this.native.eventFd(0);
     if (this.wakeFd < 0) throw new Error(`cannot make an eventfd (errno ${String(-this.wakeFd)})`);
+    this.watchdog = new Watchdog(
+      this.native,
+      (message) => {
+        options.log('warn', message);
+      },
+      (id, stage) => {
+        this.onNews(id, stage);
+      },
+    );
     this.pending = new PendingCommands({
       waits: () => {
         this.unblock();
@@ -174,7 +165,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
     this.setup = setup;
     const { worker } = this;
     if (worker === null) return Promise.reject(new Error(this.closedWhy));
-    this.startWatch();
+    if (this.watched) this.watchdog.start();
     return new Promise((resolve, reject) => {
       this.beginning = { resolve, reject };
       this.open(worker, setup);
@@ -222,10 +213,7 @@ export class DataPlane implements VhostDevice, StreamDevice {
     this.closedWhy = why;
     this.worker = null;
     if (this.beginTimer !== null) clearTimeout(this.beginTimer);
-    if (this.watchTimer !== null) clearTimeout(this.watchTimer);
-    this.watchTimer = null;
-    if (this.watchPoll >= 0) this.native.pollStop(this.watchPoll);
-    this.watchPoll = -1;
+    this.watchdog.stop();
     this.beginning?.reject(new Error(why));
     this.beginning = null;
     this.settlePending();
@@ -261,98 +249,12 @@ export class DataPlane implements VhostDevice, StreamDevice {
     await this.send({ kind: 'neighbours', entries });
   }
 
-  attach(): void {
-    this.failed = false;
+  protected override newSession(): void {
+    super.newSession();
     this.policy.newSession();
   }
 
-  async detach(): Promise<void> {
-    await this.setLog(null);
-    await this.setMemory([]);
-    if (this.mirror.mtu !== 0) await this.setMtu(0);
-    // The front-end's session is over: what it negotiated is not what a worker dies of from now on.
-    this.mirror.forgetFrontEnd();
-  }
-
-  async setFeatures(features: bigint): Promise<void> {
-    if (!this.failed) this.mirror.features = features;
-    await this.send({ kind: 'features', features });
-  }
-
-  async setMemory(regions: readonly DeviceMemoryRegion[]): Promise<void> {
-    if (!this.failed) this.mirror.regions = regions;
-    await this.send({ kind: 'memory', regions });
-  }
-
-  async startRing(ring: DeviceRing): Promise<void> {
-    if (!this.failed) this.mirror.rings.set(ring.index, ring);
-    await this.send({ kind: 'startRing', ring });
-  }
-
-  async stopRing(index: number): Promise<number> {
-    const value = await this.send({ kind: 'stopRing', index });
-    this.mirror.rings.delete(index);
-    return value;
-  }
-
-  async setRingEnabled(index: number, enabled: boolean): Promise<void> {
-    this.mirror.changeRing(index, { enabled });
-    await this.send({ kind: 'enable', index, enabled });
-  }
-
-  async setRingCall(index: number, callFd: number): Promise<void> {
-    const takesCall = this.mirror.rings.get(index)?.callFd ?? -1;
-    this.mirror.changeRing(index, { callFd });
-    await this.send({ kind: 'call', index, fd: callFd }, takesCall);
-  }
-
-  async setRingKick(index: number, kickFd: number): Promise<void> {
-    this.mirror.changeRing(index, { kickFd });
-    await this.send({ kind: 'kick', index, fd: kickFd });
-  }
-
-  setRingErr(index: number, errFd: number): Promise<void> {
-    this.mirror.changeRing(index, { errFd }); // the session signals it
-    return Promise.resolve();
-  }
-
-  async setRingLog(index: number, logAddr: number): Promise<void> {
-    this.mirror.changeRing(index, { logAddr });
-    await this.send({ kind: 'logRing', index, logAddr });
-  }
-
-  async setLog(log: DirtyLog | null): Promise<void> {
-    if (!this.failed) this.mirror.log = log;
-    await this.send({ kind: 'log', log });
-  }
-
-  /** NET_SET_MTU of the front-end; 0: it left. */
-  async setMtu(mtu: number): Promise<void> {
-    if (!this.failed) this.mirror.mtu = mtu;
-    await this.send({ kind: 'mtu', mtu });
-  }
-
-  async resetDevice(): Promise<void> {
-    await this.send({ kind: 'reset' });
-  }
-
-  async openStream(fd: number): Promise<void> {
-    this.failed = false;
-    this.policy.newSession();
-    this.mirror.streamFd = fd;
-    await this.send({ kind: 'streamOpen', fd });
-  }
-
-  async closeStream(): Promise<void> {
-    this.mirror.streamFd = -1;
-    await this.send({ kind: 'streamClose' });
-  }
-
-  async probeStream(): Promise<boolean> {
-    return (await this.send({ kind: 'streamProbe' })) === 1;
-  }
-
-  private send(command: Command, takesCall = -1): Promise<number> {
+  protected send(command: Command, takesCall = -1): Promise<number> {
     const ofHost = OF_HOST.has(command.kind);
     if (this.closed || (this.failed && !ofHost)) return Promise.resolve(this.valueFor(command));
     return this.pending.add(command, takesCall, (seq) => {
@@ -468,33 +370,6 @@ export class DataPlane implements VhostDevice, StreamDevice {
   private endStream(end: StreamEnd): void {
     this.mirror.streamFd = -1;
     this.onStreamEnded?.(end);
-  }
-
-  private startWatch(): void {
-    if (!this.watched) return;
-    const fd = this.native.watchdogStart();
-    if (fd < 0) {
-      this.watchLater(`no watchdog (errno ${-fd})`);
-      return;
-    }
-    this.watchPoll = this.native.pollStart(fd, POLL_IN, () => {
-      const count = this.native.watchdogRead(this.news);
-      for (let i = 0; i < count; i++) this.onNews(this.news[2 * i], this.news[2 * i + 1]);
-    });
-    if (this.watchPoll < 0) this.watchLater(`cannot listen to the watchdog (errno ${-this.watchPoll})`);
-    else this.unwatchedWhy = '';
-  }
-
-  /** The host has no thread, descriptor, memory or watch left for it: tried again, and said once. */
-  private watchLater(why: string): void {
-    if (this.unwatchedWhy === '') {
-      this.options.log('warn', `${why}: a data plane that hangs is not replaced until this works`);
-    }
-    this.unwatchedWhy = why;
-    this.watchTimer = setTimeout(() => {
-      this.watchTimer = null;
-      this.startWatch();
-    }, WATCH_AGAIN_MS);
   }
 
   private onNews(id: number, stage: number): void {

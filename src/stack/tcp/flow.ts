@@ -52,7 +52,7 @@
  * (LIGHT_SHARE) that makes them bulk if they use it up; if the guest has no receive buffer, they wait in `light`, which
  * is served before `ready`. So a message of an interactive flow waits for one share at the most, whatever the number of
  * bulk flows; and bulk flows cannot starve behind a crowd of light ones (`bulkFirst`). What light flows sent is
- * published to the guest before the next large copy. From the guest, a turn takes a bounded number of bytes (stack.ts).
+ * published to the guest before the next large copy. From the guest, a turn takes a bounded number of bytes (from-guest.ts).
  *
  * ### Edge-triggered events
  * A socket is watched once, for everything, edge-triggered. F_READABLE remembers "there may be something to read" and
