@@ -20,7 +20,6 @@
  * One at a time, where there is no guess yet, no room for a guess, or where a datagram needs fragments: its length is
  * read with MSG_PEEK, buffers for exactly that are reserved, and the payload is received straight into them.
  */
-import { isV4 } from '../ip/address';
 import {
   MSG_IN,
   MSG_IN_COUNT,
@@ -30,17 +29,16 @@ import {
   ROWS_PER_CALL,
   SCRATCH_UDP,
   SCRATCH_UDP_STEP,
-  slotLocal,
-  slotPeer,
 } from '../scratch';
 import type { StackContext } from '../context';
-import { C_DROPS, dropCode, type DropCode } from '../counters';
+import { C_DROPS, dropCode } from '../counters';
 import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
 import { isShortage } from '../kit/resting';
 import { setRow } from '../kit/rows';
 import { ERRORS_IN_A_ROW } from '../ip/socket-error';
+import { BatchGuess } from './batch-guess';
 import { UdpBursts } from './bursts';
 import { STALLED, UdpDeliver, UDP_FRONT4, UDP_FRONT6 } from './deliver';
 import type { UdpErrors } from './socket-errors';
@@ -89,12 +87,7 @@ export class UdpInbound {
 
   // By socket: flow number, or the table's capacity and the listener's number.
   private ready: SlotQueue;
-  /** Payload bytes to reserve for the next datagram; 0: not known yet. */
-  private guess: Int32Array;
-  /** Datagrams to ask for; whether those of the last batch were all as long as guessed; family of the last one. */
-  private burst: Uint8Array;
-  private steady: Uint8Array;
-  private last4: Uint8Array;
+  private guess: BatchGuess;
   /** Bytes the last `take…` took. */
   private taken: number;
   /** The last `take…` left nothing in the socket. */
@@ -126,10 +119,7 @@ export class UdpInbound {
     this.bursts = new UdpBursts(ctx, flows.table.capacity);
     const sockets = flows.table.capacity;
     this.ready = new SlotQueue(sockets);
-    this.guess = new Int32Array(sockets);
-    this.burst = new Uint8Array(sockets);
-    this.steady = new Uint8Array(sockets);
-    this.last4 = new Uint8Array(sockets);
+    this.guess = new BatchGuess(sockets);
     this.taken = 0;
     this.drained = false;
     this.parked = 0;
@@ -143,10 +133,7 @@ export class UdpInbound {
   makeRoom(count: number): void {
     const sockets = this.flows.table.capacity + count;
     this.ready = new SlotQueue(sockets);
-    this.guess = new Int32Array(sockets);
-    this.burst = new Uint8Array(sockets);
-    this.steady = new Uint8Array(sockets);
-    this.last4 = new Uint8Array(sockets);
+    this.guess = new BatchGuess(sockets);
     this.bursts.makeRoom(sockets);
     this.errors.makeRoom(count);
   }
@@ -190,9 +177,7 @@ export class UdpInbound {
 
   /** The flow has just been opened. */
   opened(slot: number): void {
-    this.guess[slot] = 0;
-    this.burst[slot] = 1;
-    this.steady[slot] = 0;
+    this.guess.opened(slot);
     this.bursts.opened(slot);
   }
 
@@ -294,7 +279,7 @@ export class UdpInbound {
   /** Takes up to `most` messages: their number, NO_ROOM with all of them left, or -errno. Sets `drained`, `taken`. */
   private take(id: number, fd: number, most: number): number {
     this.drained = false;
-    if (this.guess[id] > 0) {
+    if (this.guess.bytes[id] > 0) {
       const n = this.takeMany(id, fd, most);
       if (n === NO_BUFFER) return NO_ROOM;
       if (n !== NO_ROOM) return n;
@@ -303,15 +288,15 @@ export class UdpInbound {
   }
 
   private takeMany(id: number, fd: number, most: number): number {
-    const { ctx, deliver } = this;
+    const { ctx, deliver, route } = this;
     const { port, io } = ctx;
     const { rows } = io;
-    const guess = this.guess[id];
-    const v4 = this.last4[id] === 1;
+    const guess = this.guess.bytes[id];
+    const v4 = this.guess.last4[id] === 1;
     const front = v4 ? UDP_FRONT4 : UDP_FRONT6;
     if (front + guess > (this.bursts.joins(id) ? port.maxFrame : this.frameLimit(id))) return NO_ROOM;
-    const many = front + guess <= SMALL || this.steady[id] === 1;
-    const want = many ? Math.min(this.burst[id], most, MSG_IN_COUNT, Math.ceil(BYTES_PER_SERVICE / guess)) : 1;
+    const many = front + guess <= SMALL || this.guess.steady[id] === 1;
+    const want = many ? Math.min(this.guess.count[id], most, MSG_IN_COUNT, Math.ceil(BYTES_PER_SERVICE / guess)) : 1;
     let row = ROWS_OUT;
     let asked = 0;
     for (; asked < want && row <= ROWS_LIMIT; asked++) {
@@ -320,7 +305,7 @@ export class UdpInbound {
       const m = MSG_IN + asked;
       const behind = SCRATCH_UDP + asked * SCRATCH_UDP_STEP + guess;
       setRow(rows, row + n, io.scratchRegion, behind, SCRATCH_UDP_STEP - guess);
-      this.message(id, m, row, n + 1);
+      this.route.prepare(id, m, row, n + 1);
       row += n + 1;
     }
     // Not one buffer is left: then there is no need to look at what waits.
@@ -338,14 +323,14 @@ export class UdpInbound {
     for (; m < end; m++) {
       const length = io.msgLen[m];
       const segment = io.msgSegment[m];
-      if (length > guess || this.find(id, m) !== 0 || this.isRoute4() !== v4) break;
+      if (length > guess || route.find(id, m) !== 0 || route.v4 !== v4) break;
       if (!deliver.isFrame(v4, length, segment)) break;
       deliver.commit(length, segment, io.msgTtl[m], io.msgTos[m]);
       this.touch();
     }
     if (m < end) this.again(id, fd, m, end, guess);
     else if (got < asked) port.cancel();
-    this.learn(id, got, asked);
+    this.taken = got * this.guess.many(io, id, got, asked, route.v4);
     // Unless another's datagram has cost this very flow its place.
     if ((got >= BURST || this.bursts.joins(id)) && this.fdOf(id) === fd) this.bursts.tune(id, fd, v4);
     return got;
@@ -356,13 +341,13 @@ export class UdpInbound {
     const { deliver, flows } = this;
     return this.isFlow(id)
       ? deliver.frameLimitTo(flows.table.keys, KEY_WORDS * id)
-      : deliver.frameLimit(this.last4[id] === 1);
+      : deliver.frameLimit(this.guess.last4[id] === 1);
   }
 
   /** If joined datagrams among messages `m … end - 1` had to be taken apart, which copies, they come one by one now. */
   private separate(id: number, fd: number, m: number, end: number): void {
     const { io } = this.ctx;
-    const v4 = this.isRoute4();
+    const { v4 } = this.route;
     if (this.fdOf(id) !== fd) return;
     for (let i = m; i < end; i++) {
       if (io.msgSegment[i] === 0 || this.deliver.isFrame(v4, io.msgLen[i], io.msgSegment[i])) continue;
@@ -402,7 +387,7 @@ export class UdpInbound {
     const id = this.parkedId;
     for (; this.parked < this.parkedEnd; this.parked++) {
       const m = this.parked;
-      const code = this.find(id, m);
+      const code = this.route.find(id, m);
       // Looking for the flow may have cost this one its place.
       if (this.parkedId < 0) return true;
       if (code !== 0) {
@@ -424,32 +409,11 @@ export class UdpInbound {
     this.stalled = false;
   }
 
-  /** What the next batch should look like, after one that received `got` of at most `asked` datagrams. */
-  private learn(id: number, got: number, asked: number): void {
-    const { msgLen } = this.ctx.io;
-    const guess = this.guess[id];
-    const first = msgLen[MSG_IN];
-    let biggest = first;
-    let uniform = true;
-    for (let m = MSG_IN + 1; m < MSG_IN + got; m++) {
-      if (msgLen[m] !== first) uniform = false;
-      if (msgLen[m] > biggest) biggest = msgLen[m];
-    }
-    this.taken = got * biggest;
-    // Asked for less than wished, at the end of a turn's share or of the guest's buffers, it keeps what it had.
-    this.burst[id] = got < asked ? got + 1 : Math.max(this.burst[id], Math.min(2 * asked, MSG_IN_COUNT));
-    this.last4[id] = this.isRoute4() ? 1 : 0;
-    this.steady[id] = uniform && (first === guess || got > 1) ? 1 : 0;
-    // Grows at once, shrinks slowly: too long costs nothing for small frames, too short costs a copy.
-    if (this.steady[id] === 1 || biggest > guess) this.guess[id] = Math.max(1, biggest);
-    else this.guess[id] = guess - ((guess - biggest) >> 3);
-  }
-
   private takeOne(id: number, fd: number): number {
     const { ctx, deliver } = this;
     const { io } = ctx;
     setRow(io.rows, ROWS_MISC, io.scratchRegion, SCRATCH_UDP, 1);
-    this.message(id, MSG_IN, ROWS_MISC, 1);
+    this.route.prepare(id, MSG_IN, ROWS_MISC, 1);
     const n = io.recvMany(fd, MSG_IN, 1, MSG_PEEK | MSG_TRUNC);
     if (n === 0 || n === -EAGAIN) {
       this.drained = true;
@@ -460,7 +424,7 @@ export class UdpInbound {
     const segment = io.msgSegment[MSG_IN];
     this.taken = length;
     deliver.error = 0;
-    const code = this.find(id, MSG_IN);
+    const code = this.route.find(id, MSG_IN);
     if (code !== 0) {
       deliver.discard(fd);
       if (deliver.error !== 0) return deliver.error;
@@ -468,7 +432,7 @@ export class UdpInbound {
       return 1;
     }
     if (deliver.move(fd, 0, length, segment, io.msgTtl[MSG_IN], io.msgTos[MSG_IN]) === STALLED) {
-      if (this.stuckUntil === Infinity && (segment > 0 || !deliver.isFrame(this.isRoute4(), length, 0))) {
+      if (this.stuckUntil === Infinity && (segment > 0 || !deliver.isFrame(this.route.v4, length, 0))) {
         this.stuckUntil = ctx.clock.nowMs + STUCK_MS;
         this.stuck = id;
       }
@@ -477,10 +441,7 @@ export class UdpInbound {
     if (deliver.error !== 0) return deliver.error;
     if (this.stuck === id) this.stuckUntil = Infinity;
     if (segment > 0) this.separate(id, fd, MSG_IN, MSG_IN + 1);
-    this.guess[id] = Math.max(1, length);
-    this.burst[id] = 1;
-    this.steady[id] = 0;
-    this.last4[id] = this.isRoute4() ? 1 : 0;
+    this.guess.one(id, length, this.route.v4);
     this.touch();
     return 1;
   }
@@ -505,28 +466,6 @@ export class UdpInbound {
     ctx.counters[C_DROPS + DROP_NO_RECEIVE_BUFFERS]++;
     this.stalled = false;
     this.stuckUntil = Infinity;
-  }
-
-  // ---- messages -------------------------------------------------------------------------------------------------
-
-  /** Sets up message `m` for rows `row … row + count - 1`, with the addresses that are needed of it. */
-  private message(id: number, m: number, row: number, count: number): void {
-    const { io } = this.ctx;
-    const listener = !this.isFlow(id);
-    io.msgRow[m] = row;
-    io.msgRows[m] = count;
-    io.msgPeer[m] = listener || this.route.needsPeer(id) ? slotPeer(m) : -1;
-    io.msgLocal[m] = listener ? slotLocal(m) : -1;
-  }
-
-  private find(id: number, m: number): DropCode {
-    if (this.isFlow(id)) return this.route.fromFlow(id, m);
-    return this.route.fromListener(id - this.flows.table.capacity, m);
-  }
-
-  private isRoute4(): boolean {
-    const { key, k } = this.route;
-    return isV4(key, k);
   }
 
   private touch(): void {

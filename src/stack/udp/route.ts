@@ -64,12 +64,36 @@ export class UdpRoute {
   }
 
   /** Does the socket of flow `slot` give datagrams of others than the flow's peer? Then their senders are needed. */
-  needsPeer(slot: number): boolean {
+  private needsPeer(slot: number): boolean {
     return (this.flows.flags[slot] & (FLOW_FRESH | FLOW_GROUP)) !== 0;
   }
 
+  /**
+   * Sets up message `m` to be received from socket `id` (as in inbound.ts) into rows `row … row + count - 1`, with the
+   * addresses that are needed of it.
+   */
+  prepare(id: number, m: number, row: number, count: number): void {
+    const { io } = this.ctx;
+    const listener = id >= this.flows.table.capacity;
+    io.msgRow[m] = row;
+    io.msgRows[m] = count;
+    io.msgPeer[m] = listener || this.needsPeer(id) ? slotPeer(m) : -1;
+    io.msgLocal[m] = listener ? slotLocal(m) : -1;
+  }
+
+  /** The guest's address of message `m` from socket `id`. Returns 0 or a drop code. */
+  find(id: number, m: number): DropCode {
+    const { capacity } = this.flows.table;
+    return id < capacity ? this.fromFlow(id, m) : this.fromListener(id - capacity, m);
+  }
+
+  /** Is what was found an IPv4 address? */
+  get v4(): boolean {
+    return isV4(this.key, this.k);
+  }
+
   /** Message `m` from flow `slot`'s own socket. Returns 0 or a drop code. */
-  fromFlow(slot: number, m: number): DropCode {
+  private fromFlow(slot: number, m: number): DropCode {
     const { flows } = this;
     const flags = flows.flags[slot];
     if ((flags & (FLOW_FRESH | FLOW_GROUP)) !== 0) {
@@ -84,7 +108,7 @@ export class UdpRoute {
   }
 
   /** Message `m` from listener `index`. Returns 0 or a drop code. */
-  fromListener(index: number, m: number): DropCode {
+  private fromListener(index: number, m: number): DropCode {
     const { ctx, flows, found } = this;
     const { table } = flows;
     const listener = this.listeners[index];
