@@ -14,6 +14,9 @@ import type { SplitRingLayout } from './types';
 /** Third argument of DataView accessors: ring contents are little-endian. */
 export const LE = true;
 
+/** Place value of the high half of an address. */
+export const TWO_32 = 4294967296;
+
 /** Bytes of one descriptor, and the offsets of its fields. */
 export const DESC_SIZE = 16;
 export const DESC_ADDR_LO = 0;
@@ -28,6 +31,14 @@ export const VIRTQ_DESC_F_INDIRECT = 4;
 
 export const VIRTQ_AVAIL_F_NO_INTERRUPT = 1;
 export const VIRTQ_USED_F_NO_NOTIFY = 1;
+
+/** Elements of the available ring seen as uint16s. */
+export const AVAIL_FLAGS = 0;
+export const AVAIL_IDX = 1;
+export const AVAIL_RING = 2;
+/** Elements of the used ring's header seen as uint16s. */
+export const USED_FLAGS = 0;
+export const USED_IDX = 1;
 
 /** Offset of `idx` in the available and in the used ring. */
 export const AVAIL_IDX_OFFSET = 2;

@@ -33,9 +33,15 @@ import {
   DESC_LEN,
   DESC_NEXT,
   DESC_SIZE,
+  AVAIL_FLAGS,
+  AVAIL_IDX,
+  AVAIL_RING,
   LE,
   MAX_INDIRECT_ENTRIES,
+  TWO_32,
   USED_ELEM_OFFSET,
+  USED_FLAGS,
+  USED_IDX,
   VIRTQ_AVAIL_F_NO_INTERRUPT,
   VIRTQ_DESC_F_INDIRECT,
   VIRTQ_DESC_F_NEXT,
@@ -60,17 +66,8 @@ import {
 } from './types';
 import type { RingFeatures, Rows, SplitRingLayout } from './types';
 
-/** Elements of the available ring seen as uint16s. */
-const AVAIL_FLAGS = 0;
-const AVAIL_IDX = 1;
-const AVAIL_RING = 2;
-/** Elements of the used ring's header seen as uint16s. */
-const USED_FLAGS = 0;
-const USED_IDX = 1;
-
 /** Bits 21 and up of an address's high half: beyond 2^53, where numbers are not exact and no guest has memory. */
 const ADDR_HI_LIMIT = 0x200000;
-const TWO_32 = 4294967296;
 const MAX_CHAIN_BYTES = 0x7fffffff;
 
 export class SplitQueueDevice {

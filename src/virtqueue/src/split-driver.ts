@@ -19,8 +19,14 @@ import {
   DESC_LEN,
   DESC_NEXT,
   DESC_SIZE,
+  AVAIL_FLAGS,
+  AVAIL_IDX,
+  AVAIL_RING,
   LE,
+  TWO_32,
   USED_ELEM_OFFSET,
+  USED_FLAGS,
+  USED_IDX,
   VIRTQ_AVAIL_F_NO_INTERRUPT,
   VIRTQ_DESC_F_INDIRECT,
   VIRTQ_DESC_F_NEXT,
@@ -55,13 +61,7 @@ export interface SplitQueueDriverOptions {
   readonly indirectArea?: IndirectArea;
 }
 
-const AVAIL_FLAGS = 0;
-const AVAIL_IDX = 1;
-const AVAIL_RING = 2;
-const USED_FLAGS = 0;
-const USED_IDX = 1;
 const NO_DESC = 0xffff;
-const TWO_32 = 4294967296;
 
 export class SplitQueueDriver {
   readonly size: number;
