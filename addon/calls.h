@@ -17,7 +17,6 @@ double RegionFaults(Thread&, int32_t region);
 int32_t RegionCount(Thread&);
 int32_t Relieve(Thread&, int32_t regions, double bytes);
 int32_t MemfdCreate(Thread&, std::string name, double size, int32_t seals);
-int32_t GetSeals(Thread&, int32_t fd);
 double FileSize(Thread&, int32_t fd);
 int32_t Ftruncate(Thread&, int32_t fd, double size);
 
@@ -32,7 +31,6 @@ int32_t UnixDatagram(Thread&, std::string path);
 int32_t UnixPair(Thread&, Ints out);
 int32_t RecvFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, Ints fds);
 int32_t SendFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, Ints fds, int32_t fd_count);
-double PeerUid(Thread&, int32_t fd);
 
 // event_fd.cc
 int32_t EventFd(Thread&, int32_t initial);
@@ -82,9 +80,7 @@ int32_t Connect(Thread&, int32_t fd, int32_t slot);
 int32_t Listen(Thread&, int32_t fd, int32_t backlog);
 int32_t Accept(Thread&, int32_t fd, int32_t slot);
 int32_t GetSockName(Thread&, int32_t fd, int32_t slot);
-int32_t GetPeerName(Thread&, int32_t fd, int32_t slot);
 int32_t SetSockOpt(Thread&, int32_t fd, int32_t level, int32_t name, int32_t value);
-int32_t GetSockOpt(Thread&, int32_t fd, int32_t level, int32_t name);
 int32_t BindToDevice(Thread&, int32_t fd, std::string name);
 int32_t Shutdown(Thread&, int32_t fd, int32_t how);
 int32_t Close(Thread&, int32_t fd);
@@ -93,8 +89,7 @@ int32_t Abort(Thread&, int32_t fd);
 // listen.cc
 int32_t OpenPorts(Thread&, int32_t slot, int32_t flags, std::string device, int32_t backlog, Ints out);
 
-// tcp_info.cc
-int32_t TcpInfo(Thread&, int32_t fd);
+// socket_queues.cc
 int32_t MemInfo(Thread&, int32_t fd);
 int32_t OutQueue(Thread&, int32_t fd);
 

@@ -253,11 +253,6 @@ int32_t MemfdCreate(Thread&, std::string name, double wanted, int32_t seals) {
   return fd;
 }
 
-int32_t GetSeals(Thread&, int32_t fd) {
-  const int seals = fcntl(fd, F_GET_SEALS);
-  return seals < 0 ? -errno : seals;
-}
-
 double FileSize(Thread&, int32_t fd) {
   struct stat info;
   if (fstat(fd, &info) != 0) return -errno;

@@ -19,7 +19,6 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<Relieve>(t, e, "relieve");
   Export<FaultEvent>(t, e, "faultEvent");
   Export<MemfdCreate>(t, e, "memfdCreate");
-  Export<GetSeals>(t, e, "getSeals");
   Export<FileSize>(t, e, "fileSize");
   Export<Ftruncate>(t, e, "ftruncate");
   Export<UnixListen>(t, e, "unixListen");
@@ -29,7 +28,6 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<UnixPair>(t, e, "unixPair");
   Export<RecvFds>(t, e, "recvFds");
   Export<SendFds>(t, e, "sendFds");
-  Export<PeerUid>(t, e, "peerUid");
   Export<EventFd>(t, e, "eventFd");
   Export<Signal>(t, e, "signal");
   Export<Notify>(t, e, "notify");
@@ -94,14 +92,11 @@ void ExportHostIo(Thread& t, Napi::Object e) {
   Export<Listen>(t, e, "listen");
   Export<Accept>(t, e, "accept");
   Export<GetSockName>(t, e, "getsockname");
-  Export<GetPeerName>(t, e, "getpeername");
   Export<SetSockOpt>(t, e, "setsockopt");
-  Export<GetSockOpt>(t, e, "getsockopt");
   Export<BindToDevice>(t, e, "bindToDevice");
   Export<Shutdown>(t, e, "shutdown");
   Export<Close>(t, e, "close");
   Export<Abort>(t, e, "abort");
-  Export<TcpInfo>(t, e, "tcpInfo");
   Export<MemInfo>(t, e, "memInfo");
   Export<OutQueue>(t, e, "outq");
   Export<Recv>(t, e, "recv");

@@ -31,17 +31,6 @@ int32_t Prepare(int fd, int32_t family, int32_t kind) {
   return kind == kTcp ? SetFlag(fd, IPPROTO_TCP, TCP_NODELAY) : 0;
 }
 
-using NameCall = int (*)(int, sockaddr*, socklen_t*);
-
-int32_t StoreName(Thread& thread, int32_t fd, int32_t slot, NameCall call) {
-  if (!IsSlot(slot)) return -EINVAL;
-  sockaddr_in6 name = {};
-  socklen_t length = sizeof(name);
-  if (call(fd, reinterpret_cast<sockaddr*>(&name), &length) != 0) return -errno;
-  StoreSlot(thread, slot, reinterpret_cast<sockaddr*>(&name), length);
-  return 0;
-}
-
 }  // namespace
 
 int32_t Socket(Thread& thread, int32_t family, int32_t kind) {
@@ -96,18 +85,17 @@ int32_t Accept(Thread& thread, int32_t fd, int32_t slot) {
   return thread.Keep(accepted);
 }
 
-int32_t GetSockName(Thread& thread, int32_t fd, int32_t slot) { return StoreName(thread, fd, slot, ::getsockname); }
-
-int32_t GetPeerName(Thread& thread, int32_t fd, int32_t slot) { return StoreName(thread, fd, slot, ::getpeername); }
+int32_t GetSockName(Thread& thread, int32_t fd, int32_t slot) {
+  if (!IsSlot(slot)) return -EINVAL;
+  sockaddr_in6 name = {};
+  socklen_t length = sizeof(name);
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &length) != 0) return -errno;
+  StoreSlot(thread, slot, reinterpret_cast<sockaddr*>(&name), length);
+  return 0;
+}
 
 int32_t SetSockOpt(Thread&, int32_t fd, int32_t level, int32_t name, int32_t value) {
   return ::setsockopt(fd, level, name, &value, sizeof(value)) == 0 ? 0 : -errno;
-}
-
-int32_t GetSockOpt(Thread&, int32_t fd, int32_t level, int32_t name) {
-  int value = 0;  // some options return one byte only
-  socklen_t length = sizeof(value);
-  return ::getsockopt(fd, level, name, &value, &length) == 0 ? value : -errno;
 }
 
 int32_t BindToDevice(Thread&, int32_t fd, std::string name) {

@@ -6,13 +6,11 @@
 
 namespace tubetti {
 
-inline constexpr int32_t kTcpInfoFields = 12;
 inline constexpr int32_t kMemInfoFields = 4;
 inline constexpr int32_t kSockErrFields = 6;
 
 struct Tables {
   double row_offset[kRows];
-  double tcp_info[kTcpInfoFields];
   double mem_info[kMemInfoFields];
   int32_t row_region[kRows];
   int32_t row_length[kRows];

@@ -192,13 +192,4 @@ int32_t SendFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, 
   return static_cast<int32_t>(Retry([&] { return ::sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL); }));
 }
 
-double PeerUid(Thread&, int32_t fd) {
-  ucred peer;
-  socklen_t length = sizeof(peer);
-  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return -errno;
-  // (uid_t)-1: not a connected unix socket. It must not be taken for an errno.
-  if (peer.uid == static_cast<uid_t>(-1)) return -ENOTCONN;
-  return peer.uid;
-}
-
 }  // namespace tubetti

@@ -77,8 +77,6 @@ export interface Native extends HostIo {
   /** Regions now in the table (tests: leaks). */
   regionCount(): number;
   memfdCreate(name: string, size: number, seals: number): number;
-  /** F_GET_SEALS, or -errno. */
-  getSeals(fd: number): number;
   /** File size in bytes (fstat), or -errno. */
   fileSize(fd: number): number;
   ftruncate(fd: number, size: number): number;
@@ -108,8 +106,6 @@ export interface Native extends HostIo {
   recvFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   /** sendmsg with `fdCount` descriptors (<= 253, SCM_MAX_FD) taken from fds[0…]. */
   sendFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array, fdCount: number): number;
-  /** SO_PEERCRED uid of a unix socket, or -errno. */
-  peerUid(fd: number): number;
 
   // ---- event_fd.cc --------------------------------------------------------------------------------------------
   eventFd(initial: number): number;

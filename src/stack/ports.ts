@@ -159,8 +159,6 @@ export const EPOLLET = 1 << 31;
 /** recv/send flags (Linux). MSG_DONTWAIT and MSG_NOSIGNAL are always added by the addon. */
 export const MSG_PEEK = 0x02;
 export const MSG_TRUNC = 0x20;
-export const MSG_ERRQUEUE = 0x2000;
-export const MSG_MORE = 0x8000;
 
 /**
  * A table of socket addresses, 32 bytes a slot, that host calls read and write:
@@ -170,20 +168,6 @@ export const MSG_MORE = 0x8000;
  */
 export const ADDR_SLOT_SIZE = 32;
 export const ADDR_SLOTS = 256;
-
-/** Indices into `HostIo.tcpInfoOut`, filled by `tcpInfo`. Times in µs, sizes in bytes; -1: the kernel lacks it. */
-export const TCPI_STATE = 0;
-export const TCPI_RTT = 1;
-export const TCPI_MIN_RTT = 2;
-export const TCPI_SND_WND = 3;
-export const TCPI_BYTES_ACKED = 4;
-export const TCPI_DELIVERY_RATE = 5;
-export const TCPI_SND_MSS = 6;
-export const TCPI_SND_WSCALE = 7;
-export const TCPI_RCV_WSCALE = 8;
-export const TCPI_NOTSENT = 9;
-export const TCPI_SND_CWND = 10;
-export const TCPI_RCV_SPACE = 11;
 
 /** Indices into `HostIo.memInfoOut` (SO_MEMINFO), bytes. */
 export const MEMINFO_SNDBUF = 0;
@@ -211,7 +195,6 @@ export interface HostIo {
   readonly rows: Rows;
   /** ADDR_SLOTS × ADDR_SLOT_SIZE bytes. */
   readonly addrs: DataView;
-  readonly tcpInfoOut: Float64Array;
   readonly memInfoOut: Float64Array;
   readonly sockErrOut: Int32Array;
   /** Columns of the mmsg calls: message i uses rows msgRow[i] … + msgRows[i] - 1. */
@@ -240,10 +223,7 @@ export interface HostIo {
   /** Accepts a connection (non-blocking, close-on-exec, TCP_NODELAY) and fills `slot` with the peer's address. */
   accept(fd: number, slot: number): number;
   getsockname(fd: number, slot: number): number;
-  getpeername(fd: number, slot: number): number;
   setsockopt(fd: number, level: number, name: number, value: number): number;
-  /** The option's value if >= 0, else -errno. SO_ERROR: the pending errno as a positive number. */
-  getsockopt(fd: number, level: number, name: number): number;
   /** SO_BINDTODEVICE; `ifname` is at most 15 bytes. Cold. */
   bindToDevice(fd: number, ifname: string): number;
   /** how: 0 read, 1 write, 2 both. */
@@ -266,8 +246,6 @@ export interface HostIo {
    * original destination to `destSlot`, the returned payload to the rows. 1 if one was read, 0 if none, else -errno.
    */
   recvError(fd: number, offenderSlot: number, destSlot: number, row: number, rowCount: number): number;
-  /** TCP_INFO into tcpInfoOut. */
-  tcpInfo(fd: number): number;
   /** SO_MEMINFO into memInfoOut. */
   memInfo(fd: number): number;
   /** SIOCOUTQ: bytes in the send queue, sent or not, that the peer has not acknowledged. */

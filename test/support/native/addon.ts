@@ -1,12 +1,22 @@
 /** Shared by the tests of the addon: rows, address slots, child processes. */
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readlinkSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { createRequire } from 'node:module';
+import { dirname, join, resolve } from 'node:path';
 import { loadNative } from '../../../src/native';
 import { ADDR_SLOT_SIZE, AF_INET, AF_INET6 } from '../../../src/stack/ports';
 
 export const native = loadNative();
 export const ADDON = join(resolve(__dirname, '../../..'), 'build/Release/tubetti.node');
+
+/** What tests read of descriptors (test/support/sandbox/probe.cc): a value >= 0, or -errno. */
+export interface TestAddon {
+  getsockopt(fd: number, level: number, name: number): number;
+  /** F_GET_SEALS. */
+  seals(fd: number): number;
+}
+
+export const testAddon = createRequire(__filename)(join(dirname(ADDON), 'tubetti-test.node')) as TestAddon;
 
 /** Linux errno values the tests name. */
 export const E = {

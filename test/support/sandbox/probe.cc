@@ -1,5 +1,5 @@
-// The addon of tests (tubetti-test.node, never shipped): what somebody would try who has taken over the thread that calls.
-// Each call returns what the kernel said, -errno, or a value >= 0 where it was done.
+// The addon of tests (tubetti-test.node, never shipped): what somebody would try who has taken over the thread that calls,
+// and what tests read of descriptors. Each call returns what the kernel said, -errno, or a value >= 0 where it was done.
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <node_api.h>
@@ -112,11 +112,51 @@ napi_value Probe(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// The numbers among the arguments of a call.
+template <size_t Count>
+struct Numbers {
+  Numbers(napi_env env, napi_callback_info info) {
+    napi_value argv[Count];
+    size_t argc = Count;
+    napi_get_cb_info(env, info, &argc, argv, nullptr, nullptr);
+    for (size_t i = 0; i < Count; i++) napi_get_value_int32(env, argv[i], &value[i]);
+  }
+  int32_t value[Count] = {};
+};
+
+napi_value Answer(napi_env env, int32_t value) {
+  napi_value result = nullptr;
+  napi_create_int32(env, value, &result);
+  return result;
+}
+
+// getsockopt(fd, level, name): the option's value if >= 0. Some options return one byte only.
+napi_value GetSockOpt(napi_env env, napi_callback_info info) {
+  const Numbers<3> of(env, info);
+  int value = 0;
+  socklen_t length = sizeof(value);
+  const int result = getsockopt(of.value[0], of.value[1], of.value[2], &value, &length);
+  return Answer(env, result == 0 ? value : -errno);
+}
+
+// seals(fd): F_GET_SEALS.
+napi_value Seals(napi_env env, napi_callback_info info) {
+  const Numbers<1> of(env, info);
+  const int seals = fcntl(of.value[0], F_GET_SEALS);
+  return Answer(env, seals < 0 ? -errno : seals);
+}
+
+void Export(napi_env env, napi_value exports, const char* name, napi_callback call) {
+  napi_value function = nullptr;
+  napi_create_function(env, name, NAPI_AUTO_LENGTH, call, nullptr, &function);
+  napi_set_named_property(env, exports, name, function);
+}
+
 }  // namespace
 
 NAPI_MODULE_INIT() {
-  napi_value function = nullptr;
-  napi_create_function(env, "probe", NAPI_AUTO_LENGTH, Probe, nullptr, &function);
-  napi_set_named_property(env, exports, "probe", function);
+  Export(env, exports, "probe", Probe);
+  Export(env, exports, "getsockopt", GetSockOpt);
+  Export(env, exports, "seals", Seals);
   return exports;
 }

@@ -79,9 +79,6 @@ class BareIo {
   setsockopt(): number {
     return 0;
   }
-  getsockopt(): number {
-    return 0;
-  }
   connect(): number {
     return -115;
   }
