@@ -14,7 +14,7 @@ import { FakeClock } from './fake-clock';
 import { FakeGuestPort } from './fake-guest-port';
 import type { FakeGuestPortOptions, FakeVnet } from './fake-guest-port';
 import { FakeDatagramHost } from './fake-host-io-udp';
-import type { FakeSocket } from './fake-host-io-udp';
+import type { FakeDatagramSocket } from './fake-host-io-udp';
 import { FakeRandom } from './fake-random';
 import { dissect, RecordingHandler } from './link-rig';
 import { stackConfig } from './stack-config';
@@ -53,7 +53,7 @@ export class DatagramRig {
   readonly udp: UdpHandler;
   readonly icmp: IcmpHandler;
   readonly stack: Stack;
-  readonly listeners: FakeSocket[] = [];
+  readonly listeners: FakeDatagramSocket[] = [];
 
   constructor(options: DatagramRigOptions = {}, forwards: readonly Forward[] = []) {
     const config = stackConfig(options.config, options.ip4, options.ip6);

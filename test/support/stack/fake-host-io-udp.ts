@@ -1,6 +1,6 @@
 /**
  * A host with UDP and ping sockets in memory: enough of Linux's rules (who gets a datagram, who may bind, how errors are
- * reported) to test the handlers without a network. Calls that only TCP makes throw. Stricter than a kernel: using or
+ * reported) to test the handlers without a network. Stricter than a kernel: using or
  * closing a closed descriptor throws, because it is always a bug of the stack.
  */
 import {
@@ -11,11 +11,7 @@ import {
   addrSlotWrite,
   familyOf,
 } from '../../../src/stack/ip/address';
-import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/scratch';
-import type { HostIo, Rows } from '../../../src/stack/ports';
 import {
-  ADDR_SLOT_SIZE,
-  ADDR_SLOTS,
   AF_INET,
   AF_INET6,
   EPOLLERR,
@@ -26,7 +22,12 @@ import {
   SOCK_UDP,
 } from '../../../src/stack/ports';
 import { text, words } from './addresses';
-import type { FakeMemory } from './fake-guest-port';
+import { FakeDatagramSocket, joinable } from './fake-datagram-socket';
+import type { Address, FakeError, Received, SentDatagram } from './fake-datagram-socket';
+import { FakeHostTables } from './fake-host-tables';
+
+export { FakeDatagramSocket } from './fake-datagram-socket';
+export type { Address, FakeError, SentDatagram } from './fake-datagram-socket';
 
 export const EPERM = 1;
 export const EAGAIN = 11;
@@ -39,93 +40,11 @@ export const EADDRINUSE = 98;
 export const ENETUNREACH = 101;
 export const ECONNREFUSED = 111;
 
-export interface Address {
-  readonly address: string;
-  readonly port: number;
-}
-
-/** What left the host's sockets. */
-export interface SentDatagram {
-  readonly fd: number;
-  readonly from: Address;
-  readonly to: Address;
-  readonly data: Uint8Array;
-  /** From control data; null: none given. */
-  readonly ttl: number | null;
-  readonly tos: number | null;
-  readonly scope: number;
-}
-
-/** One entry of a socket's error queue. */
-export interface FakeError {
-  readonly errno: number;
-  readonly origin: number;
-  readonly type: number;
-  readonly code: number;
-  readonly info?: number;
-  readonly offender: string;
-  readonly dest: Address;
-  readonly payload?: Uint8Array;
-}
-
-interface Received {
-  readonly from: Address;
-  readonly to: string;
-  readonly data: Uint8Array;
-  /** Told only to sockets that asked for it. */
-  readonly ttl: number;
-  readonly tos: number;
-}
-
-export class FakeSocket {
-  local: Address | null = null;
-  peer: Address | null = null;
-  scope = 0;
-  device: string | null = null;
-  readonly options = new Map<string, number>();
-  readonly queue: Received[] = [];
-  readonly errors: FakeError[] = [];
-  /** Reported by the next send or receive, as sk_err is. */
-  pendingError = 0;
-  watched: { key: number; generation: number; events: number } | null = null;
-  /** epoll edges not yet fetched. */
-  edge = 0;
-
-  constructor(
-    readonly fd: number,
-    readonly family: number,
-    readonly kind: number,
-    readonly dual: boolean,
-  ) {}
-
-  option(level: number, name: number): number | undefined {
-    return this.options.get(`${String(level)}/${String(name)}`);
-  }
-}
-
 interface TakenDatagrams {
   readonly n: number;
   readonly from: Received | null;
   /** Length of each but the last if there are several, else 0. */
   readonly segment: number;
-}
-
-/** How many of the datagrams at the head UDP_GRO joins: of one flow and length, the last perhaps shorter. */
-function joinable(queue: readonly Received[]): number {
-  const [head] = queue;
-  let bytes = head.data.length;
-  let n = 1;
-  while (n < Math.min(queue.length, 64)) {
-    const next = queue[n];
-    const same = next.from.address === head.from.address && next.from.port === head.from.port && next.to === head.to;
-    if (!same || next.ttl !== head.ttl || next.tos !== head.tos) break;
-    if (next.data.length === 0 || next.data.length > head.data.length) break;
-    bytes += next.data.length;
-    if (bytes > 65_535 - 28) break;
-    n++;
-    if (next.data.length < head.data.length) break;
-  }
-  return n;
 }
 
 const SO_REUSEADDR = '1/2';
@@ -135,28 +54,10 @@ function isWildcard(address: string): boolean {
   return address === '0.0.0.0' || address === '::';
 }
 
-export class FakeDatagramHost implements HostIo {
-  readonly rows: Rows;
-  readonly addrs = new DataView(new ArrayBuffer(ADDR_SLOTS * ADDR_SLOT_SIZE));
-  readonly tcpInfoOut = new Float64Array(12);
-  readonly memInfoOut = new Float64Array(4);
-  readonly sockErrOut = new Int32Array(6);
-  readonly msgRow = new Int32Array(MSGS_TOTAL);
-  readonly msgRows = new Int32Array(MSGS_TOTAL);
-  readonly msgLen = new Int32Array(MSGS_TOTAL);
-  readonly msgPeer = new Int32Array(MSGS_TOTAL);
-  readonly msgLocal = new Int32Array(MSGS_TOTAL);
-  readonly msgTtl = new Int32Array(MSGS_TOTAL);
-  readonly msgTos = new Int32Array(MSGS_TOTAL);
-  readonly msgSegment = new Int32Array(MSGS_TOTAL);
-  readonly scratch: DataView;
-  readonly scratchRegion: number;
-
+export class FakeDatagramHost extends FakeHostTables {
   // ---- the test's controls
-  readonly sockets = new Map<number, FakeSocket>();
+  readonly sockets = new Map<number, FakeDatagramSocket>();
   readonly sent: SentDatagram[] = [];
-  /** System calls made, by name. */
-  readonly calls = new Map<string, number>();
   /** Ports that services of the host hold without SO_REUSEADDR. */
   readonly takenPorts = new Set<number>();
   privileged = false;
@@ -183,35 +84,27 @@ export class FakeDatagramHost implements HostIo {
   /** Datagrams, or joined ones, that were taken with less room than they have. */
   cut = 0;
   /** Called when a socket is about to connect: datagrams may land in between. */
-  onConnect: ((socket: FakeSocket) => void) | null = null;
+  onConnect: ((socket: FakeDatagramSocket) => void) | null = null;
 
-  private readonly memory: FakeMemory;
   private nextFd = 100;
   private nextPort = 40000;
 
-  constructor(memory: FakeMemory) {
-    this.memory = memory;
-    this.rows = memory.rows;
-    this.scratchRegion = memory.add(SCRATCH_SIZE);
-    this.scratch = memory.regions[this.scratchRegion];
-  }
-
   /** A listener opened by the control plane. `dual`: [::] with IPV6_V6ONLY off. */
-  listener(address: string, port: number, dual = false): FakeSocket {
+  listener(address: string, port: number, dual = false): FakeDatagramSocket {
     const socket = this.open(familyOf4(address), SOCK_UDP, dual);
     socket.local = { address, port };
     return socket;
   }
 
-  get(fd: number): FakeSocket {
+  get(fd: number): FakeDatagramSocket {
     const socket = this.sockets.get(fd);
     if (socket === undefined) throw new Error(`descriptor ${String(fd)} is not open`);
     return socket;
   }
 
   /** A datagram arrives from the network. Returns the socket that got it, or null if nobody did. */
-  deliver(from: Address, to: Address, data: Uint8Array, ttl = 64, tos = 0): FakeSocket | null {
-    let best: FakeSocket | null = null;
+  deliver(from: Address, to: Address, data: Uint8Array, ttl = 64, tos = 0): FakeDatagramSocket | null {
+    let best: FakeDatagramSocket | null = null;
     let bestScore = -1;
     for (const s of this.sockets.values()) {
       const score = this.score(s, from, to);
@@ -224,13 +117,13 @@ export class FakeDatagramHost implements HostIo {
     return best;
   }
 
-  queue(socket: FakeSocket, from: Address, to: string, data: Uint8Array, ttl = 64, tos = 0): void {
+  queue(socket: FakeDatagramSocket, from: Address, to: string, data: Uint8Array, ttl = 64, tos = 0): void {
     socket.queue.push({ from, to, data: Uint8Array.from(data), ttl, tos });
     socket.edge |= EPOLLIN;
   }
 
   /** An ICMP error arrives for what `socket` sent. */
-  fail(socket: FakeSocket, error: FakeError): void {
+  fail(socket: FakeDatagramSocket, error: FakeError): void {
     socket.errors.push(error);
     socket.pendingError = error.errno;
     socket.edge |= EPOLLERR;
@@ -248,13 +141,13 @@ export class FakeDatagramHost implements HostIo {
     return out;
   }
 
-  private open(family: number, kind: number, dual: boolean): FakeSocket {
-    const socket = new FakeSocket(this.nextFd++, family, kind, dual);
+  private open(family: number, kind: number, dual: boolean): FakeDatagramSocket {
+    const socket = new FakeDatagramSocket(this.nextFd++, family, kind, dual);
     this.sockets.set(socket.fd, socket);
     return socket;
   }
 
-  private score(s: FakeSocket, from: Address, to: Address): number {
+  private score(s: FakeDatagramSocket, from: Address, to: Address): number {
     if (s.kind !== SOCK_UDP || s.local?.port !== to.port) return -1;
     if (s.family !== familyOf4(to.address) && !s.dual) return -1;
     let score = 0;
@@ -267,10 +160,6 @@ export class FakeDatagramHost implements HostIo {
       score += 4;
     }
     return score;
-  }
-
-  private count(name: string): void {
-    this.calls.set(name, (this.calls.get(name) ?? 0) + 1);
   }
 
   private readSlot(slot: number): Address {
@@ -286,14 +175,14 @@ export class FakeDatagramHost implements HostIo {
 
   // ---- HostIo ---------------------------------------------------------------------------------------------------
 
-  socket(family: number, kind: number): number {
-    this.count('socket');
+  override socket(family: number, kind: number): number {
+    this.note('socket');
     if (this.sockets.size >= this.maxSockets) return -EMFILE;
     if (kind === SOCK_ICMP && this.pingRefused !== 0) return this.pingRefused;
     return this.open(family, kind, false).fd;
   }
 
-  bind(fd: number, slot: number): number {
+  override bind(fd: number, slot: number): number {
     const s = this.get(fd);
     const want = this.readSlot(slot);
     if (addrSlotFamily(this.addrs, slot) !== s.family) return -EINVAL;
@@ -314,7 +203,7 @@ export class FakeDatagramHost implements HostIo {
     return 0;
   }
 
-  connect(fd: number, slot: number): number {
+  override connect(fd: number, slot: number): number {
     const s = this.get(fd);
     const to = this.readSlot(slot);
     this.onConnect?.(s);
@@ -332,7 +221,7 @@ export class FakeDatagramHost implements HostIo {
     return 0;
   }
 
-  getsockname(fd: number, slot: number): number {
+  override getsockname(fd: number, slot: number): number {
     const s = this.get(fd);
     const failure = this.failing.get('getsockname');
     if (failure !== undefined) return failure;
@@ -341,24 +230,24 @@ export class FakeDatagramHost implements HostIo {
     return 0;
   }
 
-  setsockopt(fd: number, level: number, name: number, value: number): number {
-    this.count('setsockopt');
+  override setsockopt(fd: number, level: number, name: number, value: number): number {
+    this.note('setsockopt');
     this.get(fd).options.set(`${String(level)}/${String(name)}`, value);
     return 0;
   }
 
-  bindToDevice(fd: number, ifname: string): number {
+  override bindToDevice(fd: number, ifname: string): number {
     this.get(fd).device = ifname;
     return 0;
   }
 
-  close(fd: number): number {
+  override close(fd: number): number {
     this.get(fd);
     this.sockets.delete(fd);
     return 0;
   }
 
-  private receive(s: FakeSocket, row: number, rowCount: number, flags: number): TakenDatagrams {
+  private receive(s: FakeDatagramSocket, row: number, rowCount: number, flags: number): TakenDatagrams {
     if (s.pendingError !== 0) {
       const n = -s.pendingError;
       s.pendingError = 0;
@@ -378,15 +267,15 @@ export class FakeDatagramHost implements HostIo {
     return { n: whole ? data.length : copied, from: head, segment: count > 1 ? head.data.length : 0 };
   }
 
-  recv(fd: number, row: number, rowCount: number, flags: number): number {
-    this.count('recv');
+  override recv(fd: number, row: number, rowCount: number, flags: number): number {
+    this.note('recv');
     const failure = this.failing.get('recv');
     if (failure !== undefined) return failure;
     return this.receive(this.get(fd), row, rowCount, flags).n;
   }
 
-  recvMany(fd: number, first: number, count: number, flags: number): number {
-    this.count('recvMany');
+  override recvMany(fd: number, first: number, count: number, flags: number): number {
+    this.note('recvMany');
     const s = this.get(fd);
     const failure = this.failing.get('recvMany');
     if (failure !== undefined) return failure;
@@ -413,7 +302,7 @@ export class FakeDatagramHost implements HostIo {
     return count;
   }
 
-  private transmit(s: FakeSocket, m: number, data: Uint8Array): number {
+  private transmit(s: FakeDatagramSocket, m: number, data: Uint8Array): number {
     if (s.pendingError !== 0) {
       const n = -s.pendingError;
       s.pendingError = 0;
@@ -474,13 +363,13 @@ export class FakeDatagramHost implements HostIo {
     return data.length;
   }
 
-  send(fd: number, row: number, rowCount: number, _flags: number): number {
-    this.count('send');
+  override send(fd: number, row: number, rowCount: number, _flags: number): number {
+    this.note('send');
     return this.transmit(this.get(fd), -1, this.memory.gather(row, rowCount));
   }
 
-  sendMany(fd: number, first: number, count: number): number {
-    this.count('sendMany');
+  override sendMany(fd: number, first: number, count: number): number {
+    this.note('sendMany');
     const s = this.get(fd);
     for (let i = 0; i < count; i++) {
       const m = first + i;
@@ -491,7 +380,7 @@ export class FakeDatagramHost implements HostIo {
     return count;
   }
 
-  recvError(fd: number, offenderSlot: number, destSlot: number, row: number, rowCount: number): number {
+  override recvError(fd: number, offenderSlot: number, destSlot: number, row: number, rowCount: number): number {
     const s = this.get(fd);
     const failure = this.failing.get('recvError');
     if (failure !== undefined) return failure;
@@ -505,62 +394,13 @@ export class FakeDatagramHost implements HostIo {
     return 1;
   }
 
-  checksum(row: number, rowCount: number, initial: number): number {
-    let sum = initial;
-    this.memory.gather(row, rowCount).forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
-    while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
-    return sum;
-  }
-
-  copyRows(from: number, fromCount: number, to: number, toCount: number): number {
-    this.count('copyRows');
-    return this.memory.scatter(to, toCount, this.memory.gather(from, fromCount));
-  }
-
-  watch(fd: number, events: number, key: number, generation: number): number {
+  override watch(fd: number, events: number, key: number, generation: number): number {
     const s = this.get(fd);
     const failure = this.failing.get('watch');
     if (failure !== undefined) return failure;
     s.watched = { key, generation, events };
     if (s.queue.length > 0) s.edge |= EPOLLIN;
     return 0;
-  }
-
-  rewatch(): number {
-    throw new Error('not a call of UDP');
-  }
-  unwatch(): number {
-    throw new Error('not a call of UDP');
-  }
-  listen(): number {
-    throw new Error('a call of TCP');
-  }
-  accept(): number {
-    throw new Error('a call of TCP');
-  }
-  getpeername(): number {
-    throw new Error('a call of TCP');
-  }
-  getsockopt(): number {
-    throw new Error('not a call of UDP');
-  }
-  shutdown(): number {
-    throw new Error('a call of TCP');
-  }
-  abort(): number {
-    throw new Error('a call of TCP');
-  }
-  discard(): number {
-    throw new Error('a call of TCP');
-  }
-  tcpInfo(): number {
-    throw new Error('a call of TCP');
-  }
-  memInfo(): number {
-    throw new Error('a call of TCP');
-  }
-  outq(): number {
-    throw new Error('a call of TCP');
   }
 }
 

@@ -14,10 +14,7 @@ import {
   addrSlotWord,
   addrSlotWrite,
 } from '../../../src/stack/ip/address';
-import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/scratch';
 import {
-  ADDR_SLOTS,
-  ADDR_SLOT_SIZE,
   AF_INET,
   AF_INET6,
   EPOLLERR,
@@ -26,9 +23,8 @@ import {
   MEMINFO_WMEM_QUEUED,
   MSG_PEEK,
 } from '../../../src/stack/ports';
-import type { HostIo, Rows } from '../../../src/stack/ports';
 import { text, words } from './addresses';
-import type { FakeMemory } from './fake-guest-port';
+import { FakeHostTables, refuse } from './fake-host-tables';
 import { FakeSocket } from './fake-socket';
 import type { Endpoint } from './fake-socket';
 
@@ -47,30 +43,12 @@ export const ETIMEDOUT = 110;
 export const EINPROGRESS = 115;
 
 const SOL_SOCKET = 1;
-const SO_ERROR = 4;
 const SO_SNDBUF = 7;
 const SO_PEEK_OFF = 42;
 const SO_BUF_LOCK = 72;
 const ENOPROTOOPT = 92;
 
-export class FakeHostIo implements HostIo {
-  readonly rows: Rows;
-  readonly addrs = new DataView(new ArrayBuffer(ADDR_SLOTS * ADDR_SLOT_SIZE));
-  readonly tcpInfoOut = new Float64Array(16);
-  readonly memInfoOut = new Float64Array(9);
-  readonly sockErrOut = new Int32Array(8);
-  readonly msgRow = new Int32Array(MSGS_TOTAL);
-  readonly msgRows = new Int32Array(MSGS_TOTAL);
-  readonly msgLen = new Int32Array(MSGS_TOTAL);
-  readonly msgPeer = new Int32Array(MSGS_TOTAL);
-  readonly msgLocal = new Int32Array(MSGS_TOTAL);
-  readonly msgTtl = new Int32Array(MSGS_TOTAL);
-  readonly msgTos = new Int32Array(MSGS_TOTAL);
-  readonly msgSegment = new Int32Array(MSGS_TOTAL);
-  readonly scratch: DataView;
-  readonly scratchRegion: number;
-  readonly memory: FakeMemory;
-
+export class FakeHostIo extends FakeHostTables {
   /** All sockets ever opened or accepted, oldest first. */
   readonly all: FakeSocket[] = [];
   /** Result of the next connects: 0 at once, 'later' (call accept or refuse), or an errno. */
@@ -85,21 +63,12 @@ export class FakeHostIo implements HostIo {
   wmemMax: number | null = null;
   /** Descriptors that may be open at a time. */
   maxOpen = 1000;
-  /** System calls made, by name. */
-  readonly calls = new Map<string, number>();
   /** The next calls of this name fail with -errno. */
   readonly failures = new Map<string, number>();
 
   private readonly open = new Map<number, FakeSocket>();
   private readonly events: FakeSocket[] = [];
   private nextFd = 100;
-
-  constructor(memory: FakeMemory) {
-    this.memory = memory;
-    this.rows = memory.rows;
-    this.scratchRegion = memory.add(SCRATCH_SIZE);
-    this.scratch = memory.regions[this.scratchRegion];
-  }
 
   // ---- the test's side ------------------------------------------------------------------------------------------
 
@@ -165,7 +134,7 @@ export class FakeHostIo implements HostIo {
 
   /** Counts the call; -errno if it is told to fail. */
   private enter(name: string): number {
-    this.calls.set(name, this.count(name) + 1);
+    this.note(name);
     const errno = this.failures.get(name);
     if (errno === undefined) return 0;
     this.failures.delete(name);
@@ -185,14 +154,14 @@ export class FakeHostIo implements HostIo {
 
   // ---- HostIo ---------------------------------------------------------------------------------------------------
 
-  socket(family: number): number {
+  override socket(family: number): number {
     const r = this.enter('socket');
     if (r < 0) return r;
     if (this.open.size >= this.maxOpen) return -EMFILE;
     return this.make(family).fd;
   }
 
-  bind(fd: number, slot: number): number {
+  override bind(fd: number, slot: number): number {
     const s = this.get(fd);
     const r = this.enter('bind');
     if (r < 0) return r;
@@ -200,7 +169,7 @@ export class FakeHostIo implements HostIo {
     return 0;
   }
 
-  connect(fd: number, slot: number): number {
+  override connect(fd: number, slot: number): number {
     const s = this.get(fd);
     const r = this.enter('connect');
     if (r < 0) return r;
@@ -217,11 +186,7 @@ export class FakeHostIo implements HostIo {
     return 0;
   }
 
-  listen(): number {
-    throw new Error('the stack does not listen');
-  }
-
-  accept(fd: number, slot: number): number {
+  override accept(fd: number, slot: number): number {
     const listener = this.get(fd);
     const r = this.enter('accept');
     if (r < 0) return r;
@@ -236,15 +201,7 @@ export class FakeHostIo implements HostIo {
     return s.fd;
   }
 
-  getsockname(): number {
-    throw new Error('not used by TCP');
-  }
-
-  getpeername(): number {
-    throw new Error('not used by TCP');
-  }
-
-  setsockopt(fd: number, level: number, name: number, value: number): number {
+  override setsockopt(fd: number, level: number, name: number, value: number): number {
     const s = this.get(fd);
     const r = this.enter('setsockopt');
     if (r < 0) return r;
@@ -261,23 +218,14 @@ export class FakeHostIo implements HostIo {
     return 0;
   }
 
-  getsockopt(fd: number, level: number, name: number): number {
-    const s = this.get(fd);
-    this.enter('getsockopt');
-    if (level !== SOL_SOCKET || name !== SO_ERROR) throw new Error('getsockopt: not modelled');
-    const error = s.error;
-    s.error = 0;
-    return error;
-  }
-
-  bindToDevice(fd: number, ifname: string): number {
+  override bindToDevice(fd: number, ifname: string): number {
     const r = this.enter('bindToDevice');
     if (r < 0) return r;
     this.get(fd).device = ifname;
     return 0;
   }
 
-  shutdown(fd: number, how: number): number {
+  override shutdown(fd: number, how: number): number {
     const s = this.get(fd);
     const r = this.enter('shutdown');
     if (r < 0) return r;
@@ -288,7 +236,7 @@ export class FakeHostIo implements HostIo {
     return 0;
   }
 
-  close(fd: number): number {
+  override close(fd: number): number {
     const s = this.get(fd);
     this.enter('close');
     this.open.delete(fd);
@@ -297,7 +245,7 @@ export class FakeHostIo implements HostIo {
     return 0;
   }
 
-  abort(fd: number): number {
+  override abort(fd: number): number {
     const s = this.get(fd);
     this.enter('abort');
     this.open.delete(fd);
@@ -305,7 +253,7 @@ export class FakeHostIo implements HostIo {
     return 0;
   }
 
-  recv(fd: number, row: number, rowCount: number, flags: number): number {
+  override recv(fd: number, row: number, rowCount: number, flags: number): number {
     const s = this.get(fd);
     const r = this.enter('recv');
     if (r < 0) return r;
@@ -338,7 +286,7 @@ export class FakeHostIo implements HostIo {
     return s.peerClosed ? 0 : -EAGAIN;
   }
 
-  discard(fd: number, bytes: number): number {
+  override discard(fd: number, bytes: number): number {
     const s = this.get(fd);
     const r = this.enter('discard');
     if (r < 0) return r;
@@ -350,7 +298,7 @@ export class FakeHostIo implements HostIo {
     return n;
   }
 
-  send(fd: number, row: number, rowCount: number, flags: number): number {
+  override send(fd: number, row: number, rowCount: number, flags: number): number {
     const s = this.get(fd);
     const r = this.enter('send');
     if (r < 0) return r;
@@ -371,24 +319,7 @@ export class FakeHostIo implements HostIo {
     return n;
   }
 
-  recvMany(): number {
-    throw new Error('not used by TCP');
-  }
-
-  sendMany(): number {
-    throw new Error('not used by TCP');
-  }
-
-  recvError(): number {
-    throw new Error('not used by TCP');
-  }
-
-  tcpInfo(fd: number): number {
-    this.get(fd);
-    return -EPERM;
-  }
-
-  memInfo(fd: number): number {
+  override memInfo(fd: number): number {
     const s = this.get(fd);
     const r = this.enter('memInfo');
     if (r < 0) return r;
@@ -398,24 +329,21 @@ export class FakeHostIo implements HostIo {
     return 0;
   }
 
-  outq(fd: number): number {
+  override outq(fd: number): number {
     this.enter('outq');
     return this.get(fd).sent.length;
   }
 
-  copyRows(): number {
-    throw new Error('not a call of TCP');
+  override copyRows(): number {
+    return refuse('copyRows');
   }
 
-  checksum(row: number, rowCount: number, initial: number): number {
+  override checksum(row: number, rowCount: number, initial: number): number {
     this.enter('checksum');
-    let sum = initial;
-    this.memory.gather(row, rowCount).forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
-    while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
-    return sum;
+    return super.checksum(row, rowCount, initial);
   }
 
-  watch(fd: number, events: number, key: number, generation: number): number {
+  override watch(fd: number, events: number, key: number, generation: number): number {
     const s = this.get(fd);
     const r = this.enter('watch');
     if (r < 0) return r;
@@ -426,7 +354,7 @@ export class FakeHostIo implements HostIo {
     return 0;
   }
 
-  rewatch(fd: number, events: number, key: number, generation: number): number {
+  override rewatch(fd: number, events: number, key: number, generation: number): number {
     const s = this.get(fd);
     this.enter('rewatch');
     if (s.watch === null) throw new Error('rewatch of what is not watched');
@@ -435,7 +363,7 @@ export class FakeHostIo implements HostIo {
     return 0;
   }
 
-  unwatch(fd: number): number {
+  override unwatch(fd: number): number {
     this.get(fd).watch = null;
     return 0;
   }

@@ -3,7 +3,13 @@ import { C_FLOWS_ICMP } from '../../../../src/stack/counters';
 import { REST_MS } from '../../../../src/stack/kit/resting';
 import { ip } from '../../../support/stack/addresses';
 import { addressText, ascii, DatagramRig, latin1 } from '../../../support/stack/datagram-rig';
-import { EACCES, ECONNREFUSED, EMFILE, ENETUNREACH, type FakeSocket } from '../../../support/stack/fake-host-io-udp';
+import {
+  EACCES,
+  ECONNREFUSED,
+  EMFILE,
+  ENETUNREACH,
+  type FakeDatagramSocket,
+} from '../../../support/stack/fake-host-io-udp';
 import { join, split } from '../../../support/stack/fragments';
 import { bytes, dissect, icmpv6, internetChecksum, packet, u16 } from '../../../support/stack/link-rig';
 import type { IpOptions } from '../../../support/stack/link-rig';
@@ -51,7 +57,7 @@ function replies(rig: DatagramRig): string[] {
   });
 }
 
-function onlySocket(rig: DatagramRig): FakeSocket {
+function onlySocket(rig: DatagramRig): FakeDatagramSocket {
   const all = [...rig.host.sockets.values()];
   expect(all).toHaveLength(1);
   return all[0];

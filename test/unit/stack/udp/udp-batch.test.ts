@@ -1,13 +1,13 @@
 /** Many datagrams a call, from host to guest, and what they carry beside payload: hop limit, traffic class. */
 import { addressText, ascii, DatagramRig, latin1 } from '../../../support/stack/datagram-rig';
-import type { Address, FakeSocket } from '../../../support/stack/fake-host-io-udp';
+import type { Address, FakeDatagramSocket } from '../../../support/stack/fake-host-io-udp';
 import { datagram, dissect } from '../../../support/stack/link-rig';
 
 const GUEST = '192.0.2.10';
 const PEER: Address = { address: '203.0.113.5', port: 7000 };
 const HOST = '198.51.100.99';
 
-function flow(rig: DatagramRig): FakeSocket {
+function flow(rig: DatagramRig): FakeDatagramSocket {
   rig.guest(datagram(GUEST, 5000, PEER.address, PEER.port, ascii('q')));
   const [socket] = [...rig.host.sockets.values()];
   // The first answer is looked at by itself: how long it is is not known yet.

@@ -4,7 +4,7 @@ import { C_DROPS, dropCode } from '../../../../src/stack/counters';
 import { EPOLLERR } from '../../../../src/stack/ports';
 import { ip } from '../../../support/stack/addresses';
 import { addressText, ascii, DatagramRig } from '../../../support/stack/datagram-rig';
-import { ECONNREFUSED, type FakeError, type FakeSocket } from '../../../support/stack/fake-host-io-udp';
+import { ECONNREFUSED, type FakeError, type FakeDatagramSocket } from '../../../support/stack/fake-host-io-udp';
 import { datagram, dissect, internetChecksum } from '../../../support/stack/link-rig';
 
 const GUEST = '192.0.2.10';
@@ -49,7 +49,7 @@ function error(frame: Uint8Array): Seen {
   };
 }
 
-function started(srcPort = 5000): { rig: DatagramRig; socket: FakeSocket } {
+function started(srcPort = 5000): { rig: DatagramRig; socket: FakeDatagramSocket } {
   const rig = new DatagramRig();
   rig.guest(datagram(GUEST, srcPort, REMOTE, 7000, ascii('question')));
   return { rig, socket: [...rig.host.sockets.values()][0] };

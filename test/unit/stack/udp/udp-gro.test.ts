@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { GSO_UDP_L4 } from '../../../../src/stack/ports';
 import type { FakeGuestPortOptions, SentFrame } from '../../../support/stack/fake-guest-port';
 import { DatagramRig } from '../../../support/stack/datagram-rig';
-import type { Address, FakeSocket } from '../../../support/stack/fake-host-io-udp';
+import type { Address, FakeDatagramSocket } from '../../../support/stack/fake-host-io-udp';
 import { datagram, dissect } from '../../../support/stack/link-rig';
 import { join as joinFragments } from '../../../support/stack/fragments';
 
@@ -30,7 +30,7 @@ function busy(
   ends: Ends,
   port: FakeGuestPortOptions,
   config: ConstructorParameters<typeof DatagramRig>[0] = {},
-): { rig: DatagramRig; socket: FakeSocket } {
+): { rig: DatagramRig; socket: FakeDatagramSocket } {
   const rig = new DatagramRig({ ...config, port: { rowSize: 1000, ...port } });
   rig.host.joins = true;
   rig.guest(datagram(ends.guest, 5000, ends.peer.address, ends.peer.port, fresh(10)));
@@ -43,7 +43,7 @@ function busy(
 }
 
 /** Datagrams of these lengths arrive. Returns them. */
-function send(rig: DatagramRig, socket: FakeSocket, ends: Ends, lengths: readonly number[]): Uint8Array[] {
+function send(rig: DatagramRig, socket: FakeDatagramSocket, ends: Ends, lengths: readonly number[]): Uint8Array[] {
   const data = lengths.map(fresh);
   for (const d of data) rig.host.queue(socket, ends.peer, ends.host, d, 57, 0xb8);
   rig.pump();
@@ -235,7 +235,7 @@ test('a question and its answer cost no call more', () => {
 });
 
 describe('a forwarded port', () => {
-  function burst(port: FakeGuestPortOptions): { rig: DatagramRig; listener: FakeSocket } {
+  function burst(port: FakeGuestPortOptions): { rig: DatagramRig; listener: FakeDatagramSocket } {
     const rig = new DatagramRig({ port }, [{ address: '::', port: 8000, dual: true }]);
     rig.host.joins = true;
     const [listener] = rig.listeners;

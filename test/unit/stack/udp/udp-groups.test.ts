@@ -2,7 +2,7 @@
 import { IPPROTO_IP, IPPROTO_IPV6 } from '../../../../src/stack/kit/linux';
 import { ip } from '../../../support/stack/addresses';
 import { ascii, DatagramRig } from '../../../support/stack/datagram-rig';
-import type { FakeSocket } from '../../../support/stack/fake-host-io-udp';
+import type { FakeDatagramSocket } from '../../../support/stack/fake-host-io-udp';
 import { datagram } from '../../../support/stack/link-rig';
 
 const GUEST = '192.0.2.10';
@@ -11,7 +11,7 @@ const REMOTE = '203.0.113.5';
 const REMOTE6 = '2001:db8:5::5';
 const HOST = '198.51.100.99';
 
-function onlySocket(rig: DatagramRig): FakeSocket {
+function onlySocket(rig: DatagramRig): FakeDatagramSocket {
   const all = [...rig.host.sockets.values()];
   expect(all).toHaveLength(1);
   return all[0];

@@ -4,7 +4,7 @@ import { KEY_KIND_SHIFT, KEY_UDP } from '../../../../src/stack/context';
 import { EPOLLIN } from '../../../../src/stack/ports';
 import { ip } from '../../../support/stack/addresses';
 import { ascii, DatagramRig } from '../../../support/stack/datagram-rig';
-import type { Address, FakeSocket } from '../../../support/stack/fake-host-io-udp';
+import type { Address, FakeDatagramSocket } from '../../../support/stack/fake-host-io-udp';
 import { datagram, dissect } from '../../../support/stack/link-rig';
 
 const GUEST = '192.0.2.10';
@@ -15,7 +15,7 @@ function ask(payload: string, port = 7000, srcPort = 5000): Uint8Array {
   return datagram(GUEST, srcPort, PEER.address, port, ascii(payload));
 }
 
-function onlySocket(rig: DatagramRig): FakeSocket {
+function onlySocket(rig: DatagramRig): FakeDatagramSocket {
   const all = [...rig.host.sockets.values()];
   expect(all).toHaveLength(1);
   return all[0];

@@ -2,7 +2,7 @@
 import type { StackConfig } from '../../../../src/stack/config';
 import { ip } from '../../../support/stack/addresses';
 import { ascii, DatagramRig } from '../../../support/stack/datagram-rig';
-import type { Address, FakeSocket } from '../../../support/stack/fake-host-io-udp';
+import type { Address, FakeDatagramSocket } from '../../../support/stack/fake-host-io-udp';
 import { join } from '../../../support/stack/fragments';
 import { bytes, datagram, dissect, icmpv6, internetChecksum, packet, u16 } from '../../../support/stack/link-rig';
 
@@ -24,14 +24,14 @@ const V6: Ends = {
 };
 
 /** A guest that has asked, and the socket of its flow. */
-function asked(e: Ends, options: ConstructorParameters<typeof DatagramRig>[0] = {}): [DatagramRig, FakeSocket] {
+function asked(e: Ends, options: ConstructorParameters<typeof DatagramRig>[0] = {}): [DatagramRig, FakeDatagramSocket] {
   const rig = new DatagramRig({ config: { mtu: 65520, udpStreamTimeoutMs: 10 * MINUTES_10 }, ...options });
   rig.guest(datagram(e.guest, 5000, e.peer.address, e.peer.port, ascii('q')));
   const [socket] = rig.host.sockets.values();
   return [rig, socket];
 }
 
-function arrive(rig: DatagramRig, socket: FakeSocket, e: Ends, ...lengths: readonly number[]): Uint8Array[] {
+function arrive(rig: DatagramRig, socket: FakeDatagramSocket, e: Ends, ...lengths: readonly number[]): Uint8Array[] {
   for (const length of lengths) {
     const data = Uint8Array.from({ length }, (_, i) => (i * 7) & 0xff);
     rig.host.queue(socket, e.peer, e.guest, data);

@@ -1,7 +1,7 @@
 /** Sockets at which calls fail for want of memory: they are watched edge-triggered, and no event may follow. */
 import { REST_MS } from '../../../../src/stack/kit/resting';
 import { ascii, DatagramRig } from '../../../support/stack/datagram-rig';
-import { ECONNREFUSED, type FakeSocket } from '../../../support/stack/fake-host-io-udp';
+import { ECONNREFUSED, type FakeDatagramSocket } from '../../../support/stack/fake-host-io-udp';
 import { datagram } from '../../../support/stack/link-rig';
 
 const ENOMEM = 12;
@@ -15,7 +15,7 @@ const FAMILIES = [
 ];
 
 /** The guest is known by an address of the family. */
-function known(rig: DatagramRig, { guest, remote }: (typeof FAMILIES)[number]): FakeSocket {
+function known(rig: DatagramRig, { guest, remote }: (typeof FAMILIES)[number]): FakeDatagramSocket {
   const before = new Set(rig.host.sockets.keys());
   rig.guest(datagram(guest, 5000, remote, 7000, ascii('question')));
   rig.seen();
