@@ -6,7 +6,7 @@ import { parseResolvConf } from '../../../src/config/resolv-conf';
 import type { HostNetwork, InterfaceAddress, Route } from '../../../src/config/netlink';
 import { parseIp } from '../../../src/config/address-text';
 
-function options(argv: string[]): Options {
+export function options(argv: string[]): Options {
   const command = parseOptions(argv, { first: 32768, last: 60999 });
   if (command.action !== 'run') throw new Error('not run');
   return command.options;

@@ -9,6 +9,7 @@ import { moderationOf } from './moderation';
 import { FD_EVENTFD } from '../../../src/native';
 import { ROWS_TOTAL } from '../../../src/stack/scratch';
 import { COUNTERS } from '../../../src/stack/counters';
+import { makeRows, onesComplementSum } from '../stack/rows';
 
 export const GPA = 0x10000000;
 export const REGION = 7;
@@ -55,12 +56,7 @@ export class PortRig {
     const bits = options.features ?? [15, 28, 29, 32];
     const features = negotiated(bits.reduce((sum, n) => sum | bit(n), 0n));
     this.memory.add(REGION, this.buffer, GPA, SIZE);
-    const rows = {
-      region: new Int32Array(ROWS_TOTAL),
-      offset: new Float64Array(ROWS_TOTAL),
-      length: new Int32Array(ROWS_TOTAL),
-      capacity: ROWS_TOTAL,
-    };
+    const rows = makeRows(ROWS_TOTAL);
     this.io = {
       rows,
       fdKind: () => FD_EVENTFD,
@@ -72,12 +68,7 @@ export class PortRig {
       checksum: (row, count, initial) => {
         const parts: number[] = [];
         for (let r = row; r < row + count; r++) parts.push(...this.rowBytes(r));
-        let sum = initial;
-        parts.forEach((b, i) => {
-          sum += i % 2 === 0 ? b << 8 : b;
-        });
-        while (sum > 0xffff) sum = (sum >>> 16) + (sum & 0xffff);
-        return sum;
+        return onesComplementSum(parts, initial);
       },
     };
     this.port = new VirtioGuestPort(

@@ -11,6 +11,7 @@
  */
 import { ROWS_PER_FRAME } from '../../../src/stack/scratch';
 import type { GuestPort, Rows } from '../../../src/stack/ports';
+import { makeRows } from './rows';
 import {
   COMMIT_NEEDS_CSUM,
   GSO_ECN,
@@ -36,12 +37,7 @@ export class FakeMemory {
   readonly rows: Rows;
 
   constructor(rowCapacity = 8192) {
-    this.rows = {
-      region: new Int32Array(rowCapacity),
-      offset: new Float64Array(rowCapacity),
-      length: new Int32Array(rowCapacity),
-      capacity: rowCapacity,
-    };
+    this.rows = makeRows(rowCapacity);
   }
 
   /** Adds a zeroed region; returns its number. */

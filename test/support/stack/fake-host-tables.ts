@@ -6,6 +6,7 @@ import { MSGS_TOTAL, SCRATCH_SIZE } from '../../../src/stack/scratch';
 import { ADDR_SLOTS, ADDR_SLOT_SIZE } from '../../../src/stack/ports';
 import type { HostIo, Rows } from '../../../src/stack/ports';
 import type { FakeMemory } from './fake-guest-port';
+import { onesComplementSum } from './rows';
 
 export abstract class FakeHostTables implements HostIo {
   readonly rows: Rows;
@@ -39,10 +40,7 @@ export abstract class FakeHostTables implements HostIo {
   }
 
   checksum(row: number, rowCount: number, initial: number): number {
-    let sum = initial;
-    this.memory.gather(row, rowCount).forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
-    while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
-    return sum;
+    return onesComplementSum(this.memory.gather(row, rowCount), initial);
   }
 
   copyRows(from: number, fromCount: number, to: number, toCount: number): number {

@@ -5,18 +5,11 @@
 import { GuestMemory, SplitQueueDevice } from 'virtio-ring-ts';
 import type { Rows, SplitRingLayout } from 'virtio-ring-ts';
 
+export { makeRows } from '../stack/rows';
+
 export const NEXT = 1;
 export const WRITE = 2;
 export const INDIRECT = 4;
-
-export function makeRows(capacity: number): Rows {
-  return {
-    region: new Int32Array(capacity),
-    offset: new Float64Array(capacity),
-    length: new Int32Array(capacity),
-    capacity,
-  };
-}
 
 /** Rows as [region, offset, length] triples. */
 export function rowsOf(rows: Rows, first: number, count: number): [number, number, number][] {

@@ -3,7 +3,7 @@ import { flowLimits, stackConfig } from '../../../src/config/host-config';
 import { readSysctls } from '../../../src/config/sysctl';
 import type { InterfaceAddress, Route } from '../../../src/config/netlink';
 import { fixtureNetwork } from '../../support/config/fixtures';
-import { EMPTY, facts, resolve, shown, ip, oneInterface, ORDINARY } from '../../support/config/host-facts';
+import { EMPTY, facts, options, resolve, shown, ip, oneInterface, ORDINARY } from '../../support/config/host-facts';
 
 describe('template interface', () => {
   test('a real dump: first default route, best next hop, longest prefix, no deprecated address', () => {

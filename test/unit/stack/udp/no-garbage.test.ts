@@ -17,6 +17,7 @@ import { UdpHandler } from '../../../../src/stack/udp/handler';
 import { ascii } from '../../../support/stack/datagram-rig';
 import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeRandom } from '../../../support/stack/fake-random';
+import { makeRows } from '../../../support/stack/rows';
 import { datagram } from '../../../support/stack/link-rig';
 import { stackConfig } from '../../../support/stack/stack-config';
 import { SiteLog } from '../../../../src/stack/kit/site-log';
@@ -25,12 +26,7 @@ const FRAME = datagram('192.0.2.10', 5000, '203.0.113.5', 7000, ascii('x'.repeat
 const BATCH = 32;
 const ROUNDS = 9;
 const TURNS = 2000;
-const rows = {
-  region: new Int32Array(ROWS_TOTAL),
-  offset: new Float64Array(ROWS_TOTAL),
-  length: new Int32Array(ROWS_TOTAL),
-  capacity: ROWS_TOTAL,
-};
+const rows = makeRows(ROWS_TOTAL);
 
 /** A guest that always has the same frame, and room for any. */
 class TightPort implements GuestPort {
