@@ -1,4 +1,7 @@
-/** Nanoseconds of small loops: warm up, several samples, the median. For comparing versions of one thing, nothing more. */
+/**
+ * Nanoseconds of small loops: warm up, several samples, the median. For comparing versions of one thing, nothing more. The
+ * loops here are of a few nanoseconds: a harness that reads the clock around each call would measure the clock.
+ */
 import { summarize } from '../macro/statistics';
 
 const WARM_UP_MS = 150;

@@ -64,7 +64,6 @@ const NHA_OIF = 5;
 const NHA_GATEWAY = 6;
 export const NLA_TYPE_MASK = 0x3fff;
 
-export const IFF_UP = 0x1;
 /** IPv6: made by RFC 8981, and soon replaced. IPv4: SECONDARY, of a subnet that has another address before it. */
 export const IFA_F_TEMPORARY = 0x01;
 export const IFA_F_DADFAILED = 0x08;

@@ -37,10 +37,6 @@ export function netHdrCsumStart(dv: DataView, off: number): number {
 export function netHdrCsumOffset(dv: DataView, off: number): number {
   return dv.getUint16(off + CSUM_OFFSET, LE);
 }
-export function netHdrNumBuffers(dv: DataView, off: number): number {
-  return dv.getUint16(off + NUM_BUFFERS, LE);
-}
-
 /** Writes the 10 bytes that every header has. */
 export function netHdrWrite(
   dv: DataView,

@@ -26,11 +26,6 @@ export function checksumAdd(dv: DataView, off: number, length: number, sum: numb
   return sum;
 }
 
-/** Adds both halves of a 32-bit word (an address word, for instance) to `sum`. */
-export function checksumAddWord(word: number, sum: number): number {
-  return sum + (word >>> 16) + (word & 0xffff);
-}
-
 /** Folds carries back in: 0 … 0xffff, not inverted. */
 export function checksumFold(sum: number): number {
   while (sum > 0xffffffff) sum = (sum % 0x100000000) + Math.floor(sum / 0x100000000);

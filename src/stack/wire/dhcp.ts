@@ -156,10 +156,6 @@ export function dhcpHlen(dv: DataView, off: number): number {
   return dv.getUint8(off + HLEN);
 }
 
-export function dhcpHtype(dv: DataView, off: number): number {
-  return dv.getUint8(off + HTYPE);
-}
-
 export function dhcpXid(dv: DataView, off: number): number {
   return dv.getInt32(off + XID);
 }

@@ -5,7 +5,6 @@ import { checksumAdd, checksumFinish } from './checksum';
 import type { IpFields } from './ip-fields';
 
 export const IPV4_HEADER_LEN = 20;
-export const IPV4_MAX_HEADER_LEN = 60;
 
 const VERSION_IHL = 0;
 const TOS = 1;
@@ -80,10 +79,6 @@ export function ipv4Ttl(dv: DataView, off: number): number {
 
 export function ipv4Protocol(dv: DataView, off: number): number {
   return dv.getUint8(off + PROTOCOL);
-}
-
-export function ipv4Checksum(dv: DataView, off: number): number {
-  return dv.getUint16(off + CHECKSUM);
 }
 
 export function ipv4Src(dv: DataView, off: number): number {

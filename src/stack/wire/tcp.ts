@@ -3,7 +3,6 @@ import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
 
 export const TCP_HEADER_LEN = 20;
-export const TCP_MAX_HEADER_LEN = 60;
 /** IPv4 or IPv6 header and TCP's, without options: what a segment size leaves out of the MTU (RFC 9293 §3.7.1). */
 export const TCP_HEADERS4 = 40;
 export const TCP_HEADERS6 = 60;

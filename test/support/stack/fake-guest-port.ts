@@ -11,7 +11,7 @@
  */
 import { ROWS_PER_FRAME } from '../../../src/stack/scratch';
 import type { GuestPort, Rows } from '../../../src/stack/ports';
-import { makeRows } from './rows';
+import { makeRows, onesComplementSum } from './rows';
 import {
   COMMIT_NEEDS_CSUM,
   GSO_ECN,
@@ -362,9 +362,7 @@ export class FakeGuestPort implements GuestPort {
 /** What a device does with VIRTIO_NET_HDR_F_NEEDS_CSUM, bytewise so that it shares no code with the stack. */
 function completeChecksum(bytes: Uint8Array, length: number, start: number, offset: number): void {
   if (start < 14 || start + offset + 2 > length) throw new Error('commit: checksum outside the frame');
-  let sum = 0;
-  for (let i = start; i < length; i++) sum += (i - start) % 2 === 0 ? bytes[i] * 256 : bytes[i];
-  while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
+  const sum = onesComplementSum(bytes.subarray(start, length), 0);
   // As Linux's skb_checksum_help: 0 would mean "none" to UDP, and 0xffff verifies just as well.
   const value = ~sum & 0xffff || 0xffff;
   bytes[start + offset] = value >> 8;

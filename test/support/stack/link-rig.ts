@@ -18,6 +18,7 @@ import type { FakeGuestPortOptions } from './fake-guest-port';
 import { FakeRandom } from './fake-random';
 import { stackConfig } from './stack-config';
 import { SiteLog } from '../../../src/stack/kit/site-log';
+import { onesComplementSum } from './rows';
 
 export const GUEST_MAC = '52 54 00 12 34 56';
 export const OUR_MAC = '9a 55 9a 55 9a 55';
@@ -45,10 +46,7 @@ export function u16(value: number): number[] {
 
 /** One's complement sum over whole bytes, inverted. */
 export function internetChecksum(data: Uint8Array): number {
-  let sum = 0;
-  data.forEach((byte, i) => (sum += i % 2 === 0 ? byte * 256 : byte));
-  while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
-  return 0xffff - sum;
+  return 0xffff - onesComplementSum(data, 0);
 }
 
 function pseudoHeader(src: Uint8Array, dst: Uint8Array, protocol: number, length: number): Uint8Array {

@@ -1,6 +1,9 @@
 /**
  * A writer of initramfs archives ("newc" cpio, Linux Documentation/driver-api/early-userspace/buffer-format.rst). The
  * kernel unpacks several archives, each compressed on its own, one after the other.
+ *
+ * By hand, because cpio programs (busybox' too) archive files that exist: a device node would take root, and each guest's
+ * second archive a directory of its own on the disk.
  */
 import { gzipSync } from 'node:zlib';
 

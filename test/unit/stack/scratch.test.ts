@@ -79,6 +79,13 @@ test('peer and local address of each message of a batch have slots of their own,
   expect(Math.max(...slots)).toBe(map.ADDR_SLOT_IN + map.ADDR_SLOT_IN_COUNT - 1);
 });
 
+test.each([
+  ['UDP', map.ADDR_SLOT_UDP, map.ADDR_SLOT_UDP_COUNT, map.ADDR_SLOT_UDP_ERROR + 1, map.ADDR_SLOT_UDP_NOW],
+  ['ping', map.ADDR_SLOT_PING, map.ADDR_SLOT_PING_COUNT, map.ADDR_SLOT_PING_ERROR + 1, map.ADDR_SLOT_PING_NOW],
+])('the addresses of %s stay in their part', (_name, first, count, ...used) => {
+  for (const slot of used) expect([slot > first, slot < first + count]).toEqual([true, true]);
+});
+
 test('pieces of a message leave the first rows of their part to the error queue', () => {
   expect(map.ROWS_PIECE).toBeGreaterThan(map.ROWS_MISC);
   expect(map.ROWS_PIECE_END).toBe(map.ROWS_MISC + map.ROWS_MISC_COUNT);
