@@ -7,6 +7,7 @@
  *
  * Acknowledgements are sent at the end of a batch of received frames (`flushAck`), one for each connection.
  */
+import { ByteReader } from './byte-reader';
 import { concat, be16, seqDiff } from './bytes';
 import { ACK, FIN, PSH, RST, SYN, tcpHeader, type TcpSegment } from './packets';
 import {
@@ -23,7 +24,7 @@ import {
 
 const NO_DATA = new Uint8Array(0);
 
-export class TcpStream implements TcpEndpoints {
+export class TcpStream extends ByteReader implements TcpEndpoints {
   readonly localAddr: Uint8Array;
   readonly localPort: number;
   readonly remoteAddr: Uint8Array;
@@ -70,8 +71,6 @@ export class TcpStream implements TcpEndpoints {
   private rcvNxt = 0;
   private rcvAdv = 0;
   private readonly rcvBuffer: number;
-  private readonly chunks: Uint8Array[] = [];
-  private unreadBytes = 0;
   private eof = false;
   private readonly readable = new Waiters();
   private readonly writable = new Waiters();
@@ -87,6 +86,7 @@ export class TcpStream implements TcpEndpoints {
 
   /** `linkMss`: what the link's MTU allows. `syn`: the peer's, if it opened the connection. */
   constructor(host: TcpHost, ends: TcpEndpoints, linkMss: number, options: TcpOptions, syn: TcpSegment | null) {
+    super();
     this.host = host;
     this.localAddr = ends.localAddr;
     this.localPort = ends.localPort;
@@ -128,9 +128,8 @@ export class TcpStream implements TcpEndpoints {
   /** The next bytes, null at the end of the stream. Rejects after a reset, but first gives what came before it. */
   async read(): Promise<Uint8Array | null> {
     for (;;) {
-      const chunk = this.chunks.shift();
+      const chunk = this.take();
       if (chunk !== undefined) {
-        this.unreadBytes -= chunk.length;
         this.windowOpened();
         return chunk;
       }
@@ -139,37 +138,6 @@ export class TcpStream implements TcpEndpoints {
       if (this.state === 'CLOSED') return null;
       await this.readable.wait();
     }
-  }
-
-  /** Everything up to the end of the stream. */
-  async readAll(): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    for (;;) {
-      const chunk = await this.read();
-      if (chunk === null) return concat(...parts);
-      parts.push(chunk);
-    }
-  }
-
-  /** Exactly `n` bytes; throws if the stream ends before. */
-  async readExactly(n: number): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    let have = 0;
-    while (have < n) {
-      const chunk = await this.read();
-      if (chunk === null) throw new Error(`end of stream after ${have} of ${n} bytes`);
-      const take = chunk.subarray(0, n - have);
-      if (take.length < chunk.length) this.chunks.unshift(chunk.subarray(take.length));
-      this.unreadBytes += chunk.length - take.length;
-      parts.push(take);
-      have += take.length;
-    }
-    return concat(...parts);
-  }
-
-  /** Bytes received and not read. */
-  get unread(): number {
-    return this.unreadBytes;
   }
 
   /** Bytes written and not acknowledged. */
@@ -399,8 +367,7 @@ export class TcpStream implements TcpEndpoints {
     if (data.length > 0 && !this.eof) {
       this.rcvNxt = (this.rcvNxt + data.length) >>> 0;
       this.stats.bytesReceived += data.length;
-      this.chunks.push(data);
-      this.unreadBytes += data.length;
+      this.received(data);
     }
     if (fin && !this.eof) {
       this.rcvNxt = (this.rcvNxt + 1) >>> 0;
@@ -487,7 +454,7 @@ export class TcpStream implements TcpEndpoints {
 
   private window(): number {
     const scale = this.scaling ? this.ourScale : 0;
-    return Math.min(0xffff, (this.rcvBuffer - this.unreadBytes) >> scale) << scale;
+    return Math.min(0xffff, (this.rcvBuffer - this.unread) >> scale) << scale;
   }
 
   private sendSyn(): void {
