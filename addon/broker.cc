@@ -13,6 +13,7 @@
 
 #include "broker_protocol.h"
 #include "calls.h"
+#include "instructions.h"
 
 namespace tubetti {
 
@@ -99,6 +100,19 @@ int32_t BrokerCall(Thread&, int32_t op, double a, double b, std::string text, By
   const int32_t result = AskBroker(ask, text.size(), -1, reply);
   if (out.length > 0) memcpy(out.data, reply.text, std::min(out.length, sizeof(reply.text)));
   return result;
+}
+
+int32_t BrokerFilter(Thread&, Ints program) {
+  BrokerAsk ask = {};
+  const size_t count = program.length / kInstruction;
+  if (count == 0 || program.length % kInstruction != 0 || count >= sizeof(ask.text) / sizeof(sock_filter)) return -EINVAL;
+  ask.op = BrokerOp::kFilter;
+  for (size_t i = 0; i < count; i++) {
+    const sock_filter one = InstructionAt(program, i);
+    memcpy(ask.text + i * sizeof(one), &one, sizeof(one));
+  }
+  BrokerReply reply = {};
+  return AskBroker(ask, count * sizeof(sock_filter), -1, reply);
 }
 
 int32_t BindName(int fd, const sockaddr* name, socklen_t length) {

@@ -1,5 +1,6 @@
 // What the service says to its broker (addon/launch/broker.cc) over a socket that keeps messages apart. There is one message
-// a request and one a reply. No path comes behind kSeal: from then on the broker knows what it may touch.
+// a request and one a reply. No path comes behind kSeal: from then on the broker knows what it may touch. kFilter, once,
+// is the last of the start.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +18,7 @@ enum class BrokerOp : int32_t {
   kResolvers = 7,  // gives /etc/resolv.conf, open for reading
   kWatch = 8,      // gives an inotify of it and of its directories; reply text: the name of the file that it links to
   kRemove = 9,     // removes the socket's file, if it is still that one
+  kFilter = 10,    // `text`: struct sock_filter, one behind the other: from now on only the system calls that these let pass
 };
 
 struct BrokerAsk {

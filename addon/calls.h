@@ -122,6 +122,7 @@ int32_t EnterRoom(Thread&, std::string paths, Bytes failed);
 // broker.cc
 int32_t BrokerUse(Thread&, int32_t fd, int32_t may_bind);
 int32_t BrokerCall(Thread&, int32_t op, double a, double b, std::string text, Bytes out);
+int32_t BrokerFilter(Thread&, Ints program);
 
 // netlink.cc
 int32_t NetlinkOpen(Thread&, int32_t groups);

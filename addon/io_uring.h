@@ -3,15 +3,10 @@
 // executes Node denies it first: an io_uring that libuv has cannot be taken away.
 #pragma once
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
+
+#include "install_filter.h"
 
 namespace tubetti {
 
@@ -24,11 +19,7 @@ inline int32_t DenyIoUring() {
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
-  const sock_fprog filter = {sizeof(code) / sizeof(code[0]), code};
-  constexpr unsigned long kSpecAllow = 1UL << 2;  // SECCOMP_FILTER_FLAG_SPEC_ALLOW, see seccomp.cc
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, kSpecAllow, &filter) == 0) return 0;
-  if (errno != EINVAL || syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0UL, &filter) != 0) return -errno;
-  return 0;
+  return static_cast<int32_t>(InstallFilter({sizeof(code) / sizeof(code[0]), code}, 0));
 }
 
 }  // namespace tubetti

@@ -74,6 +74,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<EnterRoom>(t, e, "enterRoom");
   Export<BrokerUse>(t, e, "brokerUse");
   Export<BrokerCall>(t, e, "brokerCall");
+  Export<BrokerFilter>(t, e, "brokerFilter");
   Export<MoveFd>(t, e, "moveFd");
   Export<CloseOnExec>(t, e, "closeOnExec");
   Export<LookupUser>(t, e, "lookupUser");

@@ -22,17 +22,13 @@
 #include <vector>
 
 #include "calls.h"
-
-#ifndef SECCOMP_FILTER_FLAG_SPEC_ALLOW
-#define SECCOMP_FILTER_FLAG_SPEC_ALLOW (1UL << 2)
-#endif
+#include "instructions.h"
 
 namespace tubetti {
 
 namespace {
 
 constexpr int kSeccompSignal = 1;  // SYS_SECCOMP, si_code
-constexpr size_t kInstruction = 4;  // numbers of one instruction
 constexpr size_t kMaxInstructions = 4096;
 
 // What the filter says by the low bits of SECCOMP_RET_TRAP.
@@ -192,21 +188,11 @@ int32_t SeccompInstall(Thread&, Ints program, int32_t all_threads) {
   const size_t count = program.length / kInstruction;
   if (count == 0 || count > kMaxInstructions || program.length % kInstruction != 0) return -EINVAL;
   std::vector<sock_filter> code(count);
-  for (size_t i = 0; i < count; i++) {
-    const int32_t* const from = program.data + i * kInstruction;
-    code[i] = {static_cast<uint16_t>(from[0]), static_cast<uint8_t>(from[1]), static_cast<uint8_t>(from[2]),
-               static_cast<uint32_t>(from[3])};
-  }
+  for (size_t i = 0; i < count; i++) code[i] = InstructionAt(program, i);
   // TSYNC hands this on to the other threads.
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -errno;
   const sock_fprog filter = {static_cast<uint16_t>(count), code.data()};
-  // Without SPEC_ALLOW kernels before 5.16 slow every thread with a filter down, as if it ran somebody else's code.
-  const unsigned long flags = SECCOMP_FILTER_FLAG_SPEC_ALLOW | (all_threads != 0 ? SECCOMP_FILTER_FLAG_TSYNC : 0UL);
-  long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter);
-  if (result == -1 && errno == EINVAL) {  // before 4.17 there is no such flag
-    result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags & ~SECCOMP_FILTER_FLAG_SPEC_ALLOW, &filter);
-  }
-  return result == -1 ? -errno : static_cast<int32_t>(result);  // > 0: the thread that could not take part
+  return static_cast<int32_t>(InstallFilter(filter, all_threads != 0 ? SECCOMP_FILTER_FLAG_TSYNC : 0UL));
 }
 
 }  // namespace tubetti

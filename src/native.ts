@@ -276,6 +276,8 @@ export interface Native extends HostIo {
    * after a second. `out` gets the text of the reply, ended by a zero.
    */
   brokerCall(op: number, a: number, b: number, text: string, out: Uint8Array): number;
+  /** Gives the broker a filter of system calls (as `seccompInstall`), its last one. 0 or -errno. */
+  brokerFilter(program: Int32Array): number;
   /** dup2 and close: `to` becomes what `from` was. Close-on-exec unless `to` is a standard stream. */
   moveFd(from: number, to: number): number;
   /** Marks every descriptor from `first` on close-on-exec: programs started later inherit what they are given only. */

@@ -24,6 +24,7 @@
 #include <initializer_list>
 
 #include "../broker_protocol.h"
+#include "../install_filter.h"
 #include "launch.h"
 
 namespace tubetti {
@@ -42,6 +43,7 @@ struct Identity {
 };
 
 bool sealed = false;
+bool filtered = false;
 char socket_path[PATH_MAX];
 char connect_path[PATH_MAX];
 Identity socket_file;
@@ -140,9 +142,10 @@ int WatchResolvers(char (&target_name)[256]) {
 // No rights but those of the user the service has become; one that was given ports below 1024 keeps these.
 int Seal(const BrokerAsk& ask, bool change) {
   if (sealed) return -EPERM;
-  if (change && (setgroups(0, nullptr) != 0 || setgid(ask.a) != 0 || setuid(ask.b) != 0)) return -errno;
+  // The bounding set first: who has become another user may not change it any more.
   for (int c = 0; c <= 63; c++) prctl(PR_CAPBSET_DROP, c, 0, 0, 0);
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  if (change && (setgroups(0, nullptr) != 0 || setgid(ask.a) != 0 || setuid(ask.b) != 0)) return -errno;
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
   if (syscall(SYS_capget, &header, data) != 0) return -errno;
@@ -156,6 +159,19 @@ int Seal(const BrokerAsk& ask, bool change) {
   if (!relative && chdir("/") != 0) return -errno;
   sealed = true;
   return 0;
+}
+
+// What it takes to do the rest, and no other system call. The service has made the filter, before it heard a front-end.
+int Filter(const char* text, size_t length) {
+  if (!sealed || filtered) return -EPERM;
+  sock_filter code[sizeof(BrokerAsk::text) / sizeof(sock_filter)];
+  if (length == 0 || length > sizeof(code) || length % sizeof(sock_filter) != 0) return -EINVAL;
+  memcpy(code, text, length);
+  // The launcher has tried already; a kernel that refused it refuses the filter.
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  const long result = InstallFilter({static_cast<uint16_t>(length / sizeof(sock_filter)), code}, 0);
+  filtered = result == 0;
+  return static_cast<int>(result);
 }
 
 struct Asked {
@@ -172,7 +188,7 @@ bool Receive(int socket, Asked& asked) {
   message.msg_iov = &iov;
   message.msg_iovlen = 1;
   message.msg_control = control;
-  message.msg_controllen = sizeof(control);
+  message.msg_controllen = CMSG_LEN(sizeof(int));  // not CMSG_SPACE, in which there is room for two
   ssize_t got = 0;
   do {
     got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
@@ -237,6 +253,8 @@ int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
       return Seal(ask, asked.length > 0);
     case BrokerOp::kRemove:
       return RemoveSocket();
+    case BrokerOp::kFilter:
+      return Filter(ask.text, asked.length);
     default:
       return -ENOSYS;
   }

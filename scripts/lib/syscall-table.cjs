@@ -1,6 +1,6 @@
 'use strict';
 
-/** The table of docs/syscalls.md from that of src/sandbox/syscalls.ts: neighbours of one kind are one row. */
+/** The tables of docs/syscalls.md from those of src/sandbox/syscalls.ts: neighbours of one kind are one row. */
 
 /** @param {any} verdict */
 function textOf(verdict) {
@@ -22,4 +22,12 @@ function tableOf(calls) {
   return ['| call | who needs it, or what for | all threads | data plane |', '| --- | --- | --- | --- |', ...lines];
 }
 
-module.exports = { tableOf };
+/** @param {readonly { names: readonly string[], why: string, verdict: unknown }[]} rows */
+function brokerTableOf(rows) {
+  const lines = rows.map(
+    ({ names, why, verdict }) => `| ${names.map((name) => `\`${name}\``).join(', ')} | ${why} | ${textOf(verdict)} |`,
+  );
+  return ['| call | what for | broker |', '| --- | --- | --- |', ...lines];
+}
+
+module.exports = { tableOf, brokerTableOf };

@@ -9,7 +9,7 @@ import { Broker } from '../sandbox/broker';
 import { Launched } from '../sandbox/launched';
 import { roomPaths } from '../sandbox/room';
 import { allLayers, closeDoor, type Layer, missingLine, type SandboxMode } from '../sandbox/sandbox';
-import { installSeccomp } from '../sandbox/seccomp';
+import { installBrokerSeccomp, installSeccomp } from '../sandbox/seccomp';
 import { readableStack } from '../stack-trace';
 import { closeStderr, LineWriter, openStderr, type UnblockedStderr } from '../stderr';
 import type { Program } from './draft';
@@ -156,7 +156,9 @@ async function serve(options: Options, around: Around): Promise<number> {
       layers = shutDoor(options, around, runAs);
     };
     const filter = (): void => {
-      layers = [...layers, installSeccomp(native, options.sandbox)];
+      const { sandbox } = options;
+      // The broker first, which is asked to: then all that was to be asked of it at the start has been.
+      layers = [...layers, installBrokerSeccomp(native, sandbox, broker !== null), installSeccomp(native, sandbox)];
       judge(options.sandbox, layers, log);
     };
     const confined = (layer: Layer): void => {

@@ -46,13 +46,15 @@ export interface Target {
   readonly pid: number;
   /** Where the one system call instruction ends that passes whatever it asks (mode `log`); 0: none. */
   readonly gate: number;
+  /** Of the broker, which has no handler of SIGSYS: nothing is refused, the kernel's audit log has it (mode `log`). */
+  readonly auditOnly?: boolean;
   /** Node has an io_uring already, and would abort without it. */
   readonly ioUring?: boolean;
 }
 
 type Instruction = readonly [code: number, jt: number, jf: number, k: number];
 type Code = readonly Instruction[];
-type Which = 'process' | 'dataPlane';
+type Which = 'process' | 'dataPlane' | 'broker';
 
 const give = (k: number): Instruction => [RETURN, 0, 0, k];
 const load = (at: number): Instruction => [LOAD, 0, 0, at];
@@ -100,7 +102,8 @@ class Compiler {
       add(number, this.codeOf(this.verdictOf(call), call.name));
       add(number + 1, this.codeOf('refuse'));
     }
-    add(NEWEST_CALL + 1, [give(this.target.gate === 0 ? RET_ERRNO | ENOSYS : RET_LOG)]);
+    const refuses = this.target.gate === 0 && this.target.auditOnly !== true;
+    add(NEWEST_CALL + 1, [give(refuses ? RET_ERRNO | ENOSYS : RET_LOG)]);
     return ranges;
   }
 
@@ -130,10 +133,11 @@ class Compiler {
   private answer(verdict: Exclude<Verdict, Filter>, name: string): number {
     if (verdict === 'allow') return RET_ALLOW;
     if (verdict === 'absent') return RET_ERRNO | ENOSYS;
+    if (this.target.auditOnly === true) return RET_LOG;
     if (this.target.gate !== 0) {
       return NOT_REPEATABLE.has(name) ? RET_LOG : RET_TRAP | TRAP_PERFORM | this.origin;
     }
-    if (verdict === 'deny') return RET_ERRNO | EPERM;
+    if (verdict === 'deny' || (verdict === 'refuse' && this.which === 'broker')) return RET_ERRNO | EPERM;
     return verdict === 'kill' ? RET_KILL : RET_TRAP | EPERM | this.origin;
   }
 

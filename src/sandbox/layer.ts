@@ -17,6 +17,7 @@ export const LAYER_NAMES = [
   'no-new-privs',
   'seccomp',
   'seccomp-data-plane',
+  'seccomp-broker',
 ] as const;
 
 export type LayerName = (typeof LAYER_NAMES)[number];

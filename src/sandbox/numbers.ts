@@ -8,6 +8,8 @@ export const CLONE_NAMESPACES =
 /** O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, and the bit of O_TMPFILE that is not O_DIRECTORY. */
 export const O_CHANGES = 0o3 | 0o100 | 0o1000 | 0o20000000;
 
+export const PROT_EXEC = 4;
+
 export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;

@@ -5,7 +5,7 @@
 import { readdirSync, readlinkSync } from 'node:fs';
 import { describeErrno } from '../errors';
 import type { Native } from '../native';
-import { compileFilter } from './filter';
+import { compileFilter, type Target } from './filter';
 import type { Layer, SandboxMode } from './layer';
 import { CALLS } from './syscalls';
 
@@ -14,15 +14,25 @@ export type SeccompNative = Pick<
   'seccompArchitecture' | 'seccompGate' | 'seccompTrap' | 'seccompRefused' | 'seccompInstall' | 'syscallNumbers'
 >;
 
+export type BrokerSeccompNative = Pick<Native, 'seccompArchitecture' | 'syscallNumbers' | 'brokerFilter'>;
+
 const AUDIT_ARCH_X86_64 = 0xc000_003e;
 /** Numbers from here on are told as one (addon/seccomp.cc). */
 const LAST_NUMBER = 511;
 
-function numbersOf(native: SeccompNative): Int32Array {
+function numbersOf(native: Pick<Native, 'syscallNumbers'>): Int32Array {
   const numbers = new Int32Array(CALLS.length);
   const known = native.syscallNumbers(CALLS.map(({ name }) => name).join(' '), numbers);
   if (known !== CALLS.length) throw new Error('the addon does not know all system calls of the table');
   return numbers;
+}
+
+/** What all filters have in common. */
+function targetOf(
+  native: Pick<Native, 'syscallNumbers'>,
+  architecture: number,
+): Pick<Target, 'architecture' | 'hasX32' | 'numbers'> {
+  return { architecture, hasX32: architecture === AUDIT_ARCH_X86_64, numbers: numbersOf(native) };
 }
 
 /** libuv has event loops with an io_uring: Node was not started by tubetti-launch (addon/io_uring.h). */
@@ -40,6 +50,8 @@ function hasIoUring(): boolean {
   }
 }
 
+const NO_FILTER = 'there is no filter for this processor';
+
 const IO_URING =
   'Node has an io_uring, through which files can be written past the filter; tubetti-launch gives it none';
 
@@ -48,12 +60,10 @@ function install(native: SeccompNative, mode: SandboxMode, which: 'process' | 'd
   if (mode === 'off') return { name, state: 'off' };
   const missing = (why: string): Layer => ({ name, state: 'missing', why });
   const architecture = native.seccompArchitecture();
-  if (architecture === 0) return missing('there is no filter for this processor');
+  if (architecture === 0) return missing(NO_FILTER);
   const ioUring = hasIoUring();
   const program = compileFilter(which, CALLS, {
-    architecture,
-    hasX32: architecture === AUDIT_ARCH_X86_64,
-    numbers: numbersOf(native),
+    ...targetOf(native, architecture),
     pid,
     gate: mode === 'log' ? native.seccompGate() : 0,
     ioUring,
@@ -77,6 +87,22 @@ export function installSeccomp(native: SeccompNative, mode: SandboxMode, pid: nu
 /** Filters the calls of this thread further. To be called on the data plane's thread, once `installSeccomp` was. */
 export function installDataPlaneSeccomp(native: SeccompNative, mode: SandboxMode, pid: number = process.pid): Layer {
   return install(native, mode, 'dataPlane', pid);
+}
+
+/**
+ * Filters the calls of the broker, which is a process of its own. To be called when it is sealed: it takes one filter and no
+ * other. `has`: there is a broker.
+ */
+export function installBrokerSeccomp(native: BrokerSeccompNative, mode: SandboxMode, has: boolean): Layer {
+  const name = 'seccomp-broker';
+  if (mode === 'off') return { name, state: 'off', why: '--sandbox=off' };
+  if (!has) return { name, state: 'off', why: 'there is no broker' };
+  const architecture = native.seccompArchitecture();
+  if (architecture === 0) return { name, state: 'missing', why: NO_FILTER };
+  const target: Target = { ...targetOf(native, architecture), pid: 0, gate: 0, auditOnly: mode === 'log' };
+  const result = native.brokerFilter(Int32Array.from(compileFilter('broker', CALLS, target)));
+  if (result === 0) return { name, state: 'on' };
+  return { name, state: 'missing', why: `seccomp(2): ${describeErrno(result)}` };
 }
 
 /** What a call is named in messages. */

@@ -3,9 +3,10 @@
  * `npm run trace:syscalls` and by the sources of what runs here (the addon, libuv, V8, glibc). docs/syscalls.md is made of
  * this table.
  *
- * There are two filters. `process` holds for every thread from the moment the service is ready: the control plane, V8's
- * helpers, libuv's pool, the watchdog, the closer, and a data plane that boots in place of another. `dataPlane` holds
- * besides for the thread that handles the guest's frames, from the moment it serves: a call passes if both let it.
+ * There are two filters of the service. `process` holds for every thread from the moment the service is ready: the control
+ * plane, V8's helpers, libuv's pool, the watchdog, the closer, and a data plane that boots in place of another. `dataPlane`
+ * holds besides for the thread that handles the guest's frames, from the moment it serves: a call passes if both let it.
+ * A third one, `broker`, is that of the broker's process; it is made of the rows of BROKER.
  *
  * Verdicts. `allow`. `kill`: no code of ours can come to this; the code that makes the call is not ours, and the
  * process ends. `refuse`: EPERM, said once in the log. `deny`: EPERM, without a word. `absent`: ENOSYS, without a word. What is not in the table is
@@ -38,7 +39,11 @@ export interface Call {
   readonly why: string;
   readonly process: Verdict;
   readonly dataPlane: Verdict;
+  readonly broker: Verdict;
 }
+
+/** A call as the service's two filters have it. */
+type Row = Omit<Call, 'broker'>;
 
 /** The highest number that the table's authors knew (Linux 6.18). Numbers from 424 on are those of all architectures. */
 export const NEWEST_CALL = 470;
@@ -67,13 +72,12 @@ const INTERNET: readonly Test[] = [
 ];
 const INTERNET_TEXT = 'INET, INET6 with TCP, UDP, ping';
 
-const SOCKET = only(
-  'kill',
-  `${INTERNET_TEXT}; UNIX; NETLINK_ROUTE`,
-  INTERNET,
-  [is(0, n.AF_UNIX), masked(1, n.SOCK_TYPE_MASK, SOCK_STREAM, SOCK_DGRAM), is(2, 0)],
-  [is(0, n.AF_NETLINK), is(2, n.NETLINK_ROUTE)],
-);
+const UNIX_SOCKET: readonly Test[] = [is(0, n.AF_UNIX), masked(1, n.SOCK_TYPE_MASK, SOCK_STREAM, SOCK_DGRAM), is(2, 0)];
+
+const SOCKET = only('kill', `${INTERNET_TEXT}; UNIX; NETLINK_ROUTE`, INTERNET, UNIX_SOCKET, [
+  is(0, n.AF_NETLINK),
+  is(2, n.NETLINK_ROUTE),
+]);
 
 const SOCKET_OPTIONS: readonly (readonly Test[])[] = [
   [is(1, n.SOL_SOCKET), is(2, ...n.SOCKET_LEVEL_OPTIONS)],
@@ -102,33 +106,33 @@ const OWN_LIMITS = only('refuse', ITSELF, [is(0, 0, 'self')]);
 const ROW_OF_UNIX = only('kill', 'UNIX', [is(0, n.AF_UNIX)]);
 
 /** All threads. */
-function both(why: string, ...names: readonly string[]): Call[] {
+function both(why: string, ...names: readonly string[]): Row[] {
   return names.map((name) => ({ name, why, process: 'allow', dataPlane: 'allow' }));
 }
 
 /** All threads but the data plane's. */
-function control(why: string, ...names: readonly string[]): Call[] {
+function control(why: string, ...names: readonly string[]): Row[] {
   return names.map((name) => ({ name, why, process: 'allow', dataPlane: 'refuse' }));
 }
 
-function filtered(name: string, why: string, process: Filter, dataPlane: Verdict): Call {
+function filtered(name: string, why: string, process: Filter, dataPlane: Verdict): Row {
   return { name, why, process, dataPlane };
 }
 
-function killed(why: string, ...names: readonly string[]): Call[] {
+function killed(why: string, ...names: readonly string[]): Row[] {
   return names.map((name) => ({ name, why, process: 'kill', dataPlane: 'kill' }));
 }
 
-function absent(why: string, ...names: readonly string[]): Call[] {
+function absent(why: string, ...names: readonly string[]): Row[] {
   return names.map((name) => ({ name, why, process: 'absent', dataPlane: 'absent' }));
 }
 
 /** What is not in the table is refused just the same; these have their names here so that the log can say them. */
-function refused(why: string, ...names: readonly string[]): Call[] {
+function refused(why: string, ...names: readonly string[]): Row[] {
   return names.map((name) => ({ name, why, process: 'refuse', dataPlane: 'refuse' }));
 }
 
-export const CALLS: readonly Call[] = [
+const SERVICE: readonly Row[] = [
   // ---- sockets, events
   ...both('addon: flows, front-ends; libuv: metrics', 'read', 'write', 'close'),
   ...both('addon: flows, front-ends', 'recvmsg', 'sendmsg', 'recvfrom', 'sendto', 'accept4'),
@@ -264,6 +268,47 @@ export const CALLS: readonly Call[] = [
     ...['sethostname', 'setdomainname', 'syslog', 'vhangup'],
   ),
 ];
+
+const NO_CODE = only('kill', 'not to be executed', [masked(2, n.PROT_EXEC, 0)]);
+
+/**
+ * What the broker (addon/launch/broker.cc) makes of calls when the start is over, by hand as above. It is one thread of C++
+ * that waits in recvmsg: what it has no row for is killed where the service's own threads are killed for it (or for some of
+ * it), and is EPERM else.
+ */
+export const BROKER: readonly { readonly names: readonly string[]; readonly why: string; readonly verdict: Verdict }[] =
+  [
+    { names: ['recvmsg', 'sendmsg', 'close'], why: 'requests, answers, and descriptors in them', verdict: 'allow' },
+    {
+      names: ['socket'],
+      why: "the front-end's socket (--connect), /dev/log",
+      verdict: only('kill', 'UNIX', UNIX_SOCKET),
+    },
+    { names: ['connect'], why: 'the same', verdict: 'allow' },
+    { names: ['bind'], why: 'ports below 1024', verdict: 'allow' },
+    { names: ['open'], why: '/etc/resolv.conf', verdict: readOnly(1) },
+    { names: ['openat'], why: '/etc/resolv.conf', verdict: readOnly(2) },
+    { names: ['fstat', 'newfstatat'], why: 'whether that is a file', verdict: 'allow' },
+    {
+      names: ['readlink', 'readlinkat', 'faccessat', 'faccessat2'],
+      why: 'glibc: realpath, where it links to',
+      verdict: 'allow',
+    },
+    { names: ['inotify_init1', 'inotify_add_watch'], why: 'changes of it', verdict: 'allow' },
+    { names: ['statx', 'unlink', 'unlinkat'], why: "the socket's file at the end", verdict: 'allow' },
+    { names: ['brk', 'munmap', 'mremap'], why: 'glibc: memory for long names', verdict: 'allow' },
+    { names: ['mmap'], why: 'glibc: memory for long names', verdict: NO_CODE },
+    { names: ['exit_group', 'exit', 'restart_syscall'], why: 'the end, a stop', verdict: 'allow' },
+  ];
+
+function ofBroker({ name, process }: Row): Verdict {
+  const own = BROKER.find(({ names }) => names.includes(name));
+  if (own !== undefined) return own.verdict;
+  if (typeof process !== 'string') return process.otherwise;
+  return process === 'kill' || process === 'absent' ? process : 'refuse';
+}
+
+export const CALLS: readonly Call[] = SERVICE.map((row) => ({ ...row, broker: ofBroker(row) }));
 
 /** In mode `log` these are left to the kernel's audit log: they cannot be made by a signal handler for its thread. */
 export const NOT_REPEATABLE: ReadonlySet<string> = new Set([

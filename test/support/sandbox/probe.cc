@@ -14,10 +14,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+
+#include "../../../addon/broker_protocol.h"
+#include "inject.h"
 
 namespace {
 
@@ -55,13 +59,39 @@ long ReadFile(const char* path) {
   return Call(SYS_read, fd, buf, sizeof(buf));
 }
 
-long ConnectTo(const char* path) {
+// `skip`: 0 for a path, 1 for an abstract name (unix(7)), which libuv has padded with zeros in some of its versions.
+long ConnectTo(const char* name, size_t skip) {
   const long fd = Call(SYS_socket, AF_UNIX, SOCK_STREAM, 0);
   if (fd < 0) return fd;
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
-  strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
-  return Call(SYS_connect, fd, &address, sizeof(address));
+  strncpy(address.sun_path + skip, name, sizeof(address.sun_path) - 2);
+  const long result = Call(SYS_connect, fd, &address, sizeof(address));
+  if (skip == 0 || result != -ECONNREFUSED) return result;
+  return Call(SYS_connect, fd, &address, offsetof(sockaddr_un, sun_path) + skip + strlen(name));
+}
+
+// A request of the service's to its broker: "OP TEXT". The result of the reply.
+long AskBroker(const char* argument) {
+  char* text = nullptr;
+  tubetti::BrokerAsk ask = {};
+  ask.seq = UINT32_MAX;
+  ask.op = static_cast<tubetti::BrokerOp>(strtol(argument, &text, 10));
+  while (*text == ':') text++;
+  strncpy(ask.text, text, sizeof(ask.text) - 1);
+  // The one socket that keeps messages apart.
+  constexpr int kMost = 1024;
+  for (int fd = 3; fd < kMost; fd++) {
+    int type = 0;
+    socklen_t size = sizeof(type);
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) continue;
+    const long sent = Call(SYS_sendto, fd, &ask, tubetti::kAskHeader + strlen(ask.text), MSG_NOSIGNAL, nullptr, 0);
+    if (sent < 0) return sent;
+    tubetti::BrokerReply reply = {};
+    const long got = Call(SYS_recvfrom, fd, &reply, sizeof(reply), 0, nullptr, nullptr);
+    return got < 0 ? got : reply.result;
+  }
+  return -ENOTCONN;
 }
 
 long OwnMemory() {
@@ -82,8 +112,10 @@ long Try(const std::string& what, const char* argument) {
   if (what == "packet-socket") return Call(SYS_socket, AF_PACKET, SOCK_RAW, 0x300);
   if (what == "setuid-0") return Call(SYS_setuid, 0);
   if (what == "user-namespace") return Call(SYS_unshare, CLONE_NEWUSER);
-  if (what == "unix-socket") return ConnectTo(argument);
+  if (what == "unix-socket") return ConnectTo(argument, 0);
+  if (what == "abstract-socket") return ConnectTo(argument, 1);
   if (what == "own-memory") return OwnMemory();
+  if (what == "broker") return AskBroker(argument);
   if (what == "kill-other") return Call(SYS_kill, atoi(argument), SIGCONT);
   if (what == "mount") return Call(SYS_mount, "none", "/", "tmpfs", 0, nullptr);
   if (what == "bpf") return Call(SYS_bpf, BPF_MAP_CREATE, nullptr, 0);
@@ -146,6 +178,19 @@ napi_value Seals(napi_env env, napi_callback_info info) {
   return Answer(env, seals < 0 ? -errno : seals);
 }
 
+// callIn(pid, number, a, b, c)
+napi_value CallInProcess(napi_env env, napi_callback_info info) {
+  constexpr size_t kArguments = 5;
+  napi_value argv[kArguments];
+  size_t argc = kArguments;
+  napi_get_cb_info(env, info, &argc, argv, nullptr, nullptr);
+  int64_t numbers[kArguments] = {};
+  for (size_t i = 0; i < kArguments; i++) napi_get_value_int64(env, argv[i], &numbers[i]);
+  napi_value result = nullptr;
+  napi_create_int64(env, CallIn(static_cast<pid_t>(numbers[0]), numbers[1], {numbers[2], numbers[3], numbers[4]}), &result);
+  return result;
+}
+
 void Export(napi_env env, napi_value exports, const char* name, napi_callback call) {
   napi_value function = nullptr;
   napi_create_function(env, name, NAPI_AUTO_LENGTH, call, nullptr, &function);
@@ -158,5 +203,6 @@ NAPI_MODULE_INIT() {
   Export(env, exports, "probe", Probe);
   Export(env, exports, "getsockopt", GetSockOpt);
   Export(env, exports, "seals", Seals);
+  Export(env, exports, "callIn", CallInProcess);
   return exports;
 }

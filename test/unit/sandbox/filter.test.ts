@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { loadNative } from '../../../src/native';
 import { compileFilter, INSTRUCTION, type Target, TRAP_DATA_PLANE, TRAP_PERFORM } from '../../../src/sandbox/filter';
-import { CALLS, NEWEST_CALL } from '../../../src/sandbox/syscalls';
+import { BROKER, CALLS, NEWEST_CALL } from '../../../src/sandbox/syscalls';
 import { runFilter } from '../../support/sandbox/bpf';
 
 const ALLOW = 0x7fff_0000;
@@ -21,12 +21,14 @@ const of = (name: string): number => numbers[CALLS.findIndex((call) => call.name
 
 const process = compileFilter('process', CALLS, target);
 const dataPlane = compileFilter('dataPlane', CALLS, target);
+const broker = compileFilter('broker', CALLS, target);
 
 type Args = readonly (number | bigint)[];
 const run = (program: number[], number: number, args: Args = []): number =>
   runFilter(program, { number, architecture, args }).value;
 const inProcess = (name: string, ...args: Args): number => run(process, of(name), args);
 const inDataPlane = (name: string, ...args: Args): number => run(dataPlane, of(name), args);
+const inBroker = (name: string, ...args: Args): number => run(broker, of(name), args);
 
 describe('the table', () => {
   test('names each call once, and has a number for what every architecture has', () => {
@@ -73,12 +75,14 @@ test('every number that is not in the table is refused, and one that came later 
     if (known.has(number)) continue;
     expect([number, run(process, number)]).toEqual([number, REFUSE]);
     expect([number, run(dataPlane, number)]).toEqual([number, REFUSE | TRAP_DATA_PLANE]);
+    expect([number, run(broker, number)]).toEqual([number, DENY]);
   }
-  for (const number of [NEWEST_CALL + 1, 600, 0x3fff_ffff]) expect(run(process, number)).toBe(ABSENT);
+  for (const number of [NEWEST_CALL + 1, 600, 0x3fff_ffff])
+    for (const program of [process, dataPlane, broker]) expect(run(program, number)).toBe(ABSENT);
 });
 
 test('another architecture and the x32 ABI are killed', () => {
-  for (const program of [process, dataPlane]) {
+  for (const program of [process, dataPlane, broker]) {
     expect(runFilter(program, { number: of('read'), architecture: 0x4000_0003 }).value).toBe(KILL);
     for (const number of [0x4000_0000 + of('read'), -1]) expect(run(program, number)).toBe(KILL);
   }
@@ -164,6 +168,52 @@ describe('arguments', () => {
   });
 });
 
+describe('the broker', () => {
+  test('has the calls of its rows; what the service is killed for ends it, and the rest is EPERM', () => {
+    const rows = BROKER.flatMap(({ names }) => names);
+    expect(new Set(rows).size).toBe(rows.length);
+    for (const name of rows) expect(CALLS.map((call) => call.name)).toContain(name);
+    const answers = { allow: ALLOW, kill: KILL, absent: ABSENT, refuse: DENY, deny: DENY };
+    CALLS.forEach((call, i) => {
+      if (numbers[i] < 0 || typeof call.broker !== 'string') return;
+      expect([call.name, run(broker, numbers[i])]).toEqual([call.name, answers[call.broker]]);
+      if (call.process === 'kill') expect([call.name, call.broker]).toEqual([call.name, 'kill']);
+      if (call.broker === 'allow') expect(rows).toContain(call.name);
+    });
+    for (const name of ['clone', 'kill', 'tgkill', 'prctl', 'seccomp', 'socketpair', 'execve'])
+      expect([name, inBroker(name)]).toEqual([name, KILL]);
+    for (const name of ['read', 'write', 'listen', 'accept4', 'mprotect', 'setsockopt', 'memfd_create', 'getpid'])
+      expect([name, inBroker(name)]).toEqual([name, DENY]);
+  });
+
+  test('makes unix sockets, opens files for reading, and maps nothing to be executed', () => {
+    expect([inBroker('socket', 1, 0o2004001), inBroker('socket', 1, 0o2004002)]).toEqual([ALLOW, ALLOW]);
+    for (const args of [
+      [2, 1, 0],
+      [10, 2, 0],
+      [16, 3, 0],
+      [1, 3, 0],
+      [1, 5, 0],
+      [1, 1, 1],
+    ])
+      expect([args, inBroker('socket', ...args)]).toEqual([args, KILL]);
+    expect(inBroker('openat', 0, 0, 0o2004400)).toBe(ALLOW);
+    for (const flags of [1, 2, 0o100, 0o1000]) expect(inBroker('openat', 0, 0, flags)).toBe(KILL);
+    expect([inBroker('mmap', 0, 4096, 3), inBroker('mmap', 0, 4096, 5)]).toEqual([ALLOW, KILL]);
+  });
+
+  test('takes its filter in one message', () => {
+    expect((broker.length / INSTRUCTION) * 8).toBeLessThan(4096);
+  });
+
+  test('in mode log only the audit log hears of it', () => {
+    const logs = compileFilter('broker', CALLS, { ...target, auditOnly: true });
+    for (const name of ['execve', 'getpid']) expect([name, run(logs, of(name))]).toEqual([name, 0x7ffc_0000]);
+    expect(run(logs, of('socket'), [2, 1, 0])).toBe(0x7ffc_0000);
+    expect([run(logs, of('recvmsg')), run(logs, NEWEST_CALL + 1)]).toEqual([ALLOW, 0x7ffc_0000]);
+  });
+});
+
 describe('mode log', () => {
   const GATE = 0x7f12_3456_789a;
   const program = compileFilter('process', CALLS, { ...target, gate: GATE });
@@ -230,14 +280,18 @@ test('socket options are those that the stack names', () => {
 });
 
 test('docs/syscalls.md has the table as it is', () => {
-  const { tableOf } = jest.requireActual<{ tableOf: (calls: typeof CALLS) => string[] }>(
-    '../../../scripts/lib/syscall-table.cjs',
-  );
+  const { tableOf, brokerTableOf } = jest.requireActual<{
+    tableOf: (calls: typeof CALLS) => string[];
+    brokerTableOf: (rows: typeof BROKER) => string[];
+  }>('../../../scripts/lib/syscall-table.cjs');
   const page = readFileSync(require.resolve('../../../docs/syscalls.md'), 'utf8');
   const plain = (line: string): string => line.replace(/ +\|/g, ' |').replace(/\\/g, '');
-  const rows = page
-    .slice(page.indexOf('<!-- table -->'))
-    .split('\n')
-    .filter((line) => line.startsWith('| `'));
-  expect(rows.map(plain)).toEqual(tableOf(CALLS).slice(2).map(plain));
+  const rowsBehind = (mark: string): string[] =>
+    page
+      .slice(page.indexOf(mark))
+      .split('<!-- end -->')[0]
+      .split('\n')
+      .filter((line) => line.startsWith('| `'));
+  expect(rowsBehind('<!-- table -->').map(plain)).toEqual(tableOf(CALLS).slice(2).map(plain));
+  expect(rowsBehind('<!-- broker -->').map(plain)).toEqual(brokerTableOf(BROKER).slice(2).map(plain));
 });
