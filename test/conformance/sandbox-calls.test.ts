@@ -4,14 +4,14 @@
  */
 import { appendFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
-import { constants, tmpdir } from 'node:os';
+import { constants, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PROGRAM, launchProgram, type Running, SAME_USER } from '../support/program';
 import { threadStatus } from '../support/run-service';
 
 jest.setTimeout(60_000);
 
-const { EPERM, ENOSYS } = constants.errno;
+const { EPERM, ENOSYS, ENOENT, EACCES, EINVAL } = constants.errno;
 const KILLED = 'SIGSYS';
 const PRELOAD = join(__dirname, '../fixtures/sandbox/probe.cjs');
 
@@ -36,9 +36,11 @@ afterAll(() => {
   rmSync(dir, { recursive: true });
 });
 
-async function launch(thread: Thread, what: string, argument = ''): Promise<Running> {
+/** `argv`: more options of the service. */
+async function launch(thread: Thread, what: string, argument = '', argv: readonly string[] = []): Promise<Running> {
   writeFileSync(join(dir, 'asked'), '');
-  const service = launchProgram([...PROGRAM, ...SAME_USER, '--foreground', '--socket', join(dir, 'vu.sock')], {
+  const options = ['--foreground', '--socket', join(dir, 'vu.sock'), ...argv];
+  const service = launchProgram([...PROGRAM, ...SAME_USER, ...options], {
     NODE_OPTIONS: `--require ${PRELOAD}`,
     TUBETTI_SANDBOX_PROBE: `${thread} ${what} ${argument}`,
     TUBETTI_SANDBOX_ASKED: join(dir, 'asked'),
@@ -48,11 +50,16 @@ async function launch(thread: Thread, what: string, argument = ''): Promise<Runn
   return service;
 }
 
+/** Has it tried. */
+function ask(thread: Thread, { child }: Running): void {
+  if (thread === 'main') child.kill('SIGUSR2');
+  else appendFileSync(join(dir, 'asked'), '!');
+}
+
 /** What came of it: the kernel's answer, or the signal that ended the service. */
 async function attempt(thread: Thread, what: string, argument?: string): Promise<number | string> {
   const service = await launch(thread, what, argument);
-  if (thread === 'main') service.child.kill('SIGUSR2');
-  else appendFileSync(join(dir, 'asked'), '!');
+  ask(thread, service);
   const answer = service.says(/probe: (-?[0-9]+)/).then(([, result]) => Number(result));
   const outcome = await Promise.race([answer.catch(() => 'end'), service.exit.then(({ signal }) => String(signal))]);
   service.child.kill('SIGKILL');
@@ -112,19 +119,81 @@ describe.each<Thread>(['main', 'data-plane'])('somebody in the thread %s', (thre
 
   test('is refused what is not in the table, which is said once', async () => {
     const service = await launch(thread, 'memfd');
-    const ask = async (count: number): Promise<void> => {
-      const answered = (): number => service.stderr().match(/probe: -1\n/g)?.length ?? 0;
-      if (thread === 'main') service.child.kill('SIGUSR2');
-      else appendFileSync(join(dir, 'asked'), '!');
-      while (answered() < count) await service.says(new RegExp(`(probe: -1\\n[^]*){${count}}`));
-    };
-    for (let count = 1; count <= 3; count++) await ask(count);
+    for (let count = 1; count <= 3; count++) {
+      ask(thread, service);
+      await service.says(new RegExp(`(probe: -1\\n[^]*){${count}}`));
+    }
     const where = thread === 'main' ? '' : ' of the data plane';
     const line = `system call memfd_create${where} was refused by the sandbox (EPERM)`;
     await service.says(new RegExp(line.replace(/[()]/g, '\\$&')));
     service.child.kill('SIGTERM');
     expect((await service.exit).status).toBe(0);
     expect(service.stderr().split(line)).toHaveLength(2);
+  });
+});
+
+describe.each<Thread>(['main', 'data-plane'])('--sandbox log: somebody in the thread %s', (thread) => {
+  const where = thread === 'main' ? '' : ' of the data plane';
+
+  test.each([
+    // What is refused without `log`, and what ends the service.
+    ['memfd', 'memfd_create', /probe: ([0-9]+)\n/],
+    ['process-vm', 'process_vm_readv', /probe: (0)\n/],
+    ['write-file', 'openat', /probe: (-[0-9]+)\n/],
+  ])('%s: the call is made, said once, and the service goes on', async (what, name, answer) => {
+    const service = await launch(thread, what, join(dir, 'written'), ['--sandbox', 'log']);
+    const line = `system call ${name}${where} would be refused by the sandbox`;
+    for (let count = 1; count <= 2; count++) {
+      ask(thread, service);
+      await service.says(new RegExp(`(${answer.source}[^]*){${count}}`));
+    }
+    await service.says(new RegExp(line));
+    // The kernel's own answer, of other layers: there is no such directory.
+    if (what === 'write-file') expect(Number(answer.exec(service.stderr())?.[1])).not.toBe(-EPERM);
+    service.child.kill('SIGTERM');
+    expect(await service.exit).toEqual({ status: 0, signal: null });
+    expect(service.stderr().split(line)).toHaveLength(2);
+    expect(service.stderr()).not.toContain('was refused');
+  });
+});
+
+describe('somebody in the control plane, whose calls may pass: what is left to Landlock and the root directory', () => {
+  test('a file that is still open from the start is not opened again', async () => {
+    // Standard input, /dev/null of the host: there is a way to it, and everybody may read it.
+    expect(await attempt('main', 'read-file', '/proc/self/fd/0')).toBe(-EACCES);
+  });
+
+  test('an abstract socket of another process is out of reach, where the kernel has that (Linux 6.12)', async () => {
+    const name = `tubetti-sandbox-${process.pid}`;
+    const abstract = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve) => abstract.listen(`\0${name}`, resolve));
+    const [major, minor] = release().split('.').map(Number);
+    const scoped = major > 6 || (major === 6 && minor >= 12);
+    expect(await attempt('main', 'abstract-socket', name)).toBe(scoped ? -EPERM : 0);
+    abstract.close();
+  });
+
+  test('a file and a unix socket of the host are not there', async () => {
+    expect(await attempt('main', 'read-file', '/etc/passwd')).toBe(-ENOENT);
+    expect(await attempt('main', 'unix-socket', join(dir, 'other.sock'))).toBe(-ENOENT);
+  });
+});
+
+describe('somebody in the control plane has the broker', () => {
+  test.each([
+    ['no other socket file to remove', '2:/etc/passwd', EPERM],
+    ['no other socket to connect to', '3:/run/docker.sock', EPERM],
+    ['the front-end that was named, of which there is none', '5', EPERM],
+    ['no second user', '4', EPERM],
+    ['no second filter', '10:12345678', EPERM],
+    ['no port without a socket', '1', EINVAL],
+    ['nothing else', '11', ENOSYS],
+  ])('%s', async (_what, request, errno) => {
+    expect(await attempt('main', 'broker', request)).toBe(-errno);
+  });
+
+  test('open resolv.conf, which is what it is for', async () => {
+    expect(await attempt('main', 'broker', '7')).toBe(0);
   });
 });
 
