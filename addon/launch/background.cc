@@ -98,7 +98,7 @@ int WaitForService() {
       char message[96];
       (void)snprintf(message, sizeof(message), "the service was killed by SIG%s before it was ready",
                      sigabbrev_np(WTERMSIG(status)));
-      Complain(json, strstr(name, "passt") == nullptr ? "tubetti" : "passt", message);
+      Complain(json, CalledAs(name), message);
       _exit(1);
     }
   }

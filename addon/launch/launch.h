@@ -15,8 +15,11 @@ struct Words {
   bool all = false;         // more may be named where the launcher does not look
   bool background = false;  // the service may have to leave its caller
   bool json = false;        // the log is to be objects
+  bool listens = false;     // sockets were passed to this process, as systemd does
 };
 Words ReadWords(const char* name, char** argv);
+// What messages begin with: passt's callers look for its name.
+const char* CalledAs(const char* name);
 
 // complain.cc: an error, one line on standard error in the form that the service's log has (src/log-format.ts).
 void Complain(bool json, const char* program, const char* message);
@@ -27,8 +30,10 @@ void CloseOthers(const Words& words);
 // Closes all from `first` on but `but`.
 void CloseFrom(int first, int but);
 
-// layers.cc: 0: it is there; an errno: it cannot be had; kNotTried
+// layers.cc: 0: it is there; an errno: it cannot be had; kNotTried; kApart: it cannot be had, but whoever started us has put
+// us into one that is not the host's
 constexpr int kNotTried = -1;
+constexpr int kApart = -2;
 struct Layers {
   int user = kNotTried;
   int mount = kNotTried;

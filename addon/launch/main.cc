@@ -16,15 +16,24 @@ namespace tubetti {
 
 namespace {
 
-constexpr int kNotFound = 127;
-constexpr int kCannotRun = 126;
-
-void HandOn(const Layers& layers, int broker, const Child& child, bool may_bind, bool closed) {
+void HandOn(const Layers& layers, int broker, const Child& child, bool may_bind, const Words& words) {
   char text[256];
-  (void)snprintf(text, sizeof(text), "user=%d mount=%d ipc=%d uts=%d pid=%d nnp=%d broker=%d bind=%d number=%d ready=%d closed=%d",
+  (void)snprintf(text, sizeof(text),
+                 "user=%d mount=%d ipc=%d uts=%d pid=%d nnp=%d broker=%d bind=%d number=%d ready=%d closed=%d listen=%d",
                  layers.user, layers.mount, layers.ipc, layers.uts, layers.pid, layers.privileges, broker,
-                 may_bind ? 1 : 0, child.pid, child.ready, closed ? 1 : 0);
+                 may_bind ? 1 : 0, child.pid, child.ready, words.all ? 0 : 1, words.listens ? 1 : 0);
   setenv("TUBETTI_LAUNCH", text, 1);
+}
+
+// In one line, with the status of every start that fails.
+int CannotRun(bool json, const char* name, const char* node) {
+  const int error = errno;
+  const bool unknown = error == ENOENT && strchr(node, '/') == nullptr;
+  char message[512];
+  (void)snprintf(message, sizeof(message), "cannot run %s: %s", node,
+                 unknown ? "it is not on the PATH: install Node.js, or give its path in TUBETTI_NODE" : strerror(error));
+  Complain(json, CalledAs(name), message);
+  return 1;
 }
 
 int Launch(const char* name, char** command) {
@@ -41,16 +50,12 @@ int Launch(const char* name, char** command) {
   KeepCapabilities();
   // Without no_new_privs it cannot be had, and the service finds out by itself whether Node has one.
   (void)DenyIoUring();
-  HandOn(layers, broker, child, may_bind, !words.all);
+  HandOn(layers, broker, child, may_bind, words);
   // The caller's name for us is the first word that Node sees: passt's callers look for it.
   const char* node = command[0];
   command[0] = const_cast<char*>(name);
   execvp(node, command);
-  const int error = errno;
-  char message[512];
-  (void)snprintf(message, sizeof(message), "cannot run %s: %s", node, strerror(error));
-  Complain(words.json, "tubetti", message);
-  return error == ENOENT ? kNotFound : kCannotRun;
+  return CannotRun(words.json, name, node);
 }
 
 }  // namespace

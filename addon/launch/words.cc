@@ -1,5 +1,7 @@
 // What the launcher takes from the command line. Node reads it properly; here a word counts that might mean something:
 // a descriptor too many is kept open until Node closes it, a process too many waits.
+#include <unistd.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -8,6 +10,9 @@
 namespace tubetti {
 
 namespace {
+
+constexpr int kFirstPassed = 3;
+constexpr int kMostPassed = 8;
 
 // What follows `prefix` in `word`, or nullptr.
 const char* Behind(const char* word, const char* prefix) {
@@ -46,18 +51,34 @@ void ReadEnvironment(Words& words) {
   TakeFormat(words, getenv("TUBETTI_LOG_FORMAT"));
   Keep(words, getenv("NODE_CHANNEL_FD"));
   if (getenv("TUBETTI_CONFIG") != nullptr) words.all = true;
-  // Of sd_listen_fds(3) there may be any number.
-  if (getenv("LISTEN_FDS") != nullptr) words.all = true;
+}
+
+// sd_listen_fds(3): descriptors from 3 on, for the process that LISTEN_PID names. That is this one, or they are not meant
+// for us; in the background the service has another number, so it is looked at here.
+void ReadListeners(Words& words) {
+  const char* const pid = getenv("LISTEN_PID");
+  const char* const count = getenv("LISTEN_FDS");
+  if (pid == nullptr || count == nullptr || strtol(pid, nullptr, 10) != getpid()) return;
+  words.listens = true;
+  const long passed = strtol(count, nullptr, 10);
+  // Node takes one, and says so if there are more.
+  for (int i = 0; i < passed && i < kMostPassed; i++) words.keep[words.count++] = kFirstPassed + i;
+}
+
+bool IsPasst(const char* name) {
+  const char* base = strrchr(name, '/');
+  return strstr(base == nullptr ? name : base, "passt") != nullptr;
 }
 
 }  // namespace
 
+const char* CalledAs(const char* name) { return IsPasst(name) ? "passt" : "tubetti"; }
+
 Words ReadWords(const char* name, char** argv) {
   Words words;
+  ReadListeners(words);
   ReadEnvironment(words);
-  const char* base = strrchr(name, '/');
-  bool background = strstr(base == nullptr ? name : base, "passt") != nullptr;
-  background = background || getenv("TUBETTI_BACKGROUND") != nullptr;
+  bool background = IsPasst(name) || getenv("TUBETTI_BACKGROUND") != nullptr;
   bool foreground = false;
   bool fd = getenv("TUBETTI_FD") != nullptr;
   bool pid = getenv("TUBETTI_PID") != nullptr;
