@@ -25,6 +25,7 @@ int32_t FaultEvent(Thread&);
 
 // unix_socket.cc
 int32_t UnixListen(Thread&, std::string path, int32_t backlog);
+int32_t UnixListenerPath(Thread&, int32_t fd, Bytes out);
 int32_t UnixAccept(Thread&, int32_t fd);
 int32_t UnixConnect(Thread&, std::string path);
 int32_t UnixDatagram(Thread&, std::string path);

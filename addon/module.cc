@@ -22,6 +22,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<FileSize>(t, e, "fileSize");
   Export<Ftruncate>(t, e, "ftruncate");
   Export<UnixListen>(t, e, "unixListen");
+  Export<UnixListenerPath>(t, e, "unixListenerPath");
   Export<UnixAccept>(t, e, "unixAccept");
   Export<UnixConnect>(t, e, "unixConnect");
   Export<UnixDatagram>(t, e, "unixDatagram");

@@ -93,6 +93,29 @@ int32_t UnixListen(Thread&, std::string path, int32_t backlog) {
   return fd;
 }
 
+int32_t UnixListenerPath(Thread&, int32_t fd, Bytes out) {
+  int family = 0;
+  int type = 0;
+  int listens = 0;
+  const auto get = [fd](int option, int& value) {
+    socklen_t size = sizeof(value);
+    return ::getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0;
+  };
+  if (!get(SO_DOMAIN, family) || !get(SO_TYPE, type) || !get(SO_ACCEPTCONN, listens)) return -errno;
+  if (family != AF_UNIX) return -EAFNOSUPPORT;
+  if (type != SOCK_STREAM) return -EPROTOTYPE;
+  if (listens == 0) return -EINVAL;
+  sockaddr_un name = {};
+  socklen_t size = sizeof(name);
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) return -errno;
+  // Neither an abstract name nor none. A path of 108 bytes has no zero behind it (unix(7)).
+  const size_t length = strnlen(name.sun_path, sizeof(name.sun_path));
+  if (size <= offsetof(sockaddr_un, sun_path) || length == 0) return -EADDRNOTAVAIL;
+  if (length > out.length) return -ENAMETOOLONG;
+  memcpy(out.data, name.sun_path, length);
+  return static_cast<int32_t>(length);
+}
+
 int32_t UnixAccept(Thread&, int32_t fd) {
   return Retry([&] { return ::accept4(fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC); });
 }

@@ -87,6 +87,12 @@ export interface Native extends HostIo {
    * answers there or the path is not a socket; -ENAMETOOLONG above 107 bytes.
    */
   unixListen(path: string, backlog: number): number;
+  /**
+   * The path that a unix stream socket listens on, which somebody else has opened: its bytes go to `out` (108 suffice),
+   * their number is returned. -ENOTSOCK; -EAFNOSUPPORT: of another family; -EPROTOTYPE: not a stream; -EINVAL: it does not
+   * listen; -EADDRNOTAVAIL: it has no path.
+   */
+  unixListenerPath(fd: number, out: Uint8Array): number;
   unixAccept(fd: number): number;
   /** Connects (the result is immediate for unix sockets: 0+ fd, -ENOENT, -ECONNREFUSED, -EAGAIN backlog full). */
   unixConnect(path: string): number;

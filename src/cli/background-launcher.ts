@@ -7,13 +7,14 @@
  * - the pipe ends before: the service has said why on stderr, which it still shares. The caller's process exits with 1.
  *
  * When it is ready the service has let go of the caller's streams, so that their readers see the end. Of the
- * caller's other descriptors it gets those of `--fd` and `--ready-fd` only.
+ * caller's other descriptors it gets those of `--fd`, of `--ready-fd` and of socket activation only.
  */
 import { spawn, type StdioOptions } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import { ConfigError, describeSystemError } from '../errors';
 import type { Native } from '../native';
 import { LAUNCH, type Launched } from '../sandbox/launched';
+import { HANDED_ON } from './activation';
 import type { Transport } from './options';
 import { FIRST_AFTER_STDIO, WAITING_FD } from './background-service';
 
@@ -27,7 +28,8 @@ const BROKER_FD = 5;
 
 /** What the service gets, in the order of its descriptors: FRONT_END_FD, PIPE_FD, BROKER_FD, SERVICE_READY_FD. */
 function stdioFor(transport: Transport, readyFd: number | null, broker: number): StdioOptions {
-  const frontEnd = transport.kind === 'fd' ? transport.fd : 'ignore';
+  const socket = transport.kind === 'fd' ? transport.fd : transport.kind === 'listen' ? transport.opened : undefined;
+  const frontEnd = socket ?? 'ignore';
   const behind = readyFd !== null ? [broker < 0 ? ('ignore' as const) : broker, readyFd] : broker < 0 ? [] : [broker];
   return ['ignore', 'ignore', 'inherit', frontEnd, 'pipe', ...behind];
 }
@@ -52,12 +54,13 @@ export async function startInBackground(
   const broker = launched?.get('broker') ?? -1;
   const stdio = stdioFor(transport, readyFd, broker);
   const handedOn = launched === null ? {} : { [LAUNCH]: launched.handedOn(broker < 0 ? -1 : BROKER_FD) };
+  const activation = transport.kind === 'listen' && transport.opened !== undefined ? HANDED_ON : {};
   // What the caller left open by mistake must not live on in the service.
   native.closeOnExec(FIRST_AFTER_STDIO);
   const child = spawn(process.execPath, [...process.execArgv, process.argv[1], ...argv], {
     argv0: process.argv0,
     detached: true,
-    env: { ...process.env, ...handedOn, [WAITING_FD]: String(PIPE_FD) },
+    env: { ...process.env, ...handedOn, ...activation, [WAITING_FD]: String(PIPE_FD) },
     stdio,
   });
   const forward = (signal: NodeJS.Signals): void => {

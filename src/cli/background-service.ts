@@ -11,7 +11,7 @@ import type { Transport } from './options';
 /** Environment variable with the number of the pipe's descriptor, from the waiting process to the service only. */
 export const WAITING_FD = 'TUBETTI_WAITING_FD';
 
-/** The front-end's socket of `--fd` in the service, as with passt. */
+/** The front-end's socket of `--fd` in the service, as with passt; or that of socket activation. */
 const FRONT_END_FD = 3;
 /** The descriptor of `--ready-fd` there: behind the pipe and the launcher's broker. */
 export const SERVICE_READY_FD = 6;

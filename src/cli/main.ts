@@ -12,6 +12,7 @@ import { allLayers, closeDoor, type Layer, missingLine, type SandboxMode } from 
 import { installBrokerSeccomp, installSeccomp } from '../sandbox/seccomp';
 import { readableStack } from '../stack-trace';
 import { closeStderr, LineWriter, openStderr, type UnblockedStderr } from '../stderr';
+import { activated, passedFds, takePassed } from './activation';
 import type { Program } from './draft';
 import { type Options, parseOptions, type Transport } from './options';
 import { PidFile } from './pid-file';
@@ -216,21 +217,25 @@ async function serveAs(
   launched: Launched | null,
 ): Promise<number> {
   if (!options.background) launched?.stayInForeground();
+  // Before WAITING_FD is taken, by which it tells whom it is for.
+  const passed = takePassed(process.env, launched);
   const waiting = options.background ? Waiting.find(process.env, launched) : null;
   const readyFd = waiting?.readyFd(options.readyFd) ?? options.readyFd;
   if (readyFd !== null) checkReadyFd(readyFd, options.readyFd ?? readyFd);
   const given = options.transport.kind === 'fd' ? options.transport.fd : -1;
+  const own = launched?.descriptors ?? [];
   if (launched?.get('closed') !== 1) {
-    const keep = [given, readyFd ?? -1];
-    closeInherited([...keep, ...(launched?.descriptors ?? []), ...(waiting?.descriptors ?? [])]);
+    const keep = [given, readyFd ?? -1, ...own, ...passedFds(passed)];
+    closeInherited([...keep, ...(waiting?.descriptors ?? [])]);
   }
   const native = loadAddon();
   raiseFileLimit(native);
-  const transport = waiting?.transport(options.transport) ?? options.transport;
+  const wanted = waiting?.transport(options.transport) ?? options.transport;
+  const transport = passed === null ? wanted : activated(wanted, passed, own, native);
   if (transport.kind === 'fd') checkGiven(transport.fd, native);
   if (options.background && waiting === null) {
     const { startInBackground } = await import('./background-launcher.js');
-    return startInBackground(argv, options, native, launched, (message) => {
+    return startInBackground(argv, { ...options, transport }, native, launched, (message) => {
       stderrSink(program, undefined, style)('error', message);
     });
   }

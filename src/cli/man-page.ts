@@ -45,6 +45,18 @@ const QEMU = [
   ...qemuLines({ kind: 'listen', path: '/tmp/vm.sock' }, false),
 ].join('\n  ');
 
+/** sd_listen_fds(3), src/cli/activation.ts. */
+const ACTIVATION = `A listening unix stream socket that systemd, or another program, passes as descriptor 3 with
+.BR LISTEN_FDS =1
+and
+.B LISTEN_PID
+(sd_listen_fds(3)) is served in place of one of Tubetti's own:
+.B \\-\\-socket
+is left out, or names the same path. Its file stays when the service ends. With
+.B \\-\\-one\\-off
+each front\\-end has a service of its own.
+Any other kind of socket, or more than one, is an error.`;
+
 /** The sub-command, whose own options and checks are in src/probe (`tubetti probe --help`, `--list`). */
 const PROBE = `.B tubetti probe
 \\-\\-socket \\fIPATH\\fR is a front\\-end that checks a vhost\\-user network back\\-end, this one or any other, against the
@@ -95,6 +107,8 @@ ${entries(SPEC_EXAMPLES)}
 Options are named by their long names. The sources are listed with the lowest precedence first; a higher source replaces
 lists and can turn options off.
 ${entries(OPTION_SOURCES)}
+.SH SOCKET ACTIVATION
+${ACTIVATION}
 .SH CHECKING A BACK\\-END
 ${PROBE}
 .SH EXIT STATUS

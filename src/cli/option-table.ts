@@ -259,7 +259,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     's',
     'socket',
     'PATH',
-    'listen on this socket (default: first free of /tmp/passt_1.socket …)',
+    "listen on this socket (default: systemd's, if it passes one, or the first free of /tmp/passt_1.socket …)",
     (draft, value, shown) => {
       draft.socket = values.socketPathValue(shown, value);
     },

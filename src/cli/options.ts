@@ -15,7 +15,8 @@ import type { HostPort } from './option-values';
 
 /** How the vhost-user front-end is reached. */
 export type Transport =
-  | { readonly kind: 'listen'; readonly path: string | null }
+  /** `opened`: a socket that somebody else has opened, and that listens on `path` (activation.ts). */
+  | { readonly kind: 'listen'; readonly path: string | null; readonly opened?: number }
   | { readonly kind: 'connect'; readonly path: string }
   | { readonly kind: 'fd'; readonly fd: number };
 

@@ -54,7 +54,7 @@ function defaultSocket(native: Native): string {
 function endpointOf(options: Options, native: Native): Endpoint {
   const { transport } = options;
   if (transport.kind !== 'listen') return transport;
-  return { kind: 'listen', path: transport.path ?? defaultSocket(native) };
+  return { ...transport, path: transport.path ?? defaultSocket(native) };
 }
 
 /** True if sockets of the IPv6 family can be made on this host. */
@@ -315,7 +315,7 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       endpoint.kind === 'fd'
         ? { fd: endpoint.fd }
         : endpoint.kind === 'listen'
-          ? { listen: endpoint.path }
+          ? { listen: endpoint.path, opened: endpoint.opened }
           : { connect: endpoint.path };
     const { oneOff } = options;
     const paths = hooks.broker === null ? {} : { paths: hooks.broker };

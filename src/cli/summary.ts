@@ -7,7 +7,9 @@ import type { FrontEnd } from './draft';
 import type { AddressBytes, StackConfig } from '../stack/config';
 
 export type Endpoint =
-  { readonly kind: 'listen' | 'connect'; readonly path: string } | { readonly kind: 'fd'; readonly fd: number };
+  | { readonly kind: 'listen'; readonly path: string; readonly opened?: number }
+  | { readonly kind: 'connect'; readonly path: string }
+  | { readonly kind: 'fd'; readonly fd: number };
 
 export interface SummaryInput {
   readonly version: string;

@@ -1,7 +1,7 @@
 /**
  * Serves front-ends of any protocol, one after the other, each in a session.
  *
- * Three ways to a front-end: listen on a path; connect to a path and retry until a front-end listens there (QEMU's
+ * Three ways to a front-end: listen on a path, maybe by a socket that somebody else has opened; connect to a path and retry until a front-end listens there (QEMU's
  * `server=on`); or be given a connected socket, which is served once. One front-end at a time: a second one is
  * accepted and closed at once, so that it fails at its start and does not hang. One that connects while the
  * former's session is still being taken down waits for that.
@@ -37,7 +37,11 @@ const MOST_LOST = 8;
 type Level = 'debug' | 'info' | 'warn' | 'error';
 
 /** Where front-ends come from. */
-export type FrontEndSource = { readonly listen: string } | { readonly connect: string } | { readonly fd: number };
+export type FrontEndSource =
+  /** `opened`: the socket that listens there already, whose file is somebody else's. */
+  | { readonly listen: string; readonly opened?: number | undefined }
+  | { readonly connect: string }
+  | { readonly fd: number };
 
 export interface FrontEndServerOptions {
   readonly native: Native;
@@ -145,7 +149,10 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
    */
   listen(): void {
     const { source } = this.options;
-    if ('listen' in source && this.listenFd < 0) this.listenOn(source.listen);
+    if (!('listen' in source) || this.listenFd >= 0) return;
+    if (source.opened === undefined) this.listenOn(source.listen);
+    else this.listenFd = source.opened;
+    this.options.native.setNonBlocking(this.listenFd);
   }
 
   /** Begins to serve. Throws `ServerError` if the socket cannot be had. */
@@ -205,7 +212,6 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     this.listenFd = fd;
     this.listenFile = identifyFile(path);
     this.options.paths?.listensOn(path);
-    native.setNonBlocking(fd);
   }
 
   private pollListener(): void {
@@ -234,7 +240,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     this.options.native.closeLater(this.listenFd);
     this.listenFd = -1;
     const { source } = this.options;
-    if (!('listen' in source)) return;
+    if (!('listen' in source) || source.opened !== undefined) return;
     if (this.options.paths !== undefined) {
       this.options.paths.remove();
       return;

@@ -1,13 +1,30 @@
 /**
  * What the launcher (addon/launch/) did before Node was there, as it says in one environment variable: words `name=number`.
- * For a layer 0: it is there; above: the errno of why it cannot be had; -1: not tried.
+ * For a layer 0: it is there; above: the errno of why it cannot be had; -1: not tried; -2: see APART. `listen` 1: LISTEN_PID named the
+ * process that was called.
  */
 import { writeSync } from 'node:fs';
 
 export const LAUNCH = 'TUBETTI_LAUNCH';
 
-const WORDS = ['user', 'mount', 'ipc', 'uts', 'pid', 'nnp', 'broker', 'bind', 'number', 'ready', 'closed'] as const;
+const WORDS = [
+  'user',
+  'mount',
+  'ipc',
+  'uts',
+  'pid',
+  'nnp',
+  'broker',
+  'bind',
+  'number',
+  'ready',
+  'closed',
+  'listen',
+] as const;
 type Word = (typeof WORDS)[number];
+
+/** A namespace cannot be made, but who started us has put us into one that is not the host's. */
+export const APART = -2;
 
 /** What a process that waits for us is told: stay, we are in the foreground (addon/launch/background.cc). */
 const FOREGROUND = 'F';

@@ -84,10 +84,14 @@ export interface Running {
   readonly exit: Promise<{ status: number | null; signal: string | null }>;
 }
 
-/** Starts it and leaves it running. */
-export function launchProgram(command: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
+/** Starts it and leaves it running. `extra` are its descriptors from 3 on. */
+export function launchProgram(
+  command: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  extra: readonly number[] = [],
+): Running {
   const child = spawn(command[0], command.slice(1), {
-    stdio: ['ignore', 'inherit', 'pipe'],
+    stdio: ['ignore', 'inherit', 'pipe', ...extra],
     env: { ...process.env, ...env },
   });
   let text = '';
