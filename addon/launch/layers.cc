@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -62,7 +63,17 @@ int EnterUserNamespace() {
   return MapId("/proc/self/uid_map", uid) && MapId("/proc/self/gid_map", gid) ? 0 : errno;
 }
 
-int Unshare(int flag) { return unshare(flag) == 0 ? 0 : errno; }
+// Inodes of the namespaces that every kernel begins with (include/uapi/linux/nsfs.h, PROC_IPC_INIT_INO …).
+constexpr ino_t kFirstIpc = 0xEFFFFFFF;
+constexpr ino_t kFirstUts = 0xEFFFFFFE;
+
+// systemd's PrivateIPC= and ProtectHostname= make one for the service alone, and RestrictNamespaces= may forbid another.
+int Unshare(int flag, const char* link, ino_t first) {
+  if (unshare(flag) == 0) return 0;
+  const int error = errno;
+  struct stat now = {};
+  return stat(link, &now) == 0 && now.st_ino != first ? kApart : error;
+}
 
 int EnterMountNamespace() {
   if (unshare(CLONE_NEWNS) != 0) return errno;
@@ -81,8 +92,8 @@ void EnterNamespaces(Layers& layers) {
   // Root needs none, and would lose what makes him able to become nobody.
   if (!HasCapability(CAP_SYS_ADMIN)) layers.user = EnterUserNamespace();
   layers.mount = EnterMountNamespace();
-  layers.ipc = Unshare(CLONE_NEWIPC);
-  layers.uts = Unshare(CLONE_NEWUTS);
+  layers.ipc = Unshare(CLONE_NEWIPC, "/proc/self/ns/ipc", kFirstIpc);
+  layers.uts = Unshare(CLONE_NEWUTS, "/proc/self/ns/uts", kFirstUts);
 }
 
 void KeepCapabilities() {

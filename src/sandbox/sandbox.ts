@@ -7,7 +7,7 @@ import { constants } from 'node:os';
 import { describeErrno } from '../errors';
 import type { Native } from '../native';
 import type { Broker } from './broker';
-import type { Launched } from './launched';
+import { APART, type Launched } from './launched';
 import { LAYER_NAMES, type Layer, type LayerName, type SandboxMode } from './layer';
 
 export type { Layer, LayerName, SandboxMode } from './layer';
@@ -49,6 +49,7 @@ function fromLauncher(name: keyof typeof OF_LAUNCHER, launched: Launched | null)
   const result = launched.get(OF_LAUNCHER[name]);
   if (result === 0) return { name, state: 'on' };
   if (result > 0) return { name, state: 'missing', why: describeErrno(-result) };
+  if (result === APART) return { name, state: 'off', why: "it was started in one that is not the host's" };
   const why = NOT_WANTED[name];
   return why === undefined ? { name, state: 'missing', why: 'not tried' } : { name, state: 'off', why };
 }

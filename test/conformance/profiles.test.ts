@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { CALLS } from '../../src/sandbox/syscalls';
 
 const ROOT = join(__dirname, '../..');
 
@@ -56,6 +57,8 @@ test('SELinux: contexts and interfaces name the types of the module', () => {
   for (const type of used) expect(types).toContain(type);
 });
 
+const readUnit = (name: string): string => readFileSync(join(ROOT, 'examples/systemd', name), 'utf8');
+
 /** `systemd-analyze security`: 0 is a service that can do nothing, 10 one that can do all. */
 function exposure(unit: string): number {
   const path = join(dir, 'tubetti@.service');
@@ -64,8 +67,62 @@ function exposure(unit: string): number {
   return Number(/exposure level for \S+: ([0-9.]+)/.exec(text)?.[1]);
 }
 
+/** The system calls of a set (`@name`) or the call itself. */
+function callsOf(word: string): string[] {
+  if (!word.startsWith('@')) return [word];
+  const members = run('systemd-analyze', 'syscall-filter', word).matchAll(/^ {4}(@?[a-z0-9_-]+)$/gm);
+  return [...members].flatMap(([, member]) => callsOf(member));
+}
+
+/** What a unit's lines SystemCallFilter= let pass: later ones add to earlier ones, or with ~ take away. */
+function passedBy(unit: string): Set<string> {
+  const passed = new Set<string>();
+  for (const [, not, words] of unit.matchAll(/^SystemCallFilter=(~?)(.*)$/gm)) {
+    for (const name of words.split(' ').flatMap(callsOf)) {
+      if (not === '') passed.add(name);
+      else passed.delete(name);
+    }
+  }
+  return passed;
+}
+
+withTool('systemd-analyze')('systemd: the unit lets pass what the service and its sandbox are made of', () => {
+  const unit = readUnit('tubetti@.service');
+  // Newer C libraries try these first, and do without.
+  const spared = new Set(['futex_wake', 'futex_wait', 'futex_requeue', 'map_shadow_stack']);
+  const known = new Set(callsOf('@known').filter((name) => !spared.has(name)));
+  const needed = CALLS.filter(({ process }) => process === 'allow' || typeof process !== 'string').map(
+    ({ name }) => name,
+  );
+  const layers = ['seccomp', 'landlock_create_ruleset', 'landlock_add_rule', 'landlock_restrict_self', 'unshare'];
+  const missingIn = (text: string, names: readonly string[]): string[] => {
+    const passed = passedBy(text);
+    return names.filter((name) => known.has(name) && !passed.has(name));
+  };
+  expect(missingIn(unit, [...needed, ...layers])).toEqual([]);
+  const room = ['mount', 'umount2', 'pivot_root', 'capset'];
+  expect(missingIn(unit, room)).toEqual(room);
+  expect(missingIn(`${unit}\n${readUnit('own-namespaces.conf')}`, [...needed, ...layers, ...room])).toEqual([]);
+});
+
 withTool('systemd-analyze')('systemd: the unit, by itself and with the namespaces of the service', () => {
-  const read = (name: string): string => readFileSync(join(ROOT, 'examples/systemd', name), 'utf8');
-  expect(exposure(read('tubetti@.service'))).toBeLessThanOrEqual(1.5);
-  expect(exposure(`${read('tubetti@.service')}\n${read('own-namespaces.conf')}`)).toBeLessThanOrEqual(2.5);
+  const unit = readUnit('tubetti@.service');
+  expect(exposure(unit)).toBeLessThanOrEqual(1.3);
+  expect(exposure(`${unit}\n${readUnit('own-namespaces.conf')}`)).toBeLessThanOrEqual(1.9);
+});
+
+withTool('systemd-analyze')('systemd: the socket is that which the service is told of', () => {
+  const socket = readUnit('tubetti@.socket');
+  // Its service must be there, or it is not verified.
+  writeFileSync(
+    join(dir, 'tubetti@.service'),
+    readUnit('tubetti@.service').replace('/usr/bin/env tubetti', '/bin/true'),
+  );
+  writeFileSync(join(dir, 'tubetti@.socket'), socket);
+  run('systemd-analyze', 'verify', '--man=no', '--recursive-errors=no', join(dir, 'tubetti@.socket'));
+  const path = /^ListenStream=(.*)$/m.exec(socket)?.[1];
+  expect(readUnit('tubetti@.service')).toContain(` --socket ${String(path)} `);
+  const userOf = (name: string, key: string): string | undefined =>
+    new RegExp(`^${key}=(.*)$`, 'm').exec(readUnit(name))?.[1];
+  expect(userOf('tubetti@.socket', 'SocketUser')).toBe(userOf('tubetti@.service', 'User'));
 });

@@ -142,6 +142,13 @@ test('off: the user and the capabilities go as ever, the rest stays', () => {
   expect(state(layers, 'capabilities')).toBe('on');
 });
 
+test('a namespace that somebody else has made for the service is not missing, and not ours', () => {
+  const { door } = doorWith({ launched: launchedBy(ALL.replace('ipc=0 uts=0', 'ipc=-2 uts=-2')) });
+  const layers = closeDoor(door);
+  expect([state(layers, 'ipc-namespace'), state(layers, 'uts-namespace')]).toEqual(['off', 'off']);
+  expect(missingLine(layers)).toBeNull();
+});
+
 test('what the kernel refused is named with its reason; what is not wanted is not missing', () => {
   const launched = launchedBy('user=1 mount=1 ipc=1 uts=1 pid=-1 nnp=0');
   const { door } = doorWith({ launched }, { landlockRules: ENOSYS, confine: 2 });
