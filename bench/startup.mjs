@@ -113,6 +113,7 @@ function median(list) {
 
 const programs = new Map([
   ['tubetti', () => sample([BIN, '--runas', '0'])],
+  ['--sandbox off', () => sample([BIN, '--runas', '0', '--sandbox', 'off'])],
   ['without launcher', () => sample([process.execPath, `${BIN}.js`, '--runas', '0'])],
   ['node -e 0', async () => bare()],
 ]);

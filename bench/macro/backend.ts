@@ -18,6 +18,8 @@ export const OURS: VhostUserSpec = {
 export interface StartedBackend {
   readonly process: ManagedProcess;
   readonly socketPath: string;
+  /** In the environment of all its processes, and of none of another back-end's. */
+  readonly mark: string;
   /** From the start of the process (and of the programs that put it into its namespace) to a socket that listens. */
   readonly startMs: number;
 }
@@ -31,8 +33,9 @@ let sockets = 0;
 export async function startBackend(spec: VhostUserSpec, lab: Lab, mtu: number): Promise<StartedBackend> {
   const socketPath = `${lab.scratch}/b${String(++sockets)}`;
   const options = ['--vhost-user', '--foreground', '--mtu', String(mtu), '--socket', socketPath];
+  const mark = `BENCH_SOCKET=${socketPath}`;
   const started = performance.now();
-  const backend = new ManagedProcess(spec.name, lab.world.inHost([...CLEAN, ...spec.argv, ...options]));
+  const backend = new ManagedProcess(spec.name, lab.world.inHost([...CLEAN, mark, ...spec.argv, ...options]));
   try {
     await poll(
       `${spec.name} listening`,
@@ -43,7 +46,7 @@ export async function startBackend(spec: VhostUserSpec, lab: Lab, mtu: number): 
       START_TIMEOUT_MS,
       LOOK_EVERY_MS,
     );
-    return { process: backend, socketPath, startMs: performance.now() - started };
+    return { process: backend, socketPath, mark, startMs: performance.now() - started };
   } catch (error) {
     await backend.stop('SIGKILL');
     throw new Error(`${(error as Error).message}\n${backend.tail()}`, { cause: error });

@@ -180,6 +180,7 @@ export const METRICS = {
   bytesPerFlow: { title: 'bytes per flow', digits: 0, better: 'less', shown: 'always' },
   startMs: { title: 'ms to listening', digits: 0, better: 'less', shown: 'always' },
   residentMiB: { title: 'resident MiB', digits: 1, better: 'less', shown: 'always' },
+  privateMiB: { title: 'private MiB', digits: 1, better: 'less', shown: 'always' },
   besideMiB: { title: 'Pss MiB of one', digits: 1, better: 'less', shown: 'always' },
   interrupts: { title: 'interrupts/s', digits: 0, better: 'less', shown: 'always' },
   guestRetransmits: { title: 'guest retransmits', digits: 0, better: 'less', shown: 'always' },

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseResults } from '../../test/support/world/guest';
 import { command, describeExit, poll, type ManagedProcess } from '../../test/support/world/processes';
 import { startTestpmd } from '../../test/support/world/testpmd';
-import { startBackend } from './backend';
+import { startBackend, type StartedBackend } from './backend';
 import {
   defaultSeconds,
   type BesideCase,
@@ -18,7 +18,7 @@ import { bootGuest, type BenchGuest } from './guests';
 import { SINK_PORT, type Lab } from './lab';
 import { SETTLE_MS, Session, type Measured } from './measure';
 import type { BackendSpec, RunOptions, VhostUserSpec } from './options';
-import { cpuSeconds, datagramsArrived, proportionalBytes, residentBytes } from './probes';
+import { cpuSeconds, datagramsArrived, privateBytes, proportionalBytes, residentBytes } from './probes';
 import { summarize } from './statistics';
 
 /** A guest that a case has broken is replaced so often, for the cases that are left. */
@@ -189,28 +189,30 @@ export class Contender {
   private async start(spec: VhostUserSpec): Promise<Measured> {
     const times: number[] = [];
     let resident = 0;
+    let own = 0;
     for (let i = 0; i < STARTS; i++) {
-      const { process: backend, startMs } = await startBackend(spec, this.context.lab, this.context.mtu);
+      const { process: backend, mark, startMs } = await startBackend(spec, this.context.lab, this.context.mtu);
       times.push(startMs);
       await sleep(SETTLE_MS);
       resident = residentBytes(backend.pid) / MEBI;
+      own = privateBytes(backend.pid, mark) / MEBI;
       await backend.stop();
     }
-    return { values: { startMs: summarize(times)?.median ?? 0, residentMiB: resident } };
+    return { values: { startMs: summarize(times)?.median ?? 0, residentMiB: resident, privateMiB: own } };
   }
 
   /** Several at once, after a moment of rest: Pss says what each has by itself, and its part of what they share. */
   private async beside(spec: VhostUserSpec, { instances }: BesideCase): Promise<Measured> {
-    const backends: ManagedProcess[] = [];
+    const backends: StartedBackend[] = [];
     try {
       for (let i = 0; i < instances; i++) {
-        backends.push((await startBackend(spec, this.context.lab, this.context.mtu)).process);
+        backends.push(await startBackend(spec, this.context.lab, this.context.mtu));
       }
       await sleep(REST_MS);
-      const sum = backends.reduce((bytes, { pid }) => bytes + proportionalBytes(pid), 0);
+      const sum = backends.reduce((bytes, one) => bytes + proportionalBytes(one.process.pid, one.mark), 0);
       return { values: { besideMiB: sum / instances / MEBI } };
     } finally {
-      await Promise.all(backends.map((backend) => backend.stop()));
+      await Promise.all(backends.map((backend) => backend.process.stop()));
     }
   }
 

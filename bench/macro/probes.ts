@@ -73,14 +73,33 @@ export function residentBytes(group: number): number {
   return bytes;
 }
 
-/** Pss of a process group, in bytes: its private pages, and its part of those that other processes map as well (proc(5)). */
-export function proportionalBytes(group: number): number {
+/** Processes that have `word` in their environment: what a back-end started besides may have left its group (our broker). */
+function processesMarked(word: string): number[] {
+  return allProcesses().filter((pid) =>
+    readOrEmpty(`/proc/${String(pid)}/environ`)
+      .split('\0')
+      .includes(word),
+  );
+}
+
+/** Of processes that were started by `group` with `mark` in their environment, by lines of smaps_rollup (proc(5)), bytes. */
+function rollupBytes(group: number, mark: string, lines: RegExp): number {
   let bytes = 0;
-  for (const pid of processesOfGroup(group)) {
-    const match = /^Pss:\s+(\d+) kB$/m.exec(readOrEmpty(`/proc/${String(pid)}/smaps_rollup`));
-    bytes += Number(match?.[1] ?? 0) * 1024;
+  for (const pid of new Set([...processesOfGroup(group), ...processesMarked(mark)])) {
+    for (const match of readOrEmpty(`/proc/${String(pid)}/smaps_rollup`).matchAll(lines))
+      bytes += Number(match[1]) * 1024;
   }
   return bytes;
+}
+
+/** Pss: private pages, and the part of those that other processes map as well. */
+export function proportionalBytes(group: number, mark: string): number {
+  return rollupBytes(group, mark, /^Pss:\s+(\d+) kB$/gm);
+}
+
+/** Pages that no other process maps. */
+export function privateBytes(group: number, mark: string): number {
+  return rollupBytes(group, mark, /^Private_(?:Clean|Dirty):\s+(\d+) kB$/gm);
 }
 
 /** Interrupts of virtio devices so far, from the text of a guest's /proc/interrupts. */
