@@ -108,10 +108,7 @@ class Compiler {
   }
 
   private verdictOf({ name, [this.which]: verdict }: Call): Verdict {
-    if (this.target.ioUring !== true) return verdict;
-    if (name === 'io_uring_enter') return 'allow';
-    // What a thread that boots tries, and can do without.
-    return name === 'io_uring_setup' ? 'absent' : verdict;
+    return this.target.ioUring === true && name === 'io_uring_enter' ? 'allow' : verdict;
   }
 
   private search(ranges: readonly { from: number; code: Code }[]): Code {

@@ -171,8 +171,8 @@ const SERVICE: readonly Row[] = [
   ...absent('flags lie in memory, where a filter does not see them', 'openat2'),
   ...both('Node: open files, read and written at a place', 'pread64', 'pwrite64'),
   ...both('addon: kind of a descriptor; libuv', 'fstat', 'readlink', 'readlinkat'),
-  ...both("glibc's fstat, in some of its versions", 'newfstatat'),
-  ...control('libuv, Node: files', 'stat', 'lstat', 'statx', 'access', 'faccessat', 'faccessat2'),
+  ...both("glibc's fstat, in some of its versions; libuv's, of later Nodes", 'newfstatat', 'statx'),
+  ...control('libuv, Node: files', 'stat', 'lstat', 'access', 'faccessat', 'faccessat2'),
   ...control('Node: files', 'lseek', 'getdents64', 'getcwd'),
   ...both("the log's rotation; a capture's record that the disk has no room for", 'ftruncate'),
   ...control('addon: kind of guest memory', 'statfs', 'fstatfs'),
@@ -219,6 +219,8 @@ const SERVICE: readonly Row[] = [
   ...refused('timers', 'timer_create', 'timerfd_create', 'timerfd_settime', 'setitimer', 'alarm'),
   ...refused('descriptors', 'splice', 'tee', 'signalfd4', 'close_range'),
 
+  ...absent('libuv of later Nodes tries it for the loop of each thread that boots, and does without', 'io_uring_setup'),
+
   // ---- never
   ...killed('another program', 'execve', 'execveat', 'uselib'),
   ...killed('another process', 'fork', 'vfork'),
@@ -248,7 +250,7 @@ const SERVICE: readonly Row[] = [
   ...killed('a file changed', 'creat', 'mknod', 'mknodat'),
   ...killed(
     'much of the kernel that no network needs',
-    ...['bpf', 'perf_event_open', 'io_uring_setup', 'io_uring_enter', 'io_uring_register', 'userfaultfd'],
+    ...['bpf', 'perf_event_open', 'io_uring_enter', 'io_uring_register', 'userfaultfd'],
     ...['memfd_secret', 'modify_ldt', 'fanotify_init', 'lookup_dcookie', 'nfsservctl', 'vmsplice'],
   ),
   ...killed(

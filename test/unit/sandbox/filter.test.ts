@@ -233,9 +233,10 @@ describe('mode log', () => {
   });
 });
 
-test('a Node that has an io_uring keeps it, and gets no other', () => {
+test('a Node that has an io_uring keeps it, and gets no other; one that has none may try', () => {
   for (const which of ['process', 'dataPlane'] as const) {
-    expect([run(compileFilter(which, CALLS, target), of('io_uring_enter'))]).toEqual([KILL]);
+    const without = compileFilter(which, CALLS, target);
+    expect([run(without, of('io_uring_enter')), run(without, of('io_uring_setup'))]).toEqual([KILL, ABSENT]);
     const program = compileFilter(which, CALLS, { ...target, ioUring: true });
     expect([run(program, of('io_uring_enter')), run(program, of('io_uring_setup'))]).toEqual([ALLOW, ABSENT]);
     expect(run(program, of('io_uring_register'))).toBe(KILL);
