@@ -63,7 +63,8 @@ bool ExportScratch(Thread& thread, napi_value exports) {
   const napi_env env = thread.env;
   thread.scratch_region = AllocateRegion(kScratchSize);
   if (thread.scratch_region < 0) return false;
-  const napi_value buffer = MakeSharedArrayBuffer(RegionStore(thread.scratch_region));
+  const napi_value buffer = MakeSharedArrayBuffer(env, RegionStore(thread.scratch_region));
+  if (buffer == nullptr) return false;
   napi_value global = nullptr;
   napi_value constructor = nullptr;
   napi_value view = nullptr;
@@ -96,6 +97,10 @@ bool Fill(Thread& thread, napi_value exports) {
 }  // namespace
 
 Thread* MakeThread(Napi::Env env, Napi::Object exports) {
+  if (const char* why = WhyNotHere(); why != nullptr) {
+    napi_throw_error(env, nullptr, why);
+    return nullptr;
+  }
   Thread* thread = new Thread(env);
   env.SetInstanceData(thread);  // deleted when the environment ends
   if (Fill(*thread, exports)) return thread;
@@ -113,7 +118,7 @@ napi_value RegionBuffer(napi_env env, napi_callback_info info) {
     napi_throw_range_error(env, "ERR_OUT_OF_RANGE", "no such memory region");
     return nullptr;
   }
-  return MakeSharedArrayBuffer(store);
+  return MakeSharedArrayBuffer(env, store);
 }
 
 void ExportRaw(Thread& thread, Napi::Object exports, const char* name, napi_callback call) {
