@@ -34,6 +34,8 @@ function run(features: string, frames: number): { moved: Moved; deoptimised: str
   if (status !== 0) throw new Error(stderr);
   const events = stdout.split('\n').flatMap((line) => {
     const deopt = /^\[bailout \(kind: [\w-]+, reason: (.*?)\): begin\. deoptimizing \S+ <JSFunction (\S*)/.exec(line);
+    // From Node 24 on V8 also calls it a bailout where a loop that runs goes on in better code: that is not of interest.
+    if (deopt?.[1] === 'prepare for on stack replacement (OSR)') return [];
     if (deopt !== null) return [{ kind: 'deopt', text: `${deopt[2]}: ${deopt[1]}` }];
     return /\bms: (Scavenge|Mark-)/.test(line) ? [{ kind: 'collection', text: line }] : [];
   });
@@ -67,7 +69,7 @@ it.each([
     expect(moved.dictionaries).toEqual([]);
     // Usually none. A case that comes once in a million frames may still teach V8 something, but not the same thing twice.
     expect(deoptimised.filter((each, i) => deoptimised.indexOf(each) !== i)).toEqual([]);
-    expect(deoptimised.length).toBeLessThanOrEqual(5);
+    expect(deoptimised.length).toBeLessThanOrEqual(2);
   },
   120_000,
 );
