@@ -1,9 +1,10 @@
 /**
  * What a start costs, beside a peer: time from exec to a socket that takes connections, CPU time until then, and the
- * memory of the idle service. `node bench/startup.mjs [-n STARTS] [--peer 'passt --vhost-user -f'] [--json]`.
+ * memory of the idle service. `node bench/startup.mjs [-n STARTS] [--nodes 22,24,26] [--peer 'passt --vhost-user -f'] [--json]`.
  *
- * The starts of the programs take turns, so that what else the machine does hits all of them. Medians. Node's own start
- * (`node -e 0`, from exec to exit) is a row of its own: what is above it is ours.
+ * The starts of the programs take turns, so that what else the machine does hits all of them. Medians. Node by itself is a
+ * row of its own: the time of `node -e 0` from exec to exit, the memory of a Node that waits; what is above it is ours.
+ * `--nodes`: the same rows under other releases, in trees as `npm run test:nodes` makes them.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -13,6 +14,7 @@ import { dirname, join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { parseMajors, prepareNode } from '../scripts/lib/nodes.mjs';
 
 const BIN = join(dirname(dirname(fileURLToPath(import.meta.url))), 'bin', 'tubetti');
 const TIMEOUT_MS = 20_000;
@@ -22,7 +24,12 @@ const SETTLE_MS = 700;
 const TICK_MS = 1000 / Number(spawnSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }).stdout || 100);
 
 const { values } = parseArgs({
-  options: { n: { type: 'string', short: 'n', default: '11' }, peer: { type: 'string' }, json: { type: 'boolean' } },
+  options: {
+    n: { type: 'string', short: 'n', default: '11' },
+    nodes: { type: 'string' },
+    peer: { type: 'string' },
+    json: { type: 'boolean' },
+  },
 });
 const starts = Number(values.n);
 if (!Number.isInteger(starts) || starts < 1) {
@@ -33,7 +40,6 @@ if (!Number.isInteger(starts) || starts < 1) {
 // A service has a clean environment: what the caller's shell says to Node is left out.
 delete process.env.NODE_EXTRA_CA_CERTS;
 delete process.env.NODE_OPTIONS;
-process.env.TUBETTI_NODE = process.execPath;
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -62,13 +68,25 @@ function mebibytes(text, key) {
   return match === null ? Number.NaN : Number(match[1]) / 1024;
 }
 
-/** Starts one service and looks at it. */
-async function sample(argv) {
+function memoryOf(pid) {
+  const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
+  return {
+    'RSS MiB': mebibytes(rollup, 'Rss'),
+    'PSS MiB': mebibytes(rollup, 'Pss'),
+    'private MiB': mebibytes(rollup, 'Private_Dirty') + mebibytes(rollup, 'Private_Clean'),
+  };
+}
+
+/** Starts one service, under `node`, and looks at it. */
+async function sample(node, argv) {
   const dir = mkdtempSync(join(tmpdir(), 'tubetti-startup-'));
   const path = join(dir, 'socket');
   const [file, ...args] = argv;
   const begin = process.hrtime.bigint();
-  const child = spawn(file, [...args, '--socket', path], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(file, [...args, '--socket', path], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, TUBETTI_NODE: node },
+  });
   const exit = new Promise((resolve) => child.once('exit', resolve));
   let said = '';
   child.stderr.setEncoding('utf8').on('data', (text) => {
@@ -84,14 +102,7 @@ async function sample(argv) {
     const listening = Number(process.hrtime.bigint() - begin) / 1e6;
     const cpu = cpuMs(child.pid);
     await sleep(SETTLE_MS);
-    const rollup = readFileSync(`/proc/${child.pid}/smaps_rollup`, 'latin1');
-    return {
-      'listening ms': listening,
-      'CPU ms': cpu,
-      'RSS MiB': mebibytes(rollup, 'Rss'),
-      'PSS MiB': mebibytes(rollup, 'Pss'),
-      'private MiB': mebibytes(rollup, 'Private_Dirty') + mebibytes(rollup, 'Private_Clean'),
-    };
+    return { 'listening ms': listening, 'CPU ms': cpu, ...memoryOf(child.pid) };
   } finally {
     child.kill('SIGTERM');
     await exit;
@@ -99,11 +110,22 @@ async function sample(argv) {
   }
 }
 
-/** Node doing nothing: only its time is known from outside. */
-function bare() {
+/** Node doing nothing: the time of its start and end; the memory of one that waits. */
+async function bare(node) {
   const begin = process.hrtime.bigint();
-  spawnSync(process.execPath, ['-e', '0']);
-  return { 'listening ms': Number(process.hrtime.bigint() - begin) / 1e6 };
+  spawnSync(node, ['-e', '0']);
+  const time = Number(process.hrtime.bigint() - begin) / 1e6;
+  const child = spawn(node, ['-e', "process.stdout.write('.'); setInterval(() => {}, 1e8)"]);
+  const exit = new Promise((resolve) => child.once('exit', resolve));
+  await new Promise((resolve) => child.stdout.once('data', resolve));
+  const cpu = cpuMs(child.pid);
+  await sleep(SETTLE_MS);
+  try {
+    return { 'listening ms': time, 'CPU ms': cpu, ...memoryOf(child.pid) };
+  } finally {
+    child.kill();
+    await exit;
+  }
 }
 
 function median(list) {
@@ -111,15 +133,24 @@ function median(list) {
   return sorted.length === 0 ? Number.NaN : sorted[sorted.length >> 1];
 }
 
-const programs = new Map([
-  ['tubetti', () => sample([BIN, '--runas', '0'])],
-  ['--sandbox off', () => sample([BIN, '--runas', '0', '--sandbox', 'off'])],
-  ['without launcher', () => sample([process.execPath, `${BIN}.js`, '--runas', '0'])],
-  ['node -e 0', async () => bare()],
-]);
+/** The rows of one Node. */
+function rowsOf(suffix, node, bin) {
+  return [
+    [`tubetti${suffix}`, () => sample(node, [bin, '--runas', '0'])],
+    [`--sandbox off${suffix}`, () => sample(node, [bin, '--runas', '0', '--sandbox', 'off'])],
+    [`without launcher${suffix}`, () => sample(node, [node, `${bin}.js`, '--runas', '0'])],
+    [`node -e 0${suffix}`, () => bare(node)],
+  ];
+}
+
+const programs = new Map(rowsOf('', process.execPath, BIN));
+for (const major of values.nodes === undefined ? [] : parseMajors(values.nodes)) {
+  const { node, tree } = await prepareNode(major, (line) => process.stderr.write(`${line}\n`));
+  for (const [name, run] of rowsOf(`, ${major}`, node, join(tree, 'bin', 'tubetti'))) programs.set(name, run);
+}
 if (values.peer !== undefined) {
   const argv = values.peer.split(' ').filter((word) => word !== '');
-  programs.set(argv[0], () => sample(argv));
+  programs.set(argv[0], () => sample(process.execPath, argv));
 }
 
 const samples = new Map([...programs.keys()].map((name) => [name, []]));
@@ -134,10 +165,10 @@ if (values.json) {
   process.stdout.write(`${JSON.stringify({ starts, medians: Object.fromEntries(rows) }, null, 2)}\n`);
 } else {
   process.stdout.write(
-    `median of ${starts} starts\n${' '.repeat(20)}${COLUMNS.map((key) => key.padStart(14)).join('')}\n`,
+    `median of ${starts} starts\n${' '.repeat(24)}${COLUMNS.map((key) => key.padStart(14)).join('')}\n`,
   );
   for (const [name, row] of rows) {
     const cells = COLUMNS.map((key) => (Number.isNaN(row[key]) ? '–' : row[key].toFixed(1)).padStart(14));
-    process.stdout.write(`${name.slice(-20).padEnd(20)}${cells.join('')}\n`);
+    process.stdout.write(`${name.slice(-24).padEnd(24)}${cells.join('')}\n`);
   }
 }

@@ -63,10 +63,7 @@ async function bundle() {
   });
   // What the program starts as a thread.
   writeFileSync(join(dist, 'worker.js'), `require('../bin/load.js').load(__dirname + '/data-plane.js');\n`);
-  const { compile } = require('../bin/load.js');
-  for (const file of ['tubetti.js', 'data-plane.js']) {
-    writeFileSync(join(dist, `${file}.cache`), compile(join(dist, file)).createCachedData());
-  }
+  await import('./code-cache.mjs');
 }
 
 /** The manual page that package.json names. */

@@ -1,6 +1,6 @@
 /**
  * `npm test`: everything CI checks, on a fresh clone too: set-up, lint, types, then the jest projects from the quickest
- * to the slowest. Ends with the line "N passed, N failed, N skipped" over all of them.
+ * to the slowest, and a part of them under other releases of Node. Ends with the line "N passed, N failed, N skipped" over all of them.
  *
  *   --unit         unit tests only: no guests, no lint, no types
  *   --no-guests    everything but the end-to-end tests
@@ -10,6 +10,7 @@
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
+import { MAJORS, NoSuchNode, SHORT, jestOn, prepareNode } from './lib/nodes.mjs';
 import { ROOT, run, which } from './lib/run.mjs';
 import { SetupError, setUp } from './lib/setup.mjs';
 
@@ -78,6 +79,25 @@ async function jest(project, args = []) {
   }
 }
 
+/** A part of the tests under each of the other releases of Node. `npm run test:nodes` runs all. */
+async function otherNodes() {
+  for (const major of MAJORS) {
+    heading(`Node ${major}: jest, in short`);
+    try {
+      const result = await jestOn(await prepareNode(major, (line) => console.log(line)), SHORT);
+      total.passed += result.passed;
+      total.failed += result.failed;
+      total.skipped += result.skipped;
+      if (result.failed > 0) failures.push(`Node ${major}`);
+      skips.push(...result.why);
+    } catch (error) {
+      if (!(error instanceof SetupError)) throw error;
+      if (error instanceof NoSuchNode) skips.push(error.message);
+      else failures.push(error.message);
+    }
+  }
+}
+
 const COVERAGE_DIRECTORY = join(ROOT, '.cache', 'coverage');
 const COVERAGE_ARGS = [
   '--coverage',
@@ -130,6 +150,7 @@ async function main() {
   await jest('unit', [...COVERAGE_ARGS, '--maxWorkers=100%']);
   checkCoverage();
   if (!flags.unit) await jest('conformance');
+  if (!flags.unit) await otherNodes();
   // By itself: its guests keep time while calls fail.
   if (!flags.unit) await jest('exhaustion', ['--runInBand']);
   // One guest at a time: two would fight for the processor.
