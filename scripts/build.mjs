@@ -1,11 +1,12 @@
 /**
  * Compiles the TypeScript of this package and of its workspace into dist/, module by module, then bundles the program
  * into dist/tubetti.js and its thread into dist/data-plane.js, each with V8's code of it beside it: they start in a
- * fraction of the time that 150 modules take. The prober, which is no part of the service, goes into dist/probe.js. The manual page is made of the compiled option table.
+ * fraction of the time that 150 modules take. The prober, which is no part of the service, goes into dist/probe.js. The manual page and the shells' completions
+ * are made of the compiled option table.
  * Also npm's `prepare`: in a packed package, where dist/ came with it and TypeScript is not installed, it does nothing.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
@@ -48,6 +49,8 @@ async function bundle() {
     alias: { 'virtio-ring-ts': './src/virtqueue/src/index.ts' },
     // Loaded with --metrics or --config only, from their own packages.
     external: ['prom-client', 'yaml'],
+    // node-gyp-build: of its places only prebuilds/, the others are ours to look at (src/addon-file.ts).
+    define: { 'process.env.PREBUILDS_ONLY': '"1"' },
     bundle: true,
     platform: 'node',
     target: 'node20',
@@ -73,6 +76,13 @@ function writeManPage() {
   writeFileSync(join(dist, 'tubetti.1'), manPage(version()));
 }
 
+/** For the shells: docs/packaging.md says where each looks for its own. */
+function writeCompletions() {
+  const { COMPLETIONS } = require('../dist/cli/completion.js');
+  mkdirSync(join(dist, 'completions'), { recursive: true });
+  for (const [name, text] of Object.entries(COMPLETIONS)) writeFileSync(join(dist, 'completions', name), text());
+}
+
 const compiler = findCompiler();
 if (compiler !== null && existsSync(join(root, 'tsconfig.json'))) {
   const result = spawnSync(process.execPath, [compiler, '-b', ...process.argv.slice(2)], {
@@ -83,6 +93,7 @@ if (compiler !== null && existsSync(join(root, 'tsconfig.json'))) {
   if (process.exitCode === 0) {
     await bundle();
     writeManPage();
+    writeCompletions();
   }
 } else if (!existsSync(dist)) {
   process.stderr.write('tubetti: dist/ is missing and TypeScript is not installed: run `npm install`\n');

@@ -23,6 +23,8 @@ export interface OptionSpec extends OptionNames {
   readonly apply: Apply;
   /** Instead of serving. */
   readonly action?: Action;
+  /** Words that its argument may be, for shells to complete: all there are, or those besides an address. */
+  readonly words?: readonly string[];
 }
 
 export function option(
@@ -35,4 +37,8 @@ export function option(
   ...aliases: string[]
 ): OptionSpec {
   return { group, short, long: [long, ...aliases], arg, help, apply };
+}
+
+export function taking(words: readonly string[], spec: OptionSpec): OptionSpec {
+  return { ...spec, words };
 }

@@ -9,7 +9,7 @@ import type { LogLevel } from '../log';
 import { LOG_FORMATS } from '../log-format';
 import { SANDBOX_MODES } from '../sandbox/layer';
 import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC } from './draft';
-import { type Apply, option, type OptionSpec } from './option-spec';
+import { type Apply, option, type OptionSpec, taking } from './option-spec';
 import { REFUSED } from './refused-options';
 import { MODERATION_LEVELS } from '../dataplane/commands';
 import { DEFAULT_MTU, MAX_DNS } from '../stack/config';
@@ -115,8 +115,10 @@ const applyModeration: Apply = (draft, value, shown) => {
   draft.moderation = level;
 };
 
+const DF_WORDS = ['fragment', 'keep'] as const;
+
 const applyDf: Apply = (draft, value, shown) => {
-  if (value !== 'fragment' && value !== 'keep') throw values.badValue(shown, value, 'give "fragment" or "keep"');
+  if (!DF_WORDS.some((word) => word === value)) throw values.badValue(shown, value, 'give "fragment" or "keep"');
   draft.keepDf = value === 'keep';
 };
 
@@ -187,15 +189,18 @@ export const OPTIONS: readonly OptionSpec[] = [
       draft.runAs = value;
     },
   ),
-  option(
-    'general',
-    '',
-    'sandbox',
-    'MODE',
-    'on (default); strict: refuse to start without a part of it; log: say what would be refused; off',
-    (draft, value, shown) => {
-      draft.sandbox = values.wordValue(shown, value, SANDBOX_MODES);
-    },
+  taking(
+    SANDBOX_MODES,
+    option(
+      'general',
+      '',
+      'sandbox',
+      'MODE',
+      'on (default); strict: refuse to start without a part of it; log: say what would be refused; off',
+      (draft, value, shown) => {
+        draft.sandbox = values.wordValue(shown, value, SANDBOX_MODES);
+      },
+    ),
   ),
   option('general', '', 'chroot-fallback', '', 'no effect, accepted for compatibility', (draft, _value, shown) => {
     draft.warnings.push(`${shown} has no effect: chroot(2) is taken by itself where pivot_root(2) fails`);
@@ -216,16 +221,20 @@ export const OPTIONS: readonly OptionSpec[] = [
       draft.logSize = values.numberValue(shown, value, MIN_LOG_SIZE, 0x7fffffff);
     },
   ),
-  option(
-    'general',
-    '',
-    'log-format',
-    'FORMAT',
-    '"text" (default), or "json": one object a line, with time, level and message',
-    (draft, value, shown) => {
-      draft.logFormat = values.wordValue(shown, value, LOG_FORMATS);
-    },
+  taking(
+    LOG_FORMATS,
+    option(
+      'general',
+      '',
+      'log-format',
+      'FORMAT',
+      '"text" (default), or "json": one object a line, with time, level and message',
+      (draft, value, shown) => {
+        draft.logFormat = values.wordValue(shown, value, LOG_FORMATS);
+      },
+    ),
   ),
+
   option(
     'general',
     '',
@@ -300,13 +309,16 @@ export const OPTIONS: readonly OptionSpec[] = [
     'busy-poll for up to this many microseconds before sleeping, 0 to 1000 (default 0)',
     applyPoll,
   ),
-  option(
-    'link',
-    '',
-    'moderation',
-    'LEVEL',
-    'delay of interrupts and kicks: "off" for none; "standard" for up to 50 us after small frames; "adaptive" to what is observed of the guest (default)',
-    applyModeration,
+  taking(
+    MODERATION_LEVELS,
+    option(
+      'link',
+      '',
+      'moderation',
+      'LEVEL',
+      'delay of interrupts and kicks: "off" for none; "standard" for up to 50 us after small frames; "adaptive" to what is observed of the guest (default)',
+      applyModeration,
+    ),
   ),
 
   option(
@@ -325,13 +337,16 @@ export const OPTIONS: readonly OptionSpec[] = [
     "address to assign to the guest, once per family (default: the host's)",
     applyAddress,
   ),
-  option(
-    'address',
-    '',
-    'df',
-    'WHAT',
-    'guest datagrams with DF that exceed the path MTU: "fragment" them, or "keep" DF and answer with an ICMP error (default: fragment)',
-    applyDf,
+  taking(
+    DF_WORDS,
+    option(
+      'address',
+      '',
+      'df',
+      'WHAT',
+      'guest datagrams with DF that exceed the path MTU: "fragment" them, or "keep" DF and answer with an ICMP error (default: fragment)',
+      applyDf,
+    ),
   ),
   option(
     'address',
@@ -365,7 +380,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     'address',
     'i',
     'interface',
-    'NAME',
+    'IFNAME',
     'copy addresses and routes from this interface of the host',
     (draft, value, shown) => {
       draft.iface = values.interfaceValue(shown, value);
@@ -373,20 +388,37 @@ export const OPTIONS: readonly OptionSpec[] = [
   ),
   option('address', '', 'no-follow', '', "do not follow changes of the host's network at run time", off('follow')),
   option('address', 'o', 'outbound', 'ADDR', 'source address of outbound connections, once per family', applyOutbound),
-  option('address', '', 'outbound-if4', 'NAME', 'send outbound IPv4 through this interface', (draft, value, shown) => {
-    draft.v4.outboundIf = values.interfaceValue(shown, value);
-  }),
-  option('address', '', 'outbound-if6', 'NAME', 'send outbound IPv6 through this interface', (draft, value, shown) => {
-    draft.v6.outboundIf = values.interfaceValue(shown, value);
-  }),
-
   option(
-    'dns',
-    'D',
-    'dns',
-    'ADDR',
-    'DNS resolver to advertise, repeatable; "none" for none (default: from resolv.conf)',
-    applyDns,
+    'address',
+    '',
+    'outbound-if4',
+    'IFNAME',
+    'send outbound IPv4 through this interface',
+    (draft, value, shown) => {
+      draft.v4.outboundIf = values.interfaceValue(shown, value);
+    },
+  ),
+  option(
+    'address',
+    '',
+    'outbound-if6',
+    'IFNAME',
+    'send outbound IPv6 through this interface',
+    (draft, value, shown) => {
+      draft.v6.outboundIf = values.interfaceValue(shown, value);
+    },
+  ),
+
+  taking(
+    ['none'],
+    option(
+      'dns',
+      'D',
+      'dns',
+      'ADDR',
+      'DNS resolver to advertise, repeatable; "none" for none (default: from resolv.conf)',
+      applyDns,
+    ),
   ),
   option(
     'dns',
@@ -404,13 +436,16 @@ export const OPTIONS: readonly OptionSpec[] = [
     'resolver of the host for --dns-forward (default: first in resolv.conf)',
     perFamily('dnsHost', ['unspecified', 'broadcast', 'multicast', 'mapped']),
   ),
-  option(
-    'dns',
-    'S',
-    'search',
-    'NAMES',
-    'search domains to advertise, repeatable; "none" for none (default: from resolv.conf)',
-    applySearch,
+  taking(
+    ['none'],
+    option(
+      'dns',
+      'S',
+      'search',
+      'NAMES',
+      'search domains to advertise, repeatable; "none" for none (default: from resolv.conf)',
+      applySearch,
+    ),
   ),
   option('dns', '', 'no-dhcp-dns', '', 'do not advertise DNS resolvers', off('advertiseDns')),
   option('dns', '', 'no-dhcp-search', '', 'do not advertise search domains', off('advertiseSearch')),
@@ -428,22 +463,28 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   ),
 
-  option(
-    'nat',
-    '',
-    'map-host-loopback',
-    'ADDR',
-    'address at which the guest reaches 127.0.0.1 / ::1 of the host; "none" for none (default: gateway)',
-    applyMapLoopback,
+  taking(
+    ['none'],
+    option(
+      'nat',
+      '',
+      'map-host-loopback',
+      'ADDR',
+      'address at which the guest reaches 127.0.0.1 / ::1 of the host; "none" for none (default: gateway)',
+      applyMapLoopback,
+    ),
   ),
   option('nat', '', 'no-map-gw', '', "do not map the gateway's address to the host's loopback", off('mapGateway')),
-  option(
-    'nat',
-    '',
-    'map-guest-addr',
-    'ADDR',
-    'address at which the guest reaches the host\'s own address; "none" for none (default: none)',
-    applyMapGuest,
+  taking(
+    ['none'],
+    option(
+      'nat',
+      '',
+      'map-guest-addr',
+      'ADDR',
+      'address at which the guest reaches the host\'s own address; "none" for none (default: none)',
+      applyMapGuest,
+    ),
   ),
 
   option('off', '4', 'ipv4-only', '', 'no IPv6', only(4)),
@@ -459,8 +500,11 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('off', '', 'no-dhcpv6', '', 'no DHCPv6 server', off('dhcpv6')),
   option('off', '', 'no-ra', '', 'no router advertisements', off('ra')),
 
-  option('ports', 't', 'tcp-ports', 'SPEC', 'TCP ports to forward, repeatable: see below', ports('tcp')),
-  option('ports', 'u', 'udp-ports', 'SPEC', 'UDP ports to forward, repeatable', ports('udp')),
+  taking(
+    ['none', 'all'],
+    option('ports', 't', 'tcp-ports', 'SPEC', 'TCP ports to forward, repeatable: see below', ports('tcp')),
+  ),
+  taking(['none', 'all'], option('ports', 'u', 'udp-ports', 'SPEC', 'UDP ports to forward, repeatable', ports('udp'))),
   option('ports', '', 'freebind', '', 'allow listening on addresses the host does not have yet', (draft) => {
     draft.freebind = true;
   }),
