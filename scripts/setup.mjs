@@ -2,7 +2,7 @@
 import { SetupError, setUp } from './lib/setup.mjs';
 
 try {
-  const result = await setUp({ guests: !process.argv.includes('--no-guests') });
+  const result = await setUp({ guests: !process.argv.includes('--no-guests'), checks: true });
   for (const note of result.notes) console.log(`note: ${note}`);
   const kinds = [result.uml && 'uml', result.qemu && 'qemu', result.testpmd && 'testpmd'].filter(Boolean);
   console.log(`ready; guests: ${kinds.join(', ') || 'none'}`);

@@ -6,9 +6,10 @@
  * The addon is loaded once per thread; its table of memory regions is process-wide. Scratch tables (rows, addresses,
  * messages, epoll events) belong to the thread that loaded it.
  */
-import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join, resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
+import { addonFiles, remedy } from './addon-file';
+import { messageOf } from './errors';
 import { MSGS_TOTAL, ROWS_TOTAL, SCRATCH_SIZE } from './stack/scratch';
 import { ADDR_SLOTS, ADDR_SLOT_SIZE, type HostIo } from './stack/ports';
 
@@ -302,24 +303,46 @@ interface Built {
 
 /** The package's root seen from src/ as from dist/: both lie directly in it. */
 export const PACKAGE_ROOT = resolve(__dirname, '..');
-const ADDON_PATH = join(PACKAGE_ROOT, 'build', 'Release', 'tubetti.node');
-const HOW_TO_BUILD = 'run `npm install` or `npm run build:addon`';
 
 /** Why the addon cannot be used with this Node and these sources, or null. */
 function mismatch(native: Native & Built): string | null {
-  if (String(native.abi) !== process.versions.modules) return `built for another Node (ABI ${String(native.abi)})`;
+  if (String(native.abi) !== process.versions.modules) return `is built for another Node (ABI ${String(native.abi)})`;
   const same =
     native.rows.capacity === ROWS_TOTAL &&
     native.msgRow.length === MSGS_TOTAL &&
     native.addrs.byteLength === ADDR_SLOTS * ADDR_SLOT_SIZE &&
     native.scratch.byteLength === SCRATCH_SIZE;
-  return same ? null : 'of another version of Tubetti';
+  return same ? null : 'is of another version of Tubetti';
 }
 
-let loaded: Native | null = null;
+/** The addon in a file, or why it cannot be used. */
+function open(file: string): (Native & Built) | string {
+  let native: Native & Built;
+  try {
+    native = createRequire(__filename)(file) as Native & Built;
+  } catch (error) {
+    // The dynamic linker's: the processor, the C library or a symbol of Node's.
+    return `cannot be loaded (${messageOf(error).split('\n')[0]})`;
+  }
+  return mismatch(native) ?? native;
+}
+
+let loaded: { readonly native: Native; readonly file: string } | null = null;
+
+function load(): { readonly native: Native; readonly file: string } {
+  let why: string | null = null;
+  for (const file of addonFiles(PACKAGE_ROOT)) {
+    const found = open(file);
+    if (typeof found !== 'string') return { native: Object.create(found) as Native, file };
+    why ??= found;
+  }
+  const node = `Node ${process.version} (ABI ${process.versions.modules}, ${process.platform}-${process.arch})`;
+  const what = why === null ? `no native addon for ${node}` : `the native addon ${why}, this is ${node}`;
+  throw new Error(`${what}: ${remedy(PACKAGE_ROOT)}`);
+}
 
 /**
- * Loads the addon. Throws one clear Error if it was not built, or was built for another Node or version.
+ * Loads the addon. Throws one clear Error if there is none, or none for this Node and version.
  *
  * The same object is returned to every caller of a thread: its scratch tables and its epoll set are the thread's.
  *
@@ -328,11 +351,12 @@ let loaded: Native | null = null;
  * it holds at hand.
  */
 export function loadNative(): Native {
-  if (loaded !== null) return loaded;
-  if (!existsSync(ADDON_PATH)) throw new Error(`the native addon is not built: ${HOW_TO_BUILD}`);
-  const native = createRequire(__filename)(ADDON_PATH) as Native & Built;
-  const reason = mismatch(native);
-  if (reason !== null) throw new Error(`the native addon is ${reason}: ${HOW_TO_BUILD}`);
-  loaded = Object.create(native) as Native;
-  return loaded;
+  loaded ??= load();
+  return loaded.native;
+}
+
+/** The directory that the addon of this thread came from: threads that start later load it again. */
+export function addonDirectory(): string {
+  loaded ??= load();
+  return dirname(loaded.file);
 }

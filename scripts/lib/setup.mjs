@@ -10,6 +10,7 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { arch } from 'node:os';
 import { join } from 'node:path';
+import { PACKAGE_ROOTS, makeRoot } from './roots.mjs';
 import { ROOT, capture, run, which } from './run.mjs';
 
 /** Where {@link fetchKernel} leaves kernels: `.cache/kernel/NAME/{vmlinuz,modules/}`. */
@@ -17,7 +18,7 @@ export const KERNEL_DIRECTORY = join(ROOT, '.cache', 'kernel');
 
 /**
  * What is needed, how its presence is seen, and which package has it (Debian and Ubuntu agree on these names).
- * @type {readonly { command: string, package: string, for: 'build' | 'checks' | 'uml' | 'qemu' | 'guests' | 'testpmd' }[]}
+ * @type {readonly { command: string, package: string, for: 'build' | 'checks' | 'uml' | 'qemu' | 'guests' | 'testpmd' | 'packages' }[]}
  */
 const REQUIREMENTS = [
   { command: 'cmake', package: 'cmake', for: 'build' },
@@ -29,6 +30,8 @@ const REQUIREMENTS = [
   { command: 'apparmor_parser', package: 'apparmor', for: 'checks' },
   { command: 'checkmodule', package: 'checkpolicy', for: 'checks' },
   { command: 'systemd-analyze', package: 'systemd', for: 'checks' },
+  { command: 'zsh', package: 'zsh', for: 'checks' },
+  { command: 'fish', package: 'fish', for: 'checks' },
   { command: 'ip', package: 'iproute2', for: 'guests' },
   { command: 'nsenter', package: 'util-linux', for: 'guests' },
   { command: 'busybox', package: 'busybox-static', for: 'guests' },
@@ -39,6 +42,10 @@ const REQUIREMENTS = [
   { command: 'linux.uml', package: 'user-mode-linux', for: 'uml' },
   { command: 'qemu-system-x86_64', package: 'qemu-system-x86', for: 'qemu' },
   { command: 'dpdk-testpmd', package: 'dpdk-dev', for: 'testpmd' },
+  { command: 'mmdebstrap', package: 'mmdebstrap', for: 'packages' },
+  { command: 'lintian', package: 'lintian', for: 'packages' },
+  { command: 'umoci', package: 'umoci', for: 'packages' },
+  { command: 'crun', package: 'crun', for: 'packages' },
 ];
 
 /**
@@ -60,7 +67,7 @@ export class SetupError extends Error {}
 
 /**
  * @param {{ guests: boolean, checks?: boolean, log?: (line: string) => void }} options `guests`: also what booting
- *   guests needs; `checks`: also what checks the addon's sources
+ *   guests needs; `checks`: also what checks the addon's sources and, with guests, the packages
  * @returns {Promise<SetupResult>}
  * @throws {SetupError} when the project cannot be built here
  */
@@ -74,6 +81,11 @@ export async function setUp({ guests, checks = false, log = (line) => console.lo
   const canBoot = guests && which('ip') !== null && which('nsenter') !== null && which('busybox') !== null;
   const kernel = canBoot && which('qemu-system-x86_64') !== null ? await fetchKernel(log, notes) : null;
   if (canBoot) await fetchDhclient(log, notes);
+  if (canBoot && checks) {
+    const whyNot = [];
+    for (const root of PACKAGE_ROOTS) whyNot.push(await makeRoot(root, log));
+    notes.push(...whyNot.filter((why) => why !== null));
+  }
   return {
     uml: canBoot && which('linux.uml') !== null,
     qemu: kernel !== null,
@@ -100,6 +112,7 @@ async function installPackages({ guests, checks }, log, notes) {
   const x86 = arch() === 'x64';
   const wanted = REQUIREMENTS.filter((each) => {
     if (each.for === 'build') return true;
+    if (each.for === 'packages') return checks && guests && x86;
     return each.for === 'checks' ? checks : guests && x86;
   });
   if (guests && !x86) notes.push(`the guests' packages are for x86-64; on ${arch()} no real guest is booted`);

@@ -4,7 +4,7 @@ import { createLog, type Log, LogFile, type LogSink, lostLine, stderrLine, stder
 import { isJournal, jsonLine, priority, type StderrStyle } from '../log-format';
 import { type Change, tableOf } from '../metrics/stats';
 import { ConfigError, describeSystemError, messageOf } from '../errors';
-import { loadNative, type Native, PACKAGE_ROOT } from '../native';
+import { addonDirectory, loadNative, type Native, PACKAGE_ROOT } from '../native';
 import { Broker } from '../sandbox/broker';
 import { Launched } from '../sandbox/launched';
 import { roomPaths } from '../sandbox/room';
@@ -110,7 +110,7 @@ function shutDoor(options: Options, { native, launched, broker }: Around, runAs:
     becomeUser: () => {
       if (runAs !== null) changeUser(runAs);
     },
-    paths: mode === 'off' ? [] : roomPaths(PACKAGE_ROOT, nodeWords()),
+    paths: mode === 'off' ? [] : roomPaths(PACKAGE_ROOT, addonDirectory(), nodeWords()),
   });
 }
 

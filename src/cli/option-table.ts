@@ -234,7 +234,6 @@ export const OPTIONS: readonly OptionSpec[] = [
       },
     ),
   ),
-
   option(
     'general',
     '',

@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path';
  * Of the package: what a data plane is started from that takes the place of one that died, with what names the lines of
  * its sources.
  */
-const OF_PACKAGE = ['package.json', 'bin', 'dist', 'build/Release'];
+const OF_PACKAGE = ['package.json', 'bin', 'dist'];
 /** Where the program was not bundled (scripts/build.mjs) it is many modules, and a package that lies in another place. */
 const BUNDLE = 'dist/data-plane.js';
 const OF_MODULES = ['src/virtqueue', 'node_modules/virtio-ring-ts'];
@@ -25,10 +25,14 @@ function preloaded(words: readonly string[]): string[] {
   });
 }
 
-/** Absolute paths that are there, those of directories before what is in them. */
-export function roomPaths(packageRoot: string, nodeWords: readonly string[]): string[] {
+/**
+ * Absolute paths that are there, those of directories before what is in them. `addonDirectory`: where the addon was loaded
+ * from, build/Release or one of prebuilds.
+ */
+export function roomPaths(packageRoot: string, addonDirectory: string, nodeWords: readonly string[]): string[] {
   const names = existsSync(join(packageRoot, BUNDLE)) ? OF_PACKAGE : [...OF_PACKAGE, ...OF_MODULES];
-  const named = [...names.map((name) => join(packageRoot, name)), ...preloaded(nodeWords).map((p) => resolve(p))];
+  const ofPackage = [...names.map((name) => join(packageRoot, name)), addonDirectory];
+  const named = [...ofPackage, ...preloaded(nodeWords).map((p) => resolve(p))];
   const there = named.filter((path) => existsSync(path));
   // Node looks modules up under their real names.
   const all = new Set([

@@ -12,6 +12,10 @@ export interface ServiceOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** The front-end listens at `socketPath`, and the service connects to it as soon as it is there. */
   readonly connect?: boolean;
+  /** What is run instead of this checkout's program: a command that has the service's options added. */
+  readonly program?: readonly string[];
+  /** How long it may take until the socket is there, ms. Default 10 000. */
+  readonly startMs?: number;
   /** A connected socket of ours, which the service serves (`--fd`) and nothing else. */
   readonly fd?: number;
 }
@@ -39,7 +43,7 @@ export class Service {
   static async start(options: ServiceOptions): Promise<Service> {
     const { port } = await options.world.host.call('freePort', {});
     const program = OTHER_BACKEND ?? [
-      ...PROGRAM,
+      ...(options.program ?? PROGRAM),
       ...['--foreground', '--runas', '0', '--metrics', `127.0.0.1:${String(port)}`],
     ];
     const where =
@@ -57,7 +61,7 @@ export class Service {
           if (managed.exitStatus !== null) throw new Error(`it ended with ${describeExit(managed.exitStatus)}`);
           return isListening(managed.pid, options.socketPath) ? true : null;
         },
-        10_000,
+        options.startMs ?? 10_000,
       );
     } catch (error) {
       await managed.stop('SIGKILL');

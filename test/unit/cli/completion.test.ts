@@ -114,7 +114,8 @@ withZsh('zsh reads its function, with a specification for each name of an option
   expect(specs.find((spec) => spec.startsWith('*--moderation='))).toMatch(/\]:LEVEL:\(off standard adaptive\)$/);
   expect(specs.find((spec) => spec.startsWith('*-l+'))).toMatch(/\]:PATH:_files$/);
   // Brackets and colons of a text would end it.
-  for (const spec of specs.slice(2)) expect(spec.replace(/\\./g, '')).toMatch(/^\*[^[\]:]+\[[^[\]:]*\](:[^:]*:[^:]+)?$/);
+  for (const spec of specs.slice(2))
+    expect(spec.replace(/\\./g, '')).toMatch(/^\*[^[\]:]+\[[^[\]:]*\](:[^:]*:[^:]+)?$/);
   const probe = zsh('probe', '--s');
   expect(probe.some((spec) => spec.startsWith('*--spawn='))).toBe(true);
   expect(probe.some((spec) => spec.startsWith('*--moderation='))).toBe(false);

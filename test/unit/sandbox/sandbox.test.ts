@@ -51,7 +51,7 @@ test('the room has the package, without its sources where it is bundled, and wha
       '--require',
       '/nonexistent',
     ];
-    expect(roomPaths(root, words)).toEqual(
+    expect(roomPaths(root, join(root, 'build/Release'), words)).toEqual(
       [
         ...kernel,
         ...package_,
@@ -59,7 +59,7 @@ test('the room has the package, without its sources where it is bundled, and wha
       ].sort(),
     );
     writeFileSync(join(root, 'dist/data-plane.js'), '');
-    expect(roomPaths(root, [])).toEqual([...kernel, ...package_].sort());
+    expect(roomPaths(root, join(root, 'build/Release'), [])).toEqual([...kernel, ...package_].sort());
   } finally {
     rmSync(root, { recursive: true });
   }
