@@ -10,14 +10,14 @@ namespace tubetti {
 
 enum class BrokerOp : int32_t {
   kBind = 1,       // binds the inet socket that comes along to the address in `text`, a port below 1024
-  kSocket = 2,     // `text`: path of the socket that the service listens on, which is there
+  kSocket = 2,     // `text`: path of a socket that the service listens on, which is there; a: 0 front-ends', 1 scrapers'
   kConnectTo = 3,  // `text`: path of the front-end's socket
   kSeal = 4,       // a, b: uid and gid to become, if `text` is not empty; no more paths
   kConnect = 5,    // gives a socket that is connected to the front-end's
   kSyslog = 6,     // gives a datagram socket that is connected to /dev/log
   kResolvers = 7,  // gives /etc/resolv.conf, open for reading
   kWatch = 8,      // gives an inotify of it and of its directories; reply text: the name of the file that it links to
-  kRemove = 9,     // removes the socket's file, if it is still that one
+  kRemove = 9,     // a: which; removes the socket's file, if it is still that one
   kFilter = 10,    // `text`: struct sock_filter, one behind the other: from now on only the system calls that these let pass
 };
 

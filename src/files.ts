@@ -159,3 +159,9 @@ export function readText(path: string, maxBytes: number): string {
     fs.closeSync(fd);
   }
 }
+
+/** Says which file is at `path`; empty if none is. @throws Error where the path cannot be followed. */
+export function identifyFile(path: string): string {
+  const stat = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  return stat === undefined ? '' : `${stat.dev.toString()}:${stat.ino.toString()}`;
+}

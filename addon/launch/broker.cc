@@ -1,7 +1,7 @@
 // The broker: a small process outside of the service's namespaces and its empty root directory, which does the few things
 // that a service in there cannot do by itself any more (broker_protocol.h), and nothing else. It is told at the start what
 // it may touch; then it is sealed, becomes the user that the service becomes, and takes no paths. It ends with the service,
-// and removes its socket's file then, however the service ended.
+// and removes the files of its sockets then, however the service ended.
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
@@ -44,9 +44,14 @@ struct Identity {
 
 bool sealed = false;
 bool filtered = false;
-char socket_path[PATH_MAX];
+// Where the service listens: for front-ends, for scrapers.
+struct SocketFile {
+  char path[PATH_MAX];
+  Identity file;
+};
+constexpr uint32_t kSockets = 2;
+SocketFile sockets[kSockets];
 char connect_path[PATH_MAX];
-Identity socket_file;
 
 bool Identify(const char* path, Identity& out) {
   out.known = statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_TYPE | STATX_BTIME, &out.stat) == 0;
@@ -69,16 +74,20 @@ int TakePath(const char* text, char* out) {
   return 0;
 }
 
-int TakeSocket(const char* text) {
-  if (const int error = TakePath(text, socket_path); error < 0) return error;
-  return Identify(socket_path, socket_file) ? 0 : -errno;
+int TakeSocket(uint32_t which, const char* text) {
+  if (which >= kSockets) return -EINVAL;
+  SocketFile& socket = sockets[which];
+  if (const int error = TakePath(text, socket.path); error < 0) return error;
+  return Identify(socket.path, socket.file) ? 0 : -errno;
 }
 
-int RemoveSocket() {
+int RemoveSocket(uint32_t which) {
+  if (which >= kSockets) return -EINVAL;
+  const SocketFile& socket = sockets[which];
   Identity now;
-  if (!socket_file.known || !Identify(socket_path, now)) return -ENOENT;
-  if (!IsSame(socket_file, now)) return -ENOENT;
-  return unlink(socket_path) == 0 ? 0 : -errno;
+  if (!socket.file.known || !Identify(socket.path, now)) return -ENOENT;
+  if (!IsSame(socket.file, now)) return -ENOENT;
+  return unlink(socket.path) == 0 ? 0 : -errno;
 }
 
 // A port below 1024 of TCP or UDP, and nothing else.
@@ -154,8 +163,9 @@ int Seal(const BrokerAsk& ask, bool change) {
   data[1] = {0, 0, 0};
   if (syscall(SYS_capset, &header, data) != 0) return -errno;
   // Paths that begin with a slash do not depend on it, and it must keep no file system busy.
-  const bool relative = (socket_path[0] != '\0' && socket_path[0] != '/') ||
-                        (connect_path[0] != '\0' && connect_path[0] != '/');
+  const auto is_relative = [](const char* path) { return path[0] != '\0' && path[0] != '/'; };
+  bool relative = is_relative(connect_path);
+  for (const SocketFile& socket : sockets) relative = relative || is_relative(socket.path);
   if (!relative && chdir("/") != 0) return -errno;
   sealed = true;
   return 0;
@@ -246,13 +256,13 @@ int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
     case BrokerOp::kBind:
       return BindSocket(asked.fd, ask.text, asked.length);
     case BrokerOp::kSocket:
-      return TakeSocket(ask.text);
+      return TakeSocket(ask.a, ask.text);
     case BrokerOp::kConnectTo:
       return TakePath(ask.text, connect_path);
     case BrokerOp::kSeal:
       return Seal(ask, asked.length > 0);
     case BrokerOp::kRemove:
-      return RemoveSocket();
+      return RemoveSocket(ask.a);
     case BrokerOp::kFilter:
       return Filter(ask.text, asked.length);
     default:
@@ -272,7 +282,7 @@ int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
     if (gives && result >= 0) close(result);
     if (asked.fd >= 0) close(asked.fd);
   }
-  RemoveSocket();
+  for (uint32_t which = 0; which < kSockets; which++) RemoveSocket(which);
   _exit(0);
 }
 

@@ -5,7 +5,7 @@ import type { LogLevel } from '../log';
 import type { LogFormat } from '../log-format';
 import type { SandboxMode } from '../sandbox/layer';
 import { type AddressBytes, DEFAULT_MTU } from '../stack/config';
-import type { HostPort } from './option-values';
+import type { Label, MetricsAt } from './option-values';
 
 /** Our end's address on the link unless `-M` says otherwise: passt's, so that a guest's neighbour tables stay right. */
 export const DEFAULT_MAC = Uint8Array.of(0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55);
@@ -55,7 +55,8 @@ export interface Draft {
   logFormat: LogFormat;
   logFile: string | null;
   logSize: number;
-  metrics: HostPort | null;
+  metrics: MetricsAt | null;
+  labels: Label[];
   mtu: number;
   mac: Uint8Array;
   netmask: number | null;
@@ -123,6 +124,7 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     logFile: null,
     logSize: DEFAULT_LOG_SIZE,
     metrics: null,
+    labels: [],
     mtu: DEFAULT_MTU,
     mac: DEFAULT_MAC,
     netmask: null,

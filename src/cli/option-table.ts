@@ -21,6 +21,7 @@ export { type Group, GROUPS, type OptionSpec } from './option-spec';
 const MAX_MTU = 65521;
 const MIN_LOG_SIZE = 40960;
 const MAX_POLL_US = 1000;
+const MAX_LABELS = 32;
 const MAX_STATS_SECONDS = 86400;
 
 function instead(action: Action, short: string, long: string, help: string): OptionSpec {
@@ -124,6 +125,14 @@ const applyDf: Apply = (draft, value, shown) => {
 
 const applyStats: Apply = (draft, value, shown) => {
   draft.statsSeconds = values.numberValue(shown, value, 1, MAX_STATS_SECONDS);
+};
+
+const applyLabel: Apply = (draft, value, shown) => {
+  const label = values.labelValue(shown, value);
+  if (draft.labels.some(({ name }) => name === label.name))
+    throw values.badValue(shown, value, `${label.name} is given twice`);
+  if (draft.labels.length === MAX_LABELS) throw values.badValue(shown, value, `give at most ${MAX_LABELS} labels`);
+  draft.labels.push(label);
 };
 
 function ports(protocol: 'tcp' | 'udp'): Apply {
@@ -256,11 +265,12 @@ export const OPTIONS: readonly OptionSpec[] = [
     '',
     'metrics',
     '[ADDR:]PORT',
-    'serve Prometheus metrics over HTTP (default address 127.0.0.1)',
+    'serve Prometheus metrics over HTTP (default address 127.0.0.1), or at unix:PATH[,mode=600]',
     (draft, value, shown) => {
-      draft.metrics = values.hostPortValue(shown, value);
+      draft.metrics = values.metricsValue(shown, value);
     },
   ),
+  option('general', '', 'label', 'NAME=VALUE', 'label of tubetti_info in the metrics, repeatable', applyLabel),
 
   option(
     'link',

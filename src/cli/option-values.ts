@@ -142,9 +142,34 @@ export interface HostPort {
   readonly port: number;
 }
 
+/** A UNIX socket for scrapers. */
+export interface SocketAt {
+  readonly path: string;
+  /** Of its file. */
+  readonly mode: number;
+}
+
+export type MetricsAt = HostPort | SocketAt;
+
+const SOCKET_MODE = 0o600;
+/** Who reads and writes; nothing else means anything for a socket. */
+const SOCKET_MODES = 0o666;
+
+/** unix:PATH[,mode=OCTAL], or as `hostPortValue`. */
+export function metricsValue(shown: Shown, value: string): MetricsAt {
+  if (!value.startsWith('unix:')) return hostPortValue(shown, value);
+  const [, path, octal] = /^unix:(.*?)(?:,mode=([0-9]+))?$/s.exec(value) as unknown as [string, string, string?];
+  const mode = octal === undefined ? SOCKET_MODE : /^0?[0-7]{3}$/.test(octal) ? parseInt(octal, 8) : -1;
+  if (mode < 0 || (mode & ~SOCKET_MODES) !== 0 || (mode & SOCKET_MODE) !== SOCKET_MODE)
+    throw badValue(shown, value, 'give a mode from 600 to 666 in octal, of reading and writing only');
+  if (path === '' || Buffer.byteLength(path) > MAX_SOCKET_PATH)
+    throw badValue(shown, value, `give a path of 1 to ${MAX_SOCKET_PATH} bytes after "unix:"`);
+  return { path, mode };
+}
+
 /** [ADDR:]PORT with IPv6 in brackets; the address defaults to 127.0.0.1. Port 0: the kernel's choice. */
 export function hostPortValue(shown: Shown, value: string): HostPort {
-  const right = 'give PORT, ADDR:PORT or [IPV6]:PORT';
+  const right = 'give PORT, ADDR:PORT, [IPV6]:PORT or unix:PATH';
   const match = /^(?:(?:\[([^\]]+)\]|([^:[\]]+)):)?([0-9]{1,5})$/.exec(value) as (string | undefined)[] | null;
   if (match === null) throw badValue(shown, value, right);
   const host = match[1] ?? match[2] ?? '127.0.0.1';
@@ -153,4 +178,25 @@ export function hostPortValue(shown: Shown, value: string): HostPort {
   if (addr === null || (match[1] !== undefined) !== (addr.length === 16) || port > 65535)
     throw badValue(shown, value, right);
   return { host, port };
+}
+
+export interface Label {
+  readonly name: string;
+  readonly value: string;
+}
+
+const MAX_LABEL_BYTES = 1024;
+
+/** NAME=VALUE for a constant label of the metrics (prometheus.io, "Metric names and labels"). */
+export function labelValue(shown: Shown, value: string): Label {
+  const equals = value.indexOf('=');
+  const name = value.slice(0, Math.max(0, equals));
+  const text = value.slice(equals + 1);
+  if (!/^[a-zA-Z_][a-zA-Z0-9_]*$/.test(name))
+    throw badValue(shown, value, 'give NAME=VALUE, the name of letters, digits and "_", not beginning with a digit');
+  if (name.startsWith('__')) throw badValue(shown, value, 'names that begin with "__" are Prometheus\'s own');
+  if (text === '') throw badValue(shown, value, 'give a value: Prometheus takes a label without one for none');
+  if (Buffer.byteLength(text) > MAX_LABEL_BYTES || /\p{Cs}/u.test(text))
+    throw badValue(shown, value, `give a value of at most ${MAX_LABEL_BYTES} bytes of UTF-8`);
+  return { name, value: text };
 }

@@ -11,7 +11,7 @@ import { type Action, type Draft, emptyDraft, type Family, type FrontEnd, type P
 import { parseLine } from './getopt';
 import { OPTIONS, type OptionSpec } from './option-table';
 import { envSettings, fileSettings, mergeSettings, readConfigFile, type Setting } from './settings';
-import type { HostPort } from './option-values';
+import type { MetricsAt } from './option-values';
 
 /** How the vhost-user front-end is reached. */
 export type Transport =
@@ -52,7 +52,9 @@ export interface Options {
   readonly logFormat: LogFormat;
   readonly logFile: string | null;
   readonly logSize: number;
-  readonly metrics: HostPort | null;
+  readonly metrics: MetricsAt | null;
+  /** Constant labels of tubetti_info. */
+  readonly labels: Readonly<Record<string, string>>;
   readonly host: HostRequest;
   readonly rules: readonly PortRule[];
   readonly freebind: boolean;
@@ -139,6 +141,7 @@ function finish(draft: Draft, program: Program): Options {
     logFile: draft.logFile,
     logSize: draft.logSize,
     metrics: draft.metrics,
+    labels: Object.fromEntries(draft.labels.map(({ name, value }) => [name, value])),
     host: {
       v4,
       v6,

@@ -33,6 +33,7 @@ const REPLACED_TOGETHER: readonly (readonly string[])[] = [
   ['search'],
   ['tcp-ports'],
   ['udp-ports'],
+  ['label'],
 ];
 
 /** Switches that are each other's opposite: false for one is true for the other. */
@@ -54,6 +55,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   'map-guest-addr',
   'tcp-ports',
   'udp-ports',
+  'label',
 ]);
 
 /** Make sense on a command line only. `config` itself may come from the environment. */

@@ -10,16 +10,14 @@ import { readResolvConf } from '../config/resolv-conf';
 import { readSysctls } from '../config/sysctl';
 import { DataPlane } from '../supervisor/data-plane';
 import { startedForDebugger } from '../debugged';
-import { ConfigError, describeErrno, describeErrnoName, ECONNREFUSED, ENOENT, messageOf } from '../errors';
+import { ConfigError, describeErrnoName, ECONNREFUSED, ENOENT } from '../errors';
 import type { Log } from '../log';
-import type { ExporterOptions } from '../metrics/exporter';
-import type { MetricsServer } from '../metrics/server';
 import type { Native } from '../native';
 import type { Broker } from '../sandbox/broker';
 import type { Layer } from '../sandbox/layer';
-import { formatIp, parseIp } from '../config/address-text';
+import { formatIp } from '../config/address-text';
 import type { OwnListener, StackConfig } from '../stack/config';
-import { COUNTERS } from '../stack/counters';
+import { C_FRONT_END_RECONNECTS, countersFor } from '../stack/counters';
 import { AF_INET, AF_INET6, SOCK_UDP } from '../stack/ports';
 import { ServerError } from '../front-end/server';
 import { StreamServer } from '../stream/server';
@@ -29,11 +27,11 @@ import { watchRefused } from '../sandbox/seccomp';
 import { openCapture } from './capture';
 import { checkListeners, raiseFileLimit } from './file-limit';
 import { follow } from './host-follower';
+import { startMetrics } from './metrics';
 import type { Options } from './options';
 import type { ServiceManager } from './service-manager';
 import { type Endpoint, summary } from './summary';
 import { version } from './version';
-import type { HostPort } from './option-values';
 
 const DEFAULT_SOCKETS = 99;
 
@@ -67,25 +65,6 @@ function hasIp6Sockets(native: Native): boolean {
 /** For every family of which there are sockets: a guest's resolver may be one of the family that the guest has not. */
 function canPeekOff(native: Native, v6: boolean): boolean {
   return probePeekOff(native, AF_INET) && (!v6 || probePeekOff(native, AF_INET6));
-}
-
-async function startMetrics(at: HostPort, options: ExporterOptions): Promise<MetricsServer> {
-  // Loaded on demand: Prometheus' client and HTTP cost a third of the time and a twentieth of the memory of a start.
-  const { createExporter } = await import('../metrics/exporter.js');
-  const { startMetricsServer } = await import('../metrics/server.js');
-  try {
-    return await startMetricsServer(createExporter(options), at.host, at.port);
-  } catch (error) {
-    const errno = error instanceof Error && 'errno' in error && typeof error.errno === 'number' ? error.errno : 0;
-    const why = errno === 0 ? messageOf(error) : describeErrno(errno);
-    throw new ConfigError('CFG_ERR_BIND', `--metrics ${at.host}:${at.port}: cannot listen: ${why}`);
-  }
-}
-
-function ownListener({ address, port }: MetricsServer): OwnListener {
-  const parsed = parseIp(address.split('%')[0]);
-  if (parsed === null) throw new Error(`the metrics are at ${address}, which is no address`);
-  return { address: parsed, port };
 }
 
 /** An error of the socket, naming the option that it comes from. */
@@ -247,6 +226,15 @@ export interface StartHooks {
   readonly manager: Pick<ServiceManager, 'status' | 'stopping'> | null;
 }
 
+/** Counts front-ends after the first one. */
+function countReconnects(frontEnds: StreamServer | VhostServer, counters: Float64Array): void {
+  frontEnds.once('connected', () => {
+    frontEnds.on('connected', () => {
+      counters[C_FRONT_END_RECONNECTS]++;
+    });
+  });
+}
+
 /** Takes the steps, last first, all of them also where one fails. @throws what failed first. */
 async function giveBack(steps: readonly (() => unknown)[]): Promise<void> {
   let failure: Error | null = null;
@@ -263,7 +251,6 @@ async function giveBack(steps: readonly (() => unknown)[]): Promise<void> {
 /** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
 export async function start(options: Options, native: Native, log: Log, hooks: StartHooks): Promise<number> {
   const endpoint = endpointOf(options, native);
-  const counters = new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT);
   const ending = new Ending(native, log, hooks.manager);
   /** What has to be given back, in the order it was had. */
   const undo: (() => unknown)[] = [
@@ -287,6 +274,7 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     undo.unshift(() => {
       closeListeners(native, opened.listeners);
     });
+    const counters = new SharedArrayBuffer(countersFor(opened.rules.length) * Float64Array.BYTES_PER_ELEMENT);
     const captureFd = options.pcap === null ? -1 : openCapture(options.pcap, log);
     if (captureFd >= 0) {
       undo.unshift(() => {
@@ -298,13 +286,14 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     let ownListeners: readonly OwnListener[] = [];
     if (options.metrics !== null) {
       const { layers } = hooks;
-      const exported = { counters, guestConnected: () => server?.connected === true, version: version(), layers };
+      const { labels } = options;
+      const guestConnected = (): boolean => server?.connected === true;
+      const exported = { counters, guestConnected, version: version(), layers, rules: opened.rules, labels };
       // Before the data plane begins: it must know where the guest may not connect to.
-      const metrics = await startMetrics(options.metrics, exported);
+      const metrics = await startMetrics(options.metrics, exported, native, hooks.broker);
       undo.push(() => metrics.close());
-      const host6 = metrics.host.includes(':');
-      metricsUrl = `http://${host6 ? `[${metrics.host}]` : metrics.host}:${metrics.port}/metrics`;
-      ownListeners = [ownListener(metrics)];
+      metricsUrl = metrics.url;
+      ownListeners = metrics.ownListeners;
     }
     const config: StackConfig = { ...prepared, ownListeners };
     const { trace, pollUs, moderation } = options;
@@ -329,6 +318,7 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     if (options.statsSeconds !== null) {
       undo.push(startStats(new Float64Array(counters), options.statsSeconds, hooks.show));
     }
+    countReconnects(frontEnds, new Float64Array(counters));
     undo.push(() => frontEnds.stop());
     try {
       // Front-ends can connect while the thread boots, and wait.

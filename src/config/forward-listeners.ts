@@ -2,7 +2,7 @@
 import { ConfigError, describeErrno, EACCES, EMFILE, EPERM } from '../errors';
 import type { Native } from '../native';
 import { addrSlotWrite, anyOf, makeWords } from '../stack/ip/address';
-import type { ForwardListener } from '../stack/config';
+import type { ForwardListener, ForwardRule } from '../stack/config';
 import { ADDR_SLOT_TCP } from '../stack/scratch';
 import { AF_INET, AF_INET6, type HostIo } from '../stack/ports';
 import { isLinkLocal6 } from './address-text';
@@ -38,6 +38,7 @@ export interface Skipped {
 
 export interface OpenedListeners {
   readonly listeners: readonly ForwardListener[];
+  readonly rules: readonly ForwardRule[];
   /** By option; only those that left something out. */
   readonly skipped: ReadonlyMap<string, Skipped>;
 }
@@ -113,6 +114,7 @@ function openRule(
   options: ListenerOptions,
   weak: WeakAccount | null,
   to: ForwardListener[],
+  number: number,
 ): void {
   const family = familyOf(rule, options);
   const count = weak === null ? portsOf(rule) : Math.min(portsOf(rule), weak.left);
@@ -140,6 +142,7 @@ function openRule(
       port: rule.first + i,
       targetPort: rule.targetFirst + i,
       targetAddr: rule.targetAddr,
+      rule: number,
       ...(rule.ifname === null ? {} : { onDevice: true }),
     });
   }
@@ -152,6 +155,31 @@ function openRule(
   weak.bound += opened;
   weak.noFiles += portsOf(rule) - count;
   weak.error ??= error;
+}
+
+/** The options that the rules come from, by protocol and what was given, with their numbers: several rules have one. */
+function numbersOf(rules: readonly PortRule[]): Map<string, number> {
+  const numbers = new Map<string, number>();
+  for (const rule of rules) {
+    const key = keyOf(rule);
+    if (!numbers.has(key)) numbers.set(key, numbers.size + 1);
+  }
+  return numbers;
+}
+
+/** `tcp 2222:22`: the specification is the last word of its origin (`-t 2222:22`, `TUBETTI_TCP_PORTS 2222:22`). */
+function keyOf({ protocol, origin }: PortRule): string {
+  return `${protocol} ${origin.slice(origin.lastIndexOf(' ') + 1)}`;
+}
+
+function rulesOf(numbers: ReadonlyMap<string, number>, listeners: readonly ForwardListener[]): ForwardRule[] {
+  const counts = new Array<number>(numbers.size + 1).fill(0);
+  for (const { rule } of listeners) counts[rule ?? 0]++;
+  return Array.from(numbers, ([key, number]) => ({
+    protocol: key.startsWith('tcp ') ? 'tcp' : 'udp',
+    spec: key.slice(4),
+    listeners: counts[number],
+  }));
 }
 
 /**
@@ -170,9 +198,13 @@ export function openListeners(io: ListenerIo, rules: readonly PortRule[], option
   for (const [origin, left] of weakShares(rules, Math.max(0, options.maxWeak - ordinary))) {
     accounts.set(origin, { left, bound: 0, taken: 0, noFiles: 0, error: null });
   }
+  const numbers = numbersOf(rules);
+  const open = (rule: PortRule, account: WeakAccount | null): void => {
+    openRule(io, rule, options, account, listeners, numbers.get(keyOf(rule)) ?? 0);
+  };
   try {
-    for (const rule of rules) if (!rule.weak) openRule(io, rule, options, null, listeners);
-    for (const rule of rules) if (rule.weak) openRule(io, rule, options, accounts.get(rule.origin) ?? null, listeners);
+    for (const rule of rules) if (!rule.weak) open(rule, null);
+    for (const rule of rules) if (rule.weak) open(rule, accounts.get(rule.origin) ?? null);
     for (const { bound, error } of accounts.values()) if (bound === 0 && error !== null) throw error;
   } catch (error) {
     closeListeners(io, listeners);
@@ -182,7 +214,7 @@ export function openListeners(io: ListenerIo, rules: readonly PortRule[], option
   for (const [origin, { taken, noFiles }] of accounts) {
     if (taken + noFiles > 0) skipped.set(origin, { taken, noFiles });
   }
-  return { listeners, skipped };
+  return { listeners, rules: rulesOf(numbers, listeners), skipped };
 }
 
 export function closeListeners(io: Pick<HostIo, 'close'>, listeners: readonly ForwardListener[]): void {

@@ -4,6 +4,8 @@ import type { Clock } from '../stack/ports';
 
 export class LoopClock implements Clock {
   nowMs: number;
+  /** `[0]`: the µs at the last update. */
+  readonly us = new Float64Array(1);
   private readonly native: Pick<Native, 'nowUs'>;
 
   constructor(native: Pick<Native, 'nowUs'>) {
@@ -13,7 +15,9 @@ export class LoopClock implements Clock {
   }
 
   update(): void {
-    this.nowMs = Math.floor(this.native.nowUs() / 1000);
+    const us = this.native.nowUs();
+    this.us[0] = us;
+    this.nowMs = Math.floor(us / 1000);
   }
 
   nowUs(): number {

@@ -11,9 +11,10 @@
  * that come by the thousand get ACCEPTS each ACCEPT_MS, and every line they provoke has a limit.
  */
 import { EventEmitter } from 'node:events';
-import { lstatSync, unlinkSync } from 'node:fs';
+import { unlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
+import { identifyFile } from '../files';
 import type { Native } from '../native';
 import { FD_FOREIGN_SOCKET, FD_SOCKET, MOST_UNCLOSED, POLL_IN } from '../native';
 import { closeConnection, whenClosed } from './unclosed';
@@ -415,10 +416,4 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     this.ended = true;
     this.emit('end');
   }
-}
-
-/** Says which file is at `path`; empty if none is. @throws Error where the path cannot be followed. */
-function identifyFile(path: string): string {
-  const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false });
-  return stat === undefined ? '' : `${stat.dev.toString()}:${stat.ino.toString()}`;
 }

@@ -1,80 +1,121 @@
 /** Reads the data plane's counters at a scrape: the data plane itself knows nothing of Prometheus. */
-import { Counter, Gauge, Registry } from 'prom-client';
-import { type Counters, COUNTERS } from '../stack/counters';
-import { METRICS, type MetricSpec } from './names';
+import { Registry } from 'prom-client';
+import type { ForwardRule } from '../stack/config';
+import { C_RULES, C_STARVED_SINCE, C_STARVED_US, type Counters, countersFor, type Histogram } from '../stack/counters';
+import { addFamily, type Labels, type Line, seriesName } from './families';
+import { HISTOGRAMS, type HistogramSpec, METRICS, OTHERS, type OtherSpec } from './names';
 import type { Layer } from '../sandbox/layer';
+import { LAYER_NAMES } from '../sandbox/layer';
 import { addProcessMetrics } from './process';
 
 export interface ExporterOptions {
-  /** COUNTERS Float64 elements, shared with the data plane. */
+  /** `countersFor(rules)` Float64 elements, shared with the data plane. */
   readonly counters: SharedArrayBuffer;
   /** Is a front-end connected at this moment? */
   readonly guestConnected: () => boolean;
   readonly version: string;
   /** What the sandbox consists of at this moment. */
   readonly layers?: () => readonly Layer[];
+  /** The user's forwarding rules. Default: none. */
+  readonly rules?: readonly ForwardRule[];
+  /** Of `--label`. Default: none. */
+  readonly labels?: Labels;
+  /** CLOCK_MONOTONIC in µs; the tests' own. */
+  readonly nowUs?: () => number;
 }
 
-function labelsOf(spec: MetricSpec, values: readonly string[]): Record<string, string> {
-  return Object.fromEntries(spec.labels.map((label, i) => [label, values[i]]));
+function labelsOf(names: readonly string[], values: readonly string[]): Labels {
+  return Object.fromEntries(names.map((label, i) => [label, values[i]]));
 }
 
-function addMetric(registry: Registry, counters: Counters, spec: MetricSpec): void {
-  const base = { name: spec.name, help: spec.help, labelNames: [...spec.labels], registers: [registry] };
-  const series = spec.series.map(({ index, values }) => ({ index, labels: labelsOf(spec, values) }));
-  if (spec.kind === 'gauge') {
-    new Gauge({
-      ...base,
-      collect() {
-        for (const { index, labels } of series) this.set(labels, counters[index]);
-      },
-    });
-    return;
+/** Buckets are counted one by one, and shown cumulatively. */
+function histogramLines(
+  counters: Counters,
+  spec: HistogramSpec,
+  { at, shift, buckets }: Histogram,
+  labels: Labels,
+): Line[] {
+  const { name, unit } = spec;
+  const count = (upTo: number): number => {
+    let sum = 0;
+    for (let i = 0; i <= upTo; i++) sum += counters[at + 1 + i];
+    return sum;
+  };
+  const lines: Line[] = [];
+  for (let i = 0; i <= buckets; i++) {
+    // Powers of two of microseconds have few digits, which floating point does not spoil.
+    const le = i === buckets ? '+Inf' : String(Number((2 ** (shift + i) * unit).toPrecision(12)));
+    lines.push({ name: seriesName(`${name}_bucket`, { ...labels, le }), read: () => count(i) });
   }
-  new Counter({
-    ...base,
-    collect() {
-      // A prom-client counter can only be added to; the values are kept elsewhere, so it is reset for each scrape.
-      this.reset();
-      for (const { index, labels } of series) this.inc(labels, counters[index]);
-    },
-  });
+  lines.push({ name: seriesName(`${name}_sum`, labels), read: () => counters[at] * unit });
+  lines.push({ name: seriesName(`${name}_count`, labels), read: () => count(buckets) });
+  return lines;
 }
+
+/** With the time since something began to wait, if something does. Never less than it was, whatever was read in between. */
+function starvedSeconds(counters: Counters, nowUs: () => number): () => number {
+  let most = 0;
+  return () => {
+    const since = counters[C_STARVED_SINCE];
+    const us = counters[C_STARVED_US] + (since === 0 ? 0 : Math.max(0, nowUs() - since));
+    most = Math.max(most, us / 1e6);
+    return most;
+  };
+}
+
+const monotonicUs = (): number => Number(process.hrtime.bigint() / 1000n);
 
 /** A registry with the data plane's metrics, those of the process, and who we are. */
 export function createExporter(options: ExporterOptions): Registry {
   const registry = new Registry();
-  if (options.counters.byteLength < COUNTERS * Float64Array.BYTES_PER_ELEMENT) {
+  const { rules = [], labels = {}, layers, nowUs = monotonicUs } = options;
+  if (options.counters.byteLength < countersFor(rules.length) * Float64Array.BYTES_PER_ELEMENT) {
     throw new RangeError('the counters do not fit into their buffer');
   }
   const counters: Counters = new Float64Array(options.counters);
-  for (const spec of METRICS) addMetric(registry, counters, spec);
-  new Gauge({
-    name: 'tubetti_guest_connected',
-    help: 'Whether a front-end is connected (1) or not (0).',
-    registers: [registry],
-    collect() {
-      this.set(options.guestConnected() ? 1 : 0);
-    },
-  });
-  const { layers } = options;
-  if (layers !== undefined) {
-    new Gauge({
-      name: 'tubetti_sandbox_layer',
-      help: 'Whether a layer of the sandbox is in force (1) or not (0).',
-      labelNames: ['layer'],
-      registers: [registry],
-      collect() {
-        for (const { name, state } of layers()) this.set({ layer: name }, state === 'on' ? 1 : 0);
-      },
-    });
+  const add = ({ name, kind, help }: OtherSpec, lines: readonly { labels?: Labels; read: () => number }[]): void => {
+    addFamily(
+      registry,
+      { name, help, type: kind },
+      lines.map((line) => ({ name: seriesName(name, line.labels ?? {}), read: line.read })),
+    );
+  };
+  for (const spec of METRICS) {
+    const lines = spec.series.map(({ index, values }) => ({
+      labels: labelsOf(spec.labels, values),
+      read: () => counters[index],
+    }));
+    add(spec, lines);
   }
-  new Gauge({
-    name: 'tubetti_build_info',
-    help: 'Always 1; the labels name the running version.',
-    labelNames: ['version', 'node'],
-    registers: [registry],
-  }).set({ version: options.version, node: process.version }, 1);
+  add(OTHERS.starved, [{ read: starvedSeconds(counters, nowUs) }]);
+  for (const spec of HISTOGRAMS) {
+    const lines = spec.series.flatMap(({ histogram, values }) =>
+      histogramLines(counters, spec, histogram, labelsOf(spec.labels, values)),
+    );
+    addFamily(registry, { name: spec.name, help: spec.help, type: 'histogram' }, lines);
+  }
+  const ofRule = ({ protocol, spec }: ForwardRule): Labels => ({ protocol, rule: spec });
+  if (rules.length > 0) {
+    add(
+      OTHERS.listeners,
+      rules.map((rule) => ({ labels: ofRule(rule), read: () => rule.listeners })),
+    );
+    add(
+      OTHERS.forwarded,
+      rules.map((rule, i) => ({ labels: ofRule(rule), read: () => counters[C_RULES + 1 + i] })),
+    );
+  }
+  add(OTHERS.connected, [{ read: () => (options.guestConnected() ? 1 : 0) }]);
+  if (layers !== undefined) {
+    const isOn = (name: string): boolean => layers().some((layer) => layer.name === name && layer.state === 'on');
+    add(
+      OTHERS.layers,
+      LAYER_NAMES.map((layer) => ({ labels: { layer }, read: () => (isOn(layer) ? 1 : 0) })),
+    );
+  }
+  const { version } = options;
+  add(OTHERS.build, [{ labels: { version, node: process.version }, read: () => 1 }]);
+  add(OTHERS.info, [{ labels, read: () => 1 }]);
   addProcessMetrics(registry);
   return registry;
 }

@@ -1,6 +1,7 @@
 /**
- * Names, labels and help texts of the data plane's counters: the one place where an index of stack/counters.ts meets
- * a Prometheus name. Names are an interface to other people's dashboards: they do not change.
+ * Names, labels and help texts of all metrics but the process's own: the one place where an index of stack/counters.ts
+ * meets a Prometheus name. docs/metrics.md is made from it. Names are an interface to other people's dashboards: they do
+ * not change. No label has values that a guest, or whoever it talks to, can make up.
  */
 import * as c from '../stack/counters';
 
@@ -20,6 +21,23 @@ export interface MetricSpec {
   readonly series: readonly Series[];
 }
 
+/** A histogram; what is counted is `unit` of its base unit. */
+export interface HistogramSpec {
+  readonly name: string;
+  readonly help: string;
+  readonly labels: readonly string[];
+  readonly unit: number;
+  readonly series: readonly { readonly histogram: c.Histogram; readonly values: readonly string[] }[];
+}
+
+/** What is not, or not only, read from the counters: the control plane knows it. */
+export interface OtherSpec {
+  readonly name: string;
+  readonly kind: MetricKind;
+  readonly help: string;
+  readonly labels: readonly string[];
+}
+
 function single(kind: MetricKind, name: string, help: string, index: number): MetricSpec {
   return { name, kind, help, labels: [], series: [{ index, values: [] }] };
 }
@@ -31,7 +49,7 @@ export const METRICS: readonly MetricSpec[] = [
   {
     name: 'tubetti_bytes_total',
     kind: 'counter',
-    help: 'Bytes of Ethernet frames exchanged with the guest, by direction and transport protocol.',
+    help: 'Bytes of Ethernet frames exchanged with the guest, without padding, by direction and transport protocol.',
     labels: ['direction', 'protocol'],
     series: [
       { index: c.C_BYTES_FROM_GUEST_TCP, values: [FROM, 'tcp'] },
@@ -79,10 +97,20 @@ export const METRICS: readonly MetricSpec[] = [
   {
     name: 'tubetti_drops_total',
     kind: 'counter',
-    help: 'Frames and datagrams dropped, by reason.',
-    labels: ['reason'],
+    help: 'Frames, datagrams and connections dropped, by reason and by the direction they had.',
+    labels: ['reason', 'direction'],
     // Code 0 is "not dropped".
-    series: c.DROP_NAMES.slice(1).map((name, i) => ({ index: c.C_DROPS + i + 1, values: [name] })),
+    series: c.DROP_NAMES.slice(1).flatMap((name, i) => [
+      { index: c.C_DROPS + i + 1, values: [name, FROM] },
+      { index: c.C_DROPS_TO_GUEST + i + 1, values: [name, TO] },
+    ]),
+  },
+  {
+    name: 'tubetti_tcp_connects_total',
+    kind: 'counter',
+    help: "The guest's TCP connections at the host, by what became of them: ok, or the name of the host's errno.",
+    labels: ['result'],
+    series: c.CONNECT_RESULTS.map((name, i) => ({ index: c.C_CONNECTS + i, values: [name] })),
   },
   single('counter', 'tubetti_tcp_retransmits_total', 'TCP segments retransmitted to the guest.', c.C_TCP_RETRANSMITS),
   {
@@ -151,5 +179,87 @@ export const METRICS: readonly MetricSpec[] = [
       { index: c.C_DATA_PLANE_HEAPS, values: ['heap'] },
     ],
   },
+  single(
+    'counter',
+    'tubetti_front_end_reconnects_total',
+    'Front-ends that were served after the first one.',
+    c.C_FRONT_END_RECONNECTS,
+  ),
   single('counter', 'tubetti_loop_turns_total', "Turns of the data plane's event loop.", c.C_LOOP_TURNS),
 ];
+
+const MICROSECOND = 1e-6;
+
+export const HISTOGRAMS: readonly HistogramSpec[] = [
+  {
+    name: 'tubetti_tcp_connect_seconds',
+    help: "From the guest's SYN to the host's connection: what the way to the peer and the peer add.",
+    labels: [],
+    unit: MICROSECOND,
+    series: [{ histogram: c.H_CONNECT_US, values: [] }],
+  },
+  {
+    name: 'tubetti_loop_turn_seconds',
+    help: "Turns of the data plane's event loop without the wait: as long as that, what happens meanwhile may wait.",
+    labels: [],
+    unit: MICROSECOND,
+    series: [{ histogram: c.H_TURN_US, values: [] }],
+  },
+  {
+    name: 'tubetti_batch_frames',
+    help: 'Frames in a turn of the event loop that moved any, by direction.',
+    labels: ['direction'],
+    unit: 1,
+    series: [
+      { histogram: c.H_BATCH_FROM_GUEST, values: [FROM] },
+      { histogram: c.H_BATCH_TO_GUEST, values: [TO] },
+    ],
+  },
+];
+
+function other(kind: MetricKind, name: string, help: string, ...labels: string[]): OtherSpec {
+  return { kind, name, help, labels };
+}
+
+export const OTHERS = {
+  starved: other(
+    'counter',
+    'tubetti_receive_starved_seconds_total',
+    'Time for which frames waited because the guest had given no receive buffers.',
+  ),
+  listeners: other(
+    'gauge',
+    'tubetti_forward_listeners',
+    'Sockets that listen for a forwarding rule, by protocol and rule as it was given (-t, -u).',
+    'protocol',
+    'rule',
+  ),
+  forwarded: other(
+    'counter',
+    'tubetti_forward_connections_total',
+    'Connections and, with UDP, flows that peers opened at the listeners of a forwarding rule.',
+    'protocol',
+    'rule',
+  ),
+  connected: other('gauge', 'tubetti_guest_connected', 'Whether a front-end is connected (1) or not (0).'),
+  layers: other(
+    'gauge',
+    'tubetti_sandbox_layer',
+    'Whether a layer of the sandbox is in force (1) or not (0).',
+    'layer',
+  ),
+  build: other('gauge', 'tubetti_build_info', 'Always 1; the labels name the running version.', 'version', 'node'),
+  info: other('gauge', 'tubetti_info', 'Always 1; the labels are those of --label, to join others with.', '(--label)'),
+} as const;
+
+/** The process's own, under the names that client libraries share. */
+export const PROCESS = {
+  cpu: other('counter', 'process_cpu_seconds_total', 'User and system CPU time spent, all threads, in seconds.'),
+  resident: other(
+    'gauge',
+    'process_resident_memory_bytes',
+    'Resident memory in bytes, including guest memory that was touched.',
+  ),
+  descriptors: other('gauge', 'process_open_fds', 'Open file descriptors.'),
+  started: other('gauge', 'process_start_time_seconds', 'Start of the process, in seconds since the epoch.'),
+} as const;

@@ -3,42 +3,24 @@
  * it measures event-loop lag by a 10 ms timer, a hundred wake-ups a second for a service that should sleep when idle.
  */
 import { readdirSync } from 'node:fs';
-import { Counter, Gauge } from 'prom-client';
 import type { Registry } from 'prom-client';
+import { addFamily } from './families';
+import { type OtherSpec, PROCESS } from './names';
 
 const MICROSECONDS = 1e6;
 
+function cpuSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / MICROSECONDS;
+}
+
 export function addProcessMetrics(registry: Registry): void {
-  const registers = [registry];
-  new Counter({
-    name: 'process_cpu_seconds_total',
-    help: 'User and system CPU time spent, all threads, in seconds.',
-    registers,
-    collect() {
-      const { user, system } = process.cpuUsage();
-      this.reset();
-      this.inc((user + system) / MICROSECONDS);
-    },
-  });
-  new Gauge({
-    name: 'process_resident_memory_bytes',
-    help: 'Resident memory in bytes, including guest memory that was touched.',
-    registers,
-    collect() {
-      this.set(process.memoryUsage.rss());
-    },
-  });
-  new Gauge({
-    name: 'process_open_fds',
-    help: 'Open file descriptors.',
-    registers,
-    collect() {
-      this.set(readdirSync('/proc/self/fd').length);
-    },
-  });
-  new Gauge({
-    name: 'process_start_time_seconds',
-    help: 'Start of the process, in seconds since the epoch.',
-    registers,
-  }).set(Date.now() / 1000 - process.uptime());
+  const started = Date.now() / 1000 - process.uptime();
+  const all: readonly (readonly [OtherSpec, () => number])[] = [
+    [PROCESS.cpu, cpuSeconds],
+    [PROCESS.resident, () => process.memoryUsage.rss()],
+    [PROCESS.descriptors, () => readdirSync('/proc/self/fd').length],
+    [PROCESS.started, () => started],
+  ];
+  for (const [{ name, help, kind }, read] of all) addFamily(registry, { name, help, type: kind }, [{ name, read }]);
 }

@@ -1,5 +1,5 @@
 /**
- * `GET /metrics` for Prometheus, on the main thread: a scrape never disturbs the data plane.
+ * `GET /metrics` for Prometheus over TCP or a UNIX socket, on the main thread: a scrape never disturbs the data plane.
  *
  * Theory of operation. Anyone who reaches the address may connect, so everything has a bound, and what a connection costs
  * is bounded before it is spent: of HTTP (RFC 9110, 9112) this is the part that a scraper needs, one request a
@@ -10,7 +10,7 @@
  * than SLOW_MS, so that a scraper gets in however many sit there. Scrapes that come together share one page, and a page
  * is made RENDERS_PER_SECOND times a second at most; it is always made after the request came.
  */
-import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import type { Registry } from 'prom-client';
 
 /** Maximum of simultaneous scrapers; descriptors for them are reserved (config/host-config.ts). */
@@ -21,12 +21,12 @@ const RENDERS_PER_SECOND = 50;
 const MAX_HEAD = 8192;
 const LEFTOVER = 65536;
 
+/** Where scrapers come: an address of ours, or a socket that is listened on already, which becomes the server's. */
+export type MetricsSource = { readonly host: string; readonly port: number } | { readonly fd: number };
+
 export interface MetricsServer {
-  readonly host: string;
-  /** The address bound. */
-  readonly address: string;
-  /** The port bound: the kernel's choice if 0 was requested. */
-  readonly port: number;
+  /** The address and port bound (the kernel's choice if 0 was requested); null: a UNIX socket. */
+  readonly bound: { readonly address: string; readonly port: number } | null;
   close(): Promise<void>;
 }
 
@@ -186,25 +186,24 @@ class Visits {
 }
 
 /** Listens; rejects with the system's error if it cannot. */
-export async function startMetricsServer(registry: Registry, host: string, port: number): Promise<MetricsServer> {
+export async function startMetricsServer(registry: Registry, source: MetricsSource): Promise<MetricsServer> {
   const visits = new Visits(new Page(registry));
   const server = createServer({ noDelay: true }, (socket) => {
     visits.enter(socket);
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen({ host, port, exclusive: true }, () => {
+    server.listen({ ...source, exclusive: true }, () => {
       server.off('error', reject);
       resolve();
     });
   });
   // For example out of descriptors: that scraper is not served, nothing else happens.
   server.on('error', () => undefined);
-  const bound = server.address() as AddressInfo;
+  // Of a UNIX socket Node knows the path or nothing.
+  const bound = server.address();
   return {
-    host,
-    address: bound.address,
-    port: bound.port,
+    bound: typeof bound === 'string' ? null : bound,
     close: () =>
       new Promise((resolve) => {
         server.close(() => {

@@ -17,6 +17,9 @@ const OP_RESOLVERS = 7;
 const OP_WATCH = 8;
 const OP_REMOVE = 9;
 
+/** The other socket is the front-ends'. */
+const SCRAPERS = 1;
+
 const POLL_IN = 1;
 const NOTHING = new Uint8Array(0);
 
@@ -47,9 +50,14 @@ export class Broker {
     native.brokerUse(fd, mayBind ? 1 : 0);
   }
 
-  /** A socket file of ours is there: to be removed at our end. */
+  /** The front-ends' socket file is there: to be removed at our end. */
   listensOn(path: string): void {
     this.ask(OP_SOCKET, path);
+  }
+
+  /** The scrapers' is. */
+  scrapedOn(path: string): void {
+    this.ask(OP_SOCKET, path, SCRAPERS);
   }
 
   /** Where `connect` connects to. */
@@ -73,9 +81,14 @@ export class Broker {
     return this.ask(OP_SYSLOG);
   }
 
-  /** Removes the socket file, if it is still ours. */
+  /** Removes the front-ends' socket file, if it is still ours. */
   remove(): number {
     return this.ask(OP_REMOVE);
+  }
+
+  /** Removes the scrapers'. */
+  removeScraped(): number {
+    return this.ask(OP_REMOVE, '', SCRAPERS);
   }
 
   /** The text of resolv.conf. Throws as `readText` does. */
@@ -123,7 +136,7 @@ export class Broker {
     };
   }
 
-  private ask(op: number, text = ''): number {
-    return this.native.brokerCall(op, 0, 0, text, NOTHING);
+  private ask(op: number, text = '', which = 0): number {
+    return this.native.brokerCall(op, which, 0, text, NOTHING);
   }
 }

@@ -82,6 +82,17 @@ export interface ForwardListener {
   readonly targetAddr: AddressBytes | null;
   /** The socket is bound to one interface (SO_BINDTODEVICE). */
   readonly onDevice?: boolean;
+  /** Number of the user's rule, from 1 on: its connections are counted there (C_RULES). */
+  readonly rule?: number;
+}
+
+/** One `-t` or `-u` of the user's, as the metrics name it. Its number is its place among all, from 1 on. */
+export interface ForwardRule {
+  readonly protocol: 'tcp' | 'udp';
+  /** As it was given: `2222:22`. */
+  readonly spec: string;
+  /** Sockets that listen for it. */
+  readonly listeners: number;
 }
 
 /** A TCP listener of the service itself. */

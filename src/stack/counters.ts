@@ -43,9 +43,19 @@ export const C_CAPTURE_LOST = 51;
 export const C_DATA_PLANE_EXITS = 52;
 export const C_DATA_PLANE_HANGS = 53;
 export const C_DATA_PLANE_HEAPS = 54;
+/**
+ * How long frames for the guest have waited for receive buffers, µs, without the time since C_STARVED_SINCE
+ * (CLOCK_MONOTONIC, µs; 0: none waits).
+ */
+export const C_STARVED_US = 55;
+export const C_STARVED_SINCE = 56;
+/** Front-ends after the first one. Written by the control plane. */
+export const C_FRONT_END_RECONNECTS = 57;
 
-/** First drop counter: drop reason r is counted at C_DROPS + r. */
+/** First drop counter: what came from the guest and was dropped for reason r is counted at C_DROPS + r. */
 export const C_DROPS = 64;
+/** What was meant for the guest. */
+export const C_DROPS_TO_GUEST = 128;
 
 /**
  * Reasons for a frame or datagram to be dropped. A code is an index; its name (below) is the Prometheus label. Codes
@@ -107,7 +117,60 @@ export type DropName = (typeof DROP_NAMES)[number];
 /** A drop reason's code; 0 means "not dropped". */
 export type DropCode = number;
 
-export const COUNTERS = C_DROPS + 64;
+/** What became of the guest's TCP connections at the host: result r is counted at C_CONNECTS + r. Append only. */
+export const C_CONNECTS = 192;
+export const CONNECT_RESULTS = [
+  'ok',
+  'other',
+  'ECONNREFUSED',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ECONNRESET',
+  'EADDRNOTAVAIL',
+  'EADDRINUSE',
+  'EACCES',
+  'EPERM',
+  'EMFILE',
+  'ENFILE',
+  'ENOBUFS',
+  'ENOMEM',
+  'EINVAL',
+  'ENETDOWN',
+  'EHOSTDOWN',
+] as const;
+
+/**
+ * A histogram with buckets of powers of two: the sum of all values is at `at`; then come the numbers of values in each
+ * bucket, of which number i has the values up to 2^(shift + i), and that of the values beyond all `buckets`.
+ */
+export interface Histogram {
+  readonly at: number;
+  readonly shift: number;
+  readonly buckets: number;
+}
+
+/** From the guest's SYN to the host's connection, µs: 64 µs … 134 s. */
+export const H_CONNECT_US: Histogram = { at: 224, shift: 6, buckets: 22 };
+/** Turns of the loop, from waking up to sleeping or the next turn, µs: 8 µs … 1 s. */
+export const H_TURN_US: Histogram = { at: 248, shift: 3, buckets: 18 };
+/** Frames in a turn of the loop that has any. */
+export const H_BATCH_FROM_GUEST: Histogram = { at: 268, shift: 0, buckets: 11 };
+export const H_BATCH_TO_GUEST: Histogram = { at: 281, shift: 0, buckets: 11 };
+
+/**
+ * Connections and first datagrams from peers at listeners of the user's forwarding rule i, from 1 on, are at
+ * C_RULES + i; there are as many as there are rules (src/metrics). At C_RULES: those of listeners without a rule.
+ */
+export const C_RULES = 294;
+
+/** Without those of rules. */
+export const COUNTERS = C_RULES + 1;
+
+/** How many there are with `rules` forwarding rules. */
+export function countersFor(rules: number): number {
+  return COUNTERS + rules;
+}
 
 /** Code of a drop reason, for module-level constants: `const DROP_FRAME_SHORT = dropCode('frame_short')`. */
 export function dropCode(name: DropName): DropCode {

@@ -25,6 +25,8 @@ import {
   C_FLOWS_ICMP,
   C_FLOWS_TCP,
   C_FLOWS_UDP,
+  C_STARVED_SINCE,
+  C_STARVED_US,
 } from '../stack/counters';
 import type { StreamEnd } from '../stream/device';
 import type { Layer, SandboxMode } from '../sandbox/layer';
@@ -401,6 +403,9 @@ export class DataPlane extends MirroredDevice {
     counters[RESTARTS[end]]++;
     // Its flows went with it.
     for (const gauge of [C_FLOWS_TCP, C_FLOWS_UDP, C_FLOWS_ICMP]) counters[gauge] = 0;
+    const since = counters[C_STARVED_SINCE];
+    counters[C_STARVED_SINCE] = 0;
+    if (since !== 0) counters[C_STARVED_US] += this.native.nowUs() - since;
     const verdict =
       this.strays.size > MAX_STRAYS ? 'give-up' : this.policy.died(this.mirror.ofFrontEnd, performance.now());
     if (verdict === 'give-up') {

@@ -64,7 +64,11 @@ const TABLE: Readonly<Record<string, Row>> = {
   'log-size': { good: ['40960', '0x20000'], bad: ['1', '--log-size 1: give a number from 40960 to 2147483647'] },
   pcap: { good: ['/tmp/pcap'], bad: ['', ''] },
   stats: { good: ['1'], beside: ['-f'], bad: ['0', '--stats 0: give a number from 1 to 86400'] },
-  metrics: { good: ['9100', '[::1]:9100', '0.0.0.0:1'], bad: ['70000', ''] },
+  metrics: { good: ['9100', '[::1]:9100', '0.0.0.0:1', 'unix:/run/m', 'unix:m,mode=660'], bad: ['70000', ''] },
+  label: {
+    good: ['vm=web1', 'a=b=c'],
+    bad: ['__a=b', `--label __a=b: names that begin with "__" are Prometheus's own`],
+  },
   'chroot-fallback': SWITCH,
   mtu: { good: ['0', '68', '65521', '0x5dc'], bad: ['65522', '--mtu 65522: give a number from 0 to 65521'] },
   df: { good: ['keep', 'fragment'], bad: ['set', '--df set: give "fragment" or "keep"'] },

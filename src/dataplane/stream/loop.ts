@@ -17,6 +17,7 @@ import { STREAM_OPEN } from './input';
 import type { StreamInput } from './input';
 import type { StreamOutput } from './output';
 import { KEY_WAKE } from '../link-control';
+import { Load } from '../load';
 import type { LoopClock } from '../loop-clock';
 import { watchCommands } from '../watch-commands';
 
@@ -33,6 +34,7 @@ export class StreamLoop {
   private commandsPending: boolean;
   private inputPending: boolean;
   private outputReady: boolean;
+  private readonly load: Load;
 
   constructor(
     native: Native,
@@ -53,6 +55,7 @@ export class StreamLoop {
     this.commandsPending = false;
     this.inputPending = false;
     this.outputReady = false;
+    this.load = new Load(counters, clock.us);
   }
 
   /** Runs until the control plane says stop. */
@@ -67,6 +70,7 @@ export class StreamLoop {
     const { native, stack, control } = this;
     const n = native.epollWait(this.timeoutUs());
     this.clock.update();
+    this.load.begins();
     this.counters[C_LOOP_TURNS]++;
     const events = native.epollOut;
     for (let i = 0; i < n; i++) this.event(events[3 * i], events[3 * i + 1], events[3 * i + 2]);
@@ -87,14 +91,16 @@ export class StreamLoop {
     }
     stack.onTimer();
     this.port.flush();
+    this.load.ends();
     this.settle();
   }
 
   private timeoutUs(): number {
     if (this.inputPending || this.outputReady || this.stack.busy || this.control.probing) return 0;
     const deadline = this.stack.nextDeadline();
-    if (deadline === Infinity) return -1;
     this.clock.update();
+    this.load.rests();
+    if (deadline === Infinity) return -1;
     return deadline <= this.clock.nowMs ? 0 : (deadline - this.clock.nowMs) * 1000;
   }
 

@@ -13,12 +13,19 @@
  * says for how long). Only when that found nothing does the guest have to kick again.
  */
 import type { Native } from '../../native';
-import { C_FRAMES_FROM_GUEST, C_KICKS_FROM_GUEST, C_LOOP_TURNS } from '../../stack/counters';
+import {
+  C_FRAMES_FROM_GUEST,
+  C_KICKS_FROM_GUEST,
+  C_LOOP_TURNS,
+  C_STARVED_SINCE,
+  C_STARVED_US,
+} from '../../stack/counters';
 import type { Counters } from '../../stack/counters';
 import { KEY_DATAPLANE, KEY_INDEX_MASK, KEY_KIND_SHIFT } from '../../stack/context';
 import { EPOLLERR, EPOLLHUP } from '../../stack/ports';
 import type { GuestPort } from '../../stack/ports';
 import type { Stack } from '../../stack/stack';
+import { Load } from '../load';
 import { RING_TRANSMIT } from './guest-port';
 import type { VirtioGuestPort } from './guest-port';
 import type { Moderation } from '../moderation/moderation';
@@ -53,6 +60,7 @@ export class EventLoop {
   private transmitPending: boolean;
   private receiveReady: boolean;
   private readonly moderation: Moderation;
+  private readonly load: Load;
 
   constructor(
     native: Native,
@@ -73,6 +81,7 @@ export class EventLoop {
     this.transmitPending = false;
     this.receiveReady = false;
     this.moderation = control.port.moderation;
+    this.load = new Load(counters, clock.us);
   }
 
   /** Runs until the control plane says stop. */
@@ -88,6 +97,7 @@ export class EventLoop {
     const timeoutUs = this.timeoutUs();
     const n = moderation.polls ? this.lookThenWait(timeoutUs) : native.epollWait(moderation.untilDue(timeoutUs));
     this.clock.update();
+    this.load.begins();
     this.counters[C_LOOP_TURNS]++;
     const events = native.epollOut;
     for (let i = 0; i < n; i++) this.event(events[3 * i], events[3 * i + 1], events[3 * i + 2]);
@@ -101,12 +111,14 @@ export class EventLoop {
     if (this.receiveReady) {
       this.receiveReady = false;
       moderation.receiveRefilled();
+      this.refilled();
       const { queue } = this.port.rx;
       if (queue !== null) queue.disableNotify();
       stack.onGuestReady();
     }
     stack.onTimer();
     this.link.flush();
+    this.load.ends();
     this.rearmReceive();
     if (moderation.endTurn()) this.transmitPending = true;
     if (this.clock.nowMs >= this.control.sharing.dueMs) this.control.lookForSharing(this.clock.nowMs);
@@ -117,8 +129,9 @@ export class EventLoop {
     if (this.transmitPending || this.receiveReady || this.stack.busy) return 0;
     let deadline = Math.min(this.stack.nextDeadline(), this.moderation.dueMs, this.control.sharing.dueMs);
     if (this.control.polling) deadline = Math.min(deadline, this.clock.nowMs + POLL_INTERVAL_MS);
-    if (deadline === Infinity) return this.moderation.untilReminder(-1);
     this.clock.update();
+    this.load.rests();
+    if (deadline === Infinity) return this.moderation.untilReminder(-1);
     return deadline <= this.clock.nowMs ? 0 : this.moderation.untilReminder((deadline - this.clock.nowMs) * 1000);
   }
 
@@ -203,7 +216,10 @@ export class EventLoop {
   private rearmReceive(): void {
     const { rx } = this.port;
     const queue = rx.queue;
-    if (queue === null) return;
+    if (queue === null) {
+      this.refilled();
+      return;
+    }
     if (rx.retry) {
       rx.retry = false;
       this.receiveReady = true;
@@ -211,7 +227,22 @@ export class EventLoop {
     if (rx.wanted) {
       rx.wanted = false;
       if (queue.enableNotify()) this.receiveReady = true;
-      else this.moderation.receiveStarved();
+      else this.starved();
     }
+  }
+
+  private starved(): void {
+    this.moderation.receiveStarved();
+    if (this.counters[C_STARVED_SINCE] === 0) this.counters[C_STARVED_SINCE] = this.clock.us[0];
+  }
+
+  /** The guest gave receive buffers, or has no ring any more. */
+  private refilled(): void {
+    const { counters } = this;
+    const since = counters[C_STARVED_SINCE];
+    if (since === 0) return;
+    // In this order: who reads in between sees too little, which he can tell, and not the same time twice.
+    counters[C_STARVED_SINCE] = 0;
+    counters[C_STARVED_US] += this.clock.us[0] - since;
   }
 }

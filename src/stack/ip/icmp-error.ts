@@ -5,7 +5,7 @@
  */
 import { copyWords, isGroup, isV4 } from './address';
 import type { FrameInfo, StackContext } from '../context';
-import { C_DROPS, dropCode } from '../counters';
+import { C_DROPS_TO_GUEST, dropCode } from '../counters';
 import { CLASS_ICMP, OUTPUT_TTL, outputHeadersTo, sendSmall } from './to-guest';
 import { checksumAdd, checksumFinish, pseudoHeaderSum6 } from '../wire/checksum';
 import { ETHERNET_HEADER_LEN } from '../wire/ethernet';
@@ -112,7 +112,7 @@ export class IcmpErrorSender {
     const { v4, words } = quoted;
     const packetLen = (v4 ? IPV4_HEADER_LEN : IPV6_HEADER_LEN) + quoteLen;
     if (groupHasNone(v4, type, code, words, quoted.dst) || pointsPastIt(v4, type, info, packetLen)) {
-      this.ctx.counters[C_DROPS + DROP_ICMP_MALFORMED]++;
+      this.ctx.counters[C_DROPS_TO_GUEST + DROP_ICMP_MALFORMED]++;
       return false;
     }
     const quotedLen = Math.min(quoteLen, v4 ? MAX_QUOTE4 : MAX_QUOTE6);

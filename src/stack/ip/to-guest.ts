@@ -7,7 +7,7 @@
  * Nothing here counts a frame that was not committed, and no other code changes the to-guest counters.
  */
 import type { StackContext } from '../context';
-import { C_BYTES_TO_GUEST_TCP, C_DROPS, C_FRAMES_TO_GUEST, dropCode } from '../counters';
+import { C_BYTES_TO_GUEST_TCP, C_DROPS_TO_GUEST, C_FRAMES_TO_GUEST, dropCode } from '../counters';
 import { GSO_NONE } from '../ports';
 import {
   ETHERNET_HEADER_LEN,
@@ -109,7 +109,7 @@ export function outputEthernet(ctx: StackContext, dv: DataView, off: number, ip:
  */
 export function sendSmall(ctx: StackContext, frame: DataView, length: number, protocolClass: number): boolean {
   if (trySendSmall(ctx, frame, length, protocolClass)) return true;
-  ctx.counters[C_DROPS + (ctx.port.up ? DROP_NO_RECEIVE_BUFFERS : DROP_GUEST_DOWN)]++;
+  ctx.counters[C_DROPS_TO_GUEST + (ctx.port.up ? DROP_NO_RECEIVE_BUFFERS : DROP_GUEST_DOWN)]++;
   return false;
 }
 

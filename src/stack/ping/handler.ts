@@ -14,7 +14,7 @@
 import { familyOf, isLoopback, isMulticast, isUnspecified, isV4, wordsEqual } from '../ip/address';
 import { KEY_KIND_SHIFT, KEY_PING, type FlowHandler, type FrameInfo, type StackContext } from '../context';
 import { MSG_REPLY, ROWS_MISC, ROWS_OUT, SCRATCH_MISC } from '../scratch';
-import { C_DROPS, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from '../counters';
+import { C_DROPS, C_DROPS_TO_GUEST, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from '../counters';
 import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { FragmentSender, mtuToward } from '../ip/fragment-sender';
 import { ERRORS_IN_A_ROW } from '../ip/socket-error';
@@ -400,7 +400,7 @@ export class IcmpHandler implements FlowHandler {
     this.scratchRow(ROWS_MISC, ICMP_HEADER_LEN);
     const r = this.ctx.io.recv(fd, ROWS_MISC, 1, 0);
     if (isShortage(r)) return r;
-    this.ctx.counters[C_DROPS + code]++;
+    this.ctx.counters[C_DROPS_TO_GUEST + code]++;
     return REPLIED;
   }
 
@@ -436,7 +436,7 @@ export class IcmpHandler implements FlowHandler {
     const type = icmpType(io.scratch, SCRATCH_MISC);
     if (got !== 1 || io.msgLen[MSG_REPLY] !== length || type !== (v4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY)) {
       port.cancel();
-      if (got !== -EAGAIN) ctx.counters[C_DROPS + DROP_ICMP_UNSUPPORTED]++;
+      if (got !== -EAGAIN) ctx.counters[C_DROPS_TO_GUEST + DROP_ICMP_UNSUPPORTED]++;
       return REPLIED;
     }
     const ttl = io.msgTtl[MSG_REPLY] > 0 ? io.msgTtl[MSG_REPLY] : OUTPUT_TTL;

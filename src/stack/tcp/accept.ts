@@ -3,7 +3,7 @@ import { addrSlotPort, addrSlotRead, copyWords, familyOf } from '../ip/address';
 import { KEY_KIND_SHIFT, KEY_TCP_LISTENER } from '../context';
 import { ADDR_SLOT_TCP } from '../scratch';
 import { comesInOtherFamily, speaksOnlyOther, toOtherLoopback } from '../ip/other-loopback';
-import { dropCode } from '../counters';
+import { C_RULES, dropCode } from '../counters';
 import { natToGuest } from '../ip/nat';
 import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
 import { EAGAIN, ECONNABORTED } from '../kit/linux';
@@ -12,7 +12,7 @@ import { SITE_TCP_LISTENER } from '../kit/site-log';
 import { allocateForPeer, mayAccept, peerBucket } from './admission';
 import { abortHost, release } from './close';
 import { open, prepareSocket } from './connect';
-import { F_SYN_DUE, F_V6, ST_SYN_SENT, TIMER_MAIN, countDrop, setTimer } from './flow';
+import { F_SYN_DUE, F_V6, ST_SYN_SENT, TIMER_MAIN, countDropToGuest, setTimer } from './flow';
 import type { TcpEngine } from './flow';
 import type { Listener } from './listener';
 import { synTimeout } from './send';
@@ -113,7 +113,7 @@ function acceptSome(t: TcpEngine, index: number): boolean {
         // No descriptors or memory left (EMFILE, ENFILE, ENOBUFS, ENOMEM), or an error of the network (accept(2)): the
         // edge will not come again, so try later.
         t.acceptAt = t.clock.nowMs + ACCEPT_PAUSE_MS;
-        countDrop(t, DROP_NO_DESCRIPTORS);
+        countDropToGuest(t, DROP_NO_DESCRIPTORS);
         return true;
     }
   }
@@ -128,7 +128,7 @@ function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): 
   const port = addrSlotPort(io.addrs, ADDR_SLOT_TCP);
   const code = peerToGuest(t, listener);
   if (code !== 0 || port === 0) {
-    if (code !== 0) countDrop(t, code);
+    if (code !== 0) countDropToGuest(t, code);
     io.abort(fd);
     return -1;
   }
@@ -139,17 +139,18 @@ function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): 
   const flow = choosePort(t, listener.config.targetPort, port) ? allocateForPeer(t, bucket) : -1;
   if (flow < 0) {
     io.abort(fd);
-    countDrop(t, DROP_FLOW_TABLE_FULL);
+    countDropToGuest(t, DROP_FLOW_TABLE_FULL);
     return -1;
   }
   const v6 = familyOf(nat.dst, 0) === AF_INET6;
   open(t, flow, ST_SYN_SENT, fd, v6, index, bucket);
+  t.ctx.counters[C_RULES + listener.rule]++;
   t.flags[flow] |= F_SYN_DUE;
   // Runs from now on, whether or not the guest has room for the SYN: the peer must not wait for ever.
   setTimer(t, flow, TIMER_MAIN, synTimeout(t, 0));
   if (io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]) < 0) {
     abortHost(t, flow);
-    countDrop(t, DROP_NO_DESCRIPTORS);
+    countDropToGuest(t, DROP_NO_DESCRIPTORS);
     return -1;
   }
   service(t, flow);

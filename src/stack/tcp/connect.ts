@@ -45,6 +45,7 @@ import { allocateForGuest, countIn, handshakeDone } from './admission';
 import { mayReset } from './challenge';
 import { abortHost } from './close';
 import { startIdle } from './idle';
+import { countNotConnected } from './connect-results';
 import { DEFAULT_TTL, DSCP_MASK, markSocket } from './ttl-dscp';
 import { answerReset, pseudoSum } from './send';
 import { SOCKET_EVENTS, socketKey } from './window';
@@ -194,6 +195,7 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
   if (flow < 0) return;
   t.cost[flow] = cost;
   t.bucket[flow] = peer;
+  t.connectUs[flow] = from;
 }
 
 /** `natResult` holds where to. Returns the flow, or -1: then the guest was answered, or its SYN counted as dropped. */
@@ -241,13 +243,19 @@ function connectedSocket(t: TcpEngine, family: number, frame: FrameInfo, ports: 
   if (from >= PRIVILEGED_PORTS || (t.natResult.local && from === (ports & 0xffff))) from = 0;
   for (;;) {
     const fd = t.io.socket(family, SOCK_TCP);
-    if (fd < 0) return NO_SOCKET;
+    if (fd < 0) {
+      countNotConnected(t, fd);
+      return NO_SOCKET;
+    }
     markSocket(t, fd, family !== AF_INET, frame.ttl, frame.tos);
     const r = startConnect(t, fd, family, from, ports & 0xffff);
     if (r >= 0) return fd;
     t.io.close(fd);
     // Bound already, or taken with this very destination: then from another port.
-    if (from === 0 || (r !== -EADDRNOTAVAIL && r !== -EADDRINUSE && r !== -EACCES)) return NO_CONNECT;
+    if (from === 0 || (r !== -EADDRNOTAVAIL && r !== -EADDRINUSE && r !== -EACCES)) {
+      countNotConnected(t, r);
+      return NO_CONNECT;
+    }
     from = 0;
   }
 }

@@ -69,7 +69,7 @@
 import type { ForwardListener } from '../config';
 import { DEFAULT_MTU } from '../config';
 import type { StackContext } from '../context';
-import { C_DROPS } from '../counters';
+import { C_DROPS, C_DROPS_TO_GUEST } from '../counters';
 import type { DropCode } from '../counters';
 import { FlowTable, SlotQueue } from '../kit/flow-table';
 import type { NatTables } from '../ip/nat';
@@ -344,6 +344,8 @@ export class TcpEngine {
   readonly idleDoublings: Uint8Array;
   /** When a segment without payload was answered last (challenge.ts). */
   readonly challengedAt: Float64Array;
+  /** The guest's own: when its SYN came, CLOCK_MONOTONIC in µs. */
+  readonly connectUs: Float64Array;
 
   constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
     const { config, random } = ctx;
@@ -442,12 +444,18 @@ export class TcpEngine {
     this.idleProbes = new Uint8Array(n);
     this.idleDoublings = new Uint8Array(n);
     this.challengedAt = new Float64Array(n);
+    this.connectUs = new Float64Array(n);
   }
 }
 
-/** Counts a dropped segment. */
+/** Counts a dropped segment of the guest. */
 export function countDrop(t: TcpEngine, code: DropCode): void {
   t.ctx.counters[C_DROPS + code]++;
+}
+
+/** Counts a connection from the host that does not come to the guest. */
+export function countDropToGuest(t: TcpEngine, code: DropCode): void {
+  t.ctx.counters[C_DROPS_TO_GUEST + code]++;
 }
 
 /** Remembers that `flow` is to be served at the end of the batch. */

@@ -4,6 +4,8 @@ import type { ForwardListener } from '../config';
 
 export interface Listener {
   readonly config: ForwardListener;
+  /** Number of the user's rule; 0: of none. */
+  readonly rule: number;
   /** Fixed guest-side target as four words; null: the guest's address. */
   readonly target: Int32Array | null;
   /** Its connections in the flow table, TIME-WAIT left out. */
@@ -16,5 +18,5 @@ export function newListener(config: ForwardListener): Listener {
     target = new Int32Array(4);
     addressWords(config.targetAddr, target, 0);
   }
-  return { config, target, flows: 0 };
+  return { config, rule: config.rule ?? 0, target, flows: 0 };
 }

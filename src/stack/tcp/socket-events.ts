@@ -18,6 +18,7 @@ import {
 import type { TcpEngine } from './flow';
 import { resetBoth } from './close';
 import { hostConnected } from './connect';
+import { countConnected, countFailed } from './connect-results';
 import { service } from './scheduler';
 import { EPOLLPRI, reopenWindow } from './window';
 
@@ -51,10 +52,12 @@ export function socketEvent(t: TcpEngine, flow: number, generation: number, even
 function connectResult(t: TcpEngine, flow: number, events: number): void {
   // A connection that failed has an error pending, which is an event of its own.
   if ((events & (EPOLLERR | EPOLLHUP)) !== 0) {
+    countFailed(t, t.fd[flow]);
     // Whatever the host's reason is, the guest sees its connection refused.
     resetBoth(t, flow);
     return;
   }
+  countConnected(t, flow);
   hostConnected(t, flow);
   service(t, flow);
 }

@@ -6,7 +6,7 @@
 import { isV4 } from '../ip/address';
 import { ROWS_MISC, ROWS_OUT, SCRATCH_UDP } from '../scratch';
 import type { StackContext } from '../context';
-import { C_DROPS, dropCode } from '../counters';
+import { C_DROPS_TO_GUEST, dropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';
 import { FragmentSender, guestMtu, mtuToward } from '../ip/fragment-sender';
 import {
@@ -144,7 +144,8 @@ export class UdpDeliver {
     }
     for (let done = 0; done < length; done += segment) {
       const n = Math.min(segment, length - done);
-      if (this.move(-1, from + done, n, 0, ttl, tos) !== DONE) ctx.counters[C_DROPS + DROP_NO_RECEIVE_BUFFERS]++;
+      if (this.move(-1, from + done, n, 0, ttl, tos) !== DONE)
+        ctx.counters[C_DROPS_TO_GUEST + DROP_NO_RECEIVE_BUFFERS]++;
     }
     return DONE;
   }
@@ -163,7 +164,7 @@ export class UdpDeliver {
     if (rowCount === -1) return STALLED;
     if (rowCount < 0) {
       if (fd >= 0) this.discard(fd);
-      ctx.counters[C_DROPS + DROP_FRAME_TOO_LONG]++;
+      ctx.counters[C_DROPS_TO_GUEST + DROP_FRAME_TOO_LONG]++;
       return DONE;
     }
     if (!this.fill(fd, at, rowCount, length)) return DONE;
@@ -200,7 +201,7 @@ export class UdpDeliver {
       return false;
     }
     const code = received < 0 ? DROP_HOST_SOCKET_ERROR : DROP_UDP_TRUNCATED;
-    if (received !== -EAGAIN) this.ctx.counters[C_DROPS + code]++;
+    if (received !== -EAGAIN) this.ctx.counters[C_DROPS_TO_GUEST + code]++;
     return false;
   }
 

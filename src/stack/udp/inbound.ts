@@ -31,7 +31,7 @@ import {
   SCRATCH_UDP_STEP,
 } from '../scratch';
 import type { StackContext } from '../context';
-import { C_DROPS, dropCode } from '../counters';
+import { C_DROPS_TO_GUEST, dropCode } from '../counters';
 import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
@@ -391,7 +391,7 @@ export class UdpInbound {
       // Looking for the flow may have cost this one its place.
       if (this.parkedId < 0) return true;
       if (code !== 0) {
-        counters[C_DROPS + code]++;
+        counters[C_DROPS_TO_GUEST + code]++;
         continue;
       }
       const at = SCRATCH_UDP + (m - MSG_IN) * SCRATCH_UDP_STEP;
@@ -404,7 +404,7 @@ export class UdpInbound {
   }
 
   private dropParked(): void {
-    this.ctx.counters[C_DROPS + DROP_NO_RECEIVE_BUFFERS] += this.parkedEnd - this.parked;
+    this.ctx.counters[C_DROPS_TO_GUEST + DROP_NO_RECEIVE_BUFFERS] += this.parkedEnd - this.parked;
     this.parkedId = -1;
     this.stalled = false;
   }
@@ -428,7 +428,7 @@ export class UdpInbound {
     if (code !== 0) {
       deliver.discard(fd);
       if (deliver.error !== 0) return deliver.error;
-      ctx.counters[C_DROPS + code]++;
+      ctx.counters[C_DROPS_TO_GUEST + code]++;
       return 1;
     }
     if (deliver.move(fd, 0, length, segment, io.msgTtl[MSG_IN], io.msgTos[MSG_IN]) === STALLED) {
@@ -463,7 +463,7 @@ export class UdpInbound {
     this.onGuestReady();
     if (this.stuck !== id || this.deadline === Infinity) return;
     this.deliver.discard(this.fdOf(id));
-    ctx.counters[C_DROPS + DROP_NO_RECEIVE_BUFFERS]++;
+    ctx.counters[C_DROPS_TO_GUEST + DROP_NO_RECEIVE_BUFFERS]++;
     this.stalled = false;
     this.stuckUntil = Infinity;
   }

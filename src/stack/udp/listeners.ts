@@ -27,6 +27,8 @@ export interface UdpListener {
   /** Port on the host and port of the guest. */
   readonly port: number;
   readonly targetPort: number;
+  /** Number of the user's rule; 0: of none. */
+  readonly rule: number;
   /** Fixed guest-side address as four words; null: the guest's observed address. */
   readonly target: Int32Array | null;
   /** Address bound; all zero words for wildcards of any family. */
@@ -107,6 +109,7 @@ function makeListener(io: HostIo, listener: ForwardListener): UdpListener {
     fd,
     port: listener.port,
     targetPort: listener.targetPort,
+    rule: listener.rule ?? 0,
     target,
     bound: new Int32Array(4),
     wildcard: false,

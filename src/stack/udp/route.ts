@@ -13,7 +13,7 @@ import {
   isV4,
 } from '../ip/address';
 import type { StackContext } from '../context';
-import { dropCode, type DropCode } from '../counters';
+import { C_RULES, dropCode, type DropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';
 import { NatResult, natSourceToGuest, natToGuest } from '../ip/nat';
 import type { NatTables } from '../ip/nat';
@@ -140,6 +140,7 @@ export class UdpRoute {
     if (slot < 0) {
       slot = this.owner.openAtListener(index);
       if (slot < 0) return DROP_FLOW_TABLE_FULL;
+      ctx.counters[C_RULES + listener.rule]++;
     }
     // Two peers can look the same to the guest (both 127.0.0.1 and 127.0.0.2 do): answers go to the latest.
     if (flows.listener[slot] >= 0) {

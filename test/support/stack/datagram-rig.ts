@@ -1,7 +1,7 @@
 /** A Stack with real UDP and ICMP handlers between a fake guest and a fake host. */
 import type { ForwardListener, Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
 import type { StackContext } from '../../../src/stack/context';
-import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
+import { COUNTERS, C_DROPS, C_DROPS_TO_GUEST, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
 import { IcmpHandler } from '../../../src/stack/ping/handler';
 import { createLinkState } from '../../../src/stack/link/guest-state';
@@ -148,12 +148,16 @@ export class DatagramRig {
   }
 
   drops(name: DropName): number {
-    return this.ctx.counters[C_DROPS + DROP_NAMES.indexOf(name)];
+    const code = DROP_NAMES.indexOf(name);
+    return this.ctx.counters[C_DROPS + code] + this.ctx.counters[C_DROPS_TO_GUEST + code];
   }
 
   /** All drops, by name: for failures that explain themselves. */
   allDrops(): Record<string, number> {
-    const found = DROP_NAMES.map((name, i): [string, number] => [name, this.ctx.counters[C_DROPS + i]]);
+    const found = DROP_NAMES.map((name, i): [string, number] => [
+      name,
+      this.ctx.counters[C_DROPS + i] + this.ctx.counters[C_DROPS_TO_GUEST + i],
+    ]);
     return Object.fromEntries(found.filter(([, n]) => n > 0));
   }
 }

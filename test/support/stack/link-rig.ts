@@ -5,7 +5,7 @@
 import type { FlowHandler, FrameInfo, StackContext } from '../../../src/stack/context';
 import { SCRATCH_SIZE } from '../../../src/stack/scratch';
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
-import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
+import { COUNTERS, C_DROPS, C_DROPS_TO_GUEST, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import type { HostIo } from '../../../src/stack/ports';
@@ -315,6 +315,9 @@ export function linkRig(
       stack.fromGuest(16);
       return port.sent();
     },
-    drops: (name) => counters[C_DROPS + DROP_NAMES.indexOf(name)],
+    drops: (name) => {
+      const code = DROP_NAMES.indexOf(name);
+      return counters[C_DROPS + code] + counters[C_DROPS_TO_GUEST + code];
+    },
   };
 }

@@ -5,7 +5,7 @@
  */
 import type { ForwardListener, Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
 import type { FlowHandler, StackContext } from '../../../src/stack/context';
-import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../src/stack/counters';
+import { COUNTERS, C_DROPS, C_DROPS_TO_GUEST, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
@@ -171,7 +171,8 @@ export class TcpRig {
   }
 
   drops(name: DropName): number {
-    return this.ctx.counters[C_DROPS + DROP_NAMES.indexOf(name)];
+    const code = DROP_NAMES.indexOf(name);
+    return this.ctx.counters[C_DROPS + code] + this.ctx.counters[C_DROPS_TO_GUEST + code];
   }
 
   counter(index: number): number {

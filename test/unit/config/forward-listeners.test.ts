@@ -67,10 +67,12 @@ function reach(host: string, port: number): Promise<boolean> {
 describe('on this host', () => {
   test('no address: one socket for both families', async () => {
     const port = await freePort();
-    const { listeners } = open(rules('tcp', `${port}:22`));
+    const { listeners, rules: counted } = open(rules('tcp', `${port}:22`));
+    const fd = expect.any(Number) as number;
     expect(listeners).toEqual([
-      { fd: expect.any(Number) as number, protocol: 'tcp', family: 'dual', port, targetPort: 22, targetAddr: null },
+      { fd, protocol: 'tcp', family: 'dual', port, targetPort: 22, targetAddr: null, rule: 1 },
     ]);
+    expect(counted).toEqual([{ protocol: 'tcp', spec: `${port}:22`, listeners: 1 }]);
     expect(await reach('127.0.0.1', port)).toBe(true);
     expect(await reach('::1', port)).toBe(true);
   });

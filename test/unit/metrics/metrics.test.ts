@@ -1,6 +1,6 @@
 import { get, request } from 'node:http';
 import { createExporter } from '../../../src/metrics/exporter';
-import { METRICS } from '../../../src/metrics/names';
+import { HISTOGRAMS, METRICS, OTHERS } from '../../../src/metrics/names';
 import { type MetricsServer, startMetricsServer } from '../../../src/metrics/server';
 import * as c from '../../../src/stack/counters';
 
@@ -9,9 +9,10 @@ const counters = new Float64Array(shared);
 let connected = false;
 const registry = createExporter({ counters: shared, guestConnected: () => connected, version: '1.2.3' });
 let server: MetricsServer;
+const portOf = ({ bound }: MetricsServer): number => bound?.port ?? -1;
 
 beforeAll(async () => {
-  server = await startMetricsServer(registry, '127.0.0.1', 0);
+  server = await startMetricsServer(registry, { host: '127.0.0.1', port: 0 });
 });
 afterAll(() => server.close());
 
@@ -23,7 +24,7 @@ interface Answer {
 
 function fetchPath(path: string, method = 'GET'): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    request({ host: '127.0.0.1', port: server.port, path, method, agent: false }, (response) => {
+    request({ host: '127.0.0.1', port: portOf(server), path, method, agent: false }, (response) => {
       let body = '';
       response.setEncoding('utf8');
       response.on('data', (chunk: string) => (body += chunk));
@@ -61,8 +62,8 @@ test('a scrape shows what the data plane counted, each time anew', async () => {
   expect(first.get('tubetti_flows{protocol="udp"}')).toBe(3);
   expect(first.get('tubetti_flows_opened_total{protocol="icmp"}')).toBe(4);
   expect(first.get('tubetti_tcp_retransmits_total')).toBe(5);
-  expect(first.get('tubetti_drops_total{reason="vlan_tagged"}')).toBe(6);
-  expect(first.get('tubetti_drops_total{reason="udp_checksum"}')).toBe(0);
+  expect(first.get('tubetti_drops_total{reason="vlan_tagged",direction="from_guest"}')).toBe(6);
+  expect(first.get('tubetti_drops_total{reason="udp_checksum",direction="to_guest"}')).toBe(0);
   expect(first.get('tubetti_guest_connected')).toBe(0);
 
   counters[c.C_TCP_RETRANSMITS] = 8;
@@ -79,16 +80,21 @@ test('a scrape shows what the data plane counted, each time anew', async () => {
 test('every counter of the data plane has a name, and none has two', () => {
   const named = METRICS.flatMap((metric) => metric.series.map((series) => series.index));
   expect(new Set(named).size).toBe(named.length);
+  // The first of several, and those that are one metric together (exporter.test.ts).
+  const others = ['C_DROPS', 'C_DROPS_TO_GUEST', 'C_CONNECTS', 'C_RULES', 'C_STARVED_US', 'C_STARVED_SINCE'];
   const known = Object.entries(c)
-    .filter(([name, value]) => name.startsWith('C_') && name !== 'C_DROPS' && typeof value === 'number')
+    .filter(([name, value]) => name.startsWith('C_') && !others.includes(name) && typeof value === 'number')
     .map(([, value]) => value as number);
-  for (let code = 1; code < c.DROP_NAMES.length; code++) known.push(c.C_DROPS + code);
+  for (let code = 1; code < c.DROP_NAMES.length; code++) known.push(c.C_DROPS + code, c.C_DROPS_TO_GUEST + code);
+  for (let result = 0; result < c.CONNECT_RESULTS.length; result++) known.push(c.C_CONNECTS + result);
   expect(named.sort((a, b) => a - b)).toEqual(known.sort((a, b) => a - b));
-  expect(c.DROP_NAMES.length).toBeLessThanOrEqual(c.COUNTERS - c.C_DROPS);
+  expect(c.DROP_NAMES.length).toBeLessThanOrEqual(c.C_DROPS_TO_GUEST - c.C_DROPS);
+  expect(c.DROP_NAMES.length).toBeLessThanOrEqual(c.C_CONNECTS - c.C_DROPS_TO_GUEST);
 });
 
 test('names follow the conventions of Prometheus', () => {
-  for (const { name, kind, help } of METRICS) {
+  const histograms = HISTOGRAMS.map(({ name, help }) => ({ name, help, kind: 'histogram' }));
+  for (const { name, kind, help } of [...METRICS, ...histograms, ...Object.values(OTHERS)]) {
     expect(name).toMatch(/^tubetti_[a-z_]+$/);
     expect(name.endsWith('_total')).toBe(kind === 'counter');
     expect(help).toMatch(/^[A-Z].*\.$/);
@@ -104,14 +110,16 @@ test('only /metrics, only reading', async () => {
 });
 
 test("a port that is taken is the system's error", async () => {
-  await expect(startMetricsServer(registry, '127.0.0.1', server.port)).rejects.toMatchObject({ code: 'EADDRINUSE' });
+  await expect(startMetricsServer(registry, { host: '127.0.0.1', port: portOf(server) })).rejects.toMatchObject({
+    code: 'EADDRINUSE',
+  });
 });
 
 test('closing does not wait for a client that holds on', async () => {
-  const other = await startMetricsServer(registry, '127.0.0.1', 0);
+  const other = await startMetricsServer(registry, { host: '127.0.0.1', port: 0 });
   const hanging = get({
     host: '127.0.0.1',
-    port: other.port,
+    port: portOf(other),
     path: '/metrics',
     agent: false,
     headers: { Connection: 'keep-alive' },

@@ -11,10 +11,10 @@ test('scrapers in a loop: a page is made 50 times a second at most, and all get 
   const shared = new SharedArrayBuffer(COUNTERS * 8);
   const registry = createExporter({ counters: shared, guestConnected: () => true, version: '1.2.3' });
   const made = jest.spyOn(registry, 'metrics');
-  const server = await startMetricsServer(registry, '127.0.0.1', 0);
+  const server = await startMetricsServer(registry, { host: '127.0.0.1', port: 0 });
   const scrape = (): Promise<number | undefined> =>
     new Promise((resolve, reject) => {
-      get({ host: '127.0.0.1', port: server.port, path: '/metrics', agent: false }, (response) => {
+      get({ host: '127.0.0.1', port: server.bound?.port, path: '/metrics', agent: false }, (response) => {
         response.resume().on('end', () => {
           resolve(response.statusCode);
         });

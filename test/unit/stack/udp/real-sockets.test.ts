@@ -9,7 +9,7 @@ import { addrSlotPort, addrSlotWrite, V4_MAPPED } from '../../../../src/stack/ip
 import type { ForwardListener, StackConfig } from '../../../../src/stack/config';
 import { KEY_DATAPLANE, KEY_KIND_SHIFT, type StackContext } from '../../../../src/stack/context';
 import { ROWS_MISC } from '../../../../src/stack/scratch';
-import { COUNTERS, C_DROPS, DROP_NAMES } from '../../../../src/stack/counters';
+import { COUNTERS, C_DROPS, C_DROPS_TO_GUEST, DROP_NAMES } from '../../../../src/stack/counters';
 import { IcmpHandler } from '../../../../src/stack/ping/handler';
 import { createLinkState } from '../../../../src/stack/link/guest-state';
 import { AF_INET, AF_INET6, EPOLLIN, SOCK_UDP } from '../../../../src/stack/ports';
@@ -151,7 +151,10 @@ class RealRig {
   }
 
   drops(): Record<string, number> {
-    const all = DROP_NAMES.map((name, i): [string, number] => [name, this.counters[C_DROPS + i]]);
+    const all = DROP_NAMES.map((name, i): [string, number] => [
+      name,
+      this.counters[C_DROPS + i] + this.counters[C_DROPS_TO_GUEST + i],
+    ]);
     return Object.fromEntries(all.filter(([, n]) => n > 0));
   }
 

@@ -1,6 +1,6 @@
 /** ICMP errors about the guest's datagrams. */
 import { KEY_KIND_SHIFT, KEY_UDP_LISTENER } from '../../../../src/stack/context';
-import { C_DROPS, dropCode } from '../../../../src/stack/counters';
+import { C_DROPS_TO_GUEST, dropCode } from '../../../../src/stack/counters';
 import { EPOLLERR } from '../../../../src/stack/ports';
 import { ip } from '../../../support/stack/addresses';
 import { addressText, ascii, DatagramRig } from '../../../support/stack/datagram-rig';
@@ -166,7 +166,7 @@ test.each([
     rig.pump();
     const rest = origin === 2 ? (end - 1) * 2 ** 24 : end - 1;
     expect(rig.port.sent().map(error)).toMatchObject([{ type, rest }]);
-    expect(rig.counter(C_DROPS + dropCode('icmp_malformed'))).toBe(2);
+    expect(rig.counter(C_DROPS_TO_GUEST + dropCode('icmp_malformed'))).toBe(2);
   },
 );
 
@@ -196,7 +196,7 @@ test.each([
     });
     rig.pump();
     expect(rig.port.sent()).toHaveLength(n);
-    expect(rig.counter(C_DROPS + dropCode('icmp_malformed'))).toBe(1 - n);
+    expect(rig.counter(C_DROPS_TO_GUEST + dropCode('icmp_malformed'))).toBe(1 - n);
   },
 );
 
