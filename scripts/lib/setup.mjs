@@ -86,6 +86,7 @@ export async function setUp({ guests, checks = false, log = (line) => console.lo
     for (const root of PACKAGE_ROOTS) whyNot.push(await makeRoot(root, log));
     notes.push(...whyNot.filter((why) => why !== null));
   }
+  if (checks) await fetchPrometheus(log, notes);
   return {
     uml: canBoot && which('linux.uml') !== null,
     qemu: kernel !== null,
@@ -262,6 +263,27 @@ async function fetchDhclient(log, notes) {
   const failure = await unpack(['isc-dhcp-client'], `${directory}.new`);
   if (failure !== null) {
     notes.push(`no DHCPv6 client for the guests: ${failure}`);
+    return;
+  }
+  renameSync(`${directory}.new`, directory);
+}
+
+/**
+ * Prometheus and promtool, for the tests of the metrics. Not installed, for the package starts a server.
+ * @param {(line: string) => void} log
+ * @param {string[]} notes
+ */
+async function fetchPrometheus(log, notes) {
+  const directory = join(ROOT, '.cache', 'prometheus');
+  if (existsSync(directory)) return;
+  if (which('apt-get') === null) {
+    notes.push('no apt-get to fetch Prometheus with: its tests are skipped');
+    return;
+  }
+  await refreshLists(log, 'prometheus');
+  const failure = await unpack(['prometheus'], `${directory}.new`);
+  if (failure !== null) {
+    notes.push(`no Prometheus for the tests: ${failure}`);
     return;
   }
   renameSync(`${directory}.new`, directory);

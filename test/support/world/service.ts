@@ -30,7 +30,8 @@ export class Service {
   readonly process: ManagedProcess;
   readonly socketPath: string;
   private readonly world: HostWorld;
-  private readonly metricsPort: number;
+  /** On the loopback of the host's world. */
+  readonly metricsPort: number;
 
   private constructor(process: ManagedProcess, options: ServiceOptions, metricsPort: number) {
     this.process = process;
