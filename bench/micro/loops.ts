@@ -3,6 +3,9 @@ import { IpFields } from '../../src/stack/wire/ip-fields';
 import { GuestMemory, SplitQueueDevice, SplitQueueDriver } from 'virtio-ring-ts';
 import { loadNative } from '../../src/native';
 import { FlowTable } from '../../src/stack/kit/flow-table';
+import { C_FRAMES_FROM_GUEST, C_FRAMES_TO_GUEST, COUNTERS, H_TURN_US } from '../../src/stack/counters';
+import { observe } from '../../src/stack/kit/histogram';
+import { Load } from '../../src/dataplane/load';
 import { checksumAdd, checksumFinish } from '../../src/stack/wire/checksum';
 import { ETHERNET_HEADER_LEN, ethernetType, ethernetWrite } from '../../src/stack/wire/ethernet';
 import {
@@ -39,7 +42,7 @@ const ETHERTYPE = 0x0800;
 const FRAME = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN + TCP_HEADER_LEN;
 
 export function loops(): Loop[] {
-  return [...parsing(), ring(true), ring(false), ...flowLookup(), ...checksums(), ...nativeCalls()];
+  return [...parsing(), ring(true), ring(false), ...flowLookup(), ...checksums(), ...counting(), ...nativeCalls()];
 }
 
 function parsing(): Loop[] {
@@ -167,6 +170,28 @@ function nativeCalls(): Loop[] {
     sum(SEGMENT),
     sum(65_000),
     loop('eventfd signal and drain, two system calls', () => native.signal(event) + native.drain(event)),
+  ];
+}
+
+/** What the metrics cost: a value in a histogram; all that a turn of the loop counts. */
+function counting(): Loop[] {
+  const counters = new Float64Array(COUNTERS);
+  const now = new Float64Array(1);
+  const load = new Load(counters, now);
+  return [
+    loop('a value into a histogram', (i) => {
+      observe(counters, H_TURN_US, i & 0xffff);
+      return counters[H_TURN_US.at];
+    }),
+    loop('what a turn of the loop counts: its time, frames in and out', (i) => {
+      now[0] += i & 0xff;
+      load.begins();
+      counters[C_FRAMES_FROM_GUEST] += i & 0x1f;
+      counters[C_FRAMES_TO_GUEST] += i & 0xf;
+      load.ends();
+      load.rests();
+      return counters[H_TURN_US.at];
+    }),
   ];
 }
 

@@ -63,7 +63,15 @@ describeWith('a given socket', whyNotGuest('qemu'), () => {
       service = await Service.start({ world, socketPath, args: ['--stream'], fd: pair[0] });
       guest = await bootQemu({ socketPath, scratch: scratch.path, fd: pair[1] });
       for (const fd of pair) native.close(fd);
-      const bench: Bench = { world, service, socketPath, scratch: scratch.path, restart: never, destroy: never };
+      const bench: Bench = {
+        world,
+        service,
+        socketPath,
+        scratch: scratch.path,
+        restart: never,
+        restartWith: never,
+        destroy: never,
+      };
       for (const family of FAMILIES) {
         await bringUp(guest, family);
         await expectConnected({ bench, guest, ...family });

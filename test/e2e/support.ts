@@ -13,6 +13,8 @@ export interface Bench {
   /** The service that runs now; {@link restart} replaces it. */
   service: Service;
   readonly restart: () => Promise<void>;
+  /** The same with more arguments. */
+  readonly restartWith: (more: readonly string[]) => Promise<void>;
   readonly destroy: () => Promise<void>;
 }
 
@@ -32,6 +34,9 @@ export async function setUpBench(
       service: await Service.start(options),
       restart: async () => {
         bench.service = await Service.start(options);
+      },
+      restartWith: async (more) => {
+        bench.service = await Service.start({ ...options, args: [...serviceArgs, ...more] });
       },
       destroy: async () => {
         await bench.service.stop('SIGKILL');
