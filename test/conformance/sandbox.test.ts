@@ -17,6 +17,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { spawnSync } from 'node:child_process';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -294,6 +295,13 @@ describe('layers that cannot be had', () => {
       status: 1,
       stderr: 'tubetti: --sandbox maybe: give one of on, strict, log, off\n',
     });
+  });
+
+  test('the launcher: nobody comes to more rights by what it executes, and that has no io_uring', () => {
+    const { stdout } = spawnSync(LAUNCHER, ['tubetti', '/bin/sh', '-c', 'cat /proc/self/status'], { encoding: 'utf8' });
+    expect(stdout).toMatch(/^NoNewPrivs:\t1$/m);
+    expect(stdout).toMatch(/^Seccomp:\t2$/m);
+    expect(stdout).toMatch(/^CapBnd:\t0{16}$/m);
   });
 
   test('the launcher by itself says how it is called', async () => {
