@@ -92,8 +92,12 @@ async function putProgram() {
   const { name, license } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
   put(`${base}/package.json`, `${JSON.stringify({ name, version, license, type: 'commonjs' }, null, 2)}\n`);
   const prebuilt = `prebuilds/linux-${flags.arch}`;
-  for (const file of readdirSync(join(ROOT, prebuilt))) {
-    copy(`${prebuilt}/${file}`, `${base}/${prebuilt}/${file}`, file === 'tubetti-launch' ? 0o755 : 0o644);
+  copy(`${prebuilt}/tubetti-launch`, `${base}/${prebuilt}/tubetti-launch`, 0o755);
+  // Others may be there, older than their sources.
+  for (const major of flags.node.split(',')) {
+    const stamp = join(ROOT, '.cache', 'prebuild', `${flags.arch}-${major.trim()}`, 'prebuilt');
+    const file = `${prebuilt}/node.abi${readFileSync(stamp, 'utf8').trim()}.glibc.node`;
+    copy(file, `${base}/${file}`);
   }
   const { build } = await import('esbuild');
   for (const library of LIBRARIES) {

@@ -45,7 +45,7 @@ const REQUIREMENTS = [
   { command: 'mmdebstrap', package: 'mmdebstrap', for: 'packages' },
   { command: 'lintian', package: 'lintian', for: 'packages' },
   { command: 'umoci', package: 'umoci', for: 'packages' },
-  { command: 'crun', package: 'crun', for: 'packages' },
+  { command: 'runc', package: 'runc', for: 'packages' },
 ];
 
 /**
