@@ -61,7 +61,11 @@ function crossDefines(arch) {
 async function headersFor(major, arch) {
   const ours = join(process.execPath, '..', '..');
   if (arch === process.arch && process.versions.node.split('.')[0] === major && headersAbi(ours) !== null) return ours;
-  return (await fetchNode(major, arch, (line) => console.log(line))).prefix;
+  try {
+    return (await fetchNode(major, arch, (line) => console.log(line))).prefix;
+  } catch (error) {
+    return fail(error.message);
+  }
 }
 
 /** The file of a build's ABI, which tells whether it is there, is one of these sources, and what it is called. */

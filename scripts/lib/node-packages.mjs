@@ -22,10 +22,9 @@ export async function fetchNode(major, arch, log) {
     // Without it npm would take the project around it for the place to install to.
     writeFileSync(join(directory, 'package.json'), '{ "private": true }\n');
     const args = ['install', '--prefix', directory, '--no-save', '--no-audit', '--no-fund', '--ignore-scripts'];
-    const { status, output } = await run('npm', [...args, `--cpu=${arch}`, `${name}@${major}`], {
-      quiet: true,
-      cwd: directory,
-    });
+    // npm refuses a package of another processor otherwise: its headers are wanted.
+    if (arch !== process.arch) args.push('--force');
+    const { status, output } = await run('npm', [...args, `${name}@${major}`], { quiet: true, cwd: directory });
     if (status !== 0 || !existsSync(join(prefix, 'bin', 'node'))) {
       throw new Error(`Node ${major} for ${arch} could not be fetched:\n${output}`);
     }
