@@ -117,7 +117,7 @@ Description: Node.js of another archive\n`;
       update-alternatives --install /usr/local/bin/passt passt /usr/bin/tubetti 50 >/dev/null
       passt --version | head -n 1
       apt-get remove -y -qq tubetti >/dev/null
-      if [ -e /usr/local/bin/passt ]; then echo "passt is left"; fi
+      if [ -h /usr/local/bin/passt ]; then echo "passt is left"; fi
       ls /usr/lib/tubetti 2>&1 || true`;
     const { version } = JSON.parse(readFileSync(join(REPO_ROOT, 'package.json'), 'utf8')) as { version: string };
     const lines = (await command(inRoot('debian-13', script))).split('\n');
