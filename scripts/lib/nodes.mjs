@@ -16,9 +16,9 @@ import {
   rmSync,
   statSync,
   symlinkSync,
-  writeFileSync,
 } from 'node:fs';
 import { delimiter, dirname, join, relative } from 'node:path';
+import { fetchNode } from './node-packages.mjs';
 import { PATH, ROOT, run, which } from './run.mjs';
 import { SetupError } from './setup.mjs';
 
@@ -67,7 +67,7 @@ export function parseMajors(text) {
  * @returns {Promise<Place>}
  */
 export async function prepareNode(major, log) {
-  const { node, version } = await fetchNode(major, log);
+  const { node, version } = await nodeOf(major, log);
   const tree = join(DIRECTORY, major, 'tree');
   copySources(tree);
   linkModules(tree);
@@ -113,19 +113,14 @@ async function make(place, script, env = {}) {
  * @param {string} major
  * @param {(line: string) => void} log
  */
-async function fetchNode(major, log) {
-  const name = `node-linux-${process.arch}`;
-  const directory = join(DIRECTORY, major);
-  const node = join(directory, 'node_modules', name, 'bin', 'node');
-  if (!existsSync(node)) {
-    log(`fetching Node ${major}`);
-    mkdirSync(directory, { recursive: true });
-    // Without it npm would take the project around it for the place to install to.
-    writeFileSync(join(directory, 'package.json'), '{ "private": true }\n');
-    const args = ['install', '--prefix', directory, '--no-save', '--no-audit', '--no-fund', '--ignore-scripts'];
-    const { status, output } = await run('npm', [...args, `${name}@${major}`], { quiet: true, cwd: directory });
-    if (status !== 0 || !existsSync(node)) throw new NoSuchNode(`Node ${major} could not be fetched:\n${output}`);
+async function nodeOf(major, log) {
+  let prefix;
+  try {
+    ({ prefix } = await fetchNode(major, process.arch, log));
+  } catch (error) {
+    throw new NoSuchNode(error.message);
   }
+  const node = join(prefix, 'bin', 'node');
   const { stdout } = spawnSync(node, ['--version'], { encoding: 'utf8' });
   if (!stdout?.startsWith(`v${major}.`)) throw new NoSuchNode(`${node} is no Node ${major} that runs here`);
   return { node, version: stdout.trim() };
