@@ -146,6 +146,8 @@ const handlers: Handlers = {
 
 function serveBlob(socket: Socket): void {
   socket.on('error', ignore);
+  // Who does not read is not told of the peer's end, and keeps the descriptor.
+  socket.resume();
   void (async () => {
     for (const chunk of blob) {
       if (socket.destroyed) return;
@@ -158,6 +160,7 @@ function serveBlob(socket: Socket): void {
 /** The blob over and over, until the peer leaves. */
 function serveEndless(socket: Socket): void {
   socket.on('error', ignore);
+  socket.resume();
   void (async () => {
     while (!socket.destroyed && blob.length > 0) {
       for (const chunk of blob) {
