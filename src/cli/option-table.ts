@@ -1,169 +1,45 @@
 /**
  * The command line: passt's, so that Tubetti can replace it, and a few options of our own. One table gives
- * for each option its names, its argument, its help text and its effect. Options of passt that we do
- * not support are in the table too: they are refused by name, not as unknown.
+ * for each option its names, its argument, its help text and its effect (the longer ones are in option-effects.ts).
+ * Options of passt that we do not support are in the table too: they are refused by name, not as unknown.
  */
-import { addressFamily, formatMac } from '../config/address-text';
-import { MAX_SEARCH } from '../config/resolv-conf';
-import type { LogLevel } from '../log';
+import { formatMac } from '../config/address-text';
 import { LOG_FORMATS } from '../log-format';
 import { SANDBOX_MODES } from '../sandbox/layer';
 import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC } from './draft';
-import { type Apply, option, type OptionSpec, taking } from './option-spec';
+import { option, type OptionSpec, taking } from './option-spec';
 import { REFUSED } from './refused-options';
 import { MODERATION_LEVELS } from '../dataplane/commands';
-import { DEFAULT_MTU, MAX_DNS } from '../stack/config';
+import { DEFAULT_MTU } from '../stack/config';
 import * as values from './option-values';
+import {
+  perFamily,
+  applyOutbound,
+  applyAddress,
+  applyDns,
+  applySearch,
+  applyMapLoopback,
+  applyMapGuest,
+  applyMtu,
+  applyFd,
+  applyPoll,
+  applyModeration,
+  DF_WORDS,
+  applyDf,
+  applyStats,
+  applyLabel,
+  ports,
+  off,
+  only,
+  level,
+} from './option-effects';
 
 export { type Group, GROUPS, type OptionSpec } from './option-spec';
 
-/** Largest `--mtu`: the IP packet of the largest Ethernet frame that passt's stream framing carries (65535 bytes). */
-const MAX_MTU = 65521;
 const MIN_LOG_SIZE = 40960;
-const MAX_POLL_US = 1000;
-const MAX_LABELS = 32;
-const MAX_STATS_SECONDS = 86400;
 
 function instead(action: Action, short: string, long: string, help: string): OptionSpec {
   return { ...option('general', short, long, '', help, () => undefined), action };
-}
-
-type FamilyAddress = 'gateway' | 'outboundAddr' | 'dnsForward' | 'dnsHost' | 'mapHostLoopback' | 'mapGuestAddr';
-
-/** An address option given once per family, the last one wins. */
-function perFamily(field: FamilyAddress, refuse: readonly values.AddressRefusal[]): Apply {
-  return (draft, value, shown) => {
-    const addr = values.addressValue(shown, value, refuse);
-    (addressFamily(addr) === 4 ? draft.v4 : draft.v6)[field] = addr;
-  };
-}
-
-const applyOutbound: Apply = (draft, value, shown) => {
-  const addr = values.addressValue(shown, value, ['unspecified', 'multicast', 'broadcast', 'mapped']);
-  if (addressFamily(addr) === 6) values.addressValue(shown, value, ['loopback']);
-  (addressFamily(addr) === 4 ? draft.v4 : draft.v6).outboundAddr = addr;
-};
-
-const applyAddress: Apply = (draft, value, shown) => {
-  const { addr, prefixLen } = values.prefixedAddressValue(shown, value);
-  const family = addressFamily(addr) === 4 ? draft.v4 : draft.v6;
-  family.addr = addr;
-  family.prefixLen = prefixLen;
-};
-
-const applyDns: Apply = (draft, value, shown) => {
-  if (value === 'none') {
-    draft.dnsNone = true;
-    draft.v4.dns = [];
-    draft.v6.dns = [];
-    return;
-  }
-  const addr = values.addressValue(shown, value, ['unspecified', 'multicast', 'broadcast', 'mapped']);
-  const family = addressFamily(addr) === 4 ? draft.v4 : draft.v6;
-  if (family.dns.length >= MAX_DNS)
-    draft.warnings.push(`${shown} ${value}: left out, at most ${MAX_DNS} resolvers are advertised`);
-  else family.dns.push(addr);
-};
-
-const applySearch: Apply = (draft, value, shown) => {
-  if (value === 'none') {
-    draft.search = [];
-    return;
-  }
-  draft.search ??= [];
-  const names = value.split(/\s+/).filter((name) => name !== '');
-  if (names.length === 0) throw values.badValue(shown, value, 'give domain names or "none"');
-  for (const name of names) {
-    if (draft.search.length >= MAX_SEARCH)
-      throw values.badValue(shown, value, `give at most ${MAX_SEARCH} search domains`);
-    draft.search.push(values.nameValue(shown, name));
-  }
-};
-
-const applyMapLoopback: Apply = (draft, value, shown) => {
-  if (value === 'none') draft.mapGateway = false;
-  else
-    perFamily('mapHostLoopback', ['unspecified', 'loopback', 'multicast', 'broadcast', 'mapped'])(draft, value, shown);
-};
-
-const applyMapGuest: Apply = (draft, value, shown) => {
-  if (value === 'none') {
-    draft.v4.mapGuestAddr = null;
-    draft.v6.mapGuestAddr = null;
-  } else
-    perFamily('mapGuestAddr', ['unspecified', 'loopback', 'multicast', 'broadcast', 'mapped'])(draft, value, shown);
-};
-
-const applyMtu: Apply = (draft, value, shown) => {
-  draft.mtu = values.numberValue(shown, value, 0, MAX_MTU);
-  if (draft.mtu < 68)
-    draft.warnings.push(`${shown} ${value}: ${draft.mtu === 0 ? 'no MTU is advertised' : 'IPv4 needs at least 68'}`);
-  else if (draft.mtu < 1280) draft.warnings.push(`${shown} ${value}: IPv6 needs at least 1280`);
-};
-
-const applyFd: Apply = (draft, value, shown) => {
-  draft.fd = values.numberValue(shown, value, 0, 0x7fffffff);
-  draft.oneOff = true;
-};
-
-const applyPoll: Apply = (draft, value, shown) => {
-  draft.pollUs = values.numberValue(shown, value, 0, MAX_POLL_US);
-};
-
-const applyModeration: Apply = (draft, value, shown) => {
-  const level = MODERATION_LEVELS.find((name) => name === value);
-  if (level === undefined) throw values.badValue(shown, value, 'give "off", "standard" or "adaptive"');
-  draft.moderation = level;
-};
-
-const DF_WORDS = ['fragment', 'keep'] as const;
-
-const applyDf: Apply = (draft, value, shown) => {
-  if (!DF_WORDS.some((word) => word === value)) throw values.badValue(shown, value, 'give "fragment" or "keep"');
-  draft.keepDf = value === 'keep';
-};
-
-const applyStats: Apply = (draft, value, shown) => {
-  draft.statsSeconds = values.numberValue(shown, value, 1, MAX_STATS_SECONDS);
-};
-
-const applyLabel: Apply = (draft, value, shown) => {
-  const label = values.labelValue(shown, value);
-  if (draft.labels.some(({ name }) => name === label.name))
-    throw values.badValue(shown, value, `${label.name} is given twice`);
-  if (draft.labels.length === MAX_LABELS) throw values.badValue(shown, value, `give at most ${MAX_LABELS} labels`);
-  draft.labels.push(label);
-};
-
-function ports(protocol: 'tcp' | 'udp'): Apply {
-  return (draft, spec, shown) => {
-    draft.portOptions.push({ protocol, spec, origin: `${shown} ${spec}` });
-  };
-}
-
-type Switch =
-  'follow' | 'tcp' | 'udp' | 'dhcp' | 'ndp' | 'dhcpv6' | 'ra' | 'advertiseDns' | 'advertiseSearch' | 'mapGateway';
-
-function off(field: Switch): Apply {
-  return (draft) => {
-    draft[field] = false;
-  };
-}
-
-/** The last one counts, as with passt. A user who gives both may have meant both families, which is the default. */
-function only(version: 4 | 6): Apply {
-  return (draft, _value, shown) => {
-    if (draft.only !== 0 && draft.only !== version)
-      draft.warnings.push(`${shown}: IPv${version} only, --ipv${draft.only}-only before it has no effect`);
-    draft.only = version;
-  };
-}
-
-function level(name: LogLevel): Apply {
-  return (draft) => {
-    // --trace implies -d, whichever comes first; -q clears both.
-    if (name !== 'debug' || draft.level !== 'trace') draft.level = name;
-  };
 }
 
 export const OPTIONS: readonly OptionSpec[] = [
