@@ -301,6 +301,7 @@ export const BROKER: readonly { readonly names: readonly string[]; readonly why:
     { names: ['brk', 'munmap', 'mremap'], why: 'glibc: memory for long names', verdict: 'allow' },
     { names: ['mmap'], why: 'glibc: memory for long names', verdict: NO_CODE },
     { names: ['exit_group', 'exit', 'restart_syscall'], why: 'the end, a stop', verdict: 'allow' },
+    { names: ['io_uring_setup'], why: 'nothing: it has no libuv, which tries', verdict: 'kill' },
   ];
 
 function ofBroker({ name, process }: Row): Verdict {
