@@ -8,8 +8,8 @@ import { connect, type Socket } from 'node:net';
 
 const [, , at, scrapes, idle] = process.argv;
 const isPath = at.startsWith('/');
-/** Pause before a client that was cut off comes again, ms. */
-const AGAIN_MS = 1000;
+/** Most of the pause before a client that was cut off comes again, ms: they are to sit there, not to be a flood. */
+const AGAIN_MS = 60_000;
 
 let pages = 0;
 const sockets = new Set<Socket>();
@@ -26,7 +26,7 @@ function sit(): Promise<void> {
       sockets.delete(socket);
       setTimeout(() => {
         void sit();
-      }, AGAIN_MS);
+      }, AGAIN_MS * Math.random());
       resolve();
     });
   });
