@@ -13,6 +13,8 @@ import type { Transport } from './options';
 
 /** SD_LISTEN_FDS_START. */
 const FIRST_PASSED = 3;
+/** FileDescriptorName= of the socket unit that scrapers connect to. */
+const METRICS = 'metrics';
 /** More are refused whatever they are. */
 const MOST_NAMED = 8;
 /** sockaddr_un's sun_path. */
@@ -69,6 +71,30 @@ export function passedFds(passed: Passed | null): number[] {
   return Array.from({ length: Math.min(passed?.count ?? 0, MOST_NAMED) }, (_, i) => FIRST_PASSED + i);
 }
 
+/** Sockets that were passed, by what they are for. */
+export interface Sorted {
+  /** Descriptor of the one that is named `metrics`; null: none. */
+  readonly metrics: number | null;
+  /** The others, and the first one's descriptor. */
+  readonly frontEnds: Passed | null;
+  readonly first: number;
+}
+
+/** Throws ConfigError where several are for scrapers. */
+export function sorted(passed: Passed | null): Sorted {
+  const names = passed === null ? [] : passed.names.split(':').slice(0, passed.count);
+  const at = names.indexOf(METRICS);
+  if (passed === null || at < 0) return { metrics: null, frontEnds: passed, first: FIRST_PASSED };
+  if (names.lastIndexOf(METRICS) !== at) throw problem('systemd (LISTEN_FDS) has passed several sockets named metrics');
+  const count = passed.count - 1;
+  const others = names.filter((name) => name !== METRICS).join(':');
+  return {
+    metrics: FIRST_PASSED + at,
+    frontEnds: count === 0 ? null : { count, names: others },
+    first: at === 0 ? FIRST_PASSED + 1 : FIRST_PASSED,
+  };
+}
+
 /** What a background service that is started anew finds in its environment, where it is handed the socket. */
 export const HANDED_ON: Readonly<NodeJS.ProcessEnv> = { LISTEN_FDS: '1' };
 
@@ -80,13 +106,14 @@ function isSameFile(one: string, other: string): boolean {
 
 /**
  * Where front-ends come from, with a socket that was passed. Throws ConfigError where it is none to serve on, or the command
- * line wants another. `own`: descriptors that are ours, one of which may have the number of a socket that was not passed.
+ * line wants another. `first`: its descriptor. `own`: descriptors that are ours, one of which may have the number of a socket that was not passed.
  */
 export function activated(
   given: Transport,
   passed: Passed,
   own: readonly number[],
   native: Pick<Native, 'unixListenerPath'>,
+  first = FIRST_PASSED,
 ): Transport {
   const who = 'systemd (LISTEN_FDS)';
   if (given.kind !== 'listen')
@@ -96,14 +123,14 @@ export function activated(
     throw problem(`${who} has passed ${passed.count} sockets${names}: give one ListenStream= in the socket unit`);
   }
   const out = Buffer.alloc(PATH_BYTES);
-  const length = own.includes(FIRST_PASSED) ? -EBADF : native.unixListenerPath(FIRST_PASSED, out);
+  const length = own.includes(first) ? -EBADF : native.unixListenerPath(first, out);
   if (length < 0) {
     const what = WRONG.get(-length) ?? `cannot be used: ${describeErrno(length)}`;
-    throw problem(`descriptor ${FIRST_PASSED} of ${who} ${what}`);
+    throw problem(`descriptor ${first} of ${who} ${what}`);
   }
   const path = out.toString('utf8', 0, length);
   if (given.path !== null && !isSameFile(given.path, path)) {
     throw problem(`--socket ${given.path}: ${who} has passed a socket that listens on ${path}: leave --socket out`);
   }
-  return { kind: 'listen', path, opened: FIRST_PASSED };
+  return { kind: 'listen', path, opened: first };
 }

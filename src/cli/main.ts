@@ -12,7 +12,7 @@ import { allLayers, closeDoor, type Layer, missingLine, type SandboxMode } from 
 import { installBrokerSeccomp, installSeccomp } from '../sandbox/seccomp';
 import { readableStack } from '../stack-trace';
 import { closeStderr, LineWriter, openStderr, type UnblockedStderr } from '../stderr';
-import { activated, passedFds, takePassed } from './activation';
+import { activated, passedFds, sorted, takePassed } from './activation';
 import type { Program } from './draft';
 import { type Options, parseOptions, type Transport } from './options';
 import { PidFile } from './pid-file';
@@ -210,6 +210,21 @@ function leaveDirectory(transport: Transport): void {
   if (transport.kind === 'fd' || transport.path === null || isAbsolute(transport.path)) process.chdir('/');
 }
 
+/** Where scrapers come, where systemd has passed a socket for them. Throws ConfigError where that cannot be. */
+function scraped(options: Options, fd: number, waiting: Waiting | null): Options['metrics'] {
+  if (options.metrics !== null) {
+    const who = 'systemd (LISTEN_FDS) has passed a socket named metrics';
+    throw new ConfigError('CFG_ERR_CONFLICT', `--metrics: ${who}, give only one of the two`);
+  }
+  if (options.background && waiting === null) {
+    throw new ConfigError(
+      'CFG_ERR_UNSUPPORTED',
+      'a socket named metrics is served in the foreground only: add --foreground',
+    );
+  }
+  return { fd };
+}
+
 async function serveAs(
   argv: readonly string[],
   options: Options,
@@ -231,7 +246,9 @@ async function serveAs(
   const native = loadAddon();
   raiseFileLimit(native);
   const wanted = waiting?.transport(options.transport) ?? options.transport;
-  const transport = passed === null ? wanted : activated(wanted, passed, own, native);
+  const { metrics: scrapers, frontEnds, first } = sorted(passed);
+  const transport = frontEnds === null ? wanted : activated(wanted, frontEnds, own, native, first);
+  const metrics = scrapers === null ? options.metrics : scraped(options, scrapers, waiting);
   if (transport.kind === 'fd') checkGiven(transport.fd, native);
   if (options.background && waiting === null) {
     const { startInBackground } = await import('./background-launcher.js');
@@ -242,7 +259,7 @@ async function serveAs(
   const socket = launched?.get('broker') ?? -1;
   const broker = socket < 0 ? null : new Broker(native, socket, launched?.get('bind') === 1);
   const around = { program, style, native, waiting, launched, broker, readyFd };
-  const status = await serve({ ...options, transport }, around);
+  const status = await serve({ ...options, transport, metrics }, around);
   // Node would wait for threads of data planes that sit in a system call. All there was to give back has been given.
   if (native.strays() > 0) native.exitNow(status);
   return status;

@@ -149,7 +149,12 @@ export interface SocketAt {
   readonly mode: number;
 }
 
-export type MetricsAt = HostPort | SocketAt;
+/** A socket that somebody else listens on. */
+export interface OpenedAt {
+  readonly fd: number;
+}
+
+export type MetricsAt = HostPort | SocketAt | OpenedAt;
 
 const SOCKET_MODE = 0o600;
 /** Who reads and writes; nothing else means anything for a socket. */

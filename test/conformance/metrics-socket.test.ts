@@ -1,5 +1,5 @@
 /** `--metrics unix:PATH`: the socket's file, and that the scrapers' bounds hold there as well. Needs a build. */
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -173,5 +173,67 @@ describe('the bounds of scrapers', () => {
     await closed;
     clearInterval(trickle);
     expect(performance.now() - asked).toBeLessThan(10_000);
+  });
+});
+
+describe('a socket that systemd passes, named metrics', () => {
+  const native = loadNative();
+
+  /** As systemd starts it: descriptors from 3 on, their names. */
+  function passing(names: string, command: readonly string[]): string[] {
+    const shell = `LISTEN_PID=$$ LISTEN_FDS=${names.split(':').length} LISTEN_FDNAMES=${names} exec "$@"`;
+    return ['sh', '-c', shell, 'sh', ...command, ...SAME_USER];
+  }
+
+  test.each([
+    ['metrics:front', PROGRAM],
+    ['front:metrics', PROGRAM],
+    ['metrics:front', [process.execPath, SCRIPT]],
+  ])('%s: scrapers come to it, front-ends to the other; both are left at the end', async (names, program) => {
+    const socket = join(dir, 's');
+    const [scrapers, frontEnds] = [native.unixListen(path, 4), native.unixListen(socket, 4)];
+    const fds = names.startsWith('metrics') ? [scrapers, frontEnds] : [frontEnds, scrapers];
+    const service = launchProgram(passing(names, program), {}, fds);
+    running.push(service);
+    for (const fd of fds) native.close(fd);
+    await service.says(new RegExp(`metrics {2}unix:${path}\\n`));
+    const guest = await Guest.start(native, { socket });
+    expect(await scrape()).toMatch(/^tubetti_guest_connected 1$/m);
+    await guest.stop();
+    service.child.kill('SIGTERM');
+    expect(await service.exit).toEqual({ status: 0, signal: null });
+    expect([existsSync(path), existsSync(socket)]).toEqual([true, true]);
+  });
+
+  test('alone it takes nothing from --socket; a port will do, which the guest cannot reach', async () => {
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { _handle } = server as unknown as { _handle: { fd: number } };
+    const service = launchProgram(passing('metrics', [...PROGRAM, '-s', join(dir, 's')]), {}, [_handle.fd]);
+    running.push(service);
+    const { port } = server.address() as { port: number };
+    server.close();
+    await service.says(new RegExp(`metrics {2}http://127\\.0\\.0\\.1:${port}/metrics\\n`));
+  });
+
+  test.each<[string, string[], RegExp]>([
+    [
+      'with --metrics',
+      ['--metrics', '0'],
+      /^tubetti: --metrics: systemd \(LISTEN_FDS\) has passed a socket named metrics, give/,
+    ],
+    [
+      'a file',
+      [],
+      /^tubetti: descriptor 3 of systemd \(LISTEN_FDS\), named metrics, cannot be served on: socket operation/,
+    ],
+  ])('%s is refused in one line', async (_title, more, line) => {
+    const file = openSync(join(dir, 'file'), 'w');
+    const argv = [...passing('metrics', [...PROGRAM, '-q', '-s', join(dir, 's')]), ...more];
+    const service = launchProgram(argv, {}, [file]);
+    running.push(service);
+    expect(await service.exit).toEqual({ status: 1, signal: null });
+    expect(service.stderr()).toMatch(line);
+    closeSync(file);
   });
 });
