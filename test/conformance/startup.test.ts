@@ -149,7 +149,7 @@ test("V8 takes the code that the build made, and refuses another program's", () 
 });
 
 test('the stack of a bug names the sources', () => {
-  const script = `require(${JSON.stringify(LOADER)}).load(${JSON.stringify(join(DIST, 'tubetti.js'))}).run(null)`;
+  const script = `require(${JSON.stringify(LOADER)}).load(${JSON.stringify(join(DIST, 'tubetti.js'))}).run([])`;
   const { stderr } = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' });
   expect(stderr).toMatch(/^tubetti: TypeError/);
   const place = /at \w+ \((.*src\/cli\/invoked-name\.ts):(\d+):\d+\)/.exec(stderr);
