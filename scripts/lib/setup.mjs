@@ -153,6 +153,9 @@ function hasStaticBusybox() {
   return path !== null && !readFileSync(path).subarray(0, 4096).includes('ld-linux');
 }
 
+/** It waits while another installs something: a new machine does so by itself in its first minutes. */
+const APT = ['apt-get', '-o', 'DPkg::Lock::Timeout=300'];
+
 /** How to call apt-get with the rights to install, or null. @returns {string[] | null} */
 function aptPrefix() {
   if (process.env.TUBETTI_NO_INSTALL === '1' || which('apt-get') === null) return null;
@@ -167,7 +170,7 @@ function aptPrefix() {
  */
 async function aptInstall(prefix, packages, log) {
   const apt = async (/** @type {string[]} */ args) => {
-    const [file = '', ...rest] = [...prefix, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', ...args];
+    const [file = '', ...rest] = [...prefix, 'env', 'DEBIAN_FRONTEND=noninteractive', ...APT, ...args];
     return run(file, rest, { quiet: true });
   };
   const update = await apt(['update', '-qq']);
