@@ -76,6 +76,11 @@ class Race {
     }
   }
 
+  close(): void {
+    this.rig.close();
+    this.watched.giveBack();
+  }
+
   /** Frames that the guest sent and nobody took. */
   get left(): number {
     return this.posted - this.rig.counters[C_FRAMES_FROM_GUEST];
@@ -214,7 +219,7 @@ it.each(MODERATION_LEVELS.flatMap((level) => CASES.map((each) => [level, ...each
           race.run();
           expect([race.left, race.takeUntold()]).toEqual([0, 0]);
         } finally {
-          race.rig.close();
+          race.close();
         }
       }),
       { numRuns: level === 'adaptive' ? 300 : 100 },

@@ -261,6 +261,8 @@ export class BareRig {
     this.channel.port1.close();
     for (const fd of [this.wakeFd, ...this.calls, ...this.kicks]) this.native.close(fd);
     this.native.retireRegion(this.region);
+    // As the service does: V8 would let thousands of rigs wait for a collection, more than there are regions.
+    this.native.relieve(1, MEMORY);
   }
 
   private postReceive(slot: number): void {
