@@ -146,8 +146,7 @@ async function main() {
       await step('clang-tidy, cppcheck', '../scripts/lint-addon.mjs', []);
     }
   }
-  // jest's own choice leaves a processor idle, which on two of them is half.
-  await jest('unit', [...COVERAGE_ARGS, '--maxWorkers=100%']);
+  await jest('unit', COVERAGE_ARGS);
   checkCoverage();
   if (!flags.unit) await jest('conformance');
   if (!flags.unit) await otherNodes();

@@ -183,7 +183,9 @@ describeWith('the service survives', whyNoNamespaces(), () => {
   test('a control plane that hangs while somebody waits for it ends the process', async () => {
     const { service } = bench;
     await expectAlive(await startGuest(native, service), bench);
+    const loops = service.process.waitForLine(/the control plane loops/, 5000);
     process.kill(service.process.pid, 'SIGUSR2');
+    await loops; // a connection that it takes before leaves nobody waiting
     const waiting = await connected(bench.socketPath);
     await service.process.waitForLine(/the control plane hangs/, 10_000);
     expect(await service.process.exited).toEqual({ code: 70, signal: null });
