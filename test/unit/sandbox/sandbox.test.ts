@@ -1,5 +1,5 @@
 /** What the launcher's word means, what goes into the room, and what closing the door does in which order. */
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, openSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Native } from '../../../src/native';
@@ -80,7 +80,11 @@ function doorWith(over: Partial<Door>, results: Partial<Record<keyof Native, num
     };
   const native = {
     enterRoom: call('enterRoom'),
-    landlockRules: call('landlockRules'),
+    landlockRules: (...args: unknown[]): number => {
+      call('landlockRules')(...args);
+      // A descriptor of its own: the door closes it.
+      return results.landlockRules ?? openSync('/dev/null', 'r');
+    },
     confine: call('confine'),
     setDumpable: call('setDumpable'),
     brokerUse: call('brokerUse'),
