@@ -7,8 +7,8 @@
  * where that is too slow for two of them to come together, or so fast that it would be over at once. Without EVENT_IDX no
  * kick ends it, so it is shorter.
  *
- * Bulk to the guest is moderated only if the guest is slow to look at an interrupt, which says that its notifications are
- * dear; and then a single frame is worth the moment. The frames are acknowledgements. Until they are taken the payload
+ * Bulk to the guest is moderated only if kicks are dear: the guest is slow to look at an interrupt, or it is User Mode
+ * Linux; and then a single frame is worth the moment. The frames are acknowledgements. Until they are taken the payload
  * stays in the socket, where the kernel walks over it for each further frame, and the sender's window is used up: with
  * a guest that is fast the throughput is a third higher without moderation.
  *
@@ -86,10 +86,10 @@ export class KickModeration {
     return this.untilUs !== 0;
   }
 
-  /** Takes note of what has passed; `slow`: the guest looks late. Returns true if there can be no moderation now. */
-  look(nowMs: number, slow: boolean): boolean {
+  /** Takes note of what has passed; `dear`: kicks are. Returns true if there can be no moderation now. */
+  look(nowMs: number, dear: boolean): boolean {
     const { traffic } = this;
-    if (traffic.fromGuest >= BULK_BYTES || (slow && traffic.toGuest >= BULK_BYTES)) this.bulkUntil = nowMs + BULK_MS;
+    if (traffic.fromGuest >= BULK_BYTES || (dear && traffic.toGuest >= BULK_BYTES)) this.bulkUntil = nowMs + BULK_MS;
     if (traffic.light) this.lightUntil = nowMs + LIGHT_MS;
     traffic.fromGuest = 0;
     traffic.toGuest = 0;
@@ -99,16 +99,16 @@ export class KickModeration {
 
   /**
    * The ring is empty, `frames` having come so far, ever; `waited`: a moment ended before the last. Begins a moment if there
-   * may be one; `slow`: the guest looks late.
+   * may be one; `dear`: kicks are.
    */
-  begin(frames: number, eventIdx: boolean, waited: boolean, clock: Clock, slow: boolean): boolean {
+  begin(frames: number, eventIdx: boolean, waited: boolean, clock: Clock, dear: boolean): boolean {
     const chains = frames - this.frames;
     this.frames = frames;
     if (waited) this.ended(chains > 0);
     if (chains <= 0) return false;
     const { nowMs } = clock;
     const wasBulk = nowMs < this.bulkUntil;
-    if (this.look(nowMs, slow)) return false;
+    if (this.look(nowMs, dear)) return false;
     const nowUs = clock.nowUs();
     // The first frame of bulk has taken as long as there was none before.
     if (wasBulk) this.learn((nowUs - this.emptyUs) / chains);
@@ -117,7 +117,7 @@ export class KickModeration {
       this.skips--;
       return false;
     }
-    if ((slow ? 1 : WORTH_CHAINS) * this.chainUs > MOST_US) return false;
+    if ((dear ? 1 : WORTH_CHAINS) * this.chainUs > MOST_US) return false;
     const us = Math.min(Math.ceil(SLACK * KICK_CHAINS * this.chainUs), eventIdx ? MOST_US : MOST_WITHOUT_EVENT_US);
     if (us < LEAST_US) return false;
     this.untilUs = nowUs + us;

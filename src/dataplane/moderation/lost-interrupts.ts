@@ -36,6 +36,11 @@ export class LostInterrupts {
     this.lossy[index] = kind === FD_SOCKET ? 1 : 0;
   }
 
+  /** The guest is User Mode Linux. */
+  get isUml(): boolean {
+    return (this.lossy[RING_RECEIVE] | this.lossy[RING_TRANSMIT]) !== 0;
+  }
+
   /** When to look next for a receive ring that is left empty, ms. */
   get dueMs(): number {
     return this.starvedMs;
@@ -63,7 +68,7 @@ export class LostInterrupts {
 
   /** After a turn, in which the guest was `notified` or not: notifies it once more, if it is time to. */
   look(port: ModeratedPort, clock: Clock, notified: boolean): void {
-    if (notified && (this.lossy[RING_RECEIVE] | this.lossy[RING_TRANSMIT]) !== 0) {
+    if (notified && this.isUml) {
       this.unheededUs = clock.nowUs() + UNHEEDED_US;
     } else if (this.waits) {
       this.lookForSigns(port, clock.nowUs());

@@ -16,7 +16,7 @@
  * | … until the guest looks     | 50 … 1800 µs, observed          | the same, for a guest slow to look     | UML, TCG          | adaptive |
  * | early wake-up               | guest looks after > 100 µs      | it wakes while the answer is coming    | UML, TCG          | adaptive |
  * | kick moderation             | 4 chains, 20 … 500 µs, observed | fewer kicks and wake-ups in bulk       | UML, TCG          | adaptive |
- * | … of acknowledgements       | guest looks after > 100 µs      | the same, where kicks are dear         | UML, TCG, bare    | adaptive |
+ * | … of acknowledgements       | guest looks after > 100 µs, UML | the same, where kicks are dear         | UML, TCG, bare    | adaptive |
  * | … without EVENT_IDX         | ≤ 100 µs                        | the same, with no kick to end it       | -                 | adaptive |
  * | … not while somebody waits  | 10 ms after something light     | latency beside bulk                    | UML               | adaptive |
  * | lost interrupts             | 1 ms                            | UML misses an interrupt as it falls    | UML               | adaptive, |
@@ -180,7 +180,7 @@ export class Moderation {
       this.kicksOff = true;
       return false;
     }
-    if (!this.adaptive || !kicks.begin(frames, queue.eventIdx, this.kicksWaited, clock, this.completions.guestIsSlow)) {
+    if (!this.adaptive || !kicks.begin(frames, queue.eventIdx, this.kicksWaited, clock, this.kicksAreDear)) {
       return queue.enableNotify();
     }
     if (!queue.enableNotify(KICK_CHAINS)) return false;
@@ -217,8 +217,7 @@ export class Moderation {
   /** The last of a turn, when everything is published. Returns whether frames of the guest are to be taken. */
   endTurn(): boolean {
     this.signalCompletions();
-    const more =
-      this.kicks.active && this.kicks.look(this.clock.nowMs, this.completions.guestIsSlow) && this.kicksAtOnce();
+    const more = this.kicks.active && this.kicks.look(this.clock.nowMs, this.kicksAreDear) && this.kicksAtOnce();
     this.lost.look(this.port, this.clock, this.notified);
     this.notified = false; // a reminder is not followed by another
     return more;
@@ -254,6 +253,11 @@ export class Moderation {
     if (!this.kicksOff) return false;
     this.kicksOff = false;
     return queue !== null && fault === 0 && queue.enableNotify();
+  }
+
+  /** A kick and an interrupt take the guest long: it looks late, or is User Mode Linux, whose system calls they are. */
+  private get kicksAreDear(): boolean {
+    return this.lost.isUml || this.completions.guestIsSlow;
   }
 
   /** Interactive traffic ends moderation: the guest kicks at each frame again. */

@@ -80,6 +80,7 @@ describe('adaptive', () => {
   it.each([
     ['a fast guest is asked for a kick at each', FAST, [true, true, true]],
     ['a slow guest is not, as its kicks are dear', SLOW, [true, false, false]],
+    ['nor is User Mode Linux, however fast it looks', { ...FAST, callKind: FD_SOCKET }, [true, false, false]],
   ])('acknowledgements of bulk: %s', (_name, options, kicks) => {
     const { rig, watched } = settled(options);
     watched.us += 20_000; // the exchanges were interactive
