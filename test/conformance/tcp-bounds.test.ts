@@ -15,6 +15,8 @@ jest.setTimeout(60_000);
 const OTHER_PORT = 2223;
 const OTHER_GUEST_PORT = 23;
 const MIB = 1 << 20;
+/** How long the guest scans. */
+const FLOOD_MS = 500;
 
 describeWith('bounds of TCP', whyNoNamespaces(), () => {
   const native = loadNative();
@@ -37,10 +39,11 @@ describeWith('bounds of TCP', whyNoNamespaces(), () => {
     const open = await guest.tcpConnect(REMOTE_ADDRESS_4, bench.world.remote.ports.echo);
     const [, frame] = GUEST_FLOODS[0];
     const stop = floodFromGuest(guest, frame, 20_000);
-    for (let n = 0; n < 5; n++) {
+    // New connections to a host that has answered need no second SYN: the flood has to have its time.
+    const end = performance.now() + FLOOD_MS;
+    for (let n = 0; n < 5 || performance.now() < end; n++) {
       await open.write(Buffer.from('still here'));
       expect(Buffer.from(await open.readExactly(10)).toString()).toBe('still here');
-      // A SYN that found no credit comes again.
       const fresh = await guest.tcpConnect(REMOTE_ADDRESS_4, bench.world.remote.ports.echo, { rtoMs: 200 });
       await fresh.write(Buffer.from('new'));
       expect(Buffer.from(await fresh.readExactly(3)).toString()).toBe('new');
