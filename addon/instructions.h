@@ -11,7 +11,7 @@ namespace tubetti {
 
 constexpr size_t kInstruction = 4;
 
-// The caller has checked that there are so many.
+// The caller has checked their number.
 inline sock_filter InstructionAt(Ints program, size_t i) {
   const int32_t* const from = program.data + i * kInstruction;
   return {static_cast<uint16_t>(from[0]), static_cast<uint8_t>(from[1]), static_cast<uint8_t>(from[2]),

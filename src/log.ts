@@ -122,7 +122,7 @@ export function stderrLine(
   return priority(level, style) + line;
 }
 
-/** Standard error. `writer` is told of lost lines by `lostLine` in the same style. */
+/** Standard error. `writer` says that lines were lost by `lostLine`, in the same style. */
 export function stderrSink(speaker = 'tubetti', writer = new LineWriter(), style: StderrStyle = PLAIN): LogSink {
   return (level, message, details) => {
     writer.line(stderrLine(level, message, speaker, style, details));

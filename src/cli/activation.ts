@@ -95,7 +95,7 @@ export function sorted(passed: Passed | null): Sorted {
   };
 }
 
-/** What a background service that is started anew finds in its environment, where it is handed the socket. */
+/** What a background service finds in its environment when a new Node is started for it, where it is handed the socket. */
 export const HANDED_ON: Readonly<NodeJS.ProcessEnv> = { LISTEN_FDS: '1' };
 
 function isSameFile(one: string, other: string): boolean {

@@ -1,7 +1,7 @@
 /**
  * Names, labels and help texts of all metrics but the process's own: the one place where an index of stack/counters.ts
  * meets a Prometheus name. docs/metrics.md is made from it. Names are an interface to other people's dashboards: they do
- * not change. No label has values that a guest, or whoever it talks to, can make up.
+ * not change. No label has values that a guest, or a host that it talks to, can make up.
  */
 import * as c from '../stack/counters';
 
@@ -200,7 +200,7 @@ export const HISTOGRAMS: readonly HistogramSpec[] = [
   },
   {
     name: 'tubetti_loop_turn_seconds',
-    help: "Turns of the data plane's event loop without the wait: as long as that, what happens meanwhile may wait.",
+    help: "Turns of the data plane's event loop without the wait: an event that comes in a turn may wait as long as that.",
     labels: [],
     unit: MICROSECOND,
     series: [{ histogram: c.H_TURN_US, values: [] }],

@@ -63,7 +63,7 @@ afterEach(() => {
   rmSync(dir, { recursive: true });
 });
 
-/** `command` as systemd starts it with so many sockets. */
+/** `command` as systemd starts it with `count` sockets. */
 function passing(command: readonly string[], count = '1', pid = '$$'): string[] {
   const shell = `LISTEN_PID=${pid} LISTEN_FDS=${count} LISTEN_FDNAMES=one:two exec "$@"`;
   return ['sh', '-c', shell, 'sh', ...command];

@@ -6,8 +6,8 @@
  * flags decide whether it wants an interrupt at all (virtio 1.2 §2.7.7, §2.7.10).
  *
  * Measured on: UML = User Mode Linux 6.1, TCG = Linux in QEMU, emulated, testpmd = DPDK (polls), bare = the bench's native
- * front-end: all on two processors that they share with the back-end. Nothing was measured under KVM: `npm run bench` has the levels as columns for those
- * who have it. Where a wait is observed, the column says what the fixed wait before it was measured on.
+ * front-end: all on two processors that they share with the back-end. Nothing was measured under KVM: `npm run bench` has
+ * the levels as columns for those who have it. Where a wait is observed, the column says what the fixed wait before it was measured on.
  *
  * | rule                        | constants                       | for                                    | measured on       | level    |
  * | --------------------------- | ------------------------------- | -------------------------------------- | ----------------- | -------- |
