@@ -54,7 +54,7 @@ const TRUST_KEY_WORDS = 5;
  * Remote ends that have answered. A few attempts to reach them need no credit, so that a scan of other hosts does not
  * keep the guest from those that it uses. Ends may share a bucket, and then these attempts.
  */
-export class Trust {
+class Trust {
   /** Attempts left, by bucket. */
   private readonly attempts: Uint8Array;
   private readonly key: Int32Array;
@@ -91,7 +91,7 @@ export class Trust {
   }
 }
 
-/** The credit that flows of datagrams are opened on, with what each of them cost until it is answered. */
+/** The credit that flows of the guest's are opened on, with what each of them cost until it is answered. */
 export class FlowCredit {
   private readonly clock: Clock;
   private readonly credit: Credit;

@@ -151,7 +151,7 @@ export function countIn(t: TcpEngine, flow: number, owner: number, bucket: numbe
 export function handshakeDone(t: TcpEngine, flow: number): void {
   const own = t.owner[flow] < 0;
   (own ? t.outward : t.inward).remove(flow);
-  (own ? t.guestCredit : t.acceptCredit).giveBack(t.cost[flow]);
-  if (own) t.trust.answered(t.bucket[flow]);
+  if (own) t.guestCredit.answered(flow);
+  else t.acceptCredit.giveBack(t.cost[flow]);
   t.acceptBlocked = false;
 }

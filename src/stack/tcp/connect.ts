@@ -182,20 +182,14 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
     countDrop(t, code);
     return;
   }
-  const { clock, guestCredit, trust } = t;
-  const peer = trust.bucketOf(a, 4, ports & 0xffff);
-  const onCredit = guestCredit.left(clock.nowMs);
-  if (!onCredit && !trust.take(peer)) {
+  const { clock, guestCredit } = t;
+  if (!guestCredit.take(a, 4, ports & 0xffff)) {
     countDrop(t, DROP_SYN_LIMIT);
     return;
   }
   const from = clock.nowUs();
-  const flow = connectHost(t, frame, ports, seq, window);
-  const cost = onCredit ? guestCredit.spend(clock.nowUs() - from) : 0;
-  if (flow < 0) return;
-  t.cost[flow] = cost;
-  t.bucket[flow] = peer;
-  t.connectUs[flow] = from;
+  const flow = guestCredit.opened(connectHost(t, frame, ports, seq, window));
+  if (flow >= 0) t.connectUs[flow] = from;
 }
 
 /** `natResult` holds where to. Returns the flow, or -1: then the guest was answered, or its SYN counted as dropped. */

@@ -79,7 +79,7 @@ import { OwnListeners } from './own-listeners';
 import type { Clock, GuestPort, HostIo } from '../ports';
 import { ADDR_SLOT_TCP } from '../scratch';
 import { halfOpenLimit } from './admission-bounds';
-import { Credit, Trust } from '../kit/credit';
+import { Credit, FlowCredit } from '../kit/credit';
 import { RestingSockets } from '../kit/resting';
 import { newListener } from './listener';
 import type { Listener } from './listener';
@@ -256,10 +256,9 @@ export class TcpEngine {
   guestFlows: number;
   readonly peers: Int32Array;
   readonly peerKey: Int32Array;
-  /** Time for connection attempts, by side, and which remote ends the guest reaches without. */
-  readonly guestCredit: Credit;
+  /** Time for connection attempts, by side. */
+  readonly guestCredit: FlowCredit;
   readonly acceptCredit: Credit;
-  readonly trust: Trust;
   /** When the guest may have restarted; flows heard since are known to it (idle.ts). */
   restartAt: number;
   /** Challenges and resets sent in second `answersAt` (challenge.ts). */
@@ -332,10 +331,7 @@ export class TcpEngine {
   readonly payloadAt: Float64Array;
   readonly bulkAt: Float64Array;
   readonly activeAt: Float64Array;
-  /**
-   * Listener that accepted the connection, or -1; its remote end's bucket, of `peers` or of `trust`; what its set-up cost,
-   * µs (admission.ts).
-   */
+  /** Listener that accepted the connection, or -1; its peer's bucket; what its set-up cost, µs (admission.ts). */
   readonly owner: Int32Array;
   readonly bucket: Uint16Array;
   readonly cost: Uint16Array;
@@ -381,9 +377,8 @@ export class TcpEngine {
     this.guestFlows = 0;
     this.peers = new Int32Array(PEER_BUCKETS);
     this.peerKey = new Int32Array(2);
-    this.guestCredit = new Credit(ctx.clock.nowMs);
+    this.guestCredit = new FlowCredit(n, ctx.clock, ctx.random);
     this.acceptCredit = new Credit(ctx.clock.nowMs);
-    this.trust = new Trust(ctx.random);
     this.restartAt = -Infinity;
     this.answersAt = 0;
     this.challenges = 0;
