@@ -19,7 +19,8 @@ export const hotFiles = [
   'src/virtqueue/src/{guest-memory,split-device}.ts',
   'src/dataplane/virtio/{guest-port,receive-side,transmit-side,event-loop,dirty-log,net-header}.ts',
   'src/dataplane/stream/{port,input,output,loop}.ts',
-  'src/dataplane/capture/{port-decorator,capturing-port}.ts',
+  'src/dataplane/tap/{port,input,output,loop}.ts',
+  'src/dataplane/capture/{port-decorator,capturing-port,capture-sink}.ts',
   'src/dataplane/moderation/*.ts',
   'src/dataplane/complete-checksum.ts',
   'src/stack/{stack,from-guest}.ts',
@@ -91,7 +92,10 @@ export default defineConfig(
     files: ['**/*.ts'],
     extends: [tseslint.configs.strictTypeChecked, tseslint.configs.stylisticTypeChecked],
     languageOptions: {
-      parserOptions: { project: ['./tsconfig.test.json'], tsconfigRootDir: import.meta.dirname },
+      parserOptions: {
+        project: ['./tsconfig.test.json', './tsconfig.page.json'],
+        tsconfigRootDir: import.meta.dirname,
+      },
     },
     rules: {
       'no-restricted-syntax': ['error', noEnums, oneKindOfPrivacy],
@@ -124,6 +128,11 @@ export default defineConfig(
     'stream knows the addon and the front-end server.',
   ),
   boundary(
+    ['src/pasta/**/*.ts'],
+    '^\\.\\./(cli|metrics|dataplane|supervisor|vhost|front-end)/|^\\.\\./stream/(?!device$)|^virtio-ring-ts',
+    'pasta knows the addon, the host and the types of the stack.',
+  ),
+  boundary(
     ['src/front-end/**/*.ts'],
     '^\\.\\./(cli|config|metrics|dataplane|supervisor|stack|vhost|stream)/|^virtio-ring-ts',
     'front-end knows sockets, not what is spoken on them.',
@@ -140,7 +149,7 @@ export default defineConfig(
   ),
   boundary(
     ['src/supervisor/**/*.ts'],
-    '^\\.\\./(cli|config|metrics|front-end)/|^\\.\\./dataplane/(?!(commands|line-queue|virtio/features)$)|^\\.\\./stack/(?!(config|counters)$)',
+    '^\\.\\./(cli|config|metrics|front-end)/|^\\.\\./dataplane/(?!(commands|line-queue|virtio/features)$)|^\\.\\./stack/(?!(config|counters|policy/types)$)',
     'The supervisor runs on the main thread: of the data plane it knows the commands, not the code that serves frames.',
   ),
   boundary(
@@ -154,9 +163,34 @@ export default defineConfig(
     'metrics know the counters.',
   ),
   boundary(
+    ['src/page/*.ts'],
+    '^\\.\\./(?!control/types$)|^node:',
+    'The page runs in a browser, and its logic anywhere.',
+  ),
+  boundary(
+    ['src/page/dom/*.ts'],
+    '^(\\.\\./){2}(?!control/types$)|^node:',
+    'The page runs in a browser: of the service it knows the types of its answers.',
+  ),
+  boundary(
     ['src/sandbox/**/*.ts'],
     '^\\.\\./(?!errors$|native$|files$)',
     'The sandbox knows the addon: both planes put themselves into it.',
+  ),
+  boundary(
+    ['src/control/**/*.ts'],
+    '^\\.\\./(cli|ctl|probe|front-end|stream|virtqueue)/|^\\.\\./dataplane/(?!commands$)|^\\.\\./stack/(?!(config|counters|ports|scratch|link/seen|ip/address|kit/flow-rows|kit/flow-ends|policy/types)$)',
+    'Control knows what it controls by interfaces; the start of the service (cli) puts them together.',
+  ),
+  boundary(
+    ['src/api/**/*.ts'],
+    '^\\.\\./(?!(ctl/client|control/types)$)',
+    'The API for Node programs is a client of the control socket.',
+  ),
+  boundary(
+    ['src/ctl/**/*.ts'],
+    '^\\.\\./(config|dataplane|supervisor|stack|vhost|metrics|sandbox)/|^\\.\\./control/(?!types$)|^\\.\\./cli/(?!(getopt|settings|option-values)$)',
+    'Clients know of the service what it says at its control socket.',
   ),
   boundary(
     ['src/probe/**/*.ts'],

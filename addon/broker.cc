@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 
@@ -81,6 +82,9 @@ int32_t AskBroker(BrokerAsk& ask, size_t length, int fd, BrokerReply& reply) {
   return TakeReply(ask.seq, reply);
 }
 
+// The uid that the kernel gives for those whom a user namespace does not know (proc(5), overflowuid).
+constexpr uid_t kUnknown = 65534;
+
 }  // namespace
 
 int32_t BrokerUse(Thread&, int32_t fd, int32_t may_bind) {
@@ -113,6 +117,19 @@ int32_t BrokerFilter(Thread&, Ints program) {
   }
   BrokerReply reply = {};
   return AskBroker(ask, count * sizeof(sock_filter), -1, reply);
+}
+
+double PeerUid(Thread&, int32_t fd) {
+  ucred peer = {};
+  socklen_t size = sizeof(peer);
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return -errno;
+  if (peer.uid != kUnknown || broker.load() < 0) return peer.uid;
+  BrokerAsk ask = {};
+  ask.op = BrokerOp::kPeer;
+  BrokerReply reply = {};
+  if (AskBroker(ask, 0, fd, reply) < 0) return peer.uid;
+  reply.text[sizeof(reply.text) - 1] = '\0';
+  return static_cast<double>(strtoul(reply.text, nullptr, 10));
 }
 
 int32_t BindName(int fd, const sockaddr* name, socklen_t length) {

@@ -25,6 +25,7 @@ int32_t FaultEvent(Thread&);
 
 // unix_socket.cc
 int32_t UnixListen(Thread&, std::string path, int32_t backlog);
+int32_t ListenOn(Thread&, int32_t fd, int32_t backlog);
 int32_t UnixListenerPath(Thread&, int32_t fd, Bytes out);
 int32_t UnixAccept(Thread&, int32_t fd);
 int32_t UnixConnect(Thread&, std::string path);
@@ -89,8 +90,10 @@ int32_t Abort(Thread&, int32_t fd);
 
 // listen.cc
 int32_t OpenPorts(Thread&, int32_t slot, int32_t flags, std::string device, int32_t backlog, Ints out);
+int32_t SocketFacts(Thread&, int32_t fd, Ints out);
 
 // socket_queues.cc
+int32_t TcpInfo(Thread&, int32_t fd);
 int32_t MemInfo(Thread&, int32_t fd);
 int32_t OutQueue(Thread&, int32_t fd);
 
@@ -124,6 +127,7 @@ int32_t EnterRoom(Thread&, std::string paths, Bytes failed);
 int32_t BrokerUse(Thread&, int32_t fd, int32_t may_bind);
 int32_t BrokerCall(Thread&, int32_t op, double a, double b, std::string text, Bytes out);
 int32_t BrokerFilter(Thread&, Ints program);
+double PeerUid(Thread&, int32_t fd);
 
 // netlink.cc
 int32_t NetlinkOpen(Thread&, int32_t groups);
@@ -139,15 +143,29 @@ int32_t SeccompInstall(Thread&, Ints program, int32_t all_threads);
 // syscall_numbers.cc
 int32_t SyscallNumbers(Thread&, std::string names, Ints out);
 
+// tap.cc
+int32_t TapRead(Thread&, int32_t fd, int32_t region, double offset, double end, int32_t most, Ints lengths);
+int32_t TapWrite(Thread&, int32_t fd, int32_t region, Ints offsets, Ints lengths, int32_t first, int32_t end);
+
+// splice.cc
+int32_t SpliceOpen(Thread&, int32_t id, int32_t a, int32_t b);
+int32_t SpliceMove(Thread&, int32_t id, int32_t of_a, int32_t of_b, int32_t budget);
+double SpliceMoved(Thread&, int32_t id, int32_t side);
+int32_t SpliceClose(Thread&, int32_t id, int32_t abort);
+int32_t AskSockets(Thread&, int32_t fd, int32_t family, int32_t type, int32_t count);
+int32_t TakeSockets(Thread&, int32_t fd, Ints out);
+
 // system.cc
 int32_t Read(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
 int32_t Write(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length);
 double NowUs(Thread&);
 int32_t RandomFill(Thread&, Ints out);
+int32_t TrimHeap(Thread&);
 double RealTimeUs(Thread&);
 double RaiseFileLimit(Thread&);
 double GetUid(Thread&);
 int32_t MoveFd(Thread&, int32_t from, int32_t to);
+int32_t DupFd(Thread&, int32_t fd);
 int32_t CloseOnExec(Thread&, int32_t first);
 int32_t LookupUser(Thread&, std::string name, Ints ids);
 double LookupGroup(Thread&, std::string name);

@@ -4,6 +4,7 @@
 // inspector thread blocks all others. The kernel's action for it is put back afterwards.
 #include <dirent.h>
 #include <linux/capability.h>
+#include <linux/futex.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
@@ -26,10 +28,16 @@ constexpr int kSetxidSignal = 33;  // glibc's SIGSETXID, musl's SIGCANCEL
 constexpr int kMaxThreads = 1024;
 constexpr int kLastCapability = 63;
 constexpr int kWaitMs = 1000;
+constexpr long kLookAgainNs = 1000000;
 
-// Written by handlers: threads that are done.
+// Written by handlers: threads that are done, and how many of them are in the list.
 std::atomic<int> done_count{0};
 std::atomic<pid_t> done[kMaxThreads];
+std::atomic<int> listed{0};
+static_assert(sizeof(listed) == sizeof(uint32_t), "a futex");
+
+// With so many in the list the thread that waits is woken, once.
+std::atomic<int> wanted{INT_MAX};
 
 // Written before any handler runs.
 bool keep_low_ports = false;
@@ -46,8 +54,10 @@ void ConfineThisThread() {
   if (landlock_rules >= 0 && syscall(SYS_landlock_restrict_self, landlock_rules, 0) != 0) landlock_failed.store(true);
 #endif
   syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-  // Needs CAP_SETPCAP; without it no_new_privs has made the bounding set void already.
-  for (int c = 0; c <= kLastCapability; c++) syscall(SYS_prctl, PR_CAPBSET_DROP, c, 0, 0, 0);
+  // Needs CAP_SETPCAP; without it no_new_privs has made the bounding set void already. The first number that no capability
+  // has is the end.
+  for (int c = 0; c <= kLastCapability && syscall(SYS_prctl, PR_CAPBSET_DROP, c, 0, 0, 0) == 0; c++) {
+  }
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
   if (syscall(SYS_capget, &header, data) == 0) {
@@ -58,6 +68,7 @@ void ConfineThisThread() {
   }
   const int slot = done_count.fetch_add(1);
   if (slot < kMaxThreads) done[slot].store(ThisThread());
+  if (listed.fetch_add(1) + 1 >= wanted.load()) syscall(SYS_futex, &listed, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
   errno = saved;
 }
 
@@ -86,6 +97,21 @@ int32_t EachOtherThread(Visit visit) {
 }
 
 #if defined(__x86_64__) || defined(__aarch64__)
+
+double NowMs() {
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+}
+
+// Waits until `count` threads are in the list, or about a millisecond: one of them may have ended instead.
+void AwaitListed(int count) {
+  wanted.store(count);
+  const timespec pause = {0, kLookAgainNs};
+  const int before = listed.load();
+  if (before < count) syscall(SYS_futex, &listed, FUTEX_WAIT_PRIVATE, before, &pause, nullptr, 0);
+  wanted.store(INT_MAX);
+}
 
 // struct sigaction as the kernel has it.
 struct KernelAction {
@@ -120,7 +146,7 @@ int32_t ConfineOthers() {
   const pid_t process = getpid();
   std::vector<pid_t> sent;
   int32_t missing = 0;
-  for (int ms = 0; ms <= kWaitMs; ms++) {
+  for (const double end = NowMs() + kWaitMs; NowMs() < end;) {
     missing = 0;
     // Threads made by one that was not done yet are found the next time. Each gets one signal: such signals queue, and one
     // that comes after the action was put back would end the process.
@@ -135,8 +161,7 @@ int32_t ConfineOthers() {
       SetAction(kSetxidSignal, &before, nullptr);
       return 0;
     }
-    const timespec pause = {0, 1000000};
-    nanosleep(&pause, nullptr);
+    AwaitListed(1 + static_cast<int>(sent.size()));
   }
   // A signal is still on its way: our handler stays.
   return missing;
@@ -158,6 +183,7 @@ int32_t SetDumpable(Thread&, int32_t on) { return prctl(PR_SET_DUMPABLE, on, 0, 
 
 int32_t Confine(Thread&, int32_t keep_ports, int32_t landlock) {
   done_count.store(0);
+  listed.store(0);
   keep_low_ports = keep_ports != 0;
   landlock_rules = landlock;
   landlock_failed.store(false);

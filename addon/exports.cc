@@ -55,7 +55,9 @@ void ExportTables(napi_env env, napi_value exports, napi_value memory) {
   TUBETTI_INTS(exports, "msgSegment", msg_segment);
   TUBETTI_INTS(exports, "sockErrOut", sock_err);
   TUBETTI_INTS(exports, "epollOut", epoll_out);
+  TUBETTI_DOUBLES(exports, "tcpInfoOut", tcp_info);
   TUBETTI_DOUBLES(exports, "memInfoOut", mem_info);
+  TUBETTI_DOUBLES(exports, "spliceOut", splice_out);
 }
 
 // `new DataView(buffer)`: Node-API makes DataViews of ArrayBuffers only, not of shared ones.

@@ -106,6 +106,7 @@ static_assert(tubetti::kRowsPerCall == IOV_MAX);
 
 // Our own tables: every column aligned for its typed array.
 static_assert(sizeof(double) == 8 && alignof(tubetti::Tables) == 8);
-static_assert(offsetof(tubetti::Tables, row_offset) % 8 == 0 && offsetof(tubetti::Tables, mem_info) % 8 == 0);
+static_assert(offsetof(tubetti::Tables, row_offset) % 8 == 0 && offsetof(tubetti::Tables, tcp_info) % 8 == 0 &&
+              offsetof(tubetti::Tables, mem_info) % 8 == 0);
 static_assert(offsetof(tubetti::Tables, row_region) % 4 == 0 && offsetof(tubetti::Tables, addrs) % 8 == 0);
 static_assert(tubetti::kScratchSize == (1 << 21) + (1 << 20) + (1 << 17) + 64 * 66560);

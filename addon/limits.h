@@ -7,7 +7,7 @@
 
 namespace tubetti {
 
-inline constexpr int32_t kRows = 5376;         // ROWS_TOTAL
+inline constexpr int32_t kRows = 5408;         // ROWS_TOTAL
 inline constexpr int32_t kRowsPerCall = 1024;  // IOV_MAX
 inline constexpr int32_t kMessages = 256;      // MSGS_TOTAL
 inline constexpr int32_t kAddrSlots = 256;     // ADDR_SLOTS

@@ -98,4 +98,27 @@ int32_t OpenPorts(Thread& thread, int32_t slot, int32_t flags, std::string devic
   return opened;
 }
 
+int32_t SocketFacts(Thread&, int32_t fd, Ints out) {
+  constexpr size_t kFacts = 7;
+  if (out.length < kFacts) return -EINVAL;
+  const auto get = [fd](int level, int option, int32_t& value) {
+    socklen_t size = sizeof(value);
+    return ::getsockopt(fd, level, option, &value, &size) == 0;
+  };
+  int32_t* const fact = out.data;
+  std::fill(fact, fact + kFacts, 0);
+  if (!get(SOL_SOCKET, SO_DOMAIN, fact[0]) || !get(SOL_SOCKET, SO_TYPE, fact[1]) ||
+      !get(SOL_SOCKET, SO_PROTOCOL, fact[2]) || !get(SOL_SOCKET, SO_ACCEPTCONN, fact[3])) {
+    return -errno;
+  }
+  if (fact[0] == AF_INET6 && !get(IPPROTO_IPV6, IPV6_V6ONLY, fact[4])) return -errno;
+  char device[IFNAMSIZ] = {};
+  socklen_t size = sizeof(device);
+  if (::getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, &size) == 0) fact[5] = device[0] == '\0' ? 0 : 1;
+  sockaddr_storage peer;
+  size = sizeof(peer);
+  fact[6] = ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0 ? 1 : 0;
+  return 0;
+}
+
 }  // namespace tubetti

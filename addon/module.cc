@@ -22,8 +22,10 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<FileSize>(t, e, "fileSize");
   Export<Ftruncate>(t, e, "ftruncate");
   Export<UnixListen>(t, e, "unixListen");
+  Export<ListenOn>(t, e, "listenOn");
   Export<UnixListenerPath>(t, e, "unixListenerPath");
   Export<UnixAccept>(t, e, "unixAccept");
+  Export<PeerUid>(t, e, "peerUid");
   Export<UnixConnect>(t, e, "unixConnect");
   Export<UnixDatagram>(t, e, "unixDatagram");
   Export<UnixPair>(t, e, "unixPair");
@@ -54,6 +56,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<EndWithin>(t, e, "endWithin");
   Export<ExitNow>(t, e, "exitNow");
   Export<OpenPorts>(t, e, "openPorts");
+  Export<SocketFacts>(t, e, "socketFacts");
   Export<NetlinkOpen>(t, e, "netlinkOpen");
   Export<IfIndex>(t, e, "ifIndex");
   Export<SeccompArchitecture>(t, e, "seccompArchitecture");
@@ -66,6 +69,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<Write>(t, e, "write");
   Export<NowUs>(t, e, "nowUs");
   Export<RandomFill>(t, e, "randomFill");
+  Export<TrimHeap>(t, e, "trimHeap");
   Export<RealTimeUs>(t, e, "realTimeUs");
   Export<RaiseFileLimit>(t, e, "raiseFileLimit");
   Export<GetUid>(t, e, "getuid");
@@ -77,6 +81,7 @@ void ExportControlPlane(Thread& t, Napi::Object e) {
   Export<BrokerCall>(t, e, "brokerCall");
   Export<BrokerFilter>(t, e, "brokerFilter");
   Export<MoveFd>(t, e, "moveFd");
+  Export<DupFd>(t, e, "dupFd");
   Export<CloseOnExec>(t, e, "closeOnExec");
   Export<LookupUser>(t, e, "lookupUser");
   Export<LookupGroup>(t, e, "lookupGroup");
@@ -99,6 +104,7 @@ void ExportHostIo(Thread& t, Napi::Object e) {
   Export<Shutdown>(t, e, "shutdown");
   Export<Close>(t, e, "close");
   Export<Abort>(t, e, "abort");
+  Export<TcpInfo>(t, e, "tcpInfo");
   Export<MemInfo>(t, e, "memInfo");
   Export<OutQueue>(t, e, "outq");
   Export<Recv>(t, e, "recv");
@@ -109,6 +115,14 @@ void ExportHostIo(Thread& t, Napi::Object e) {
   Export<RecvError>(t, e, "recvError");
   Export<Checksum>(t, e, "checksum");
   Export<CopyRows>(t, e, "copyRows");
+  Export<TapRead>(t, e, "tapRead");
+  Export<TapWrite>(t, e, "tapWrite");
+  Export<SpliceOpen>(t, e, "spliceOpen");
+  Export<SpliceMove>(t, e, "spliceMove");
+  Export<SpliceMoved>(t, e, "spliceMoved");
+  Export<SpliceClose>(t, e, "spliceClose");
+  Export<AskSockets>(t, e, "askSockets");
+  Export<TakeSockets>(t, e, "takeSockets");
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {

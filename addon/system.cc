@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -43,6 +44,13 @@ double NowUs(Thread&) { return ClockUs(CLOCK_MONOTONIC); }
 
 double RealTimeUs(Thread&) { return ClockUs(CLOCK_REALTIME); }
 
+int32_t TrimHeap(Thread&) {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+  return 0;
+}
+
 int32_t RandomFill(Thread&, Ints out) {
   auto* data = reinterpret_cast<uint8_t*>(out.data);
   size_t left = out.length * sizeof(int32_t);
@@ -71,6 +79,11 @@ int32_t MoveFd(Thread&, int32_t from, int32_t to) {
   const int result = Retry([&] { return ::dup3(from, to, to <= STDERR_FILENO ? 0 : O_CLOEXEC); });
   if (result >= 0) ::close(from);
   return result;
+}
+
+int32_t DupFd(Thread&, int32_t fd) {
+  const int result = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  return result >= 0 ? result : -errno;
 }
 
 int32_t CloseOnExec(Thread&, int32_t first) {

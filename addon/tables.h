@@ -6,12 +6,16 @@
 
 namespace tubetti {
 
+inline constexpr int32_t kTcpInfoFields = 3;
 inline constexpr int32_t kMemInfoFields = 4;
 inline constexpr int32_t kSockErrFields = 6;
+inline constexpr int32_t kSpliceFields = 3;
 
 struct Tables {
   double row_offset[kRows];
+  double tcp_info[kTcpInfoFields];
   double mem_info[kMemInfoFields];
+  double splice_out[kSpliceFields];
   int32_t row_region[kRows];
   int32_t row_length[kRows];
   int32_t msg_row[kMessages];

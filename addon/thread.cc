@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include "memory.h"
+#include "splice.h"
 
 namespace tubetti {
 
 Thread::~Thread() {
+  delete splicer;
   for (size_t fd = 0; fd < sockets.size(); fd++) {
     if (sockets[fd]) ::close(static_cast<int>(fd));
   }

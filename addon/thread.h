@@ -15,6 +15,7 @@
 namespace tubetti {
 
 class PollSet;
+class Splicer;
 
 struct Thread {
   // cppcheck-suppress uninitMemberVar ; the arrays are written before each call that reads them
@@ -28,6 +29,7 @@ struct Thread {
   napi_ref tables_held = nullptr;  // keeps the tables' ArrayBuffer, whatever becomes of the exports
   PollSet* polls = nullptr;  // owned by its cleanup hook: outlives this object while libuv closes handles
   int epoll_fd = -1;
+  Splicer* splicer = nullptr;  // made with the first pair of sockets
   Watched* watched = nullptr;  // by the watchdog, once watchdogEnter was called
   int32_t scratch_region = -1;
   int32_t let_go = 0;  // regions that the thread has let go of since it collected its garbage (memory.cc)

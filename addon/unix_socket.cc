@@ -93,6 +93,8 @@ int32_t UnixListen(Thread&, std::string path, int32_t backlog) {
   return fd;
 }
 
+int32_t ListenOn(Thread&, int32_t fd, int32_t backlog) { return ::listen(fd, backlog) == 0 ? 0 : -errno; }
+
 int32_t UnixListenerPath(Thread&, int32_t fd, Bytes out) {
   int family = 0;
   int type = 0;
@@ -196,7 +198,7 @@ int32_t SendFds(Thread&, int32_t fd, Bytes buf, int32_t offset, int32_t length, 
   uint8_t* data = buf.Range(offset, length);
   if (data == nullptr || fd_count < 0 || fd_count > kFdsInFlight) return -EINVAL;
   if (static_cast<size_t>(fd_count) > fds.length) return -EINVAL;
-  if (length == 0) return fd_count == 0 ? 0 : -EINVAL;  // a stream carries descriptors with bytes only
+  if (length == 0 && fd_count > 0) return -EINVAL;  // a stream carries descriptors with bytes only
   iovec iov = {data, static_cast<size_t>(length)};
   alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(int) * kFdsInFlight)] = {};
   msghdr message = {};

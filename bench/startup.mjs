@@ -1,13 +1,15 @@
 /**
- * What a start costs, beside a peer: time from exec to a socket that takes connections, CPU time until then, and the
- * memory of the idle service. `node bench/startup.mjs [-n STARTS] [--nodes 22,24,26] [--peer 'passt --vhost-user -f'] [--json]`.
+ * What a start costs, beside a peer: time from exec to a socket that takes connections, and to a service that is ready to
+ * hear a front-end (the door is closed, all filters are in force); CPU time of all threads until then; and the memory of
+ * the idle service. `node bench/startup.mjs [-n STARTS] [--nodes 22,24,26] [--peer 'passt --vhost-user -f'] [--json]`.
  *
- * The starts of the programs take turns, so that what else the machine does hits all of them. Medians. Node by itself is a
+ * The starts of the programs take turns, so that what else the machine does hits all of them. Medians, and of times the
+ * least besides: on a machine that does other things at once it says more. Node by itself is a
  * row of its own: the time of `node -e 0` from exec to exit, the memory of a Node that waits; what is above it is ours.
  * `--nodes`: the same rows under other releases, in trees as `npm run test:nodes` makes them.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -18,10 +20,10 @@ import { parseMajors, prepareNode } from '../scripts/lib/nodes.mjs';
 
 const BIN = join(dirname(dirname(fileURLToPath(import.meta.url))), 'bin', 'tubetti');
 const TIMEOUT_MS = 20_000;
-const COLUMNS = ['listening ms', 'CPU ms', 'RSS MiB', 'PSS MiB', 'private MiB'];
+const TIMES = ['listening ms', 'ready ms', 'CPU ms'];
+const COLUMNS = [...TIMES, 'RSS MiB', 'PSS MiB', 'private MiB'];
 /** Time for a program to come to rest before its memory is looked at. */
 const SETTLE_MS = 700;
-const TICK_MS = 1000 / Number(spawnSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }).stdout || 100);
 
 const { values } = parseArgs({
   options: {
@@ -57,10 +59,11 @@ function answers(path) {
   });
 }
 
-/** User and system time of a process, all threads, ms; in steps of a clock tick. */
+/** Time that the threads of a process had a processor, ms. Those that have ended are not in it. */
 function cpuMs(pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1].split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
+  return readdirSync(`/proc/${pid}/task`)
+    .map((thread) => Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').split(' ')[0]) / 1e6)
+    .reduce((sum, ms) => sum + ms, 0);
 }
 
 function mebibytes(text, key) {
@@ -77,16 +80,26 @@ function memoryOf(pid) {
   };
 }
 
-/** Starts one service, under `node`, and looks at it. */
-async function sample(node, argv) {
+/** Settles when the service writes to `pipe`; rejects if it ends without that. */
+function readiness(pipe) {
+  return new Promise((resolve, reject) => {
+    pipe.once('data', resolve).once('close', () => reject(new Error('it ended before it was ready')));
+  });
+}
+
+/** Starts one service, under `node`, and looks at it. `tells`: it says on descriptor 3 that it is ready. */
+async function sample(node, argv, tells = false) {
   const dir = mkdtempSync(join(tmpdir(), 'tubetti-startup-'));
   const path = join(dir, 'socket');
   const [file, ...args] = argv;
   const begin = process.hrtime.bigint();
-  const child = spawn(file, [...args, '--socket', path], {
-    stdio: ['ignore', 'ignore', 'pipe'],
+  const child = spawn(file, [...args, ...(tells ? ['--ready-fd', '3'] : []), '--socket', path], {
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
     env: { ...process.env, TUBETTI_NODE: node },
   });
+  const sinceBegin = () => Number(process.hrtime.bigint() - begin) / 1e6;
+  const ready =
+    tells && readiness(child.stdio[3]).then(() => ({ 'ready ms': sinceBegin(), 'CPU ms': cpuMs(child.pid) }));
   const exit = new Promise((resolve) => child.once('exit', resolve));
   let said = '';
   child.stderr.setEncoding('utf8').on('data', (text) => {
@@ -94,15 +107,15 @@ async function sample(node, argv) {
   });
   try {
     while (!(await answers(path))) {
-      if (child.exitCode !== null || Number(process.hrtime.bigint() - begin) / 1e6 > TIMEOUT_MS) {
+      if (child.exitCode !== null || sinceBegin() > TIMEOUT_MS) {
         throw new Error(`${argv.join(' ')} did not listen:\n${said}`);
       }
       await sleep(1);
     }
-    const listening = Number(process.hrtime.bigint() - begin) / 1e6;
-    const cpu = cpuMs(child.pid);
+    const listening = sinceBegin();
+    const rest = ready ? await ready : { 'CPU ms': cpuMs(child.pid) };
     await sleep(SETTLE_MS);
-    return { 'listening ms': listening, 'CPU ms': cpu, ...memoryOf(child.pid) };
+    return { 'listening ms': listening, ...rest, ...memoryOf(child.pid) };
   } finally {
     child.kill('SIGTERM');
     await exit;
@@ -136,9 +149,9 @@ function median(list) {
 /** The rows of one Node. */
 function rowsOf(suffix, node, bin) {
   return [
-    [`tubetti${suffix}`, () => sample(node, [bin, '--runas', '0'])],
-    [`--sandbox off${suffix}`, () => sample(node, [bin, '--runas', '0', '--sandbox', 'off'])],
-    [`without launcher${suffix}`, () => sample(node, [node, `${bin}.js`, '--runas', '0'])],
+    [`tubetti${suffix}`, () => sample(node, [bin, '--runas', '0'], true)],
+    [`--sandbox off${suffix}`, () => sample(node, [bin, '--runas', '0', '--sandbox', 'off'], true)],
+    [`without launcher${suffix}`, () => sample(node, [node, `${bin}.js`, '--runas', '0'], true)],
     [`node -e 0${suffix}`, () => bare(node)],
   ];
 }
@@ -157,18 +170,33 @@ const samples = new Map([...programs.keys()].map((name) => [name, []]));
 for (let i = 0; i < starts; i++) {
   for (const [name, run] of programs) samples.get(name).push(await run());
 }
-const rows = [...samples].map(([name, list]) => [
-  name,
-  Object.fromEntries(COLUMNS.map((key) => [key, median(list.map((one) => one[key] ?? Number.NaN))])),
-]);
-if (values.json) {
-  process.stdout.write(`${JSON.stringify({ starts, medians: Object.fromEntries(rows) }, null, 2)}\n`);
-} else {
-  process.stdout.write(
-    `median of ${starts} starts\n${' '.repeat(24)}${COLUMNS.map((key) => key.padStart(14)).join('')}\n`,
+/** Of each column what `of` makes of its values. */
+function rowsBy(columns, of) {
+  return new Map(
+    [...samples].map(([name, list]) => [
+      name,
+      Object.fromEntries(columns.map((key) => [key, of(list.map((one) => one[key] ?? Number.NaN))])),
+    ]),
   );
-  for (const [name, row] of rows) {
-    const cells = COLUMNS.map((key) => (Number.isNaN(row[key]) ? '–' : row[key].toFixed(1)).padStart(14));
-    process.stdout.write(`${name.slice(-24).padEnd(24)}${cells.join('')}\n`);
+}
+
+const medians = rowsBy(COLUMNS, median);
+const least = rowsBy(TIMES, (list) => Math.min(...list));
+if (values.json) {
+  const result = { starts, medians: Object.fromEntries(medians), least: Object.fromEntries(least) };
+  process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+} else {
+  const one = (value) => (value === undefined || Number.isNaN(value) ? '–' : value.toFixed(1));
+  const cell = (name, key) => {
+    const value = one(medians.get(name)[key]);
+    return value === '–' || !TIMES.includes(key) ? value : `${value} (${one(least.get(name)[key])})`;
+  };
+  process.stdout.write(
+    `median of ${starts} starts (least)\n${' '.repeat(24)}${COLUMNS.map((key) => key.padStart(16)).join('')}\n`,
+  );
+  for (const name of medians.keys()) {
+    process.stdout.write(
+      `${name.slice(-24).padEnd(24)}${COLUMNS.map((key) => cell(name, key).padStart(16)).join('')}\n`,
+    );
   }
 }

@@ -15,6 +15,7 @@ async function main() {
   require('./lib/ts-hook.cjs');
   const { bench, HELP, UsageError, parseOptions } = require(`${ROOT}/bench/macro/main.ts`);
   const { whyNoNamespaces } = require(`${ROOT}/test/support/world/host-world.ts`);
+  if (process.argv.some((word) => /^--guests(=|$)/.test(word))) return manyGuests(whyNoNamespaces());
   try {
     const options = parseOptions(process.argv.slice(2));
     if (options === 'help') {
@@ -33,12 +34,33 @@ async function main() {
 }
 
 /**
- * @param {{ guest: 'uml' | 'qemu' | 'testpmd' | 'bare', accel: 'tcg' | 'kvm' }} run
+ * `--guests N`: another bench, of what many services on a host cost.
+ * @param {string | null} missing
+ */
+async function manyGuests(missing) {
+  const guests = require(`${ROOT}/bench/guests/main.ts`);
+  if (process.argv.includes('--help')) {
+    console.log(guests.GUESTS_HELP);
+    return 0;
+  }
+  try {
+    const options = guests.parseGuestsOptions(process.argv.slice(2));
+    if (missing !== null) throw new SetupError(missing);
+    return await guests.benchGuests(options);
+  } catch (error) {
+    if (!(error instanceof guests.GuestsUsageError)) throw error;
+    console.error(`${error.message}\nnpm run bench -- --guests 50 --help`);
+    return 2;
+  }
+}
+
+/**
+ * @param {{ guest: 'uml' | 'qemu' | 'testpmd' | 'bare' | 'netns', accel: 'tcg' | 'kvm' }} run
  * @param {{ uml: boolean, qemu: boolean, testpmd: boolean }} available
  */
 function whyNot({ guest, accel }, available) {
-  // A front-end of our own, compiled as the traffic program is.
-  if (guest === 'bare') return null;
+  // A front-end of our own, compiled as the traffic program is; and no front-end at all.
+  if (guest === 'bare' || guest === 'netns') return null;
   if (guest === 'qemu' && accel === 'kvm') {
     try {
       accessSync('/dev/kvm', constants.R_OK | constants.W_OK);

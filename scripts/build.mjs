@@ -1,16 +1,18 @@
 /**
  * Compiles the TypeScript of this package and of its workspace into dist/, module by module, then bundles the program
  * into dist/tubetti.js and its thread into dist/data-plane.js, each with V8's code of it beside it: they start in a
- * fraction of the time that 150 modules take. The prober, which is no part of the service, goes into dist/probe.js. The manual page and the shells' completions
- * are made of the compiled option table.
+ * fraction of the time that 150 modules take. Programs that are no part of the service go into dist/probe.js and
+ * dist/ctl.js, what `--control` needs into dist/control.js, the page of --metrics into dist/page.html (lib/page.mjs). The
+ * manual page and the shells' completions are made of the compiled option tables.
  * Also npm's `prepare`: in a packed package, where dist/ came with it and TypeScript is not installed, it does nothing.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
+import { writePage } from './lib/page.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
@@ -25,9 +27,17 @@ function findCompiler() {
   }
 }
 
+/** What only some users need is no part of the service's bundle, but one of its own, which that requires. */
+const apart = {
+  name: 'apart',
+  setup: ({ onResolve }) => {
+    onResolve({ filter: /^\.\.\/control$/ }, () => ({ path: './control.js', external: true }));
+  },
+};
+
 /** Makes the bundles; without esbuild there are none, and bin/tubetti.js takes the modules instead. */
 async function bundle() {
-  for (const file of ['tubetti.js', 'data-plane.js', 'probe.js', 'worker.js']) {
+  for (const file of ['tubetti.js', 'data-plane.js', 'probe.js', 'ctl.js', 'control.js', 'worker.js', 'page.html']) {
     for (const suffix of ['', '.map', '.cache']) rmSync(join(dist, file + suffix), { force: true });
   }
   let esbuild;
@@ -44,6 +54,8 @@ async function bundle() {
       tubetti: 'src/cli/main.ts',
       'data-plane': 'src/dataplane/worker.ts',
       probe: 'src/probe/main.ts',
+      ctl: 'src/ctl/main.ts',
+      control: 'src/control/index.ts',
     },
     outdir: 'dist',
     alias: { 'virtio-ring-ts': './src/virtqueue/src/index.ts' },
@@ -51,6 +63,7 @@ async function bundle() {
     external: ['prom-client', 'yaml'],
     // node-gyp-build: of its places only prebuilds/, the others are ours to look at (src/addon-file.ts).
     define: { 'process.env.PREBUILDS_ONLY': '"1"' },
+    plugins: [apart],
     bundle: true,
     platform: 'node',
     target: 'node20',
@@ -66,6 +79,7 @@ async function bundle() {
   });
   // What the program starts as a thread.
   writeFileSync(join(dist, 'worker.js'), `require('../bin/load.js').load(__dirname + '/data-plane.js');\n`);
+  await writePage(esbuild, root);
   await import('./code-cache.mjs');
 }
 
@@ -73,7 +87,8 @@ async function bundle() {
 function writeManPage() {
   const { manPage } = require('../dist/cli/man-page.js');
   const { version } = require('../dist/cli/version.js');
-  writeFileSync(join(dist, 'tubetti.1'), manPage(version()));
+  const manual = readFileSync(join(root, 'docs', 'manual.md'), 'utf8');
+  writeFileSync(join(dist, 'tubetti.1'), manPage(version(), manual));
 }
 
 /** For the shells: docs/packaging.md says where each looks for its own. */

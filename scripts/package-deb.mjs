@@ -31,7 +31,7 @@ const ARCHITECTURES = { x64: 'amd64', arm64: 'arm64' };
 const LIBRARIES = ['prom-client', 'yaml'];
 /** What is inside of those, or of the bundles and the addon. */
 const WITHIN = ['@opentelemetry/api', 'tdigest', 'bintrees'];
-const BUNDLES = ['tubetti.js', 'data-plane.js', 'probe.js'];
+const BUNDLES = ['tubetti.js', 'data-plane.js', 'probe.js', 'ctl.js', 'control.js'];
 
 const { values: flags } = parseArgs({
   options: {
@@ -86,8 +86,8 @@ const gzip = (/** @type {string | Buffer} */ content) => gzipSync(content, { lev
 async function putProgram() {
   const base = 'usr/lib/tubetti';
   copy('bin/load.js', `${base}/bin/load.js`);
-  for (const name of ['tubetti', 'tubetti.js']) copy(`bin/${name}`, `${base}/bin/${name}`, 0o755);
-  const files = [...BUNDLES, ...BUNDLES.map((name) => `${name}.map`), 'worker.js'];
+  for (const name of ['tubetti', 'tubetti.js', 'slirp4netns']) copy(`bin/${name}`, `${base}/bin/${name}`, 0o755);
+  const files = [...BUNDLES, ...BUNDLES.map((name) => `${name}.map`), 'worker.js', 'page.html'];
   for (const name of files) copy(`dist/${name}`, `${base}/dist/${name}`);
   const { name, license } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
   put(`${base}/package.json`, `${JSON.stringify({ name, version, license, type: 'commonjs' }, null, 2)}\n`);
@@ -121,13 +121,18 @@ async function putProgram() {
     );
   }
   mkdirSync(at('usr/bin'), { recursive: true });
-  symlinkSync('../lib/tubetti/bin/tubetti', at('usr/bin/tubetti'));
+  // Called by the second name, it is pasta.
+  for (const name of ['tubetti', 'tubetti-pasta']) symlinkSync('../lib/tubetti/bin/tubetti', at(`usr/bin/${name}`));
+  symlinkSync('../lib/tubetti/bin/slirp4netns', at('usr/bin/tubetti-slirp4netns'));
 }
 
 /** What is around it. */
 function putSurroundings() {
   put('usr/share/man/man1/tubetti.1.gz', gzip(readFileSync(join(ROOT, 'dist', 'tubetti.1'))));
-  for (const unit of ['tubetti@.service', 'tubetti@.socket']) {
+  for (const name of ['tubetti-pasta', 'tubetti-slirp4netns']) {
+    symlinkSync('tubetti.1.gz', at(`usr/share/man/man1/${name}.1.gz`));
+  }
+  for (const unit of ['tubetti@.service', 'tubetti@.socket', 'tubetti-ports@.socket', 'tubetti.slice']) {
     if (existsSync(join(ROOT, 'examples/systemd', unit)))
       copy(`examples/systemd/${unit}`, `usr/lib/systemd/system/${unit}`);
   }
@@ -137,6 +142,9 @@ function putSurroundings() {
     'tubetti.fish': 'fish/vendor_completions.d/tubetti.fish',
   };
   for (const [name, place] of Object.entries(completions)) copy(`dist/completions/${name}`, `usr/share/${place}`);
+  // These two look for a file with the name of the command.
+  symlinkSync('tubetti', at('usr/share/bash-completion/completions/tubetti-pasta'));
+  symlinkSync('tubetti.fish', at('usr/share/fish/vendor_completions.d/tubetti-pasta.fish'));
   // Complain mode until its administrator has seen that it fits (README.Debian).
   const profile = readFileSync(join(ROOT, 'contrib/apparmor/usr.bin.tubetti'), 'utf8');
   const complaining = profile.replace('flags=(attach_disconnected)', 'flags=(attach_disconnected, complain)');
@@ -151,7 +159,7 @@ function putDocuments() {
   copy('README.md', `${doc}/README.md`);
   copy('packaging/debian/README.Debian', `${doc}/README.Debian`);
   for (const name of readdirSync(join(ROOT, 'docs'), { recursive: true }).map(String)) {
-    if (/\.(md|svg)$/.test(name)) copy(join('docs', name), `${doc}/docs/${name}`);
+    if (/\.(md|svg|png)$/.test(name)) copy(join('docs', name), `${doc}/docs/${name}`);
   }
   for (const name of readdirSync(join(ROOT, 'examples'), { recursive: true }).map(String)) {
     const from = join('examples', name);
@@ -165,6 +173,8 @@ function putDocuments() {
     ...LIBRARIES.map((name) => ({ files: files(name), directory: module(name) })),
     ...WITHIN.map((name) => ({ files: `usr/lib/tubetti/node_modules/prom-client/index.js`, directory: module(name) })),
     { files: 'usr/lib/tubetti/dist/tubetti.js', directory: module('node-gyp-build') },
+    { files: 'usr/lib/tubetti/dist/page.html', directory: module('uplot') },
+    { files: 'usr/lib/tubetti/dist/control.js', directory: module('@sinclair/typebox') },
   ];
   put(`${doc}/copyright`, copyright(parts));
   put(`${doc}/changelog.gz`, gzip(readFileSync(join(ROOT, 'CHANGELOG.md'))));

@@ -4,18 +4,25 @@
  *
  *   --unit         unit tests only: no guests, no lint, no types
  *   --no-guests    everything but the end-to-end tests
+ *   --long         also what is not needed each time (docs/testing.md, "In short and whole")
  *
  * With CI=true nothing may be skipped: what is missing is a failure, and so is a skipped test.
  */
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { MAJORS, NoSuchNode, SHORT, jestOn, prepareNode } from './lib/nodes.mjs';
+import { runJest } from './lib/jest.mjs';
+import { MAJORS, NoSuchNode, demoOn, jestOn, prepareNode, shortRun, wholeRuns } from './lib/nodes.mjs';
 import { ROOT, run, which } from './lib/run.mjs';
 import { SetupError, setUp } from './lib/setup.mjs';
+import { REPEATED, conformanceRuns, unitRun } from './lib/test-sets.mjs';
 
 const { values: flags } = parseArgs({
-  options: { unit: { type: 'boolean', default: false }, 'no-guests': { type: 'boolean', default: false } },
+  options: {
+    unit: { type: 'boolean', default: false },
+    'no-guests': { type: 'boolean', default: false },
+    long: { type: 'boolean', default: false },
+  },
 });
 const inCi = process.env.CI === 'true';
 const withGuests = !flags.unit && !flags['no-guests'];
@@ -25,77 +32,98 @@ const total = { passed: 0, failed: 0, skipped: 0 };
 const failures = [];
 /** What was left out, and why. @type {string[]} */
 const skips = [];
+/** What passed at the second attempt (lib/jest.mjs). @type {string[]} */
+const unsteady = [];
 
 /** @param {string} title */
 function heading(title) {
-  console.log(`\n=== ${title}`);
+  const seconds = Math.round(process.uptime());
+  console.log(`\n=== ${title} [${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}]`);
 }
 
 /**
- * Runs a program of node_modules, its output shown when it ends; a failure is noted under `title`.
+ * Runs a program of Node's, its output shown when it ends; a failure is noted under `title`.
  * @param {string} title
- * @param {string} program
+ * @param {string} program  Its path in the checkout.
  * @param {string[]} args
+ * @param {number} [niceness]
  */
-async function step(title, program, args) {
-  const { status, output } = await run(process.execPath, [join(ROOT, 'node_modules', program), ...args], {
-    quiet: true,
-  });
+async function step(title, program, args, niceness = 0) {
+  const command = ['-n', String(niceness), process.execPath, join(ROOT, program), ...args];
+  const { status, output } = await run('nice', command, { quiet: true });
   heading(title);
   process.stdout.write(output);
   if (status !== 0) failures.push(title);
 }
 
 /**
- * Runs one jest project and adds its tests to the total.
- * @param {string} project
- * @param {string[]} [args]
+ * Runs jest and adds its tests to the total.
+ * @param {import('./lib/test-sets.mjs').TestRun} testRun
  */
-async function jest(project, args = []) {
-  heading(`jest: ${project}`);
-  const directory = join(ROOT, '.cache', 'test-results');
-  mkdirSync(directory, { recursive: true });
-  const file = join(directory, `${project}.json`);
-  rmSync(file, { force: true });
-  const program = join(ROOT, 'node_modules', 'jest', 'bin', 'jest.js');
-  // A test that failed may leave something open for ever; without --forceExit jest then never ends, and nothing is said.
-  const options = ['--selectProjects', project, '--json', `--outputFile=${file}`, '--forceExit', ...args];
+async function jest(testRun) {
+  heading(`jest: ${testRun.name}`);
+  const report = join(ROOT, '.cache', 'test-results', `${testRun.name}.json`);
   // --json sends the machine's report to standard output too; people read standard error.
-  const { status } = await run(process.execPath, [program, ...options], { discardOutput: true });
-  const result = readResult(file);
-  if (result === null) {
-    failures.push(`jest ${project} (no result)`);
-    return;
-  }
-  total.passed += result.numPassedTests;
-  // A file that could not even be loaded has no tests to count.
-  total.failed += result.numFailedTests + result.numRuntimeErrorTestSuites;
-  total.skipped += result.numPendingTests + result.numTodoTests;
-  if (status !== 0) failures.push(`jest ${project}`);
-  for (const suite of result.testResults) {
-    const left = suite.assertionResults.filter((/** @type {{ status: string }} */ test) => test.status !== 'passed');
-    const titles = left.filter((test) => test.status !== 'failed').map((test) => test.ancestorTitles[0] ?? test.title);
-    for (const title of new Set(titles)) skips.push(`${relative(ROOT, suite.name)}: ${title}`);
-  }
+  const node = (/** @type {string[]} */ args) => run(process.execPath, args, { cwd: ROOT, discardOutput: true });
+  add(`jest ${testRun.name}`, await runJest(testRun, { root: ROOT, report, node }));
 }
 
-/** A part of the tests under each of the other releases of Node. `npm run test:nodes` runs all. */
-async function otherNodes() {
+/**
+ * @param {string} name
+ * @param {import('./lib/jest.mjs').Outcome} outcome
+ */
+function add(name, outcome) {
+  total.passed += outcome.passed;
+  total.failed += outcome.failed;
+  total.skipped += outcome.skipped;
+  if (outcome.failed > 0) failures.push(name);
+  skips.push(...outcome.why.map((test) => `${name}: ${test}`));
+  unsteady.push(...outcome.unsteady.map((test) => `${name}: ${test}`));
+}
+
+/** The other releases of Node that could be prepared. @type {import('./lib/nodes.mjs').Place[]} */
+const places = [];
+
+async function prepareNodes() {
   for (const major of MAJORS) {
-    heading(`Node ${major}: jest, in short`);
     try {
-      const result = await jestOn(await prepareNode(major, (line) => console.log(line)), SHORT);
-      total.passed += result.passed;
-      total.failed += result.failed;
-      total.skipped += result.skipped;
-      if (result.failed > 0) failures.push(`Node ${major}`);
-      skips.push(...result.why);
+      places.push(await prepareNode(major, (line) => console.log(`set-up: ${line}`)));
     } catch (error) {
       if (!(error instanceof SetupError)) throw error;
       if (error instanceof NoSuchNode) skips.push(error.message);
       else failures.push(error.message);
     }
   }
+}
+
+/**
+ * A part of the tests under each of the other releases of Node, or all.
+ * @param {boolean} withDemo  Then the demo, too, under the newest.
+ */
+async function otherNodes(withDemo) {
+  for (const place of places) {
+    heading(`Node ${place.major}: jest${flags.long ? '' : ', in short'}`);
+    for (const testRun of flags.long ? wholeRuns() : [shortRun(place.major)]) {
+      add(`Node ${place.major}`, await jestOn(place, testRun));
+    }
+  }
+  const newest = places.at(-1);
+  if (withDemo && newest !== undefined) {
+    heading(`Node ${newest.major}: demo`);
+    const isGood = await demoOn(newest);
+    add(`Node ${newest.major}, demo`, {
+      passed: Number(isGood),
+      failed: Number(!isGood),
+      skipped: 0,
+      why: [],
+      unsteady: [],
+    });
+  }
+}
+
+async function lintAddon() {
+  if (which('clang-tidy') === null || which('cppcheck') === null) return;
+  await step('clang-tidy, cppcheck', 'scripts/lint-addon.mjs', [], 19);
 }
 
 const COVERAGE_DIRECTORY = join(ROOT, '.cache', 'coverage');
@@ -105,6 +133,8 @@ const COVERAGE_ARGS = [
   '--coverageReporters=json-summary',
   `--coverageDirectory=${COVERAGE_DIRECTORY}`,
   '--collectCoverageFrom=src/**/*.ts',
+  // Runs in a browser only (test/e2e/page.test.ts).
+  '--collectCoverageFrom=!src/page/dom/**',
 ];
 
 /**
@@ -134,31 +164,39 @@ function readResult(file) {
 
 async function main() {
   heading('set-up');
-  const available = await setUp({ guests: withGuests, checks: !flags.unit });
+  const afterBuild = flags.unit ? undefined : prepareNodes;
+  const available = await setUp({ guests: withGuests, checks: !flags.unit, afterBuild });
   skips.push(...available.notes);
   if (!flags.unit) {
     await Promise.all([
-      step('eslint', 'eslint/bin/eslint.js', ['.']),
-      step('prettier', 'prettier/bin/prettier.cjs', ['--check', '--log-level', 'warn', '.']),
-      step('types', 'typescript/bin/tsc', ['-p', 'tsconfig.test.json', '--noEmit']),
+      step('eslint', 'node_modules/eslint/bin/eslint.js', ['.']),
+      step('prettier', 'node_modules/prettier/bin/prettier.cjs', ['--check', '--log-level', 'warn', '.']),
+      step('types', 'node_modules/typescript/bin/tsc', ['-p', 'tsconfig.test.json', '--noEmit']),
+      step('types of the page', 'node_modules/typescript/bin/tsc', ['-p', 'tsconfig.page.json']),
     ]);
-    if (which('clang-tidy') !== null && which('cppcheck') !== null) {
-      await step('clang-tidy, cppcheck', '../scripts/lint-addon.mjs', []);
-    }
   }
-  // jest's own choice leaves a processor idle, which on two of them is half.
-  await jest('unit', [...COVERAGE_ARGS, '--maxWorkers=100%']);
+  await jest(unitRun(COVERAGE_ARGS));
   checkCoverage();
-  if (!flags.unit) await jest('conformance');
-  if (!flags.unit) await otherNodes();
+  if (!flags.unit) {
+    const [sideBySide, oneByOne] = conformanceRuns();
+    // The checkers take what those tests leave of the processors.
+    await Promise.all([lintAddon(), jest(sideBySide)]);
+    await jest(oneByOne);
+    await otherNodes(withGuests && available.uml);
+  }
   // By itself: its guests keep time while calls fail.
-  if (!flags.unit) await jest('exhaustion', ['--runInBand']);
-  // One guest at a time: two would fight for the processor.
-  if (withGuests) await jest('e2e', ['--runInBand']);
+  if (!flags.unit && flags.long) await jest({ name: 'exhaustion', projects: ['exhaustion'], args: ['--runInBand'] });
+  if (withGuests) {
+    const isRepeated = available.uml && !flags.long;
+    // One guest at a time: two would fight for the processor.
+    const args = ['--runInBand', ...(isRepeated ? ['--testPathIgnorePatterns', ...REPEATED] : [])];
+    await jest({ name: 'e2e', projects: ['e2e'], args });
+  }
 
   heading('result');
   for (const skip of skips) console.log(`skipped: ${skip}`);
   if (inCi && skips.length > 0) failures.push('something was skipped, and CI=true');
+  for (const test of unsteady) console.log(`at the second attempt: ${test}`);
   for (const failure of failures) console.log(`failed: ${failure}`);
   console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
   return failures.length === 0 ? 0 : 1;

@@ -5,8 +5,7 @@
  * Text that a guest or a peer may have chosen can reach a message: control characters are replaced, so that one
  * message is always one line. What a line looks like is log-format.ts's to say.
  */
-import * as fs from 'node:fs';
-import { openForAppending } from './files';
+import { BoundedFile } from './bounded-file';
 import { jsonLine, jsonOf, type LogFormat, PLAIN, priority, type StderrStyle } from './log-format';
 import { LineWriter } from './stderr';
 
@@ -147,9 +146,6 @@ const FILE_LABEL: Readonly<Record<LogLevel, string>> = {
   trace: '',
 };
 
-/** Share of the limit that is dropped, oldest lines first, when a log file is full. */
-const ROTATE_SHARE = 0.3;
-
 /** What the lines of a log file look like, and who speaks in them. */
 export interface FileForm {
   readonly format: LogFormat;
@@ -161,68 +157,28 @@ const TEXT_FILE: FileForm = { format: 'text', program: 'tubetti' };
 /**
  * A log file of at most `maxBytes`: mode 0600, a header line at each start, then `SECONDS: level: message`, or an object
  * for each. What is there already stays (the reason of a crash must outlive the restart), as far as there is room. When it
- * is full the oldest 30 % go; our header becomes the first line. A terminal, a pipe or /dev/null is written to and never
- * cut. Throws if the file cannot be opened (src/files.ts says what is refused).
+ * is full the oldest lines go; our header becomes the first one (bounded-file.ts). Throws if the file cannot be opened.
  */
 export class LogFile {
-  private readonly fd: number;
-  private readonly header: string;
+  private readonly file: BoundedFile;
   private readonly form: FileForm;
-  private readonly maxBytes: number;
-  /** False for what cannot be cut: a terminal, a pipe. */
-  private readonly regular: boolean;
-  private size: number;
 
   constructor(path: string, maxBytes: number, header: string, form: FileForm = TEXT_FILE) {
-    // Read access too: rotation reads back what it keeps.
-    const { fd, stat } = openForAppending(path);
-    this.fd = fd;
     this.form = form;
     const first = oneLine(header);
-    this.header = (form.format === 'json' ? jsonLine('info', first, { program: form.program }) : first) + '\n';
-    this.maxBytes = maxBytes;
-    this.regular = stat.isFile();
-    this.size = this.regular ? stat.size : 0;
-    try {
-      this.append(Buffer.from(this.header));
-    } catch (error) {
-      fs.closeSync(fd);
-      throw error;
-    }
+    const line = (form.format === 'json' ? jsonLine('info', first, { program: form.program }) : first) + '\n';
+    this.file = new BoundedFile(path, maxBytes, line);
   }
 
   readonly sink: LogSink = (level, message, details) => {
     const { format, program } = this.form;
     const line =
       format === 'json' ? jsonOf(level, message, program, details) : `${stamp()}: ${FILE_LABEL[level]}${message}`;
-    this.append(Buffer.from(`${line}\n`));
+    this.file.append(Buffer.from(`${line}\n`));
   };
 
   close(): void {
-    fs.closeSync(this.fd);
-  }
-
-  private append(line: Buffer): void {
-    if (this.regular && this.size + line.length > this.maxBytes) this.rotate();
-    const done = fs.writeSync(this.fd, line);
-    this.size += done;
-    // A full disk took a part: the next line shall begin as one.
-    if (done < line.length && this.regular) {
-      this.size -= done;
-      fs.ftruncateSync(this.fd, this.size);
-    }
-  }
-
-  /** Keeps the newest lines, as many as leave ROTATE_SHARE of the limit free. */
-  private rotate(): void {
-    const room = Math.max(0, Math.floor(this.maxBytes * (1 - ROTATE_SHARE)) - Buffer.byteLength(this.header));
-    const old = Buffer.alloc(Math.min(this.size, room));
-    const got = fs.readSync(this.fd, old, 0, old.length, this.size - old.length);
-    const from = old.indexOf(0x0a);
-    const kept = from < 0 ? Buffer.alloc(0) : old.subarray(from + 1, got);
-    fs.ftruncateSync(this.fd, 0);
-    this.size = fs.writeSync(this.fd, this.header);
-    if (kept.length > 0) this.size += fs.writeSync(this.fd, kept);
+    this.file.close();
   }
 }
 

@@ -11,7 +11,8 @@ import { dirname, resolve } from 'node:path';
 import { addonFiles, remedy } from './addon-file';
 import { messageOf } from './errors';
 import { MSGS_TOTAL, ROWS_TOTAL, SCRATCH_SIZE } from './stack/scratch';
-import { ADDR_SLOTS, ADDR_SLOT_SIZE, type HostIo } from './stack/ports';
+import { ADDR_SLOTS, ADDR_SLOT_SIZE } from './stack/ports';
+import type { SpliceIo } from './stack/splice/io';
 
 /** What kind of file a descriptor is (`fdKind`). */
 export const FD_OTHER = 0;
@@ -37,7 +38,7 @@ export const F_SEAL_SEAL = 1;
 export const F_SEAL_SHRINK = 2;
 export const F_SEAL_GROW = 4;
 
-export interface Native extends HostIo {
+export interface Native extends SpliceIo {
   // ---- memory.cc ----------------------------------------------------------------------------------------------
   /**
    * Maps `length` bytes at file offset `offset` (need not be page-aligned) of `fd`, shared, read-write, NORESERVE.
@@ -88,6 +89,8 @@ export interface Native extends HostIo {
    * answers there or the path is not a socket; -ENAMETOOLONG above 107 bytes.
    */
   unixListen(path: string, backlog: number): number;
+  /** listen(2) on a socket that somebody else has bound. */
+  listenOn(fd: number, backlog: number): number;
   /**
    * The path that a unix stream socket listens on, which somebody else has opened: its bytes go to `out` (108 suffice),
    * their number is returned. -ENOTSOCK; -EAFNOSUPPORT: of another family; -EPROTOTYPE: not a stream; -EINVAL: it does not
@@ -95,6 +98,11 @@ export interface Native extends HostIo {
    */
   unixListenerPath(fd: number, out: Uint8Array): number;
   unixAccept(fd: number): number;
+  /**
+   * The uid of who has connected a unix stream socket (SO_PEERCRED), or -errno. Where our user namespace does not know him
+   * it is the broker that says, and 65534 if there is none.
+   */
+  peerUid(fd: number): number;
   /** Connects (the result is immediate for unix sockets: 0+ fd, -ENOENT, -ECONNREFUSED, -EAGAIN backlog full). */
   unixConnect(path: string): number;
   /**
@@ -111,7 +119,10 @@ export interface Native extends HostIo {
    * gone then. 0 = end of stream. -EAGAIN when empty.
    */
   recvFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array): number;
-  /** sendmsg with `fdCount` descriptors (<= 253, SCM_MAX_FD) taken from fds[0…]. */
+  /**
+   * sendmsg with `fdCount` descriptors (<= 253, SCM_MAX_FD) taken from fds[0…]. Of no bytes: 0, or -EPIPE where the peer
+   * has closed its socket.
+   */
   sendFds(fd: number, buf: Uint8Array, offset: number, length: number, fds: Int32Array, fdCount: number): number;
 
   // ---- event_fd.cc --------------------------------------------------------------------------------------------
@@ -196,6 +207,8 @@ export interface Native extends HostIo {
   endWithin(limitMs: number): number;
   /** _exit(2): waits for no thread and runs no handler. */
   exitNow(status: number): number;
+  /** Gives memory that the C library keeps for later back to the system, where it can (malloc_trim(3)). Takes a millisecond. */
+  trimHeap(): number;
 
   // ---- epoll.cc: for the data plane ---------------------------------------------------------------------------
   /** Makes this thread's epoll set, which HostIo.watch/rewatch/unwatch use. Returns its fd. */
@@ -207,6 +220,19 @@ export interface Native extends HostIo {
   epollWait(timeoutUs: number): number;
   readonly epollOut: Int32Array;
 
+  // ---- tap.cc: frames of a tap device -----------------------------------------------------------------------------
+  /**
+   * Reads frames of at most `most` bytes each into `region`, from `offset` on, each at the next multiple of 64, while one
+   * of that length fits before `end` and `lengths` has room. Returns how many there were, or the first one's -errno
+   * (-EAGAIN: none waits; -EBADFD: the device is gone). Behind the lengths is what ended it, if there is room: -errno, or 0.
+   */
+  tapRead(fd: number, region: number, offset: number, end: number, most: number, lengths: Int32Array): number;
+  /**
+   * Writes frames `first … end - 1`, of `lengths[i]` bytes at `offsets[i]` of `region`. Returns how many the kernel took;
+   * -errno if it did not take the first one.
+   */
+  tapWrite(fd: number, region: number, offsets: Int32Array, lengths: Int32Array, first: number, end: number): number;
+
   // ---- listen.cc ----------------------------------------------------------------------------------------------
   /**
    * Opens a listening socket for each of `out.length` ports in a row, from the address in `slot` on: `out[i]` becomes a
@@ -215,6 +241,12 @@ export interface Native extends HostIo {
    * get errors (RECVERR) and destinations (PKTINFO). Returns how many are open, or -EINVAL: slot, device, ports.
    */
   openPorts(slot: number, flags: number, device: string, backlog: number, out: Int32Array): number;
+  /**
+   * What a socket is that somebody else has opened: `out[0…6]` become its family, type and protocol (SO_DOMAIN, SO_TYPE,
+   * SO_PROTOCOL), and 1 or 0 for whether it listens, is IPv6's only, is bound to a device, and is connected. 0 or -errno
+   * (-ENOTSOCK, -EBADF).
+   */
+  socketFacts(fd: number, out: Int32Array): number;
 
   // ---- seccomp.cc, syscall_numbers.cc: see src/sandbox ------------------------------------------------------------
   /** AUDIT_ARCH_* of this processor, or 0: there is no filter for it. */
@@ -287,6 +319,8 @@ export interface Native extends HostIo {
   brokerFilter(program: Int32Array): number;
   /** dup2 and close: `to` becomes what `from` was. Close-on-exec unless `to` is a standard stream. */
   moveFd(from: number, to: number): number;
+  /** Another descriptor for what `fd` is, close-on-exec; or -errno. */
+  dupFd(fd: number): number;
   /** Marks every descriptor from `first` on close-on-exec: programs started later inherit what they are given only. */
   closeOnExec(first: number): number;
   /** ids[0] and ids[1] become the uid and gid (unsigned bits) of an account. -ENOENT: there is none. */

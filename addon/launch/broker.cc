@@ -44,14 +44,16 @@ struct Identity {
 
 bool sealed = false;
 bool filtered = false;
-// Where the service listens: for front-ends, for scrapers.
+// Where the service listens.
 struct SocketFile {
   char path[PATH_MAX];
   Identity file;
 };
-constexpr uint32_t kSockets = 2;
-SocketFile sockets[kSockets];
+SocketFile sockets[kSocketFiles];
 char connect_path[PATH_MAX];
+// Where sockets may be made that are forwarded into the guest: with a slash at the end; '' of those that there are not.
+constexpr size_t kDirectories = 16;
+char directories[kDirectories][PATH_MAX];
 
 bool Identify(const char* path, Identity& out) {
   out.known = statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_TYPE | STATX_BTIME, &out.stat) == 0;
@@ -74,19 +76,50 @@ int TakePath(const char* text, char* out) {
   return 0;
 }
 
+// With its slash; 0: it has none.
+size_t DirectoryLength(const char* path) {
+  const char* slash = path[0] == '/' ? strrchr(path, '/') : nullptr;
+  return slash == nullptr ? 0 : static_cast<size_t>(slash + 1 - path);
+}
+
+bool IsDirectory(const char* known, const char* path, size_t length) {
+  return strlen(known) == length && memcmp(known, path, length) == 0;
+}
+
+bool IsInDirectories(const char* path) {
+  const size_t length = DirectoryLength(path);
+  for (const auto& known : directories) {
+    if (length > 0 && IsDirectory(known, path, length)) return true;
+  }
+  return false;
+}
+
+// A directory for which there is no room is forgotten: sockets in it are refused.
+void TakeDirectory(const char* path) {
+  const size_t length = DirectoryLength(path);
+  if (length == 0 || IsInDirectories(path)) return;
+  for (auto& known : directories) {
+    if (known[0] != '\0') continue;
+    memcpy(known, path, length);
+    return;
+  }
+}
+
 int TakeSocket(uint32_t which, const char* text) {
-  if (which >= kSockets) return -EINVAL;
+  if (which >= kSocketFiles) return -EINVAL;
   SocketFile& socket = sockets[which];
   if (const int error = TakePath(text, socket.path); error < 0) return error;
+  if (which == kForControl || which >= kFirstForward) TakeDirectory(socket.path);
   return Identify(socket.path, socket.file) ? 0 : -errno;
 }
 
 int RemoveSocket(uint32_t which) {
-  if (which >= kSockets) return -EINVAL;
-  const SocketFile& socket = sockets[which];
+  if (which >= kSocketFiles) return -EINVAL;
+  SocketFile& socket = sockets[which];
   Identity now;
-  if (!socket.file.known || !Identify(socket.path, now)) return -ENOENT;
-  if (!IsSame(socket.file, now)) return -ENOENT;
+  const bool ours = socket.file.known && Identify(socket.path, now) && IsSame(socket.file, now);
+  socket.file.known = false;
+  if (!ours) return -ENOENT;
   return unlink(socket.path) == 0 ? 0 : -errno;
 }
 
@@ -103,18 +136,66 @@ int BindSocket(int fd, const char* text, size_t length) {
   return bind(fd, reinterpret_cast<const sockaddr*>(&name), static_cast<socklen_t>(length)) == 0 ? 0 : -errno;
 }
 
-int ConnectTo(const char* path, int type) {
-  sockaddr_un name = {};
-  if (path[0] == '\0') return -EPERM;
+// In the service's user namespace everybody else has the same number.
+int PeerOf(int fd, char (&out)[256]) {
+  ucred peer = {};
+  socklen_t size = sizeof(peer);
+  if (fd < 0) return -EINVAL;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return -errno;
+  (void)snprintf(out, sizeof(out), "%u", peer.uid);
+  return 0;
+}
+
+int NameOf(const char* path, sockaddr_un& name) {
+  name = {};
   if (strlen(path) >= sizeof(name.sun_path)) return -ENAMETOOLONG;
   name.sun_family = AF_UNIX;
   memcpy(name.sun_path, path, strlen(path) + 1);
+  return 0;
+}
+
+int ConnectTo(const char* path, int type) {
+  sockaddr_un name;
+  if (path[0] == '\0') return -EPERM;
+  if (const int error = NameOf(path, name); error < 0) return error;
   const int fd = socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   if (connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0) return fd;
   const int error = errno;
   close(fd);
   return -error;
+}
+
+// Removes the socket file that nobody listens on. 0: the path can be bound.
+int RemoveStale(const char* path) {
+  Identity now;
+  if (!Identify(path, now)) return errno == ENOENT ? 0 : -errno;
+  if (!S_ISSOCK(now.stat.stx_mode)) return -EADDRINUSE;
+  const int fd = ConnectTo(path, SOCK_STREAM);
+  if (fd >= 0) close(fd);
+  // Anything but a refusal (also EAGAIN, a full backlog) is somebody's answer.
+  if (fd != -ECONNREFUSED && fd != -ENOENT) return -EADDRINUSE;
+  return unlink(path) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+// A socket with a file for the service, in a directory where it had one at the start. Our umask gives it its mode.
+int BindPath(uint32_t which, const char* path) {
+  if (which < kFirstForward || which >= kSocketFiles || sockets[which].file.known) return -EINVAL;
+  if (!IsInDirectories(path)) return -EPERM;
+  sockaddr_un name;
+  if (const int error = NameOf(path, name); error < 0) return error;
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  const auto bound = [&] { return bind(fd, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0 ? 0 : -errno; };
+  int error = bound();
+  if (error == -EADDRINUSE && (error = RemoveStale(path)) == 0) error = bound();
+  if (error == 0 && !Identify(path, sockets[which].file)) error = -errno;
+  if (error == 0) {
+    (void)snprintf(sockets[which].path, PATH_MAX, "%s", path);
+    return fd;
+  }
+  close(fd);
+  return error;
 }
 
 int OpenResolvers() {
@@ -159,9 +240,9 @@ int Seal(const BrokerAsk& ask, bool change) {
   __user_cap_data_struct data[2] = {};
   if (syscall(SYS_capget, &header, data) != 0) return -errno;
   const unsigned kept = data[0].permitted & (1U << CAP_NET_BIND_SERVICE);
-  data[0] = {kept, kept, 0};
-  data[1] = {0, 0, 0};
-  if (syscall(SYS_capset, &header, data) != 0) return -errno;
+  const __user_cap_data_struct wanted[2] = {{kept, kept, 0}, {0, 0, 0}};
+  // Who starts us without rights may not let us make the call either, as a unit of systemd.
+  if (memcmp(data, wanted, sizeof(data)) != 0 && syscall(SYS_capset, &header, wanted) != 0) return -errno;
   // Paths that begin with a slash do not depend on it, and it must keep no file system busy.
   const auto is_relative = [](const char* path) { return path[0] != '\0' && path[0] != '/'; };
   bool relative = is_relative(connect_path);
@@ -216,24 +297,7 @@ bool Receive(int socket, Asked& asked) {
   return true;
 }
 
-void Reply(int socket, const BrokerReply& reply, int fd) {
-  iovec iov = {const_cast<BrokerReply*>(&reply), sizeof(reply)};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &iov;
-  message.msg_iovlen = 1;
-  if (fd >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &fd, sizeof(int));
-  }
-  while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0 && errno == EINTR) {
-  }
-}
+void Reply(int socket, const BrokerReply& reply, int fd) { SendWith(socket, &reply, sizeof(reply), fd); }
 
 // The result; `gives`: it is a descriptor for the service.
 int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
@@ -248,6 +312,8 @@ int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
       return OpenResolvers();
     case BrokerOp::kWatch:
       return WatchResolvers(reply.text);
+    case BrokerOp::kBindPath:
+      return BindPath(ask.a, ask.text);
     default:
       break;
   }
@@ -265,6 +331,8 @@ int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
       return RemoveSocket(ask.a);
     case BrokerOp::kFilter:
       return Filter(ask.text, asked.length);
+    case BrokerOp::kPeer:
+      return PeerOf(asked.fd, reply.text);
     default:
       return -ENOSYS;
   }
@@ -282,7 +350,7 @@ int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
     if (gives && result >= 0) close(result);
     if (asked.fd >= 0) close(asked.fd);
   }
-  for (uint32_t which = 0; which < kSockets; which++) RemoveSocket(which);
+  for (uint32_t which = 0; which < kSocketFiles; which++) RemoveSocket(which);
   _exit(0);
 }
 
@@ -291,6 +359,7 @@ int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
   if (fork() != 0) _exit(0);  // nobody's child: it is nobody's to wait for
   setsid();
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE}) (void)::signal(signal, SIG_IGN);
+  umask(0177);  // it makes no files but sockets
   prctl(PR_SET_NAME, "tubetti-broker");
   prctl(PR_SET_DUMPABLE, 0);
   for (int fd = 0; fd < 3; fd++) close(fd);
@@ -301,21 +370,23 @@ int Answer(const Asked& asked, BrokerReply& reply, bool& gives) {
 
 }  // namespace
 
-int StartBroker() {
+Started StartBroker() {
   int ends[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return -errno;
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return {-errno, -1};
   const pid_t child = fork();
   if (child == 0) BeBroker(ends[1]);
-  close(ends[1]);
-  int status = 0;
-  if (child > 0) {
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
-    return ends[0];
-  }
   const int error = errno;
+  close(ends[1]);
+  if (child > 0) return {ends[0], child};
   close(ends[0]);
-  return -error;
+  return {-error, -1};
+}
+
+void Bury(const Started& started) {
+  if (started.child < 0) return;
+  int status = 0;
+  while (waitpid(started.child, &status, 0) < 0 && errno == EINTR) {
+  }
 }
 
 }  // namespace tubetti

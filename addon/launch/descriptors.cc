@@ -1,10 +1,13 @@
 // What the service inherits: the standard streams, and what was named.
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 
 #include "launch.h"
 
@@ -57,6 +60,25 @@ void CloseBut(const Words& words, int first) {
 }
 
 }  // namespace
+
+void SendWith(int socket, const void* data, size_t length, int fd) {
+  iovec iov = {const_cast<void*>(data), length};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &iov;
+  message.msg_iovlen = 1;
+  if (fd >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof(int));
+  }
+  while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0 && errno == EINTR) {
+  }
+}
 
 void OpenStandardStreams() {
   // Else the first files that are opened would be taken for them, and written to.

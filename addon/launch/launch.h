@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 
 namespace tubetti {
@@ -18,6 +19,8 @@ struct Words {
   bool listens = false;     // sockets were passed to this process, as systemd does
 };
 Words ReadWords(const char* name, char** argv);
+// Whether the guest is a namespace (pasta).
+bool IsNamespace(const char* name, char** argv);
 // What messages begin with: passt's callers look for its name.
 const char* CalledAs(const char* name);
 
@@ -25,6 +28,8 @@ const char* CalledAs(const char* name);
 void Complain(bool json, const char* program, const char* message);
 
 // descriptors.cc
+// Sends `length` bytes as one message on a unix socket, with a descriptor if `fd` is one. Who is gone gets none.
+void SendWith(int socket, const void* data, size_t length, int fd);
 void OpenStandardStreams();
 void CloseOthers(const Words& words);
 // Closes all from `first` on but `but`.
@@ -47,8 +52,17 @@ bool HasCapability(int capability);
 // Keeps what the start needs, over the exec as well.
 void KeepCapabilities();
 
-// broker.cc: starts it and gives the service's end of its socket, or -errno.
-int StartBroker();
+// broker.cc: starts it, by way of a child that ends at once. `socket`: the service's end of its socket, or -errno.
+struct Started {
+  int socket;
+  int child;  // for Bury, which waits for its end; -1: there is none
+};
+Started StartBroker();
+void Bury(const Started& started);
+
+// namespace.cc: starts the process that stays inside the guest's namespaces, where the words of the command line (from behind
+// the script's name) ask for one. Gives the service's end of its socket, or -errno.
+int StartHolder(char** command_line);
 
 // background.cc: the caller's process waits for a child, the service. Returns in the child only.
 struct Child {

@@ -12,7 +12,7 @@ namespace tubetti {
 namespace {
 
 constexpr int kFirstPassed = 3;
-constexpr int kMostPassed = 8;
+constexpr int kMostPassed = 32;
 
 // What follows `prefix` in `word`, or nullptr.
 const char* Behind(const char* word, const char* prefix) {
@@ -61,24 +61,32 @@ void ReadListeners(Words& words) {
   if (pid == nullptr || count == nullptr || strtol(pid, nullptr, 10) != getpid()) return;
   words.listens = true;
   const long passed = strtol(count, nullptr, 10);
-  // Node takes one, and says so if there are more.
+  // Node says so if there are more.
   for (int i = 0; i < passed && i < kMostPassed; i++) words.keep[words.count++] = kFirstPassed + i;
 }
 
-bool IsPasst(const char* name) {
+bool IsCalled(const char* name, const char* what) {
   const char* base = strrchr(name, '/');
-  return strstr(base == nullptr ? name : base, "passt") != nullptr;
+  return strstr(base == nullptr ? name : base, what) != nullptr;
 }
+
+bool IsPasst(const char* name) { return IsCalled(name, "passt") && !IsCalled(name, "pasta"); }
 
 }  // namespace
 
-const char* CalledAs(const char* name) { return IsPasst(name) ? "passt" : "tubetti"; }
+bool IsNamespace(const char* name, char** argv) {
+  return IsCalled(name, "pasta") || (argv[0] != nullptr && strcmp(argv[0], "netns") == 0);
+}
+
+const char* CalledAs(const char* name) { return IsCalled(name, "pasta") ? "pasta" : IsPasst(name) ? "passt" : "tubetti"; }
 
 Words ReadWords(const char* name, char** argv) {
   Words words;
   ReadListeners(words);
   ReadEnvironment(words);
-  bool background = IsPasst(name) || getenv("TUBETTI_BACKGROUND") != nullptr;
+  // A command stays in the foreground; where one begins only Node can tell.
+  const bool pasta = argv[0] != nullptr && IsNamespace(name, argv + 1);  // behind the script
+  bool background = pasta || IsPasst(name) || getenv("TUBETTI_BACKGROUND") != nullptr;
   bool foreground = false;
   bool fd = getenv("TUBETTI_FD") != nullptr;
   bool pid = getenv("TUBETTI_PID") != nullptr;

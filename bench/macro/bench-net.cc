@@ -401,7 +401,8 @@ int Idle(size_t count) {
 
 int main(int argc, char** argv) {
   const char* verb = argc > 1 ? argv[1] : "";
-  if (!strcmp(verb, "serve") && argc == 3) return Server().Run(atoi(argv[2]));
+  if (!strcmp(verb, "serve") && argc == 4) datagram_port = static_cast<uint16_t>(atoi(argv[3]));
+  if (!strcmp(verb, "serve") && (argc == 3 || argc == 4)) return Server().Run(atoi(argv[2]));
   if (!strcmp(verb, "memcpy") && argc == 3) return Memcpy(atof(argv[2]));
   if (argc >= 4) ParsePeer(argv[2], atoi(argv[3]));
   const double seconds = argc > 4 ? atof(argv[4]) : 0;
@@ -417,7 +418,7 @@ int main(int argc, char** argv) {
   if (!strcmp(verb, "udp-down") && argc >= 6) return DatagramsDown(seconds, number(5, 0), number(6, 0));
   if (!strcmp(verb, "udp-rr") && argc == 6) return DatagramRequestResponse(seconds, number(5, 1));
   fprintf(stderr,
-          "bench-net serve PORT | memcpy SECONDS | (down | up) ADDRESS PORT SECONDS [STREAMS] | (rr | udp-rr) ADDRESS PORT SECONDS BYTES |\n"
+          "bench-net serve PORT [DATAGRAM_PORT] | memcpy SECONDS | (down | up) ADDRESS PORT SECONDS [STREAMS] | (rr | udp-rr) ADDRESS PORT SECONDS BYTES |\n"
           "crr ADDRESS PORT SECONDS | idle ADDRESS PORT COUNT | (udp-up | udp-down) ADDRESS PORT SECONDS BYTES [RATE]\n");
   return 2;
 }

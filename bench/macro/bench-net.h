@@ -89,6 +89,9 @@ double Percentile(const Times& times, double part) {
 
 // ---- bench-udp.cc --------------------------------------------------------------------------------------------------
 
+// The server's port for datagrams; 0: any, and one for each client. A fixed one can be forwarded.
+inline uint16_t datagram_port = 0;
+
 // The server's part of the verbs 'u', 'U' and 'r' on a control connection, which it closes in the end.
 void ServeDatagrams(int control, char verb);
 

@@ -115,7 +115,7 @@ int OpenServed(int control) {
   socklen_t length = sizeof here;
   getsockname(control, reinterpret_cast<sockaddr*>(&here), &length);
   auto* address = reinterpret_cast<sockaddr_in6*>(&here);
-  address->sin6_port = 0;
+  address->sin6_port = htons(datagram_port);
   const int fd = socket(AF_INET6, SOCK_DGRAM, 0);
   if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&here), length) < 0) return -1;
   GrowBuffers(fd);

@@ -3,7 +3,7 @@
 export type Direction = 'down' | 'up';
 export type Family = 4 | 6;
 
-export const GUESTS = ['uml', 'qemu', 'testpmd', 'bare'] as const;
+export const GUESTS = ['uml', 'qemu', 'testpmd', 'bare', 'netns'] as const;
 export type GuestName = (typeof GUESTS)[number];
 
 interface CaseBase {
@@ -61,6 +61,11 @@ export interface BesideCase extends CaseBase {
   readonly instances: number;
 }
 
+/** `pasta true`: from its start to the command's end. */
+export interface CommandCase extends CaseBase {
+  readonly kind: 'command';
+}
+
 /** A transfer over the delay box, beside the same one without a guest. */
 export interface LongPathCase extends CaseBase {
   readonly kind: 'long-path';
@@ -86,12 +91,13 @@ export type Case =
   | IdleCase
   | StartCase
   | BesideCase
+  | CommandCase
   | LongPathCase
   | PacketCase;
 
-const ALL: readonly GuestName[] = ['uml', 'qemu', 'bare'];
+const ALL: readonly GuestName[] = ['uml', 'qemu', 'bare', 'netns'];
 /** Guests that leave the back-end something to do. */
-const FAST: readonly GuestName[] = ['uml', 'bare'];
+const FAST: readonly GuestName[] = ['uml', 'bare', 'netns'];
 const UML: readonly GuestName[] = ['uml'];
 const DIRECTIONS: readonly Direction[] = ['down', 'up'];
 export const DATAGRAM_BYTES = [200, 1400, 8000] as const;
@@ -103,7 +109,8 @@ const GIGABIT = 1e9;
 /** In this order in every round: idle flows last and ever more of them, because nothing closes them but the end. */
 export const CASES: readonly Case[] = [
   { kind: 'start', name: 'start', guests: UML },
-  { kind: 'beside', name: 'beside-8', instances: 8, guests: FAST },
+  { kind: 'beside', name: 'beside-8', instances: 8, guests: ['uml', 'bare'] },
+  { kind: 'command', name: 'true', guests: ['netns'] },
   ...DIRECTIONS.map((direction) => bulk(direction, 1, ALL)),
   ...DIRECTIONS.map((direction) => bulk(direction, 8, FAST)),
   ...DIRECTIONS.flatMap((direction) => DATAGRAM_BYTES.map((bytes) => datagrams(direction, bytes))),
@@ -179,6 +186,7 @@ export const METRICS = {
   besideOne: { title: 'of Gbit/s beside 1', digits: 2, better: 'more', shown: 'always' },
   bytesPerFlow: { title: 'bytes per flow', digits: 0, better: 'less', shown: 'always' },
   startMs: { title: 'ms to listening', digits: 0, better: 'less', shown: 'always' },
+  commandMs: { title: 'ms to the end of `true`', digits: 0, better: 'less', shown: 'always' },
   residentMiB: { title: 'resident MiB', digits: 1, better: 'less', shown: 'always' },
   privateMiB: { title: 'private MiB', digits: 1, better: 'less', shown: 'always' },
   besideMiB: { title: 'Pss MiB of one', digits: 1, better: 'less', shown: 'always' },

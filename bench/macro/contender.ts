@@ -1,6 +1,7 @@
 /** One back-end in one round at one MTU: its process, its guest, and what is measured with them. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseResults } from '../../test/support/world/guest';
+import { REPO_ROOT } from '../../test/support/world/paths';
 import { command, describeExit, poll, type ManagedProcess } from '../../test/support/world/processes';
 import { startTestpmd } from '../../test/support/world/testpmd';
 import { startBackend, type StartedBackend } from './backend';
@@ -17,7 +18,8 @@ import {
 import { bootGuest, type BenchGuest } from './guests';
 import { SINK_PORT, type Lab } from './lab';
 import { SETTLE_MS, Session, type Measured } from './measure';
-import type { BackendSpec, RunOptions, VhostUserSpec } from './options';
+import { runOnce, startNamespace } from './netns';
+import type { BackendSpec, NamespaceSpec, RunOptions, VhostUserSpec } from './options';
 import { cpuSeconds, datagramsArrived, privateBytes, proportionalBytes, residentBytes } from './probes';
 import { summarize } from './statistics';
 
@@ -61,13 +63,15 @@ interface Booted {
 }
 
 /** Whether a case can be measured with a back-end, and with its guest or without. */
-export function suits({ kind }: BackendSpec, each: Case): boolean {
+export function suits(spec: BackendSpec, each: Case): boolean {
+  const { kind } = spec;
   if (kind === 'direct') return each.kind === 'long-path';
+  if (each.kind === 'command') return spec.kind === 'namespace' && spec.dialect === 'pasta';
   return kind === 'vhost-user' || needsGuest(each);
 }
 
 export function needsGuest(each: Case): boolean {
-  return each.kind !== 'start' && each.kind !== 'beside' && each.kind !== 'packets';
+  return each.kind !== 'start' && each.kind !== 'beside' && each.kind !== 'packets' && each.kind !== 'command';
 }
 
 export class Contender {
@@ -125,6 +129,7 @@ export class Contender {
     if (spec.kind === 'vhost-user' && each.kind === 'packets') return this.packets(spec, each);
     if (spec.kind === 'vhost-user' && each.kind === 'start') return this.start(spec);
     if (spec.kind === 'vhost-user' && each.kind === 'beside') return this.beside(spec, each);
+    if (spec.kind === 'namespace' && each.kind === 'command') return this.command(spec);
     const { session, missing } = await this.withGuest();
     const reason = missing.get(cell.family) ?? null;
     if (reason !== null) throw new Error(reason);
@@ -150,10 +155,11 @@ export class Contender {
   private async boot(): Promise<Booted> {
     const { run, lab, mtu } = this.context;
     const started = this.spec.kind === 'vhost-user' ? await startBackend(this.spec, lab, mtu) : null;
-    const backend = started?.process ?? null;
-    let guest: BenchGuest | null = null;
+    const space = this.spec.kind === 'namespace' ? await startNamespace(this.spec, lab, mtu) : null;
+    const backend = started?.process ?? space?.backend ?? null;
+    let guest: BenchGuest | null = space?.guest ?? null;
     try {
-      guest = await bootGuest(run, lab, started?.socketPath ?? null, mtu);
+      guest ??= await bootGuest(run, lab, started?.socketPath ?? null, mtu);
       this.context.tellKernel(await guest.version());
       const missing = await guest.bringUp(run.families);
       const working = run.families.find((family) => missing.get(family) === null);
@@ -199,6 +205,13 @@ export class Contender {
       await backend.stop();
     }
     return { values: { startMs: summarize(times)?.median ?? 0, residentMiB: resident, privateMiB: own } };
+  }
+
+  /** The median of a few. */
+  private async command(spec: NamespaceSpec): Promise<Measured> {
+    const times: number[] = [];
+    for (let i = 0; i < STARTS; i++) times.push(await runOnce(spec, this.context.lab));
+    return { values: { commandMs: summarize(times)?.median ?? 0 } };
   }
 
   /** Several at once, after a moment of rest: Pss says what each has by itself, and its part of what they share. */
@@ -256,7 +269,8 @@ export class Contender {
 
   private fail(each: Planned, failed: string): void {
     this.context.progress(`${this.spec.name}, ${title(each.cell)}: FAILED: ${lastLine(failed)}`);
-    this.context.add({ ...this.sampleOf(each), values: {}, failed });
+    // Samples are kept in the repository: commands in them have no path of this machine's.
+    this.context.add({ ...this.sampleOf(each), values: {}, failed: failed.replaceAll(`${REPO_ROOT}/`, '') });
   }
 
   private sampleOf({ cell }: Planned): Omit<Sample, 'values'> {
@@ -279,6 +293,7 @@ function describe(values: Values): string {
     return `${values.packetsPerSecond.toFixed(0)} packets/s, ${(values.lossPercent ?? 0).toFixed(1)} % lost`;
   }
   if (values.besideMiB !== undefined) return `${values.besideMiB.toFixed(1)} MiB each`;
+  if (values.commandMs !== undefined) return `${values.commandMs.toFixed(0)} ms`;
   if (values.startMs !== undefined) {
     return `${values.startMs.toFixed(0)} ms, ${(values.residentMiB ?? 0).toFixed(1)} MiB`;
   }

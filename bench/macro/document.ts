@@ -1,9 +1,9 @@
 /** bench/report.md: every cell of one or more runs, the targets, and the remarks about the missed ones. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { METRICS, type GuestName } from './cases';
+import { type GuestName } from './cases';
 import { conditionLines, failures, markdownTable, table, type Report } from './report';
-import { judge, type Verdict } from './targets';
+import { boundText, judge, unitOf, type Verdict } from './targets';
 
 const REMARKS = join(__dirname, '../notes.json');
 
@@ -23,6 +23,7 @@ const GUEST_TITLES: Readonly<Record<GuestName, string>> = {
   qemu: 'Linux in QEMU, emulated',
   testpmd: 'DPDK testpmd: packets per second',
   bare: "A guest that is not the bottleneck: the back-end's own limit",
+  netns: 'Network namespace',
 };
 
 const NOTES = [
@@ -131,11 +132,10 @@ function targetSection(verdicts: readonly Verdict[], remarks: readonly Remark[])
       notes.push(String(used.indexOf(remark) + 1));
     }
     const { case: name, guest, mtu, family } = target.cell;
-    const sign = METRICS[target.metric].better === 'more' ? '≥' : '≤';
     rows.push([
       target.group === group ? '' : target.group,
       `${name}, ${String(mtu)}, IPv${String(family)}, ${guest}`,
-      `${sign} ${String(target.bound)}${target.versus === null ? '' : ' ×'}`,
+      `${boundText(target)}${unitOf(target)}`,
       detail,
       state,
       notes.join(', '),

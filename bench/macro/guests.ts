@@ -39,6 +39,8 @@ export interface ClientCall {
 
 export interface BenchGuest {
   readonly process: ManagedProcess;
+  /** Where traffic goes, if not to the lab's target: address and port. */
+  target?(family: Family): string;
   /** For the head of the report, e.g. the kernel's version. */
   version(): Promise<string>;
   /** @returns the families that work (null), with the reason for each that does not */
@@ -73,6 +75,15 @@ export async function bootGuest(
   return new LinuxGuest(await bootQemu({ ...common, accel, socketPath: '', userNetwork }));
 }
 
+/** Shell: the client, with what runs beside it. */
+export function clientScript({ client, seconds, load }: ClientCall, tool: string): string {
+  const bulk = ['down', 'up'].map((direction) =>
+    load === undefined ? '' : `${tool} ${direction} ${load.target} ${String(load.seconds + 1)} 1 >/dev/null &\n`,
+  );
+  const [first, last] = load === undefined ? ['', ''] : [`${bulk.join('')}sleep 0.5\n`, '\nwait'];
+  return `${first}timeout -s KILL ${String(Math.ceil(seconds))} ${tool} ${client}${last}`;
+}
+
 class LinuxGuest implements BenchGuest {
   private readonly guest: Guest;
 
@@ -98,13 +109,8 @@ class LinuxGuest implements BenchGuest {
     return states;
   }
 
-  client({ client, result, seconds, timeoutMs, load }: ClientCall): Promise<ResultFields> {
-    const bulk = ['down', 'up'].map((direction) =>
-      load === undefined ? '' : `bench-net ${direction} ${load.target} ${String(load.seconds + 1)} 1 >/dev/null &\n`,
-    );
-    const [first, last] = load === undefined ? ['', ''] : [`${bulk.join('')}sleep 0.5\n`, '\nwait'];
-    const script = `${first}timeout -s KILL ${String(Math.ceil(seconds))} bench-net ${client}${last}`;
-    return this.guest.result(script, result, { timeoutMs });
+  client(call: ClientCall): Promise<ResultFields> {
+    return this.guest.result(clientScript(call, 'bench-net'), call.result, { timeoutMs: call.timeoutMs });
   }
 
   async counts(): Promise<GuestCounts> {

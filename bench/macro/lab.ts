@@ -10,7 +10,7 @@ import { cacheDirectory, scratchDirectory } from '../../test/support/world/paths
 import { ManagedProcess, command } from '../../test/support/world/processes';
 import type { Family, GuestName, LongPathCase } from './cases';
 
-const SERVER_PORT = 7000;
+export const SERVER_PORT = 7000;
 /** Takes datagrams and lets the kernel drop them. */
 export const SINK_PORT = SERVER_PORT + 1;
 /** No back-end may run out of ports for its sockets, whatever an earlier round left in TIME_WAIT. */
@@ -70,7 +70,7 @@ export class Lab {
     process.on('exit', scratch.remove);
     const undo: (() => unknown)[] = [scratch.remove];
     try {
-      const tool = compile('bench-net', ['bench-net.cc', 'bench-udp.cc'], ['bench-net.h', 'pattern.h']);
+      const tool = compileBenchNet();
       const bare = guest === 'bare' ? compile('bench-bare', BARE_SOURCES, BARE_HEADERS) : null;
       const boots = guest === 'uml' || guest === 'qemu';
       const image = boots ? benchImage(guest, kernel, tool, scratch.path) : null;
@@ -82,7 +82,9 @@ export class Lab {
       const server = new ManagedProcess('bench-net', world.inRemote([tool, 'serve', String(SERVER_PORT)]));
       undo.push(() => server.stop('SIGKILL'));
       await server.waitForLine(/^LISTENING$/, 5000);
-      return new Lab(world, image, scratch, { tool, bare }, [holder, server]);
+      const lab = new Lab(world, image, scratch, { tool, bare }, [holder, server]);
+      if (guest === 'netns') await lab.serveInHost();
+      return lab;
     } catch (error) {
       for (const step of undo.reverse()) await step();
       throw error;
@@ -123,6 +125,13 @@ export class Lab {
     await this.world.destroy();
     this.removeScratch();
     process.off('exit', this.removeScratch);
+  }
+
+  /** The far end of a namespace's traffic: the host itself. */
+  private async serveInHost(): Promise<void> {
+    const server = new ManagedProcess('bench-net', this.world.inHost([this.tool, 'serve', String(SERVER_PORT)]));
+    this.processes.push(server);
+    await server.waitForLine(/^LISTENING$/, 5000);
   }
 
   private async openBox(): Promise<ManagedProcess> {
@@ -166,6 +175,11 @@ function filesOf(folder: string, suffix: string): string[] {
     .filter((name) => name.endsWith(suffix))
     .sort()
     .map((name) => join(folder, name));
+}
+
+/** The bench's traffic, both ends of it. */
+export function compileBenchNet(): string {
+  return compile('bench-net', ['bench-net.cc', 'bench-udp.cc'], ['bench-net.h', 'pattern.h']);
 }
 
 /** A static program of this folder or of one beside it, compiled once for each state of its sources. */

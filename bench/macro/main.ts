@@ -15,6 +15,7 @@ import {
   UsageError,
   parseOptions,
   type BackendSpec,
+  type NamespaceSpec,
   type Options,
   type RunOptions,
   type VhostUserSpec,
@@ -102,14 +103,15 @@ async function measure(options: Options): Promise<Report> {
 }
 
 /** Ours with more arguments. */
-function withArguments(name: string, args: readonly string[]): VhostUserSpec {
-  return { ...OURS, name, argv: [...OURS.argv, ...args] };
+function withArguments(name: string, args: readonly string[], { guest }: RunOptions): VhostUserSpec | NamespaceSpec {
+  if (guest !== 'netns') return { ...OURS, name, argv: [...OURS.argv, ...args] };
+  return { kind: 'namespace', name, argv: [...OURS.argv, 'netns', ...args], dialect: 'pasta' };
 }
 
 /** Ours, its variants, the peers, and for long paths the transfer without a guest. */
 function backendsOf({ run, peers, oursArgs, oursVariants }: Options): BackendSpec[] {
-  const ours = withArguments(OUR_NAME, oursArgs);
-  const variants = oursVariants.map(({ name, args }) => withArguments(name, args));
+  const ours = withArguments(OUR_NAME, oursArgs, run);
+  const variants = oursVariants.map(({ name, args }) => withArguments(name, args, run));
   const named = [...variants, ...peers];
   const others = named.length > 0 ? named : [{ ...ours, name: `${OUR_NAME} again` }];
   const isLong = run.cases.some(({ kind }) => kind === 'long-path');
@@ -137,6 +139,8 @@ function guestTitle({ guest, accel, bare }: RunOptions, kernel: string): string 
       return `Linux ${kernel} in QEMU, ${accel === 'kvm' ? 'KVM' : 'emulated (TCG)'}`;
     case 'testpmd':
       return 'DPDK testpmd over virtio-user';
+    case 'netns':
+      return 'a network namespace of an ordinary user, whose host is the far end';
     case 'bare':
       return `the bare front-end, ${bare.interrupts === 'poll' ? 'polling' : 'interrupts by eventfd'}, rings of ${String(bare.ring)}, features ${bare.features}`;
   }
@@ -153,7 +157,7 @@ function machine(): string {
 /** What `--version` says, by its first line with a version in it: a wrapper may grumble before. */
 async function versionOf(spec: BackendSpec): Promise<string> {
   if (spec.kind === 'direct') return 'no guest and no back-end';
-  const argv = spec.kind === 'vhost-user' ? spec.argv : ['qemu-system-x86_64'];
+  const argv = 'argv' in spec ? spec.argv : ['qemu-system-x86_64'];
   const { output } = await runCommand([...argv, '--version']);
   return output.split('\n').find((line) => /\d\.\d/.test(line)) ?? 'tells no version';
 }

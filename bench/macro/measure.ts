@@ -26,7 +26,7 @@ export const SETTLE_MS = 300;
 /** Of each kind that is warmed up, unless cases take less themselves. */
 const WARM_UP_SECONDS = 2;
 /** How often: a compiler learns by calls, not by seconds, and an emulated guest makes few of them in one. */
-const WARM_UP_PASSES: Readonly<Record<GuestName, number>> = { uml: 1, qemu: 3, testpmd: 1, bare: 1 };
+const WARM_UP_PASSES: Readonly<Record<GuestName, number>> = { uml: 1, qemu: 3, testpmd: 1, bare: 1, netns: 1 };
 /** On top of what a case takes by itself. */
 const GRACE_MS = 20_000;
 const OPEN_TIMEOUT_MS = 120_000;
@@ -64,6 +64,7 @@ export function callUnit({ kind }: Case): string {
     case 'long-path':
     case 'start':
     case 'beside':
+    case 'command':
       return 'MB';
   }
 }
@@ -147,7 +148,7 @@ export class Session {
   }
 
   private measureOne(each: Case, family: Family, seconds: number): Promise<Measured> {
-    const target = this.lab.target(family);
+    const target = this.guest.target?.(family) ?? this.lab.target(family);
     switch (each.kind) {
       case 'bulk':
         return this.bulk(each, `${target} ${String(seconds)} ${String(each.streams)}`, seconds);
@@ -166,6 +167,7 @@ export class Session {
         return this.longPath(each, seconds);
       case 'start':
       case 'beside':
+      case 'command':
       case 'packets':
         throw new Error(`${each.name} needs no guest`);
     }

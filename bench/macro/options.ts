@@ -9,6 +9,8 @@ import { CASES, GUESTS, type Case, type Family, type GuestName } from './cases';
 export const OUR_NAME = 'tubetti';
 /** QEMU's own stack, `-netdev user`. */
 export const SLIRP_NAME = 'libslirp';
+/** A peer of this name, with `--guest netns`, has slirp4netns's command line. */
+const SLIRP4NETNS = 'slirp4netns';
 /** No guest: the traffic program in the host's namespace. */
 export const DIRECT_NAME = 'direct';
 
@@ -19,12 +21,20 @@ export interface VhostUserSpec {
   readonly argv: readonly string[];
 }
 
+/** The network of a namespace, with `--guest netns`. */
+export interface NamespaceSpec {
+  readonly kind: 'namespace';
+  readonly name: string;
+  readonly argv: readonly string[];
+  readonly dialect: 'pasta' | 'slirp4netns';
+}
+
 export interface BuiltInSpec {
   readonly kind: 'slirp' | 'direct';
   readonly name: string;
 }
 
-export type BackendSpec = VhostUserSpec | BuiltInSpec;
+export type BackendSpec = VhostUserSpec | NamespaceSpec | BuiltInSpec;
 
 /** How the driver of `--guest bare` works. */
 export interface BareOptions {
@@ -90,15 +100,19 @@ namespaces made for it, and prints a table of medians, their ranges, and the rat
 second Tubetti is the peer: its ratios are the noise of this machine.
 
   --peer NAME=COMMAND   another vhost-user back-end with passt's options, repeatable. It is run as
-                        COMMAND --vhost-user --foreground --mtu N --socket PATH; words are separated by spaces
+                        COMMAND --vhost-user --foreground --mtu N --socket PATH; words are separated by spaces.
+                        With --guest netns a COMMAND with the options of pasta, or of slirp4netns if that is its NAME
   --peer ${SLIRP_NAME}       QEMU's own -netdev user, with --guest qemu. It is part of the QEMU process: no CPU time or
                         memory of its own, and always an MTU of 1500
   --ours-args 'ARG...'  more arguments of this Tubetti
   --variant NAME='ARG...'  this Tubetti once more with other arguments, as a peer, repeatable
   --moderation A,B      short for a variant of each of these levels: off, standard, adaptive (--ours-args aside, this
                         Tubetti itself is adaptive)
+  --policies            short for two variants, each with a policy of 1000 rules of which the last matches: addresses and
+                        names
   --guest NAME          uml: User Mode Linux; qemu: Linux in QEMU; testpmd: DPDK, packets per second; bare: a native
-                        front-end that is never what is waited for, which shows the back-end's own limit (default uml)
+                        front-end that is never what is waited for, which shows the back-end's own limit; netns: a
+                        network namespace, and this Tubetti as pasta (default uml)
   --accel NAME          with --guest qemu: tcg (emulated, the default) or kvm
   --interrupts NAME     with --guest bare: eventfd (it sleeps until there is one, the default) or poll
   --features LIST       with --guest bare: what its driver takes of what is offered, from left to right: all, none, NAME,
@@ -120,6 +134,7 @@ ${caseList()}
   --from PATH           measures nothing: prints (and writes) what an earlier run's JSON holds; repeatable: the page
                         then has a section for each
   --help                this text
+  --guests N            another bench: what N services on a host cost (--guests N --help)
 
 A quick look: npm run bench -- --rounds 1 --seconds 1 --cases 'bulk-*' --mtu 65520 --family 4
 `;
@@ -141,7 +156,8 @@ export function parseOptions(argv: readonly string[]): Options | 'help' {
   if (guest === undefined) throw new UsageError(`--guest wants one of ${GUESTS.join(', ')}, not ${values.guest}`);
   if (values.uml !== undefined && guest !== 'uml') throw new UsageError(`--uml is of no use with --guest ${guest}`);
   const peers = (values.peer ?? []).map((text) => parsePeer(text, guest));
-  const oursVariants = [...(values.variant ?? []).map(parseVariant), ...moderationVariants(values.moderation)];
+  const spelled = [...(values.variant ?? []).map(parseVariant), ...moderationVariants(values.moderation)];
+  const oursVariants = [...spelled, ...(values.policies === true ? policyVariants() : [])];
   const oursArgs = words(values['ours-args'] ?? '');
   const names = [OUR_NAME, ...oursVariants.map(({ name }) => name), ...peers.map(({ name }) => name)];
   if (new Set(names).size !== names.length || names.includes(DIRECT_NAME)) {
@@ -168,7 +184,8 @@ export function parseOptions(argv: readonly string[]): Options | 'help' {
     commandLine: [
       'npm run bench --',
       ...(oursArgs.length === 0 ? [] : [`--ours-args '${oursArgs.join(' ')}'`]),
-      ...oursVariants.map(({ name, args }) => `--variant '${name}=${args.join(' ')}'`),
+      ...spelled.map(({ name, args }) => `--variant '${name}=${args.join(' ')}'`),
+      ...(values.policies === true ? ['--policies'] : []),
       ...peers.map((peer) => quote('--peer ', peerText(peer))),
       ...(guest === 'uml' ? [] : [`--guest ${guest}`]),
       ...(['accel', 'interrupts', 'features', 'ring'] as const).flatMap((name) => {
@@ -209,6 +226,7 @@ function parse(argv: readonly string[]) {
         ...{
           variant: many,
           moderation: text,
+          policies: flag,
           'ours-args': text,
           accel: text,
           interrupts: text,
@@ -238,7 +256,9 @@ function parsePeer(text: string, guest: GuestName): BackendSpec {
   const equals = text.indexOf('=');
   const argv = words(text.slice(equals + 1));
   if (equals < 1 || argv.length === 0) throw new UsageError(`--peer wants NAME=COMMAND or ${SLIRP_NAME}, not ${text}`);
-  return { kind: 'vhost-user', name: text.slice(0, equals), argv };
+  const name = text.slice(0, equals);
+  if (guest !== 'netns') return { kind: 'vhost-user', name, argv };
+  return { kind: 'namespace', name, argv, dialect: name === SLIRP4NETNS ? name : 'pasta' };
 }
 
 function parseVariant(text: string): Variant {
@@ -258,6 +278,18 @@ function moderationVariants(list: string | undefined): Variant[] {
     }
     return { name: level, args: ['--moderation', level] };
   });
+}
+
+/** Rules that match no flow of the bench, and one that matches all. */
+function policyVariants(): Variant[] {
+  const args = (host: (i: number) => string): string[] => [
+    ...Array.from({ length: 999 }, (_, i) => ['--deny', `tcp/${host(i)}`]).flat(),
+    ...['--allow', 'any'],
+  ];
+  return [
+    { name: 'addresses', args: args((i) => `10.99.${String(i >> 8)}.${String(i & 255)}:443`) },
+    { name: 'names', args: args((i) => `n${String(i)}.example.com:443`) },
+  ];
 }
 
 /** Of a command line in one argument. It starts in another directory, that of the mount namespace's root. */
@@ -297,7 +329,7 @@ function bareOf(
 }
 
 function peerText(peer: BackendSpec): string {
-  return peer.kind === 'vhost-user' ? `${peer.name}=${peer.argv.map(withoutDirectory).join(' ')}` : peer.name;
+  return 'argv' in peer ? `${peer.name}=${peer.argv.map(withoutDirectory).join(' ')}` : peer.name;
 }
 
 function parseFamily(text: string): Family {
@@ -326,6 +358,10 @@ function refuseMisfit({ kind, name }: Case, guest: GuestName): void {
   if ((kind === 'packets') !== (guest === 'testpmd') && kind !== 'start' && kind !== 'beside') {
     throw new UsageError(`--cases: ${name} does not go with --guest ${guest}`);
   }
+  if ((kind === 'start' || kind === 'beside' || kind === 'long-path') && guest === 'netns') {
+    throw new UsageError(`--cases: ${name} does not go with --guest netns`);
+  }
+  if (kind === 'command' && guest !== 'netns') throw new UsageError(`--cases: ${name} wants --guest netns`);
   // Its connections live in one process without a table for thousands, and its windows and buffers are fixed.
   if (guest === 'bare' && (kind === 'idle' || kind === 'long-path')) {
     throw new UsageError(`--cases: ${name} does not go with --guest bare`);

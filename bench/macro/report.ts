@@ -1,5 +1,5 @@
 /** From samples to a table and JSON. No absolute number stands alone: every row ends in ratios. */
-import { METRICS, cellKey, type Cell, type MetricName, type Sample } from './cases';
+import { METRICS, cellKey, type Cell, type GuestName, type MetricName, type Sample } from './cases';
 import { callUnit } from './measure';
 import { OUR_NAME, type RunOptions } from './options';
 import { lastLine } from './contender';
@@ -87,17 +87,22 @@ export function failures({ samples }: Report): string[] {
   return [...rounds].map(([line, numbers]) => `${line} (round ${numbers.join(', ')})`);
 }
 
+const BEYOND_GATEWAY = 'the far end is another network namespace beyond the gateway, across a veth pair';
+const FAR_END: Readonly<Record<GuestName, string>> = {
+  uml: BEYOND_GATEWAY,
+  qemu: BEYOND_GATEWAY,
+  bare: BEYOND_GATEWAY,
+  testpmd: 'datagrams are counted as they come to another network namespace',
+  netns: "the far end is on the host's loopback, at the gateway's address",
+};
+
 /** What the numbers were taken with, one line each. */
 export function conditionLines({ conditions, options }: Report): string[] {
   const { seconds } = options;
   const { rounds, loads, backends } = conditions;
-  const place =
-    options.guest === 'testpmd'
-      ? 'datagrams are counted as they come to another network namespace'
-      : 'the far end is another network namespace beyond the gateway, across a veth pair';
   return [
     `${conditions.date}; ${conditions.machine}; load average at the start of the rounds: ${loads.map((load) => load.toFixed(1)).join(', ')}`,
-    `guest: ${conditions.guest}; ${place}`,
+    `guest: ${conditions.guest}; ${FAR_END[options.guest]}`,
     `back-ends, each with at most ${conditions.descriptors} descriptors: ${backends.map(({ name, version }) => `${name} (${version})`).join(', ')}`,
     `${String(rounds)} ${rounds === 1 ? 'round' : 'rounds'}${rounds < options.rounds ? ` of ${String(options.rounds)}` : ''}, ${seconds === null ? '2' : String(seconds)} s a case${seconds === null ? ' (long paths 6 s)' : ''} with each back-end, one right after the other; medians (least–most); ratios are of the same round`,
     ...(options.strace

@@ -6,6 +6,9 @@ import { FlowTable } from '../../src/stack/kit/flow-table';
 import { C_FRAMES_FROM_GUEST, C_FRAMES_TO_GUEST, COUNTERS, H_TURN_US } from '../../src/stack/counters';
 import { observe } from '../../src/stack/kit/histogram';
 import { Load } from '../../src/dataplane/load';
+import { parseRule } from '../../src/config/policy-rule';
+import { Marks } from '../../src/stack/policy/rule-index';
+import { CompiledRules, MARK_ASKED } from '../../src/stack/policy/rules';
 import { checksumAdd, checksumFinish } from '../../src/stack/wire/checksum';
 import { ETHERNET_HEADER_LEN, ethernetType, ethernetWrite } from '../../src/stack/wire/ethernet';
 import {
@@ -42,7 +45,16 @@ const ETHERTYPE = 0x0800;
 const FRAME = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN + TCP_HEADER_LEN;
 
 export function loops(): Loop[] {
-  return [...parsing(), ring(true), ring(false), ...flowLookup(), ...checksums(), ...counting(), ...nativeCalls()];
+  return [
+    ...parsing(),
+    ring(true),
+    ring(false),
+    ...flowLookup(),
+    ...checksums(),
+    ...counting(),
+    ...policies(),
+    ...nativeCalls(),
+  ];
 }
 
 function parsing(): Loop[] {
@@ -170,6 +182,23 @@ function nativeCalls(): Loop[] {
     sum(SEGMENT),
     sum(65_000),
     loop('eventfd signal and drain, two system calls', () => native.signal(event) + native.drain(event)),
+  ];
+}
+
+/** A new flow against a policy of 1000 rules, the last of which matches. */
+function policies(): Loop[] {
+  const address = Int32Array.of(0, 0, 0xffff, 0xc6336401 | 0);
+  const verdict = (name: string, host: (i: number) => string, last: string): Loop => {
+    const rules = Array.from({ length: 999 }, (_, i) => parseRule('deny', host(i)));
+    const compiled = new CompiledRules([...rules, parseRule('allow', last)]);
+    const marks = new Marks(1000);
+    if (last.startsWith('last.')) marks.add(999, MARK_ASKED);
+    return loop(`a flow against 1000 rules of ${name}`, () => compiled.first(6, address, 0, 443, 0, marks));
+  };
+  return [
+    verdict('addresses', (i) => `10.99.${String(i >> 8)}.${String(i & 255)}:443`, '198.51.100.0/24:443'),
+    verdict('names, found by the last', (i) => `n${String(i)}.example.com:443`, 'last.example.com:443'),
+    verdict('ports of one prefix', (i) => `198.51.100.0/24:${String(1000 + i)}`, '198.51.100.0/24:443'),
   ];
 }
 

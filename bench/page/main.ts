@@ -9,7 +9,7 @@ import { svg } from './plot';
 const ROOT = join(__dirname, '../..');
 
 /** Runs in the order in which they count: of runs that have the same cell the first does. Those that are there. */
-const NAMES = ['uml', 'qemu', 'bare', 'testpmd', 'long-100ms', 'long', 'calls'] as const;
+const NAMES = ['uml', 'qemu', 'bare', 'testpmd', 'long-100ms', 'long', 'netns', 'calls'] as const;
 
 const pathOf = (name: string): string => join(ROOT, `bench/results/${name}.json`);
 

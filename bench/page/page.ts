@@ -4,7 +4,7 @@ import { missedByRemark, score } from '../macro/document';
 import { OUR_NAME } from '../macro/options';
 import { markdownTable, ratiosOf, text, valuesOf, type Report } from '../macro/report';
 import { summarize } from '../macro/statistics';
-import { judge, type Verdict } from '../macro/targets';
+import { boundText, judge, measureText, type Verdict } from '../macro/targets';
 import type { Bar, Group, Plot } from './plot';
 
 const PEERS = ['passt', 'libslirp'] as const;
@@ -128,10 +128,7 @@ function missedTable(reports: readonly Report[]): string {
 
 function missedCell({ target, detail }: Verdict): string {
   const { case: name, mtu, family, guest } = target.cell;
-  const { title, better } = METRICS[target.metric];
-  const measure = target.versus === null ? title : `${title} / ${target.versus}`;
-  const bound = `${better === 'more' ? '≥' : '≤'} ${String(target.bound)}`;
-  return `${name}, ${String(mtu)}, IPv${String(family)}, ${guest}, ${measure}: ${detail}, ${bound}`;
+  return `${name}, ${String(mtu)}, IPv${String(family)}, ${guest}, ${measureText(target)}: ${detail}, ${boundText(target)}`;
 }
 
 function conditions(reports: readonly Report[]): string[] {
@@ -145,6 +142,7 @@ function conditions(reports: readonly Report[]): string[] {
     `- Guests: ${guests.join('; ')}. **Not measured with KVM.**`,
     `- Back-ends side by side in each round, one case after the other; ${rounds('uml')} rounds with User Mode Linux, ${rounds('qemu')} with QEMU,`,
     `  ${rounds('testpmd')} with testpmd. Values are medians (least–most), ratios are of the same round. Measured ${dates}.`,
+    '- A network namespace is beside pasta, and its far end is the loopback of its host.',
     "- libslirp is QEMU's `-netdev user`: only with QEMU, MTU 1500, and its processor time cannot be told from QEMU's.",
   ];
 }

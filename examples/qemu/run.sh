@@ -4,7 +4,7 @@
 #   run.sh KERNEL INITRAMFS [TUBETTI OPTION]...
 #   run.sh DISK [TUBETTI OPTION]...
 #
-# Environment: QEMU (program), MEMORY (default 1G), ACCEL (kvm or tcg; default: kvm if /dev/kvm can be written),
+# Environment: QEMU (program), MEMORY (default 1G), ACCEL (kvm or tcg; default: kvm if a guest runs on /dev/kvm),
 # APPEND (kernel command line), TUBETTI (command). The serial console is this terminal; Ctrl-A X ends QEMU.
 set -eu
 
@@ -28,9 +28,40 @@ else
   initramfs=
 fi
 
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+# /dev/kvm may open where no guest runs on it: in some virtual machines it hangs as soon as it leaves real mode. So a guest
+# is run: 126 bytes of code where firmware would be, which enter 64-bit mode with paging and write 16 to the port of
+# QEMU's isa-debug-exit, upon which QEMU exits with 2 * 16 + 1.
+kvm_runs() {
+  {
+    # In 16-bit mode: cli; ljmp $0xf000,$low; low: ds = 0; lgdt; page tables at 0x1000, 0x2000, 0x3000 for the first 2 MiB;
+    # cr4.PAE; cr3; EFER.LME; cr0 = PG|PE; ljmp to the code segment. In 64-bit mode: mov $0x10,%al; out %al,$0xf4; hlt.
+    # Then the descriptor table: none, 64-bit code.
+    printf '\372\352\006\000\000\360\061\300\216\330\056\146\017\001\026\170\000\146\307\006\000\020\003\040\000\000'
+    printf '\146\307\006\000\040\003\060\000\000\146\307\006\000\060\203\000\000\000\017\040\340\014\040\017\042\340'
+    printf '\146\270\000\020\000\000\017\042\330\146\271\200\000\000\300\017\062\200\314\001\017\060\146\270\001\000'
+    printf '\000\200\017\042\300\146\352\133\000\017\000\010\000\260\020\346\364\364\353\375\146\017\037\104\000\000'
+    printf '\000\000\000\000\000\000\000\000\377\377\000\000\000\232\257\000\017\000\150\000\017\000'
+    head -c 65394 /dev/zero
+    # At the reset vector, 16 bytes before the end: jmp to the beginning.
+    printf '\351\015\000'
+    head -c 13 /dev/zero
+  } >"$dir/probe"
+  status=0
+  timeout -k 1 3 "$qemu" -M q35 -accel kvm -cpu max -nodefaults -display none \
+    -device isa-debug-exit,iobase=0xf4,iosize=4 -bios "$dir/probe" 2>/dev/null || status=$?
+  [ $status -eq 33 ]
+}
+
 if [ -n "${ACCEL:-}" ]; then accel=$ACCEL
-elif [ -w /dev/kvm ]; then accel=kvm
-else accel=tcg; fi
+elif [ ! -w /dev/kvm ]; then accel=tcg
+elif kvm_runs; then accel=kvm
+else
+  accel=tcg
+  echo "run.sh: /dev/kvm opens, but no guest runs on it: the guest is emulated, which is slow (ACCEL=kvm tries all the same)" >&2
+fi
 
 # "7 2" of "QEMU emulator version 7.2.22 (...)".
 version=$("$qemu" --version | sed -n 's/.*version \([0-9]*\)\.\([0-9]*\).*/\1 \2/p')
@@ -45,7 +76,6 @@ else reconnect=reconnect=1; fi
 vectors=
 if [ "$accel" = tcg ] && [ "$major" -lt 8 ]; then vectors=,vectors=0; fi
 
-dir=$(mktemp -d)
 socket=$dir/tubetti.sock
 # shellcheck disable=SC2086 # the command may be several words
 $tubetti --socket "$socket" "$@" &

@@ -18,16 +18,26 @@ export async function fetchNode(major, arch, log) {
   const versionOf = () => JSON.parse(readFileSync(join(prefix, 'package.json'), 'utf8')).version;
   if (!existsSync(join(prefix, 'bin', 'node'))) {
     log(`fetching Node ${major} for ${arch}`);
-    mkdirSync(directory, { recursive: true });
-    // Without it npm would take the project around it for the place to install to.
-    writeFileSync(join(directory, 'package.json'), '{ "private": true }\n');
-    const args = ['install', '--prefix', directory, '--no-save', '--no-audit', '--no-fund', '--ignore-scripts'];
     // npm refuses a package of another processor otherwise: its headers are wanted.
-    if (arch !== process.arch) args.push('--force');
-    const { status, output } = await run('npm', [...args, `${name}@${major}`], { quiet: true, cwd: directory });
+    const options = arch === process.arch ? [] : ['--force'];
+    const { status, output } = await installInto(directory, `${name}@${major}`, options);
     if (status !== 0 || !existsSync(join(prefix, 'bin', 'node'))) {
       throw new Error(`Node ${major} for ${arch} could not be fetched:\n${output}`);
     }
   }
   return { prefix, version: versionOf() };
+}
+
+/**
+ * Installs one npm package, and nothing of its scripts, into a directory of its own.
+ * @param {string} directory
+ * @param {string} spec  as `name@1`
+ * @param {string[]} [options]  further ones of npm's
+ */
+export function installInto(directory, spec, options = []) {
+  mkdirSync(directory, { recursive: true });
+  // Without it npm would take the project around it for the place to install to.
+  writeFileSync(join(directory, 'package.json'), '{ "private": true }\n');
+  const args = ['install', '--prefix', directory, '--no-save', '--no-audit', '--no-fund', '--ignore-scripts'];
+  return run('npm', [...args, ...options, spec], { quiet: true, cwd: directory });
 }

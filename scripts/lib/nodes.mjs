@@ -10,7 +10,6 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
-  readFileSync,
   readdirSync,
   readlinkSync,
   rmSync,
@@ -18,9 +17,11 @@ import {
   symlinkSync,
 } from 'node:fs';
 import { delimiter, dirname, join, relative } from 'node:path';
+import { runJest } from './jest.mjs';
 import { fetchNode } from './node-packages.mjs';
 import { PATH, ROOT, run, which } from './run.mjs';
 import { SetupError } from './setup.mjs';
+import { conformanceRuns, unitRun } from './test-sets.mjs';
 
 /** The releases that are tested besides the one that is used every day, oldest first. */
 export const MAJORS = ['22', '24', '26'];
@@ -30,8 +31,8 @@ const DIRECTORY = join(ROOT, '.cache', 'nodes');
 const MADE = new Set(['node_modules', 'build', 'dist', '.cache', 'src/virtqueue/dist']);
 /** What the compiler makes of the sources is the same for each Node. */
 const COMPILED = ['dist', 'src/virtqueue/dist'];
-/** What the set-up has fetched for guests. */
-const SHARED_CACHE = ['kernel', 'dhclient'];
+/** What the set-up has fetched, or fetches while a tree is made. */
+const SHARED_CACHE = ['kernel', 'dhclient', 'uml', 'prometheus', 'pesto', 'quic'];
 
 /** A Node that cannot be had here; everything else that goes wrong is a fault. */
 export class NoSuchNode extends SetupError {}
@@ -200,48 +201,51 @@ function link(target, path) {
   symlinkSync(target, path);
 }
 
-/**
- * What `npm test` runs under each release: memory shared between the threads, the data plane's loop as V8 compiles it, a
- * start, a guest, and threads that boot again inside the sandbox. The rest is TypeScript that any of them runs alike.
- */
-export const SHORT = [
-  '--maxWorkers=2',
-  '--selectProjects',
-  'unit',
-  'conformance',
-  '--testPathPatterns',
+/** Where the releases differ: memory shared between the threads, a start, the data plane's loop as V8 compiles it. */
+const SHORTEST = [
   'unit/native/memory',
   'unit/native/loading',
   'unit/sandbox/filter',
   'conformance/startup',
   'conformance/dataplane-garbage',
-  'conformance/guest-inside.test',
-  'conformance/survival',
 ];
+/** A guest, and threads that boot again inside the sandbox: under the newest. */
+const NEWEST = ['conformance/guest-inside.test', 'conformance/survival'];
 
 /**
- * Runs jest in a place. A file that could not be loaded counts as a failed test, and so does a jest that says nothing.
- * @param {Place} place
- * @param {string[]} args
- * @returns {Promise<{ passed: number, failed: number, skipped: number, why: string[] }>} `why`: titles of what was skipped
+ * What `npm test` runs under a release. The rest is TypeScript that any of them runs alike.
+ * @param {string} major
+ * @returns {import('./test-sets.mjs').TestRun}
  */
-export async function jestOn(place, args) {
-  const file = join(place.tree, '.cache', 'result.json');
-  rmSync(file, { force: true });
-  const jest = join('node_modules', 'jest', 'bin', 'jest.js');
-  const options = [...args, '--json', `--outputFile=${file}`, '--forceExit'];
-  await runIn(place, [jest, ...options], { discardOutput: true });
-  if (!existsSync(file)) return { passed: 0, failed: 1, skipped: 0, why: [] };
-  const result = JSON.parse(readFileSync(file, 'utf8'));
-  const skipped = result.testResults.flatMap((/** @type {any} */ suite) =>
-    suite.assertionResults
-      .filter((/** @type {any} */ test) => !['passed', 'failed'].includes(test.status))
-      .map((/** @type {any} */ test) => `Node ${place.major}: ${relative(place.tree, suite.name)}: ${test.title}`),
-  );
-  return {
-    passed: result.numPassedTests,
-    failed: result.numFailedTests + result.numRuntimeErrorTestSuites,
-    skipped: skipped.length,
-    why: skipped,
-  };
+export function shortRun(major) {
+  const patterns = major === MAJORS.at(-1) ? [...SHORTEST, ...NEWEST] : SHORTEST;
+  const args = ['--maxWorkers=2', '--testPathPatterns', ...patterns];
+  return { name: 'in short', projects: ['unit', 'conformance'], args };
+}
+
+/** All that can be run under a release without guests. */
+export function wholeRuns() {
+  return [unitRun(), ...conformanceRuns()];
+}
+
+/**
+ * Runs jest in a place.
+ * @param {Place} place
+ * @param {import('./test-sets.mjs').TestRun} testRun
+ */
+export function jestOn(place, testRun) {
+  return runJest(testRun, {
+    root: place.tree,
+    report: join(place.tree, '.cache', 'test-results', `${testRun.name}.json`),
+    node: (args) => runIn(place, args, { discardOutput: true }),
+  });
+}
+
+/**
+ * Boots a guest on the service that runs in a place. True if its network worked.
+ * @param {Place} place
+ */
+export async function demoOn(place) {
+  const { status } = await runIn(place, ['scripts/demo.mjs', '--size=32', '--guest=uml']);
+  return status === 0;
 }

@@ -10,8 +10,11 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { arch } from 'node:os';
 import { join } from 'node:path';
-import { PACKAGE_ROOTS, makeRoot } from './roots.mjs';
+import { fetchPesto } from './pesto.mjs';
+import { fetchQuiche } from './quiche.mjs';
+import { TEST_ROOTS, makeRoot } from './roots.mjs';
 import { ROOT, capture, run, which } from './run.mjs';
+import { provideUml } from './uml.mjs';
 
 /** Where {@link fetchKernel} leaves kernels: `.cache/kernel/NAME/{vmlinuz,modules/}`. */
 export const KERNEL_DIRECTORY = join(ROOT, '.cache', 'kernel');
@@ -38,6 +41,7 @@ const REQUIREMENTS = [
   { command: 'tshark', package: 'tshark', for: 'guests' },
   { command: 'dig', package: 'bind9-dnsutils', for: 'guests' },
   { command: 'iperf3', package: 'iperf3', for: 'guests' },
+  { command: 'ssh', package: 'openssh-client', for: 'guests' },
   { command: 'tracepath', package: 'iputils-tracepath', for: 'guests' },
   { command: 'linux.uml', package: 'user-mode-linux', for: 'uml' },
   { command: 'qemu-system-x86_64', package: 'qemu-system-x86', for: 'qemu' },
@@ -59,19 +63,20 @@ export class SetupError extends Error {}
 
 /**
  * @typedef {object} SetupResult
- * @property {boolean} uml      A stock User Mode Linux can be booted.
+ * @property {boolean} uml      A stock User Mode Linux that this processor can run is there.
  * @property {boolean} qemu     QEMU and a kernel for it are there.
  * @property {boolean} testpmd  DPDK's testpmd is there.
  * @property {string[]} notes   What is missing and why, one sentence each.
  */
 
 /**
- * @param {{ guests: boolean, checks?: boolean, log?: (line: string) => void }} options `guests`: also what booting
- *   guests needs; `checks`: also what checks the addon's sources and, with guests, the packages
+ * @param {{ guests: boolean, checks?: boolean, log?: (line: string) => void, afterBuild?: () => Promise<void> }} options `guests`: also what booting
+ *   guests needs; `checks`: also what checks the addon's sources and, with guests, the packages; `afterBuild` is
+ *   called when everything is built, and runs beside the downloads
  * @returns {Promise<SetupResult>}
  * @throws {SetupError} when the project cannot be built here
  */
-export async function setUp({ guests, checks = false, log = (line) => console.log(`set-up: ${line}`) }) {
+export async function setUp({ guests, checks = false, log = (line) => console.log(`set-up: ${line}`), afterBuild }) {
   checkNode();
   /** @type {string[]} */
   const notes = [];
@@ -80,15 +85,24 @@ export async function setUp({ guests, checks = false, log = (line) => console.lo
   await build(log);
   const canBoot = guests && which('ip') !== null && which('nsenter') !== null && which('busybox') !== null;
   const kernel = canBoot && which('qemu-system-x86_64') !== null ? await fetchKernel(log, notes) : null;
-  if (canBoot) await fetchDhclient(log, notes);
-  if (canBoot && checks) {
-    const whyNot = [];
-    for (const root of PACKAGE_ROOTS) whyNot.push(await makeRoot(root, log));
+  if (canBoot) await fetchUnpacked(DHCLIENT, log, notes);
+  if (canBoot) await fetchUnpacked(SSHD, log, notes);
+  if (kernel !== null) await fetchUnpacked(FIRMWARE, log, notes);
+  const uml = canBoot && (await provideUml(log, notes));
+  const roots = async () => {
+    // Each waits for the mirror more than it works.
+    const whyNot = await Promise.all(TEST_ROOTS.map((root) => makeRoot(root, log)));
     notes.push(...whyNot.filter((why) => why !== null));
-  }
-  if (checks) await fetchPrometheus(log, notes);
+  };
+  const programs = async () => {
+    await fetchPrometheus(log, notes);
+    await fetchPesto(log, notes);
+    await fetchQuiche(log, notes);
+    if (guests) await fetchChromium(log, notes);
+  };
+  await Promise.all([canBoot && checks && roots(), checks && programs(), afterBuild?.()]);
   return {
-    uml: canBoot && which('linux.uml') !== null,
+    uml,
     qemu: kernel !== null,
     testpmd: canBoot && which('dpdk-testpmd') !== null,
     notes,
@@ -255,17 +269,32 @@ async function fetchKernel(log, notes) {
 }
 
 /**
- * ISC's DHCPv6 client, for the guest's image. Not installed, for it would bring hooks into the system.
+ * Debian packages that are unpacked into `.cache/NAME` and not installed.
+ * @typedef {object} Unpacked
+ * @property {string} name
+ * @property {[string, ...string[]]} packages
+ * @property {string} what  For people, where it could not be had.
+ */
+
+/** ISC's DHCPv6 client, for the guest's image. Installed it would bring hooks into the system. @type {Unpacked} */
+const DHCLIENT = { name: 'dhclient', packages: ['isc-dhcp-client'], what: 'DHCPv6 client for the guests' };
+/** OpenSSH's server, for the test of `tubetti ctl connect`. Its package would start it. @type {Unpacked} */
+const SSHD = { name: 'sshd', packages: ['openssh-server', 'libwrap0'], what: 'OpenSSH server for the guests' };
+/** UEFI firmware for QEMU, and an EFI program that it can boot by network. @type {Unpacked} */
+const FIRMWARE = { name: 'ovmf', packages: ['ovmf', 'ipxe'], what: 'UEFI firmware for QEMU' };
+
+/**
+ * @param {Unpacked} wanted
  * @param {(line: string) => void} log
  * @param {string[]} notes
  */
-async function fetchDhclient(log, notes) {
-  const directory = join(ROOT, '.cache', 'dhclient');
+async function fetchUnpacked({ name, packages, what }, log, notes) {
+  const directory = join(ROOT, '.cache', name);
   if (existsSync(directory) || which('apt-get') === null) return;
-  await refreshLists(log, 'isc-dhcp-client');
-  const failure = await unpack(['isc-dhcp-client'], `${directory}.new`);
+  await refreshLists(log, packages[0]);
+  const failure = await unpack(packages, `${directory}.new`);
   if (failure !== null) {
-    notes.push(`no DHCPv6 client for the guests: ${failure}`);
+    notes.push(`no ${what}: ${failure}`);
     return;
   }
   renameSync(`${directory}.new`, directory);
@@ -290,6 +319,62 @@ async function fetchPrometheus(log, notes) {
     return;
   }
   renameSync(`${directory}.new`, directory);
+}
+
+/** Starts the unpacked Chromium; `$here` is its directory, wherever that was moved to. */
+const CHROMIUM_RUN = `#!/bin/sh
+here=$(cd "$(dirname "$0")" && pwd)
+libraries="$here/usr/lib/$(uname -m)-linux-gnu"
+export LD_LIBRARY_PATH="$libraries:$libraries/pulseaudio" FONTCONFIG_FILE="$here/fonts.conf" XDG_CACHE_HOME="$here"
+exec "$here/usr/lib/chromium/chromium-headless-shell" "$@"
+`;
+/** fonts.conf(5): a cache beside this file cannot be said, only one below XDG_CACHE_HOME. */
+const CHROMIUM_FONTS =
+  '<fontconfig><dir prefix="relative">usr/share/fonts</dir><cachedir prefix="xdg">fonts.cache</cachedir></fontconfig>\n';
+
+/** @param {string} directory */
+function writeChromiumFiles(directory) {
+  writeFileSync(join(directory, 'run'), CHROMIUM_RUN, { mode: 0o755 });
+  writeFileSync(join(directory, 'fonts.conf'), CHROMIUM_FONTS);
+}
+
+/**
+ * Chromium without a window, for the test of the page: it, a font, and the libraries that this machine has not, some
+ * 100 MB. Not installed, for nobody else needs it.
+ * @param {(line: string) => void} log
+ * @param {string[]} notes
+ */
+async function fetchChromium(log, notes) {
+  const directory = join(ROOT, '.cache', 'chromium');
+  const version = (/** @type {string} */ at) => run(join(at, 'run'), ['--version'], { quiet: true });
+  if (existsSync(directory)) {
+    writeChromiumFiles(directory);
+    // A library that was here when it was fetched may be gone.
+    if ((await version(directory)).status === 0) return;
+  }
+  if (which('apt-get') === null) {
+    notes.push('no apt-get to fetch Chromium with: the test of the page is skipped');
+    return;
+  }
+  await refreshLists(log, 'chromium-headless-shell');
+  const started = Date.now();
+  const wanted = ['chromium-headless-shell', 'fonts-dejavu-core'];
+  const plan = capture('apt-get', ['-s', 'install', '--no-install-recommends', ...wanted]) ?? '';
+  const missing = [...plan.matchAll(/^Inst (\S+) /gm)].map((match) => match[1] ?? '');
+  const unpacked = `${directory}.new`;
+  let failure = await unpack([...new Set([...wanted, ...missing])], unpacked);
+  if (failure === null) {
+    writeChromiumFiles(unpacked);
+    const { status, output } = await version(unpacked);
+    if (status !== 0) failure = lastLine(output);
+  }
+  if (failure !== null) {
+    notes.push(`no Chromium for the test of the page: ${failure}`);
+    return;
+  }
+  rmSync(directory, { recursive: true, force: true });
+  renameSync(unpacked, directory);
+  log(`Chromium fetched in ${((Date.now() - started) / 1000).toFixed(0)} s`);
 }
 
 /**

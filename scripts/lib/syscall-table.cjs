@@ -8,12 +8,23 @@ function textOf(verdict) {
   return verdict;
 }
 
-/** @param {readonly { name: string, why: string, process: unknown, dataPlane: unknown }[]} calls */
+/**
+ * A cell: what it is for a virtual machine, and behind that for a namespace if that is another.
+ * @param {any} verdict
+ * @param {any} namespace
+ */
+function cellOf(verdict, namespace) {
+  if (namespace === undefined || namespace === verdict) return textOf(verdict);
+  return `${textOf(verdict)}. Namespaces: ${textOf(namespace)}`;
+}
+
+/** @param {readonly { name: string, why: string, process: unknown, dataPlane: unknown, namespace?: any }[]} calls */
 function tableOf(calls) {
   /** @type {{ names: string[], rest: string }[]} */
   const rows = [];
-  for (const { name, why, process, dataPlane } of calls) {
-    const rest = `${why} | ${textOf(process)} | ${textOf(dataPlane)} |`;
+  for (const { name, why, process, dataPlane, namespace } of calls) {
+    const cells = [cellOf(process, namespace?.process), cellOf(dataPlane, namespace?.dataPlane)];
+    const rest = `${why} | ${cells.join(' | ')} |`;
     const last = rows.at(-1);
     if (last?.rest === rest) last.names.push(name);
     else rows.push({ names: [name], rest });

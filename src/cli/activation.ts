@@ -9,19 +9,23 @@ import { ConfigError, describeErrno } from '../errors';
 import type { Native } from '../native';
 import type { Launched } from '../sandbox/launched';
 import { WAITING_FD } from './background-service';
+import type { Named } from './handed-over';
 import type { Transport } from './options';
 
 /** SD_LISTEN_FDS_START. */
 const FIRST_PASSED = 3;
 /** FileDescriptorName= of the socket unit that scrapers connect to. */
 const METRICS = 'metrics';
-/** More are refused whatever they are. */
-const MOST_NAMED = 8;
+/** More are refused whatever they are (addon/launch/words.cc). */
+const MOST_PASSED = 32;
+/** What sd_listen_fds_with_names(3) calls those of a manager that gives no names. */
+const UNNAMED = 'unknown';
 /** sockaddr_un's sun_path. */
 const PATH_BYTES = 108;
 
 const { EAFNOSUPPORT, EPROTOTYPE, EINVAL, EADDRNOTAVAIL, EBADF, ENOTSOCK } = constants.errno;
 
+const WHO = 'systemd (LISTEN_FDS)';
 const PATH_UNIT = 'give ListenStream=PATH in the socket unit';
 
 /** What is to be said of a descriptor that cannot be served on, by errno of `unixListenerPath`. */
@@ -68,30 +72,55 @@ export function takePassed(env: NodeJS.ProcessEnv, launched: Launched | null): P
 
 /** What is passed, as numbers of descriptors. */
 export function passedFds(passed: Passed | null): number[] {
-  return Array.from({ length: Math.min(passed?.count ?? 0, MOST_NAMED) }, (_, i) => FIRST_PASSED + i);
+  return Array.from({ length: Math.min(passed?.count ?? 0, MOST_PASSED) }, (_, i) => FIRST_PASSED + i);
 }
 
 /** Sockets that were passed, by what they are for. */
 export interface Sorted {
   /** Descriptor of the one that is named `metrics`; null: none. */
   readonly metrics: number | null;
+  /** Sources of forwards. */
+  readonly forwards: readonly Named[];
   /** The others, and the first one's descriptor. */
   readonly frontEnds: Passed | null;
   readonly first: number;
 }
 
-/** Throws ConfigError where several are for scrapers. */
-export function sorted(passed: Passed | null): Sorted {
-  const names = passed === null ? [] : passed.names.split(':').slice(0, passed.count);
-  const at = names.indexOf(METRICS);
-  if (passed === null || at < 0) return { metrics: null, frontEnds: passed, first: FIRST_PASSED };
-  if (names.lastIndexOf(METRICS) !== at) throw problem('systemd (LISTEN_FDS) has passed several sockets named metrics');
-  const count = passed.count - 1;
-  const others = names.filter((name) => name !== METRICS).join(':');
+/** What sockets may be for beside front-ends and scrapers. */
+export interface Wanted {
+  /** Names that forwards have. */
+  readonly names: ReadonlySet<string>;
+  /** Further forwards can come while the service runs. */
+  readonly later: boolean;
+  /** True if a descriptor is a socket of IPv4 or IPv6. */
+  readonly isPort: (fd: number) => boolean;
+}
+
+/**
+ * Where forwards can have them, sockets of IPv4 and IPv6 are theirs, whatever they are named. Throws ConfigError where
+ * several are for scrapers, or there are too many.
+ */
+export function sorted(passed: Passed | null, { names, later, isPort }: Wanted): Sorted {
+  if (names.has(METRICS)) throw problem(`fd:${METRICS}: the socket of that name is for scrapers, give it another name`);
+  if (passed === null) return { metrics: null, forwards: [], frontEnds: null, first: FIRST_PASSED };
+  const { count } = passed;
+  if (count > MOST_PASSED) throw problem(`${WHO} has passed ${count} sockets: give at most ${MOST_PASSED}`);
+  const given = passed.names === '' ? [] : passed.names.split(':').slice(0, count);
+  const all = Array.from({ length: count }, (_, i) => ({ fd: FIRST_PASSED + i, name: given[i] ?? UNNAMED }));
+  const scraped = all.filter(({ name }) => name === METRICS);
+  if (scraped.length > 1) throw problem(`${WHO} has passed several sockets named ${METRICS}`);
+  const forwarding = names.size > 0 || later;
+  const isForwarded = ({ fd, name }: Named): boolean => names.has(name) || (forwarding && isPort(fd));
+  const others = all.filter(({ name }) => name !== METRICS);
+  const frontEnds = others.filter((one) => !isForwarded(one));
   return {
-    metrics: FIRST_PASSED + at,
-    frontEnds: count === 0 ? null : { count, names: others },
-    first: at === 0 ? FIRST_PASSED + 1 : FIRST_PASSED,
+    metrics: scraped.at(0)?.fd ?? null,
+    forwards: others.filter(isForwarded),
+    frontEnds:
+      frontEnds.length === 0
+        ? null
+        : { count: frontEnds.length, names: given.length === 0 ? '' : frontEnds.map(({ name }) => name).join(':') },
+    first: frontEnds.at(0)?.fd ?? FIRST_PASSED,
   };
 }
 
@@ -115,22 +144,21 @@ export function activated(
   native: Pick<Native, 'unixListenerPath'>,
   first = FIRST_PASSED,
 ): Transport {
-  const who = 'systemd (LISTEN_FDS)';
   if (given.kind !== 'listen')
-    throw problem(`--${given.kind}: ${who} has passed a socket to listen on, give only one of the two`);
+    throw problem(`--${given.kind}: ${WHO} has passed a socket to listen on, give only one of the two`);
   if (passed.count > 1) {
     const names = passed.names === '' ? '' : ` (${passed.names})`;
-    throw problem(`${who} has passed ${passed.count} sockets${names}: give one ListenStream= in the socket unit`);
+    throw problem(`${WHO} has passed ${passed.count} sockets${names}: give one ListenStream= in the socket unit`);
   }
   const out = Buffer.alloc(PATH_BYTES);
   const length = own.includes(first) ? -EBADF : native.unixListenerPath(first, out);
   if (length < 0) {
     const what = WRONG.get(-length) ?? `cannot be used: ${describeErrno(length)}`;
-    throw problem(`descriptor ${first} of ${who} ${what}`);
+    throw problem(`descriptor ${first} of ${WHO} ${what}`);
   }
   const path = out.toString('utf8', 0, length);
   if (given.path !== null && !isSameFile(given.path, path)) {
-    throw problem(`--socket ${given.path}: ${who} has passed a socket that listens on ${path}: leave --socket out`);
+    throw problem(`--socket ${given.path}: ${WHO} has passed a socket that listens on ${path}: leave --socket out`);
   }
   return { kind: 'listen', path, opened: first };
 }

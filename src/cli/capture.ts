@@ -3,24 +3,7 @@ import { closeSync, writeSync } from 'node:fs';
 import { describeSystemError } from '../errors';
 import { openForCapture } from '../files';
 import type { Log } from '../log';
-
-/**
- * Longest record. passt says 65535 and cuts what is longer; with segmentation offloads frames are, so it is Wireshark's
- * usual value here.
- */
-const SNAPLEN = 262144;
-const LINKTYPE_ETHERNET = 1;
-
-/** The header of a capture with microseconds, in the byte order of the machine (little-endian). */
-export function captureHeader(): Buffer {
-  const header = Buffer.alloc(24);
-  header.writeUInt32LE(0xa1b2c3d4, 0);
-  header.writeUInt16LE(2, 4);
-  header.writeUInt16LE(4, 6);
-  header.writeUInt32LE(SNAPLEN, 16);
-  header.writeUInt32LE(LINKTYPE_ETHERNET, 20);
-  return header;
-}
+import { captureHeader } from '../pcap';
 
 /**
  * The file's descriptor, or -1 after an error, which is logged and does not end the service, as with passt. Mode 0600,

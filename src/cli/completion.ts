@@ -2,9 +2,13 @@
  * Completions for bash, zsh and fish, made from the option tables like the manual page; the build writes them to
  * dist/completions/. They offer what is supported, and of arguments: files, users, interfaces, and words of the table.
  */
+import { FLOWS_OPTIONS } from '../ctl/flows';
+import { CTL_OPTIONS, SUBCOMMANDS } from '../ctl/main';
+import { TOP_OPTIONS } from '../ctl/top';
 import { PROBE_OPTIONS } from '../probe/options';
 import type { OptionNames } from './getopt';
 import { OPTIONS } from './option-table';
+import { isForPasta } from './pasta-options';
 
 const NOTE = 'Made from the option table by the build. Do not edit.';
 
@@ -14,10 +18,25 @@ interface Completed extends OptionNames {
 }
 
 const SERVICE: readonly Completed[] = OPTIONS.filter(({ group }) => group !== 'later' && group !== 'pasta');
-const PROBE: readonly Completed[] = PROBE_OPTIONS;
+const NAMESPACE: readonly Completed[] = OPTIONS.filter((option) => option.group !== 'later' && isForPasta(option));
+
+/** What the first word may be instead of an option: programs with options, and some with words, of their own. */
+const PROGRAMS: readonly {
+  readonly name: string;
+  readonly help: string;
+  readonly options: readonly Completed[];
+  readonly words: readonly string[];
+}[] = [
+  { name: 'netns', help: 'the network of a namespace, as pasta', options: NAMESPACE, words: [] },
+  { name: 'probe', help: 'check a vhost-user back-end', options: PROBE_OPTIONS, words: [] },
+  { name: 'ctl', help: 'give orders to a service', options: CTL_OPTIONS, words: SUBCOMMANDS.map(({ name }) => name) },
+  { name: 'flows', help: 'show the flows of a service', options: FLOWS_OPTIONS, words: [] },
+  { name: 'top', help: 'show what a service does', options: TOP_OPTIONS, words: [] },
+];
+const PROGRAM_NAMES = PROGRAMS.map(({ name }) => name).join(' ');
 
 /** What an argument is, by its name in the usage text. */
-const KINDS = { FILE: 'file', PATH: 'file', USER: 'user', IFNAME: 'interface' } as const;
+const KINDS = { FILE: 'file', PATH: 'file', DIR: 'file', USER: 'user', IFNAME: 'interface' } as const;
 type Kind = (typeof KINDS)[keyof typeof KINDS] | 'words' | 'free';
 
 function kindOf(option: Completed): Kind {
@@ -60,12 +79,12 @@ function bashArms(options: readonly Completed[]): string {
   return [...arms].map(([reply, all]) => `    ${all.join(' | ')})\n      ${reply}\n      return\n      ;;`).join('\n');
 }
 
-function bashFunction(name: string, options: readonly Completed[]): string {
+function bashFunction(name: string, options: readonly Completed[], words: readonly string[] = []): string {
   return `${name}() {
   case $1 in
 ${bashArms(options)}
   esac
-  mapfile -t -O "\${#COMPREPLY[@]}" COMPREPLY < <(compgen -W '${options.flatMap(names).join(' ')}' -- "$word")
+  mapfile -t -O "\${#COMPREPLY[@]}" COMPREPLY < <(compgen -W '${[...words, ...options.flatMap(names)].join(' ')}' -- "$word")
 }`;
 }
 
@@ -73,7 +92,7 @@ export function bashCompletion(): string {
   return `# ${NOTE}
 ${bashFunction('_tubetti_service', SERVICE)}
 
-${bashFunction('_tubetti_probe', PROBE)}
+${PROGRAMS.map(({ name, options, words }) => bashFunction(`_tubetti_${name}`, options, words)).join('\n\n')}
 
 _tubetti() {
   local word=\${COMP_WORDS[COMP_CWORD]} before=
@@ -85,14 +104,24 @@ _tubetti() {
     before=\${COMP_WORDS[COMP_CWORD - 2]}
   fi
   COMPREPLY=()
-  if ((COMP_CWORD > 1)) && [[ \${COMP_WORDS[1]} == probe ]]; then
-    _tubetti_probe "$before"
-    return
+  if ((COMP_CWORD > 1)); then
+    case \${COMP_WORDS[1]} in
+      ${PROGRAM_NAMES.replace(/ /g, ' | ')})
+        "_tubetti_\${COMP_WORDS[1]}" "$before"
+        return
+        ;;
+    esac
   fi
-  ((COMP_CWORD == 1)) && mapfile -t COMPREPLY < <(compgen -W probe -- "$word")
+  ((COMP_CWORD == 1)) && mapfile -t COMPREPLY < <(compgen -W '${PROGRAM_NAMES}' -- "$word")
   _tubetti_service "$before"
 }
 complete -F _tubetti tubetti
+
+_tubetti_pasta() {
+  local COMP_WORDS=(tubetti netns "\${COMP_WORDS[@]:1}") COMP_CWORD=$((COMP_CWORD + 1))
+  _tubetti
+}
+complete -F _tubetti_pasta -o bashdefault -o default tubetti-pasta
 `;
 }
 
@@ -125,18 +154,30 @@ function zshSpecs(options: readonly Completed[]): string {
     .join(' \\\n');
 }
 
+function zshProgram({ name, options, words }: (typeof PROGRAMS)[number]): string {
+  const first = words.length === 0 ? '' : ` '1:command:(${words.join(' ')})'`;
+  return `  ${name})
+    _arguments -s${first} \\
+${zshSpecs(options)}
+    ;;`;
+}
+
 export function zshCompletion(): string {
-  return `#compdef tubetti
+  return `#compdef tubetti tubetti-pasta
 # ${NOTE}
-if ((CURRENT > 2)) && [[ $words[2] == probe ]]; then
+if [[ $service == tubetti-pasta ]]; then
+  words=(netns \${words[2,-1]})
+elif ((CURRENT > 2)) && [[ $words[2] == (${PROGRAM_NAMES.replace(/ /g, '|')}) ]]; then
   shift words
   ((CURRENT--))
-  _arguments -s \\
-${zshSpecs(PROBE)}
-else
-  _arguments -s '1:command:(probe)' \\
-${zshSpecs(SERVICE)}
 fi
+case $words[1] in
+${PROGRAMS.map(zshProgram).join('\n')}
+  *)
+    _arguments -s '1:command:(${PROGRAM_NAMES})' \\
+${zshSpecs(SERVICE)}
+    ;;
+esac
 `;
 }
 
@@ -163,22 +204,30 @@ function fishQuoted(text: string): string {
   return `'${text.replace(/[\\']/g, '\\$&')}'`;
 }
 
-function fishLines(options: readonly Completed[], condition: string): string {
+function fishLines(options: readonly Completed[], condition: string, command = 'tubetti'): string {
+  const only = condition === '' ? '' : ` -n '${condition}'`;
   return options
     .map((option) => {
       const short = option.short === '' ? '' : ` -s ${option.short}`;
       const long = option.long.map((name) => ` -l ${name}`).join('');
-      return `complete -c tubetti -n '${condition}'${short}${long}${fishArgument(option)} -d ${fishQuoted(option.help)}`;
+      return `complete -c ${command}${only}${short}${long}${fishArgument(option)} -d ${fishQuoted(option.help)}`;
     })
     .join('\n');
+}
+
+function fishProgram({ name, options, words }: (typeof PROGRAMS)[number]): string {
+  const seen = `__fish_seen_subcommand_from ${name}`;
+  const own = words.length === 0 ? '' : `complete -c tubetti -n '${seen}' -a '${words.join(' ')}'\n`;
+  return own + fishLines(options, seen);
 }
 
 export function fishCompletion(): string {
   return `# ${NOTE}
 complete -c tubetti -f
-complete -c tubetti -n __fish_is_first_token -a probe -d 'check a vhost-user back-end'
-${fishLines(SERVICE, 'not __fish_seen_subcommand_from probe')}
-${fishLines(PROBE, '__fish_seen_subcommand_from probe')}
+${PROGRAMS.map(({ name, help }) => `complete -c tubetti -n __fish_is_first_token -a ${name} -d ${fishQuoted(help)}`).join('\n')}
+${fishLines(SERVICE, `not __fish_seen_subcommand_from ${PROGRAM_NAMES}`)}
+${PROGRAMS.map(fishProgram).join('\n')}
+${fishLines(NAMESPACE, '', 'tubetti-pasta')}
 `;
 }
 

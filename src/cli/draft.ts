@@ -4,8 +4,10 @@ import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';
 import type { LogFormat } from '../log-format';
 import type { SandboxMode } from '../sandbox/layer';
-import { type AddressBytes, DEFAULT_MTU } from '../stack/config';
+import { type AddressBytes, DEFAULT_MTU, type ExtraOption, type StaticName } from '../stack/config';
+import type { Policy, PolicyRule } from '../stack/policy/types';
 import type { Label, MetricsAt } from './option-values';
+import { emptyPasta, type PastaDraft } from './pasta-options';
 
 /** Our end's address on the link unless `-M` says otherwise: passt's, so that a guest's neighbour tables stay right. */
 export const DEFAULT_MAC = Uint8Array.of(0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55);
@@ -17,8 +19,8 @@ export type Action = 'help' | 'version' | 'capabilities';
 /** What is spoken on the front-end's socket: vhost-user, or QEMU's stream of frames with their length in front. */
 export type FrontEnd = 'vhost-user' | 'stream';
 
-/** The name we were called by: passt's callers get passt's defaults. */
-export type Program = 'tubetti' | 'passt';
+/** The name we were called by: callers of passt and of pasta get what these do. */
+export type Program = 'tubetti' | 'passt' | 'pasta';
 
 /** A mutable twin of HostRequest for each family, filled while parsing. */
 export interface Family {
@@ -34,6 +36,20 @@ export interface Family {
   mapGuestAddr: AddressBytes | null;
 }
 
+/** What is given for the services on the link. */
+export interface DraftServices {
+  leaseSec: number | null;
+  options4: ExtraOption[];
+  options6: ExtraOption[];
+  ntp4: AddressBytes[];
+  ntp6: AddressBytes[];
+  bootFile: string | null;
+  nextServer4: AddressBytes | null;
+  nextServer6: AddressBytes | null;
+  names: StaticName[];
+  tftp: string | null;
+}
+
 export interface Draft {
   socket: string | null;
   connect: string | null;
@@ -46,6 +62,7 @@ export interface Draft {
   runAs: string | null;
   sandbox: SandboxMode;
   pcap: string | null;
+  flowLog: string | null;
   statsSeconds: number | null;
   follow: boolean;
   pollUs: number;
@@ -56,6 +73,10 @@ export interface Draft {
   logFile: string | null;
   logSize: number;
   metrics: MetricsAt | null;
+  /** Paths of the sockets that take orders. */
+  control: string | null;
+  confPath: string | null;
+  slirpApi: string | null;
   labels: Label[];
   mtu: number;
   mac: Uint8Array;
@@ -68,6 +89,7 @@ export interface Draft {
   search: string[] | null;
   hostname: string | null;
   fqdn: string | null;
+  services: DraftServices;
   mapGateway: boolean;
   only: 0 | 4 | 6;
   tcp: boolean;
@@ -81,9 +103,18 @@ export interface Draft {
   advertiseDns: boolean;
   advertiseSearch: boolean;
   freebind: boolean;
+  /** `--allow` and `--deny`, in order; the policy of `--policy`. */
+  policyRules: PolicyRule[];
+  policyFile: Policy | null;
+  policyAudit: boolean;
+  /** Bits in a second; 0: no limit. */
+  rateIn: number;
+  rateOut: number;
   ports: PortTable;
   /** `-t`/`-u` are parsed last, when protocols and families are known. */
   portOptions: { protocol: 'tcp' | 'udp'; spec: string; origin: string }[];
+  /** Null: the guest is no namespace. */
+  pasta: PastaDraft | null;
   warnings: string[];
 }
 
@@ -114,6 +145,7 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     runAs: null,
     sandbox: 'on',
     pcap: null,
+    flowLog: null,
     statsSeconds: null,
     follow: true,
     pollUs: 0,
@@ -124,6 +156,9 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     logFile: null,
     logSize: DEFAULT_LOG_SIZE,
     metrics: null,
+    control: null,
+    confPath: null,
+    slirpApi: null,
     labels: [],
     mtu: DEFAULT_MTU,
     mac: DEFAULT_MAC,
@@ -135,6 +170,18 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     search: null,
     hostname: null,
     fqdn: null,
+    services: {
+      leaseSec: null,
+      options4: [],
+      options6: [],
+      ntp4: [],
+      ntp6: [],
+      bootFile: null,
+      nextServer4: null,
+      nextServer6: null,
+      names: [],
+      tftp: null,
+    },
     mapGateway: true,
     only: 0,
     tcp: true,
@@ -145,11 +192,17 @@ export function emptyDraft(ephemeral: PortRange, program: Program): Draft {
     ndp: true,
     dhcpv6: true,
     ra: true,
-    advertiseDns: true,
-    advertiseSearch: true,
+    advertiseDns: program !== 'pasta',
+    advertiseSearch: program !== 'pasta',
     freebind: false,
+    policyRules: [],
+    policyFile: null,
+    policyAudit: false,
+    rateIn: 0,
+    rateOut: 0,
     ports: new PortTable(ephemeral),
     portOptions: [],
+    pasta: program === 'pasta' ? emptyPasta() : null,
     warnings: [],
   };
 }

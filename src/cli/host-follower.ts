@@ -5,11 +5,14 @@
  */
 import { type ResolvedHost, resolveHostConfig, stackConfig } from '../config/host-config';
 import { followHost, sameHost, whereabouts } from '../config/keep-addresses';
+import { hostAddresses } from '../config/host-addresses';
+import { hostReach } from '../config/host-reach';
 import { HostMonitor } from '../config/monitor';
 import { type Neighbours, neighbourEntries } from '../config/host-neighbours';
 import { type HostNetwork, isDefaultRoute, readHostNetwork } from '../config/netlink';
 import { readResolvConf } from '../config/resolv-conf';
 import { readSysctls } from '../config/sysctl';
+import type { HostAddress } from '../control/types';
 import type { DataPlane } from '../supervisor/data-plane';
 import { messageOf } from '../errors';
 import type { Log } from '../log';
@@ -17,6 +20,7 @@ import type { Native } from '../native';
 import type { Broker } from '../sandbox/broker';
 import type { StackConfig } from '../stack/config';
 import type { Options } from './options';
+import type { ServicePolicy } from './policy';
 
 export interface Followed {
   readonly options: Options;
@@ -30,12 +34,38 @@ export interface Followed {
   readonly v6Sockets: boolean;
   /** Who reads and watches resolv.conf for us; null: we do. */
   readonly broker: Broker | null;
+  readonly policy: ServicePolicy;
+  /** Called with the host's addresses when they have changed; null: nobody wants them. */
+  readonly onAddresses: ((addresses: readonly HostAddress[]) => void) | null;
+  /** What besides has to follow the host's interfaces; null: nothing. */
+  readonly followInterfaces: (() => Promise<void>) | null;
 }
 
 /** From now on changes of the host's network reach the guest, or with `--no-follow` the sockets of its flows. */
-export function follow({ options, native, log, plane, host, config, v6Sockets, broker }: Followed): HostMonitor {
+export function follow({
+  options,
+  native,
+  log,
+  plane,
+  host,
+  config,
+  v6Sockets,
+  broker,
+  policy,
+  onAddresses,
+  followInterfaces,
+}: Followed): HostMonitor {
   let current = host;
   let links: HostNetwork['links'] = [];
+  /** The host's addresses at the last read; null: not read yet, or nobody wants to know. */
+  let shown: string | null = null;
+  const showAddresses = (network: HostNetwork): void => {
+    if (onAddresses === null) return;
+    const addresses = hostAddresses(network);
+    const before = shown;
+    shown = JSON.stringify(addresses);
+    if (before !== null && before !== shown) onAddresses(addresses);
+  };
   /** The host's source addresses at the last read; null: not read yet. */
   let place: string | null = null;
   const withDefault = new Set<number>();
@@ -58,8 +88,11 @@ export function follow({ options, native, log, plane, host, config, v6Sockets, b
     const network = readOrRetry();
     if (network === null) return;
     links = network.links;
+    showAddresses(network);
+    await followInterfaces?.();
     withDefault.clear();
     for (const route of network.routes) if (isDefaultRoute(route)) withDefault.add(route.family);
+    await policy.setReach(hostReach(network));
     let now = current;
     if (options.follow) {
       const facts = { network, resolvConf: readResolvConf(broker ?? undefined), v6Sockets };

@@ -1,6 +1,5 @@
-/** The name we were called by. A symbolic link named passt makes us take passt's defaults: its callers see no change. */
+/** The name we were called by. A symbolic link named passt or pasta makes us what that is: its callers see no change. */
 import { basename } from 'node:path';
-import { ConfigError } from '../errors';
 import type { Program } from './draft';
 
 /**
@@ -9,12 +8,7 @@ import type { Program } from './draft';
  */
 export function programOf(script: string, argv0: string): Program {
   for (const name of [basename(script), basename(argv0)]) {
-    if (name.includes('pasta')) {
-      throw new ConfigError(
-        'CFG_ERR_UNSUPPORTED',
-        `called as ${name}: namespaces (pasta mode) are not supported, tubetti serves virtual machines`,
-      );
-    }
+    if (name.includes('pasta')) return 'pasta';
     if (name.includes('passt')) return 'passt';
   }
   return 'tubetti';

@@ -5,11 +5,12 @@ import { isJournal, jsonLine, priority, type StderrStyle } from '../log-format';
 import { type Change, tableOf } from '../metrics/stats';
 import { ConfigError, describeSystemError, messageOf } from '../errors';
 import { addonDirectory, loadNative, type Native, PACKAGE_ROOT } from '../native';
+import { Holder } from '../pasta/holder';
 import { Broker } from '../sandbox/broker';
 import { Launched } from '../sandbox/launched';
 import { roomPaths } from '../sandbox/room';
 import { allLayers, closeDoor, type Layer, missingLine, type SandboxMode } from '../sandbox/sandbox';
-import { installBrokerSeccomp, installSeccomp } from '../sandbox/seccomp';
+import { Filters, installBrokerSeccomp, installSeccomp } from '../sandbox/seccomp';
 import { readableStack } from '../stack-trace';
 import { closeStderr, LineWriter, openStderr, type UnblockedStderr } from '../stderr';
 import { activated, passedFds, sorted, takePassed } from './activation';
@@ -18,12 +19,16 @@ import { type Options, parseOptions, type Transport } from './options';
 import { PidFile } from './pid-file';
 import { checkReadyFd, ReadyFd } from './ready-fd';
 import { ServiceManager } from './service-manager';
+import { takesOrders } from './control';
+import { HandedOver, isPort } from './handed-over';
 import { checkGiven, closeInherited } from './inherited';
 import { programOf } from './invoked-name';
 import { raiseFileLimit } from './file-limit';
 import { askedFormat } from './log-options';
 import { start } from './start';
+import type { StartHooks } from './start-hooks';
 import { syslogSink } from './syslog';
+import { tftpDirectory } from './tftp-directory';
 import { usage } from './usage';
 import { changeUser, resolveRunAs, type RunAs } from './user';
 import { version } from './version';
@@ -36,7 +41,7 @@ const LICENCE = 'MIT licence. There is no warranty, to the extent permitted by l
 
 /** passt's callers look for passt's name first. */
 function versionText(program: Program): string {
-  return `${program === 'passt' ? `passt ${version()} (tubetti)` : `tubetti ${version()}`}\n${LICENCE}\n`;
+  return `${program === 'tubetti' ? `tubetti ${version()}` : `${program} ${version()} (tubetti)`}\n${LICENCE}\n`;
 }
 
 /** What we were called as: Node makes its script's path absolute, the launcher's word for us is the caller's. */
@@ -73,6 +78,9 @@ function loadAddon(): Native {
   }
 }
 
+/** The word that makes a namespace the guest, where the program's name does not. */
+const NETNS = 'netns';
+
 /** How we came to be, and who waits for us. */
 interface Around {
   readonly program: Program;
@@ -83,6 +91,7 @@ interface Around {
   readonly broker: Broker | null;
   /** The descriptor of `--ready-fd`, as it is numbered here. */
   readonly readyFd: number | null;
+  readonly handedOver: HandedOver;
 }
 
 /** Words that may name files which Node loads into each thread. */
@@ -98,9 +107,13 @@ function judge(mode: SandboxMode, layers: readonly Layer[], log: Log): void {
   if (mode === 'off') log.warn('--sandbox off: for debugging; who breaks into the service has all that its user has');
 }
 
-/** Gives up what only the start needed. */
-function shutDoor(options: Options, { native, launched, broker }: Around, runAs: RunAs | null): Layer[] {
-  const mode = options.sandbox;
+/** Gives up what only the start needed. `paths`: what the root directory is to have. */
+function shutDoor(
+  mode: SandboxMode,
+  { native, launched, broker }: Around,
+  runAs: RunAs | null,
+  paths: readonly string[],
+): Layer[] {
   return closeDoor({
     native,
     mode,
@@ -110,8 +123,24 @@ function shutDoor(options: Options, { native, launched, broker }: Around, runAs:
     becomeUser: () => {
       if (runAs !== null) changeUser(runAs);
     },
-    paths: mode === 'off' ? [] : roomPaths(PACKAGE_ROOT, addonDirectory(), nodeWords()),
+    paths,
   });
+}
+
+/** What the start needs to go into a namespace; null: the guest is none. Throws ConfigError. */
+function namespaceHooks(
+  native: Native,
+  launched: Launched | null,
+  { namespace }: Options,
+  user: RunAs | null,
+): StartHooks['namespace'] {
+  if (namespace === null) return null;
+  const fd = launched?.get('holder') ?? -1;
+  if (fd < 0) {
+    const why = launched === null ? 'it was not started by tubetti-launch (bin/pasta does)' : 'no process can be made';
+    throw new ConfigError('CFG_ERR_HOST', `namespaces cannot be entered: ${why}`);
+  }
+  return { request: namespace, holder: new Holder(native, fd), user };
 }
 
 /** What `--stats` says: a table, or one object. */
@@ -126,7 +155,7 @@ function statsText(changes: readonly Change[], program: Program, style: StderrSt
  * background; and into the file if one is named; and, in the background without a file, to the system log.
  */
 async function serve(options: Options, around: Around): Promise<number> {
-  const { program, style, native, waiting, launched, broker } = around;
+  const { program, style, native, waiting, launched, broker, handedOver } = around;
   const pid = launched?.pid ?? process.pid;
   const file = openLogFile(options, program, launched);
   let unblocked: UnblockedStderr | null = unblockedStderr(native);
@@ -145,22 +174,30 @@ async function serve(options: Options, around: Around): Promise<number> {
   const log = createLog(options.logLevel, sinks);
   const manager = ServiceManager.find(process.env, native, log);
   let pidFile: PidFile | null = null;
+  let namespace: StartHooks['namespace'] = null;
   try {
     for (const warning of options.warnings) log.warn(warning);
+    const tftp = options.tftp === null ? null : tftpDirectory(options.tftp);
     if (options.pid !== null) pidFile = new PidFile(options.pid);
     const { readyFd } = around;
     const readiness = readyFd === null ? null : new ReadyFd(native, readyFd, options.readyFd ?? readyFd);
     const runAs = resolveRunAs(options.runAs, native, log);
     waiting?.prepare();
     let layers: readonly Layer[] = [];
+    const { sandbox } = options;
+    const filters = new Filters(native, sandbox, options.namespace === null ? 'machine' : 'namespace');
+    let paths: readonly string[] = [];
+    const prepare = (): void => {
+      filters.prepare(broker !== null);
+      if (sandbox !== 'off') paths = roomPaths(PACKAGE_ROOT, addonDirectory(), nodeWords(), tftp);
+    };
     const bound = (): void => {
-      layers = shutDoor(options, around, runAs);
+      layers = shutDoor(sandbox, around, runAs, paths);
     };
     const filter = (): void => {
-      const { sandbox } = options;
       // The broker first, which is asked to: then all that was to be asked of it at the start has been.
-      layers = [...layers, installBrokerSeccomp(native, sandbox, broker !== null), installSeccomp(native, sandbox)];
-      judge(options.sandbox, layers, log);
+      layers = [...layers, installBrokerSeccomp(native, filters, broker !== null), installSeccomp(native, filters)];
+      judge(sandbox, layers, log);
     };
     const confined = (layer: Layer): void => {
       layers = [...layers, layer];
@@ -174,7 +211,8 @@ async function serve(options: Options, around: Around): Promise<number> {
       if (waiting === null) return;
       sinks.splice(sinks.indexOf(stderr), 1);
       leaveStderr();
-      leaveDirectory(options.transport);
+      if (options.namespace !== null) process.chdir('/');
+      else leaveDirectory(options.transport);
       waiting.release(native);
     };
     const show = (changes: readonly Change[]): void => {
@@ -184,8 +222,10 @@ async function serve(options: Options, around: Around): Promise<number> {
         // Nobody is there any more.
       }
     };
-    const hooks = { bound, filter, confined, ready, show, broker, manager, layers: () => allLayers(layers) };
-    const status = await start(options, native, log, hooks);
+    namespace = namespaceHooks(native, launched, options, runAs);
+    const said = { show, manager, layers: () => allLayers(layers) };
+    const hooks = { namespace, prepare, bound, filter, filters, confined, ready, broker, handedOver, ...said };
+    const status = await start({ ...options, tftp }, native, log, hooks);
     if (waiting === null || waiting.released || status !== 0) return status;
     log.error('the service was stopped before it was ready');
     return 1;
@@ -199,6 +239,8 @@ async function serve(options: Options, around: Around): Promise<number> {
     log.error(error.message);
     return 1;
   } finally {
+    // Where the start came to nothing it would wait for what the process in there says.
+    namespace?.holder.close();
     manager?.close();
     file?.close();
     leaveStderr();
@@ -216,13 +258,13 @@ function scraped(options: Options, fd: number, waiting: Waiting | null): Options
     const who = 'systemd (LISTEN_FDS) has passed a socket named metrics';
     throw new ConfigError('CFG_ERR_CONFLICT', `--metrics: ${who}, give only one of the two`);
   }
-  if (options.background && waiting === null) {
-    throw new ConfigError(
-      'CFG_ERR_UNSUPPORTED',
-      'a socket named metrics is served in the foreground only: add --foreground',
-    );
-  }
+  if (options.background && waiting === null) throw foregroundOnly('a socket named metrics');
   return { fd };
+}
+
+/** Of what systemd passes only the front-ends' socket finds its way to the background, where we are called without the launcher. */
+function foregroundOnly(what: string): ConfigError {
+  return new ConfigError('CFG_ERR_UNSUPPORTED', `${what}: served in the foreground only, add --foreground`);
 }
 
 async function serveAs(
@@ -246,7 +288,17 @@ async function serveAs(
   const native = loadAddon();
   raiseFileLimit(native);
   const wanted = waiting?.transport(options.transport) ?? options.transport;
-  const { metrics: scrapers, frontEnds, first } = sorted(passed);
+  const {
+    metrics: scrapers,
+    forwards,
+    frontEnds,
+    first,
+  } = sorted(passed, {
+    names: new Set(options.rules.flatMap(({ passed: name }) => name ?? [])),
+    later: takesOrders(options),
+    isPort: (fd) => !own.includes(fd) && isPort(fd, native),
+  });
+  if (forwards.length > 0 && options.background && waiting === null) throw foregroundOnly('sockets to forward');
   const transport = frontEnds === null ? wanted : activated(wanted, frontEnds, own, native, first);
   const metrics = scrapers === null ? options.metrics : scraped(options, scrapers, waiting);
   if (transport.kind === 'fd') checkGiven(transport.fd, native);
@@ -256,9 +308,13 @@ async function serveAs(
       stderrSink(program, undefined, style)('error', message);
     });
   }
+  const handedOver = new HandedOver(
+    forwards.filter(({ fd }) => !own.includes(fd)),
+    native,
+  );
   const socket = launched?.get('broker') ?? -1;
   const broker = socket < 0 ? null : new Broker(native, socket, launched?.get('bind') === 1);
-  const around = { program, style, native, waiting, launched, broker, readyFd };
+  const around = { program, style, native, waiting, launched, broker, readyFd, handedOver };
   const status = await serve({ ...options, transport, metrics }, around);
   // Node would wait for threads of data planes that sit in a system call. All there was to give back has been given.
   if (native.strays() > 0) native.exitNow(status);
@@ -276,7 +332,9 @@ export async function run(argv: readonly string[], script = process.argv[1], arg
   const launched = Launched.take(process.env);
   try {
     program = programOf(script, argv0);
-    const command = parseOptions(argv, undefined, { program, env: process.env });
+    const skipped = program === 'tubetti' && argv[0] === NETNS ? 1 : 0;
+    if (skipped > 0) program = 'pasta';
+    const command = parseOptions(argv.slice(skipped), undefined, { program, env: process.env, skipped });
     switch (command.action) {
       case 'help':
         process.stdout.write(usage(program));

@@ -1,24 +1,8 @@
-/** The manual page, tubetti(1), made from the option table like the usage text. The build writes it to dist/. */
+/** The manual page, tubetti(1), made from the option table like the usage text, and of docs/manual.md. The build writes it to dist/. */
+import { bold, italic, markdownRoff, plain } from './markdown-roff';
 import { GROUPS, type Group, OPTIONS, type OptionSpec } from './option-table';
 import { qemuLines } from './summary';
 import { OPTION_SOURCES, SPEC_EXAMPLES } from './usage';
-
-/** `text` as roff shows it verbatim: escapes and leading control characters quoted, all ASCII. */
-function plain(text: string): string {
-  return text
-    .replace(/…/g, '...')
-    .replace(/\\/g, '\\e')
-    .replace(/-/g, '\\-')
-    .replace(/^([.'])/gm, '\\&$1');
-}
-
-function bold(text: string): string {
-  return `\\fB${plain(text)}\\fR`;
-}
-
-function italic(text: string): string {
-  return `\\fI${plain(text)}\\fR`;
-}
 
 function tagged(tag: string, text: string): string {
   return `.TP\n${tag}\n${plain(text)}`.trimEnd();
@@ -45,6 +29,38 @@ const QEMU = [
   ...qemuLines({ kind: 'listen', path: '/tmp/vm.sock' }, false),
 ].join('\n  ');
 
+const EXAMPLES: readonly (readonly [string, string])[] = [
+  [
+    "The web server of a guest, from this host alone, and nothing of the host's loopback for the guest:",
+    'tubetti -s /tmp/vm.sock -t 127.0.0.1/8080:80 --no-map-gw',
+  ],
+  [
+    'All ports that are free, but none below 1024, for IPv4 alone:',
+    'tubetti -s /tmp/vm.sock -4 -t all,~1-1023 -u all,~1-1023',
+  ],
+  [
+    'A guest of a network of its own, whose resolver is one of the internet:',
+    'tubetti -s /tmp/vm.sock -a 10.0.2.15/24 -g 10.0.2.2 -D 192.0.2.53 --no-follow',
+  ],
+  [
+    'In the background, with a log, a PID file and metrics:',
+    'tubetti -s /tmp/vm.sock -b -l /tmp/vm.log -P /tmp/vm.pid --metrics 9100 --label vm=web1',
+  ],
+  [
+    'For QEMU without shared memory, and what passes in a file for Wireshark:',
+    'tubetti -s /tmp/vm.sock --stream -p /tmp/vm.pcap',
+  ],
+  [
+    'A kernel for a guest without a disk, by iPXE: boot.ipxe is a script in that folder:',
+    'tubetti -s /tmp/vm.sock --tftp /srv/boot --boot-file boot.ipxe',
+  ],
+  [
+    'A command in a network namespace of its own, which port 8080 of this host leads to:',
+    'tubetti netns --config-net -t 8080:80 -- CMD',
+  ],
+  ['As a stand-in for passt, for libvirt:', 'ln -s "$(command -v tubetti)" /usr/local/bin/passt'],
+];
+
 /** sd_listen_fds(3), src/cli/activation.ts. */
 const ACTIVATION = `A listening unix stream socket that systemd, or another program, passes as descriptor 3 with
 .BR LISTEN_FDS =1
@@ -55,7 +71,12 @@ and
 is left out, or names the same path. Its file stays when the service ends. With
 .B \\-\\-one\\-off
 each front\\-end has a service of its own.
-Any other kind of socket, or more than one, is an error.`;
+Any other kind of socket, or more than one, is an error, but for those that
+.BR "\\-\\-tcp\\-ports fd:" NAME : PORT
+and
+.B \\-\\-udp\\-ports
+name by
+.BR LISTEN_FDNAMES .`;
 
 /** The sub-command, whose own options and checks are in src/probe (`tubetti probe --help`, `--list`). */
 const PROBE = `.B tubetti probe
@@ -76,8 +97,22 @@ prints JSON,
 \\fIMS\\fR limits the wait for each reply.
 It exits with 0 if no required check failed, 1 if one did, 2 if it could not run the checks.`;
 
-/** The whole page in the man macros of roff, groff_man(7). `version`: e.g. "0.1.0". */
-export function manPage(version: string): string {
+/** Programs that speak to a running service, in src/ctl. */
+const CONTROL = `A service that was started with
+.B \\-\\-control
+\\fIPATH\\fR takes orders at that UNIX socket, which its own user and root may use:
+.B tubetti ctl
+changes and shows it (\\fBtubetti ctl \\-\\-help\\fR lists the commands),
+.B tubetti flows
+lists the guest's connections,
+.B tubetti top
+shows them as they change.
+They take the socket from
+.BR \\-\\-control ,
+from TUBETTI_CONTROL, or take the only one in $XDG_RUNTIME_DIR/tubetti or /run/tubetti.`;
+
+/** The whole page in the man macros of roff, groff_man(7). `version`: e.g. "0.1.0"; `manual`: the text of docs/manual.md. */
+export function manPage(version: string, manual: string): string {
   const groups = (Object.keys(GROUPS) as Group[]).map(groupSection);
   return `.\\" Made from the option table by the build. Do not edit.
 .TH TUBETTI 1 "" "tubetti ${plain(version)}" "User Commands"
@@ -86,6 +121,12 @@ tubetti \\- unprivileged network for a virtual machine, as a vhost\\-user back\\
 .SH SYNOPSIS
 .B tubetti
 [\\fIOPTION\\fR]...
+.br
+.B tubetti netns
+[\\fIOPTION\\fR]... [\\fICOMMAND\\fR [\\fIARGUMENT\\fR]... | \\fIPID\\fR]
+.br
+.B tubetti ctl
+[\\fIOPTION\\fR]... \\fICOMMAND\\fR [\\fIWORD\\fR]...
 .br
 .B tubetti probe
 \\-\\-socket \\fIPATH\\fR [\\fIOPTION\\fR]...
@@ -109,12 +150,20 @@ lists and can turn options off.
 ${entries(OPTION_SOURCES)}
 .SH SOCKET ACTIVATION
 ${ACTIVATION}
+.SH ORDERS TO A RUNNING SERVICE
+${CONTROL}
+${markdownRoff(manual)}
 .SH CHECKING A BACK\\-END
 ${PROBE}
 .SH EXIT STATUS
 ${tagged(bold('0'), 'The service ended normally or, with --background, is ready.')}
 ${tagged(bold('1'), 'The service could not start or had to stop; one line on standard error says why.')}
+${tagged(bold('70'), 'The thread that speaks with the front-end hung for 30 seconds.')}
+.PP
+With \\-\\-background these are the status of the command that was typed; the service itself ends as it would in the foreground.
 .SH EXAMPLES
+A guest whose SSH server is reached at port 2222 of the host:
+.PP
 .nf
 tubetti \\-\\-socket /tmp/vm.sock \\-t 2222:22
 .fi
@@ -124,9 +173,12 @@ prints the configuration of the guest, and the lines to paste for QEMU and libvi
 .nf
 ${plain(QEMU)}
 .fi
+${EXAMPLES.map(([what, line]) => `.PP\n${plain(what)}\n.PP\n.nf\n${plain(line)}\n.fi`).join('\n')}
 .SH SEE ALSO
 .BR passt (1),
 .BR qemu\\-system\\-x86_64 (1),
-.BR virsh (1)
+.BR virsh (1),
+.BR resolv.conf (5),
+.BR systemd.socket (5)
 `;
 }

@@ -1,19 +1,17 @@
-/** `--metrics`: where scrapers come, and what they get. */
-import { chmodSync, unlinkSync } from 'node:fs';
+/** `--metrics`: where scrapers and browsers come, and what they get. */
 import { constants } from 'node:os';
-import { resolve } from 'node:path';
+import { join } from 'node:path';
 import { parseIp } from '../config/address-text';
-import { ConfigError, describeErrno, EADDRINUSE, messageOf } from '../errors';
-import { identifyFile } from '../files';
+import { ConfigError, describeErrno, messageOf } from '../errors';
+import { hostPort } from '../host-port';
 import type { ExporterOptions } from '../metrics/exporter';
+import type { PageSources } from '../metrics/routes';
 import type { MetricsSource } from '../metrics/server';
-import type { Native } from '../native';
-import type { Broker } from '../sandbox/broker';
+import { PACKAGE_ROOT } from '../native';
+import { FOR_SCRAPERS } from '../sandbox/broker';
 import type { OwnListener } from '../stack/config';
 import type { MetricsAt } from './option-values';
-
-const BACKLOG = 64;
-const OWNER_ONLY = 0o600;
+import { listenAtPath, type SocketBroker, type SocketIo } from './socket-file';
 
 /** What the service needs to know of it. */
 export interface Metrics {
@@ -22,42 +20,6 @@ export interface Metrics {
   /** Where the guest may not connect to. */
   readonly ownListeners: readonly OwnListener[];
   close(): Promise<void>;
-}
-
-type SocketIo = Pick<Native, 'unixListen' | 'unixListenerPath'>;
-type SocketBroker = Pick<Broker, 'scrapedOn' | 'removeScraped'>;
-
-interface SocketFile {
-  readonly fd: number;
-  /** Removes the file, if it is still ours. */
-  remove(): void;
-}
-
-/** Listens at a path: the file of a service that is gone is replaced, that of another is not. Throws ConfigError. */
-function listenAtPath(path: string, mode: number, native: SocketIo, broker: SocketBroker | null): SocketFile {
-  const fd = native.unixListen(path, BACKLOG);
-  if (fd < 0) {
-    const hint = fd === -EADDRINUSE ? ' (another process listens there, or it is not a socket: give another path)' : '';
-    throw new ConfigError('CFG_ERR_BIND', `--metrics unix:${path}: cannot listen: ${describeErrno(fd)}${hint}`);
-  }
-  // Never open for others before it is to be.
-  if (mode !== OWNER_ONLY) chmodSync(path, mode);
-  // We may be in another directory at the end.
-  const full = resolve(path);
-  const ours = identifyFile(full);
-  broker?.scrapedOn(full);
-  const remove = (): void => {
-    if (broker !== null) {
-      broker.removeScraped();
-      return;
-    }
-    try {
-      if (identifyFile(full) === ours) unlinkSync(full);
-    } catch {
-      // Its directory may be closed to the user who serves, or gone.
-    }
-  };
-  return { fd, remove };
 }
 
 function ownListener({ address, port }: { readonly address: string; readonly port: number }): OwnListener {
@@ -84,30 +46,34 @@ function shownAt(at: MetricsAt): string {
   return 'path' in at ? `unix:${at.path}` : `${at.host}:${at.port}`;
 }
 
-/** Serves them from now on. Throws ConfigError if it cannot. */
+/** scripts/build.mjs makes it. Behind the sandbox's door it is still there, with all of dist. */
+const PAGE_FILE = join(PACKAGE_ROOT, 'dist', 'page.html');
+
+/**
+ * Serves them from now on. Throws ConfigError if it cannot.
+ * @param page - what the page shows besides the metrics
+ */
 export async function startMetrics(
   at: MetricsAt,
   options: ExporterOptions,
   native: SocketIo,
   broker: SocketBroker | null,
+  page: Omit<PageSources, 'file'>,
 ): Promise<Metrics> {
   // Loaded on demand: Prometheus' client and the server cost a third of the time and a twentieth of the memory of a start.
   const { createExporter } = await import('../metrics/exporter.js');
   const { startMetricsServer } = await import('../metrics/server.js');
   const path = 'fd' in at ? passedPath(at.fd, native) : null;
-  const file = 'path' in at ? listenAtPath(at.path, at.mode, native, broker) : null;
+  const asked = 'path' in at ? ({ shown: `--metrics unix:${at.path}`, ...at, use: FOR_SCRAPERS } as const) : null;
+  const file = asked === null ? null : listenAtPath(asked, native, broker);
   const source: MetricsSource = 'path' in at ? { fd: file?.fd ?? -1 } : at;
   try {
-    const server = await startMetricsServer(createExporter(options), source);
+    const server = await startMetricsServer(createExporter(options), source, { file: PAGE_FILE, ...page });
     const { bound } = server;
     const host = 'host' in at ? at.host : (bound?.address ?? '');
     return {
       url:
-        path !== null
-          ? `unix:${path}`
-          : bound === null
-            ? shownAt(at)
-            : `http://${host.includes(':') ? `[${host}]` : host}:${bound.port}/metrics`,
+        path !== null ? `unix:${path}` : bound === null ? shownAt(at) : `http://${hostPort(host, bound.port)}/metrics`,
       ownListeners: bound === null ? [] : [ownListener(bound)],
       close: () => {
         file?.remove();

@@ -3,11 +3,16 @@
  * (option-table.ts), in the order of the command line.
  */
 import { addressFamily } from '../config/address-text';
+import { checkPolicy, MAX_RULES } from '../config/policy';
+import { parseRule, RuleError } from '../config/policy-rule';
 import { MAX_SEARCH } from '../config/resolv-conf';
 import type { LogLevel } from '../log';
 import type { Apply } from './option-spec';
 import { MODERATION_LEVELS } from '../dataplane/commands';
 import { MAX_DNS } from '../stack/config';
+import type { PolicyVerdict } from '../stack/policy/types';
+import { ConfigError } from '../errors';
+import { readConfigFile } from './settings';
 import * as values from './option-values';
 
 /** Largest `--mtu`: the IP packet of the largest Ethernet frame that passt's stream framing carries (65535 bytes). */
@@ -121,6 +126,30 @@ export const applyLabel: Apply = (draft, value, shown) => {
     throw values.badValue(shown, value, `${label.name} is given twice`);
   if (draft.labels.length === MAX_LABELS) throw values.badValue(shown, value, `give at most ${MAX_LABELS} labels`);
   draft.labels.push(label);
+};
+
+export function rule(verdict: PolicyVerdict): Apply {
+  return (draft, value, shown) => {
+    if (draft.policyRules.length === MAX_RULES) throw values.badValue(shown, value, `give at most ${MAX_RULES} rules`);
+    try {
+      draft.policyRules.push(parseRule(verdict, value));
+    } catch (error) {
+      if (!(error instanceof RuleError)) throw error;
+      throw values.badValue(shown, value, error.message);
+    }
+  };
+}
+
+export const applyPolicy: Apply = (draft, value, shown) => {
+  const path = values.fileValue(shown, value);
+  const result = checkPolicy(readConfigFile(path, shown) ?? {});
+  if ('policy' in result) {
+    draft.policyFile = result.policy;
+    return;
+  }
+  const [{ at, message }] = result.errors;
+  const more = result.errors.length === 1 ? '' : ` (and ${result.errors.length - 1} more errors)`;
+  throw new ConfigError('CFG_ERR_VALUE', `${shown} ${value}: ${at === '' ? '' : `${at}: `}${message}${more}`);
 };
 
 export function ports(protocol: 'tcp' | 'udp'): Apply {

@@ -9,11 +9,13 @@ export const GROUPS = {
   link: 'Front-end',
   address: 'Addresses and routes of the guest',
   dns: 'DNS and host names',
+  services: 'DHCP, names, and booting by network',
   nat: 'Reaching the host from the guest',
+  policy: 'Whom the guest may talk to, and how much (docs/policy.md)',
   off: 'Turning protocols and services off',
   ports: 'Forwarding ports of the host to the guest',
+  pasta: 'Namespaces (called as pasta, or "tubetti netns")',
   later: 'Options of passt that are not supported yet',
-  pasta: 'Options of pasta mode (namespaces), not supported',
 } as const;
 export type Group = keyof typeof GROUPS;
 

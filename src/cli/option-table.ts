@@ -8,7 +8,9 @@ import { LOG_FORMATS } from '../log-format';
 import { SANDBOX_MODES } from '../sandbox/layer';
 import { type Action, DEFAULT_LOG_SIZE, DEFAULT_MAC } from './draft';
 import { option, type OptionSpec, taking } from './option-spec';
+import { PASTA_OPTIONS } from './pasta-options';
 import { REFUSED } from './refused-options';
+import { SERVICE_OPTIONS } from './service-option-table';
 import { MODERATION_LEVELS } from '../dataplane/commands';
 import { DEFAULT_MTU } from '../stack/config';
 import * as values from './option-values';
@@ -29,6 +31,8 @@ import {
   applyStats,
   applyLabel,
   ports,
+  rule,
+  applyPolicy,
   off,
   only,
   level,
@@ -135,15 +139,55 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('general', 'p', 'pcap', 'FILE', 'capture all frames to this file, in pcap format', (draft, value, shown) => {
     draft.pcap = values.fileValue(shown, value);
   }),
+  option(
+    'general',
+    '',
+    'flow-log',
+    'FILE',
+    'write a line of JSON to this file at the end of each flow (its limit: --log-size)',
+    (draft, value, shown) => {
+      draft.flowLog = values.fileValue(shown, value);
+    },
+  ),
   option('general', '', 'stats', 'SECONDS', 'print changed counters to stderr every SECONDS', applyStats),
   option(
     'general',
     '',
     'metrics',
     '[ADDR:]PORT',
-    'serve Prometheus metrics over HTTP (default address 127.0.0.1), or at unix:PATH[,mode=600]',
+    'serve Prometheus metrics and a page to look at over HTTP (default address 127.0.0.1), or at unix:PATH[,mode=600]',
     (draft, value, shown) => {
       draft.metrics = values.metricsValue(shown, value);
+    },
+  ),
+  option(
+    'general',
+    '',
+    'control',
+    'PATH',
+    'take orders at this UNIX socket while the service runs: see "tubetti ctl --help"',
+    (draft, value, shown) => {
+      draft.control = values.socketPathValue(shown, value);
+    },
+  ),
+  option(
+    'general',
+    'c',
+    'conf-path',
+    'PATH',
+    'let pesto change forwarded ports at this UNIX socket',
+    (draft, value, shown) => {
+      draft.confPath = values.socketPathValue(shown, value);
+    },
+  ),
+  option(
+    'general',
+    '',
+    'slirp-api',
+    'PATH',
+    "slirp4netns's API for forwarded ports at this UNIX socket",
+    (draft, value, shown) => {
+      draft.slirpApi = values.socketPathValue(shown, value);
     },
   ),
   option('general', '', 'label', 'NAME=VALUE', 'label of tubetti_info in the metrics, repeatable', applyLabel),
@@ -348,6 +392,8 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   ),
 
+  ...SERVICE_OPTIONS,
+
   taking(
     ['none'],
     option(
@@ -372,6 +418,41 @@ export const OPTIONS: readonly OptionSpec[] = [
     ),
   ),
 
+  option(
+    'policy',
+    '',
+    'allow',
+    'RULE',
+    'let the guest talk to [tcp|udp|icmp/]HOST[:PORTS], and by default to nobody else; repeatable, the first rule that matches decides. HOST: address, prefix, name, *.name, any, host, lan, metadata or dns',
+    rule('allow'),
+  ),
+  option('policy', '', 'deny', 'RULE', 'refuse the guest what --allow would allow', rule('deny')),
+  option('policy', '', 'policy', 'FILE', 'take the rules from this file, JSON or YAML', applyPolicy),
+  option('policy', '', 'policy-audit', '', 'say in the log what the policy would refuse, and let it pass', (draft) => {
+    draft.policyAudit = true;
+  }),
+
+  option(
+    'policy',
+    '',
+    'rate-in',
+    'RATE',
+    'most that goes to the guest, bit/s with k, M or G (default: no limit)',
+    (draft, value, shown) => {
+      draft.rateIn = values.rateValue(shown, value);
+    },
+  ),
+  option(
+    'policy',
+    '',
+    'rate-out',
+    'RATE',
+    'most that comes from the guest, bit/s with k, M or G (default: no limit)',
+    (draft, value, shown) => {
+      draft.rateOut = values.rateValue(shown, value);
+    },
+  ),
+
   option('off', '4', 'ipv4-only', '', 'no IPv6', only(4)),
   option('off', '6', 'ipv6-only', '', 'no IPv4', only(6)),
   option('off', '', 'no-tcp', '', 'no TCP', off('tcp')),
@@ -393,6 +474,8 @@ export const OPTIONS: readonly OptionSpec[] = [
   option('ports', '', 'freebind', '', 'allow listening on addresses the host does not have yet', (draft) => {
     draft.freebind = true;
   }),
+
+  ...PASTA_OPTIONS,
 
   ...REFUSED,
 ];

@@ -37,6 +37,20 @@ export function numberValue(shown: Shown, value: string, min: number, max: numbe
   return number;
 }
 
+/** Slowest and fastest limit, bit/s. */
+const MIN_RATE = 10_000;
+const MAX_RATE = 1e12;
+
+/** Bits in a second, with k, M or G for powers of 1000; "0": no limit. */
+export function rateValue(shown: Shown, value: string): number {
+  const match = /^([0-9]{1,12}(?:\.[0-9]{1,6})?)([kKMG]?)$/.exec(value);
+  const rate = match === null ? NaN : Number(match[1]) * 1000 ** ' kMG'.indexOf(match[2].replace('K', 'k') || ' ');
+  if (rate === 0) return 0;
+  if (!(rate >= MIN_RATE && rate <= MAX_RATE))
+    throw badValue(shown, value, 'give bits per second, 10k to 1000G, like 800k, 50M or 2.5G; 0 for no limit');
+  return Math.round(rate);
+}
+
 /** One of a few words. */
 export function wordValue<T extends string>(shown: Shown, value: string, words: readonly T[]): T {
   const word = words.find((one) => one === value);

@@ -1,17 +1,23 @@
 /** From a command line to `Options`: what concerns several options at once. The table is in option-table.ts. */
 import { ConfigError } from '../errors';
 import type { HostRequest } from '../config/host-config';
+import { policyOf } from '../config/policy';
 import { checkRules, type PortRange, type PortRule } from '../config/port-spec';
 import { readEphemeralRange } from '../config/sysctl';
 import type { ModerationLevel } from '../dataplane/commands';
 import type { LogLevel } from '../log';
 import type { LogFormat } from '../log-format';
 import type { SandboxMode } from '../sandbox/layer';
+import type { LinkRates } from '../stack/config';
+import type { Policy } from '../stack/policy/types';
 import { type Action, type Draft, emptyDraft, type Family, type FrontEnd, type Program } from './draft';
 import { parseLine } from './getopt';
 import { OPTIONS, type OptionSpec } from './option-table';
+import { linkExtras } from './service-options';
 import { envSettings, fileSettings, mergeSettings, readConfigFile, type Setting } from './settings';
 import type { MetricsAt } from './option-values';
+import type { NamespaceRequest } from '../pasta/request';
+import { checkPastaOption, isScan, namespaceRequest } from './pasta-options';
 
 /** How the vhost-user front-end is reached. */
 export type Transport =
@@ -22,6 +28,8 @@ export type Transport =
 
 /** The parsed options. Everything that depends on the host is left to src/config. */
 export interface Options {
+  /** The guest is this namespace; null: it is a virtual machine. */
+  readonly namespace: NamespaceRequest | null;
   readonly transport: Transport;
   /** Exit when the first front-end leaves. */
   readonly oneOff: boolean;
@@ -36,6 +44,8 @@ export interface Options {
   readonly sandbox: SandboxMode;
   /** File to write every frame into (pcap). */
   readonly pcap: string | null;
+  /** File to write a line into at the end of each flow. */
+  readonly flowLog: string | null;
   /** Counters that changed go to stderr this often at most; null: never. */
   readonly statsSeconds: number | null;
   /** Say a line for each frame: the log's level is `trace` then. */
@@ -53,11 +63,22 @@ export interface Options {
   readonly logFile: string | null;
   readonly logSize: number;
   readonly metrics: MetricsAt | null;
+  /** UNIX socket that takes orders while the service runs (src/control). */
+  readonly control: string | null;
+  /** UNIX socket for passt's client pesto. */
+  readonly confPath: string | null;
+  /** UNIX socket for slirp4netns's clients. */
+  readonly slirpApi: string | null;
   /** Constant labels of tubetti_info. */
   readonly labels: Readonly<Record<string, string>>;
   readonly host: HostRequest;
+  /** Directory whose files the guest may read by TFTP, as given; null: none. */
+  readonly tftp: string | null;
   readonly rules: readonly PortRule[];
   readonly freebind: boolean;
+  /** Whom the guest may talk to; null: everybody. */
+  readonly policy: Policy | null;
+  readonly rates: LinkRates;
   /** Remarks for the log, in the order of the command line. */
   readonly warnings: readonly string[];
 }
@@ -84,12 +105,23 @@ function transportOf(draft: Draft): Transport {
  * passt goes to the background by default. So does tubetti for a caller that hands over its socket and wants a PID
  * file: it waits until the program that it started ends (QEMU's `-netdev passt,path=tubetti`).
  */
-function inBackground(draft: Draft, program: Program): boolean {
+function inBackground(draft: Draft, program: Program, namespace: NamespaceRequest | null): boolean {
+  // Who runs a command waits for its end; who has a namespace joined waits until its network works.
+  if (namespace !== null) return namespace.target.kind !== 'command' && (draft.background ?? true);
   return draft.background ?? (program === 'passt' || (draft.fd !== null && draft.pid !== null));
 }
 
+function policyGiven({ policyRules, policyFile, policyAudit }: Draft): Policy | null {
+  if (policyFile !== null && policyRules.length > 0)
+    throw conflict('--policy and --allow or --deny exclude each other: write all rules into the file, or none');
+  if (policyFile !== null) return { ...policyFile, audit: policyFile.audit || policyAudit };
+  if (policyRules.length > 0) return policyOf(policyRules, policyAudit);
+  if (policyAudit) throw conflict('--policy-audit: there is no policy, give --allow, --deny or --policy');
+  return null;
+}
+
 /** What concerns several options at once. */
-function finish(draft: Draft, program: Program): Options {
+function finish(draft: Draft, program: Program, namespace: NamespaceRequest | null): Options {
   if (draft.netmask !== null && draft.v4.prefixLen !== null) {
     throw conflict('--netmask and --address ADDR/LEN both give the prefix length, leave one out');
   }
@@ -110,9 +142,11 @@ function finish(draft: Draft, program: Program): Options {
     if (!on && (given !== null || family.outboundIf !== null))
       draft.warnings.push(`options for ${name} have no effect: ${name} is off`);
   }
-  for (const { protocol, spec, origin } of draft.portOptions) draft.ports.add(protocol, spec, origin);
+  for (const { protocol, spec, origin } of draft.portOptions) {
+    if (namespace === null || !isScan(spec)) draft.ports.add(protocol, spec, origin);
+  }
   checkRules(draft.ports.rules, { v4, v6, tcp: draft.tcp, udp: draft.udp });
-  const background = inBackground(draft, program);
+  const background = inBackground(draft, program, namespace);
   if (draft.statsSeconds !== null && background)
     throw conflict('--stats writes to stderr, which a service in the background does not have: add --foreground');
   if (draft.readyFd !== null && draft.readyFd === draft.fd)
@@ -121,7 +155,11 @@ function finish(draft: Draft, program: Program): Options {
     throw conflict('--poll-us polls virtqueues, which --stream does not have');
   if (draft.moderation !== 'adaptive' && draft.frontEnd === 'stream')
     throw conflict('--moderation applies to virtqueues, which --stream does not have');
+  // A command has the terminal to itself.
+  const quiet = namespace?.target.kind === 'command' && draft.level === 'info';
+  const configured = namespace?.configNet === true;
   return {
+    namespace,
     transport: transportOf(draft),
     oneOff: draft.oneOff,
     frontEnd: draft.frontEnd,
@@ -130,18 +168,23 @@ function finish(draft: Draft, program: Program): Options {
     runAs: draft.runAs,
     sandbox: draft.sandbox,
     pcap: draft.pcap,
+    flowLog: draft.flowLog,
     statsSeconds: draft.statsSeconds,
     trace: draft.level === 'trace',
-    follow: draft.follow,
+    follow: draft.follow && !configured,
     pollUs: draft.pollUs,
     moderation: draft.moderation,
     readyFd: draft.readyFd,
-    logLevel: draft.level,
+    logLevel: quiet ? 'warn' : draft.level,
     logFormat: draft.logFormat,
     logFile: draft.logFile,
     logSize: draft.logSize,
     metrics: draft.metrics,
+    control: draft.control,
+    confPath: draft.confPath,
+    slirpApi: draft.slirpApi,
     labels: Object.fromEntries(draft.labels.map(({ name, value }) => [name, value])),
+    tftp: draft.services.tftp,
     host: {
       v4,
       v6,
@@ -163,12 +206,16 @@ function finish(draft: Draft, program: Program): Options {
       dhcp: draft.dhcp,
       ndp: draft.ndp,
       dhcpv6: draft.dhcpv6,
-      ra: draft.ra,
+      ra: draft.ra && !configured,
       advertiseDns: draft.advertiseDns,
       advertiseSearch: draft.advertiseSearch,
+      leaseSec: draft.services.leaseSec,
+      extras: linkExtras(draft.services),
     },
     rules: draft.ports.rules,
     freebind: draft.freebind,
+    policy: policyGiven(draft),
+    rates: { in: draft.rateIn, out: draft.rateOut },
     warnings: draft.warnings,
   };
 }
@@ -179,6 +226,8 @@ export interface ParseContext {
   readonly program?: Program;
   /** Where options may stand too. */
   readonly env?: NodeJS.ProcessEnv;
+  /** Arguments in front of `argv`. */
+  readonly skipped?: number;
 }
 
 type TableSetting = Setting<OptionSpec>;
@@ -198,7 +247,7 @@ function configSettings(places: readonly (readonly TableSetting[])[]): TableSett
 export function parseOptions(
   argv: readonly string[],
   ephemeral: PortRange = readEphemeralRange(),
-  { program = 'tubetti', env = {} }: ParseContext = {},
+  { program = 'tubetti', env = {}, skipped = 0 }: ParseContext = {},
 ): Command {
   const draft = emptyDraft(ephemeral, program);
   const line: TableSetting[] = [];
@@ -208,11 +257,15 @@ export function parseOptions(
   });
   const action = line.at(-1)?.option.action;
   if (action !== undefined) return { action };
-  if (rest.length > 0) {
+  if (program !== 'pasta' && rest.length > 0) {
     throw new ConfigError('CFG_ERR_USAGE', `extra argument "${rest[0]}": only options are accepted (see --help)`);
   }
   const environment = envSettings(OPTIONS, env, (text) => draft.warnings.push(text));
   const file = configSettings([environment, line]);
-  for (const { option, value, shown } of mergeSettings([file, environment, line])) option.apply(draft, value, shown);
-  return { action: 'run', options: finish(draft, program) };
+  for (const { option, value, shown } of mergeSettings([file, environment, line])) {
+    if (program === 'pasta') checkPastaOption(option, shown);
+    option.apply(draft, value, shown);
+  }
+  const namespace = namespaceRequest(draft, rest, skipped + argv.length - rest.length, ephemeral);
+  return { action: 'run', options: finish(draft, program, namespace) };
 }

@@ -34,6 +34,12 @@ const REPLACED_TOGETHER: readonly (readonly string[])[] = [
   ['tcp-ports'],
   ['udp-ports'],
   ['label'],
+  ['dhcp-option'],
+  ['dhcp6-option'],
+  ['ntp'],
+  ['next-server'],
+  ['dns-name'],
+  ['allow', 'deny', 'policy'],
 ];
 
 /** Switches that are each other's opposite: false for one is true for the other. */
@@ -56,6 +62,13 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   'tcp-ports',
   'udp-ports',
   'label',
+  'dhcp-option',
+  'dhcp6-option',
+  'ntp',
+  'next-server',
+  'dns-name',
+  'allow',
+  'deny',
 ]);
 
 /** Make sense on a command line only. `config` itself may come from the environment. */

@@ -2,36 +2,39 @@
  * Puts the service together: reads the host, opens ports, starts the data plane, then serves front-ends until a signal
  * or the end of a one-off session. What was opened is given back in the opposite order.
  */
-import { closeListeners, openListeners, type OpenedListeners } from '../config/forward-listeners';
-import { flowLimits, resolveHostConfig, stackConfig, weakListeners } from '../config/host-config';
-import { readHostNetwork } from '../config/netlink';
-import { probePeekOff } from '../config/peek-off';
-import { readResolvConf } from '../config/resolv-conf';
-import { readSysctls } from '../config/sysctl';
+import { closeListeners } from '../config/forward-listeners';
+import type { ResolvedHost } from '../config/host-config';
+import { forwardInfos, statusOf } from '../control/status';
+import type { BootFiles } from '../supervisor/boot-files';
 import { DataPlane } from '../supervisor/data-plane';
 import { startedForDebugger } from '../debugged';
 import { ConfigError, describeErrnoName, ECONNREFUSED, ENOENT } from '../errors';
 import type { Log } from '../log';
 import type { Native } from '../native';
-import type { Broker } from '../sandbox/broker';
-import type { Layer } from '../sandbox/layer';
-import { formatIp } from '../config/address-text';
-import type { OwnListener, StackConfig } from '../stack/config';
+import type { BypassSetup, NumberedRule, OwnListener, StackConfig } from '../stack/config';
 import { C_FRONT_END_RECONNECTS, countersFor } from '../stack/counters';
-import { AF_INET, AF_INET6, SOCK_UDP } from '../stack/ports';
 import { ServerError } from '../front-end/server';
-import { StreamServer } from '../stream/server';
-import { VhostServer } from '../vhost/server';
-import { type Change, startStats } from '../metrics/stats';
+import type { StreamServer } from '../stream/server';
+import { NamespaceLink, describeTarget } from '../pasta/namespace';
+import type { OutwardPorts } from '../pasta/outward';
+import type { VhostServer } from '../vhost/server';
+import { startStats } from '../metrics/stats';
 import { watchRefused } from '../sandbox/seccomp';
 import { openCapture } from './capture';
-import { checkListeners, raiseFileLimit } from './file-limit';
+import { Control, outwardCapacity, ruleCapacity, rulesNow, specOfRule, takesOrders } from './control';
+import { serverOf } from './front-end-server';
 import { follow } from './host-follower';
 import { startMetrics } from './metrics';
+import { ForwardSockets, listenerIo } from './forward-sockets';
+import { flowNames, flowsFor, openFlowLog } from './flows';
 import type { Options } from './options';
+import { ratesPart, ServicePolicy, type VerdictCount } from './policy';
 import type { ServiceManager } from './service-manager';
 import { type Endpoint, summary } from './summary';
 import { version } from './version';
+import { Ending } from './ending';
+import { prepare } from './prepare';
+import type { StartHooks } from './start-hooks';
 
 const DEFAULT_SOCKETS = 99;
 
@@ -50,26 +53,15 @@ function defaultSocket(native: Native): string {
 }
 
 function endpointOf(options: Options, native: Native): Endpoint {
-  const { transport } = options;
+  const { transport, namespace } = options;
+  if (namespace !== null) return { kind: 'namespace', name: describeTarget(namespace) };
   if (transport.kind !== 'listen') return transport;
   return { ...transport, path: transport.path ?? defaultSocket(native) };
 }
 
-/** True if sockets of the IPv6 family can be made on this host. */
-function hasIp6Sockets(native: Native): boolean {
-  const fd = native.socket(AF_INET6, SOCK_UDP);
-  if (fd >= 0) native.close(fd);
-  return fd >= 0;
-}
-
-/** For every family of which there are sockets: a guest's resolver may be one of the family that the guest has not. */
-function canPeekOff(native: Native, v6: boolean): boolean {
-  return probePeekOff(native, AF_INET) && (!v6 || probePeekOff(native, AF_INET6));
-}
-
 /** An error of the socket, naming the option that it comes from. */
 function socketError(error: unknown, endpoint: Endpoint): unknown {
-  if (!(error instanceof ServerError)) return error;
+  if (!(error instanceof ServerError) || endpoint.kind === 'namespace') return error;
   const option =
     endpoint.kind === 'fd'
       ? `--fd ${endpoint.fd}`
@@ -81,73 +73,19 @@ function socketError(error: unknown, endpoint: Endpoint): unknown {
   return new ConfigError('CFG_ERR_SOCKET', `${option}: ${message}${hint}`);
 }
 
-/**
- * Time for the end, from the signal or the event that asks for it. The watchdog sees to it even where this thread
- * hangs; END_LOG_MS into it, what it comes to is in the log.
- */
-const END_MS = 3000;
-const END_LOG_MS = 2500;
-
 /** If the control plane's loop is stuck this long while events wait, the process ends with HUNG_STATUS. */
 const HUNG_MS = 30_000;
 const HUNG_STATUS = 70; // EX_SOFTWARE of sysexits.h
 
-/**
- * Settles when the service shall end: a signal (0), a one-off session's end (0), a data plane that cannot live (1). The
- * process then has END_MS to end, whatever hangs.
- */
-class Ending {
-  readonly reached: Promise<number>;
-  private resolve: (status: number) => void = () => undefined;
-  private readonly signals = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'] as const;
-  private stopping = false;
-  private readonly native: Native;
-  private readonly log: Log;
-  private readonly manager: StartHooks['manager'];
-
-  constructor(native: Native, log: Log, manager: StartHooks['manager']) {
-    this.native = native;
-    this.log = log;
-    this.manager = manager;
-    this.reached = new Promise((resolve) => {
-      this.resolve = resolve;
-    });
-    for (const signal of this.signals) process.on(signal, this.onSignal);
-    if (native.watchdogStart() >= 0) native.endOnSignals(END_MS);
-  }
-
-  end(status: number): void {
-    if (!this.stopping) {
-      this.manager?.stopping();
-      this.native.endWithin(END_MS);
-      setTimeout(() => {
-        this.log.error(`shutdown takes longer than ${END_LOG_MS / 1000} s: exiting without waiting for the rest`);
-        this.native.exitNow(1);
-      }, END_LOG_MS).unref();
-    }
-    this.stopping = true;
-    this.resolve(status);
-  }
-
-  release(): void {
-    for (const signal of this.signals) process.off(signal, this.onSignal);
-  }
-
-  private readonly onSignal = (signal: NodeJS.Signals): void => {
-    // A second signal: the user does not want to wait.
-    if (this.stopping) this.native.exitNow(1); // process.exit would wait for threads
-    this.log.debug(`${signal}: shutting down`);
-    this.end(0);
-  };
-}
+type FrontEnds = StreamServer | VhostServer | NamespaceLink;
 
 /** Keeps a service manager informed. */
-function tell(
-  manager: Pick<ServiceManager, 'status'>,
-  frontEnds: StreamServer | VhostServer,
-  endpoint: Endpoint,
-): void {
-  const where = endpoint.kind === 'fd' ? `descriptor ${endpoint.fd}` : endpoint.path;
+function tell(manager: Pick<ServiceManager, 'status'>, frontEnds: FrontEnds, endpoint: Endpoint): void {
+  const where = whereOf(endpoint);
+  if (endpoint.kind === 'namespace') {
+    manager.status(`serving ${where}`);
+    return;
+  }
   const waits = (): void => {
     manager.status(`waiting for a front-end on ${where}`);
   };
@@ -158,76 +96,14 @@ function tell(
   frontEnds.on('disconnected', waits);
 }
 
-interface Prepared {
-  readonly config: StackConfig;
-  readonly opened: OpenedListeners;
-  readonly host: ReturnType<typeof resolveHostConfig>;
-  readonly v6Sockets: boolean;
-}
-
-/** A gateway outside of the guest's subnet works with clients that take routes by DHCP; or it is a typing error. */
-function warnOfGateway(options: Options, { ip4 }: Prepared['host'], log: Log): void {
-  const { gateway } = options.host.ip4;
-  if (gateway === null || ip4 === null) return;
-  const wide = (bytes: Uint8Array): number => Buffer.from(bytes).readUInt32BE() / 2 ** (32 - ip4.prefixLen);
-  if (Math.floor(wide(gateway)) === Math.floor(wide(ip4.guestAddr))) return;
-  const subnet = `${formatIp(ip4.guestAddr)}/${ip4.prefixLen}`;
-  log.warn(
-    `--gateway ${formatIp(gateway)}: not in the guest's subnet (${subnet}); DHCP sends a route to it (option 121), ` +
-      'which some clients ignore',
-  );
-}
-
-/** Everything that can fail for the user's or the host's reasons. */
-function prepare(options: Options, native: Native, log: Log): Prepared {
-  const fileLimit = raiseFileLimit(native);
-  const facts = {
-    network: readHostNetwork(native),
-    resolvConf: readResolvConf(),
-    v6Sockets: hasIp6Sockets(native),
-  };
-  const host = resolveHostConfig(options.host, facts);
-  for (const note of host.notes) log.log(note.level, note.text);
-  warnOfGateway(options, host, log);
-  const families = { v4: host.ip4 !== null, v6: host.ip6 !== null };
-  const opened = openListeners(native, options.rules, {
-    ...families,
-    freebind: options.freebind,
-    maxWeak: weakListeners(fileLimit),
-  });
-  checkListeners(fileLimit, opened.listeners.length);
-  const peekOff = canPeekOff(native, facts.v6Sockets);
-  const limits = flowLimits(fileLimit, opened.listeners.length);
-  log.debug(
-    `limit of ${fileLimit} open files: up to ${limits.maxTcpFlows} TCP, ${limits.maxUdpFlows} UDP, ${limits.maxPingFlows} ping flows`,
-  );
-  log.debug(`SO_PEEK_OFF on TCP: ${peekOff ? 'works' : 'not available, unacknowledged bytes are read again'}`);
-  const config = stackConfig(options.host, host, readSysctls(), limits, peekOff);
-  return { config, opened, host, v6Sockets: facts.v6Sockets };
-}
-
-/** What the program does at two moments of the start; what these throw ends it. */
-export interface StartHooks {
-  /** All that needs the first user's rights is open, no front-end was served yet. */
-  readonly bound: () => void;
-  /** All of the start was done that needs other system calls than the service does; still none was served. */
-  readonly filter: () => void;
-  /** What became of the data plane's own filter. */
-  readonly confined: (layer: Layer) => void;
-  /** The service is ready. */
-  readonly ready: () => void;
-  /** Who does what we cannot do behind the door. */
-  readonly broker: Broker | null;
-  /** What the sandbox consists of by now. */
-  readonly layers: () => readonly Layer[];
-  /** Writes counters (`--stats`) to standard error. */
-  readonly show: (changes: readonly Change[]) => void;
-  /** Who is told what the service does; null: nobody. */
-  readonly manager: Pick<ServiceManager, 'status' | 'stopping'> | null;
+/** Where front-ends come, for people. */
+function whereOf(endpoint: Endpoint): string {
+  if (endpoint.kind === 'namespace') return endpoint.name;
+  return endpoint.kind === 'fd' ? `descriptor ${endpoint.fd}` : endpoint.path;
 }
 
 /** Counts front-ends after the first one. */
-function countReconnects(frontEnds: StreamServer | VhostServer, counters: Float64Array): void {
+function countReconnects(frontEnds: FrontEnds, counters: Float64Array): void {
   frontEnds.once('connected', () => {
     frontEnds.on('connected', () => {
       counters[C_FRONT_END_RECONNECTS]++;
@@ -248,10 +124,25 @@ async function giveBack(steps: readonly (() => unknown)[]): Promise<void> {
   if (failure !== null) throw failure;
 }
 
+/** How the host's loopback is joined to a namespace's; null: the guest is none. */
+function bypassOf({ namespace }: Options, { ip4, ip6 }: ResolvedHost): BypassSetup | null {
+  if (namespace === null) return null;
+  const { splice, spliceOnly, hostLoToNsLo } = namespace;
+  const families = { v4: ip4 !== null, v6: ip6 !== null };
+  return { inward: splice, only: spliceOnly, keepsLoopback: hostLoToNsLo, ...families, channel: -1 };
+}
+
+/** What guests boot from by network; null: nothing. Loaded on demand, with the parts of Node that it needs. */
+async function bootFiles({ tftp }: Options, log: Log): Promise<BootFiles | null> {
+  if (tftp === null) return null;
+  const { BootFiles } = await import('../supervisor/boot-files.js');
+  return new BootFiles(tftp, log.log);
+}
+
 /** Serves until told to end. Returns the exit status. Throws ConfigError for what the user can change. */
 export async function start(options: Options, native: Native, log: Log, hooks: StartHooks): Promise<number> {
   const endpoint = endpointOf(options, native);
-  const ending = new Ending(native, log, hooks.manager);
+  const ending = new Ending(native, log, hooks);
   /** What has to be given back, in the order it was had. */
   const undo: (() => unknown)[] = [
     () => {
@@ -259,62 +150,132 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     },
   ];
   try {
+    let orders: Control | null = null;
+    const files = await bootFiles(options, log);
+    const link = hooks.namespace === null ? options.frontEnd : 'tap';
     // The thread boots while the host is read.
     const plane = DataPlane.launch({
-      link: options.frontEnd,
+      link,
       log: log.log,
+      onReplaced: () => orders?.replaced(),
+      ...(files === null ? {} : { readFile: (request) => files.read(request) }),
       onFatal: (error) => {
         log.error(error.message);
         ending.end(1);
       },
     });
     undo.push(() => plane.stop());
-    const { config: prepared, opened, host, v6Sockets } = prepare(options, native, log);
+    const sockets = new ForwardSockets(native, hooks.broker);
+    const io = listenerIo(native, sockets, hooks.handedOver);
+    const { config: prepared, opened, host, network, v6Sockets, reach, more } = prepare(options, native, io, log);
+    const unnamed = hooks.handedOver.warning();
+    if (unnamed !== null) log.warn(unnamed);
+    const policy = new ServicePolicy(options.policy, reach);
     // The data plane ends last of all that use listeners.
     undo.unshift(() => {
-      closeListeners(native, opened.listeners);
+      if (orders === null) closeListeners(io, opened.listeners);
+      else orders.forwards.close();
     });
-    const counters = new SharedArrayBuffer(countersFor(opened.rules.length) * Float64Array.BYTES_PER_ELEMENT);
+    const rulesMost = ruleCapacity(options, opened.rules.length);
+    const outwardMost = outwardCapacity(options);
+    const counters = new SharedArrayBuffer(countersFor(rulesMost + outwardMost) * Float64Array.BYTES_PER_ELEMENT);
+    if (takesOrders(options)) {
+      const { broker } = hooks;
+      const families = { v4: host.ip4 !== null, v6: host.ip6 !== null };
+      const control = await Control.open({ native, io, broker, log, options, plane, opened, counters, families, more });
+      orders = control;
+      undo.push(() => {
+        control.close(ending.status);
+      });
+    }
+    const rules = (): readonly NumberedRule[] => rulesNow(opened, orders);
     const captureFd = options.pcap === null ? -1 : openCapture(options.pcap, log);
     if (captureFd >= 0) {
       undo.unshift(() => {
         native.close(captureFd);
       });
     }
-    let server: StreamServer | VhostServer | null = null;
+    const verdictText = (verdict: number): string => policy.verdictText(verdict);
+    const names = await flowNames(options);
+    // Known once the namespace is entered.
+    let outward: () => OutwardPorts | null = () => null;
+    const specOf = (rule: number): string | null =>
+      rule > rulesMost ? (outward()?.specOf(rule) ?? null) : specOfRule(opened, orders, rule);
+    const words = {
+      specOf,
+      verdictText,
+      ...(names === null ? {} : { nameOf: names.nameOf }),
+    };
+    const flowLog = await openFlowLog(options, words, log);
+    if (flowLog !== null) {
+      // The data plane's last flows are in it.
+      undo.unshift(() => {
+        flowLog.close();
+      });
+    }
+    const flows = await flowsFor(options, plane, words);
+    let server: FrontEnds | null = null;
+    const guestConnected = (): boolean => server?.connected === true;
+    const { layers } = hooks;
+    const { labels } = options;
+    const status = statusOf.bind(null, {
+      ...{ version: version(), labels, layers, frontEnd: link, endpoint: whereOf(endpoint) },
+      connected: guestConnected,
+      guest: plane,
+      forwards: () => forwardInfos(rules(), new Float64Array(counters)),
+      outward: () => outward()?.list() ?? [],
+    });
     let metricsUrl: string | null = null;
     let ownListeners: readonly OwnListener[] = [];
     if (options.metrics !== null) {
-      const { layers } = hooks;
-      const { labels } = options;
-      const guestConnected = (): boolean => server?.connected === true;
-      const exported = { counters, guestConnected, version: version(), layers, rules: opened.rules, labels };
+      const verdicts = (): readonly VerdictCount[] => policy.counts();
+      const exported = { counters, guestConnected, version: version(), layers, rules, labels, verdicts };
       // Before the data plane begins: it must know where the guest may not connect to.
-      const metrics = await startMetrics(options.metrics, exported, native, hooks.broker);
+      const metrics = await startMetrics(options.metrics, exported, native, hooks.broker, { status, flows });
       undo.push(() => metrics.close());
       metricsUrl = metrics.url;
       ownListeners = metrics.ownListeners;
     }
     const config: StackConfig = { ...prepared, ownListeners };
-    const { trace, pollUs, moderation } = options;
-    const begun = plane.begin({ config, listeners: opened.listeners, counters, captureFd, trace, pollUs, moderation });
+    const { trace, pollUs, moderation, rates } = options;
+    const listeners = opened.listeners.filter(({ path }) => path === undefined);
+    const limits = { policy: policy.setup, rates };
+    const forwarding = { listeners, moreListeners: more, counters };
+    const ends = flowLog === null ? {} : { flowEnds: flowLog };
+    const heard = names === null ? {} : { onName: names.learn.bind(names) };
+    const onAddress = orders?.tellGuestAddress.bind(orders);
+    const addressed = onAddress === undefined ? {} : { onAddress };
+    const rest = { ...limits, ...ends, ...heard, ...addressed };
+    const bypass = bypassOf(options, host);
+    const begun = plane.begin({ config, bypass, ...forwarding, captureFd, trace, pollUs, moderation, ...rest });
+    policy.attach(plane);
     begun.catch(() => undefined); // awaited below, if it comes to that
 
-    const source =
-      endpoint.kind === 'fd'
-        ? { fd: endpoint.fd }
-        : endpoint.kind === 'listen'
-          ? { listen: endpoint.path, opened: endpoint.opened }
-          : { connect: endpoint.path };
     const { oneOff } = options;
-    const paths = hooks.broker === null ? {} : { paths: hooks.broker };
-    const serverOptions = { native, device: plane, log: log.log, source, oneOff, ...paths };
-    const frontEnds = options.frontEnd === 'stream' ? new StreamServer(serverOptions) : new VhostServer(serverOptions);
+    const space =
+      hooks.namespace === null
+        ? null
+        : new NamespaceLink({
+            ...{ native, log, device: plane, sandbox: options.sandbox, ...hooks.namespace },
+            counters: new Float64Array(counters),
+            firstNumber: rulesMost + 1,
+            mostOutward: outwardMost,
+          });
+    if (space !== null) {
+      // The data plane ends before the device is closed that it reads.
+      undo.unshift(() => {
+        space.close();
+      });
+      ending.onInterrupt = (signal) => space.interrupt(signal);
+      outward = () => space.outwardPorts;
+    }
+    const frontEnds = space ?? serverOf(options, native, log, { endpoint, plane, broker: hooks.broker });
     server = frontEnds;
-    frontEnds.once('end', () => {
-      ending.end(0);
+    frontEnds.once('end', (status?: number) => {
+      ending.end(status ?? 0);
     });
     if (hooks.manager !== null) tell(hooks.manager, frontEnds, endpoint);
+    orders?.watch(frontEnds);
     if (options.statsSeconds !== null) {
       undo.push(startStats(new Float64Array(counters), options.statsSeconds, hooks.show));
     }
@@ -323,6 +284,10 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     try {
       // Front-ends can connect while the thread boots, and wait.
       frontEnds.listen();
+      await space?.open(host, network, config);
+      const ports = outward();
+      if (ports !== null) orders?.addOutward(ports);
+      hooks.prepare();
       // The thread's files may be for the first user only: it has them before that one is given up.
       await begun;
       frontEnds.start();
@@ -331,7 +296,7 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     }
     // In the same turn: no front-end can have been heard.
     hooks.bound();
-    const { rules } = options;
+    sockets.shutDoor();
     const report = {
       version: version(),
       frontEnd: options.frontEnd,
@@ -339,12 +304,27 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       oneOff,
       config,
       host,
-      rules,
+      rules: options.rules,
       skipped: opened.skipped,
       metricsUrl,
     };
+    // What the start needed; the service itself asks the C library for next to nothing.
+    native.trimHeap();
     for (const line of summary(report)) log.info(line);
-    const monitor = follow({ options, native, log, plane, host, config, v6Sockets, broker: hooks.broker });
+    const onAddresses = orders === null ? null : orders.tellAddresses.bind(orders);
+    const monitor = follow({
+      options,
+      native,
+      log,
+      plane,
+      host,
+      config,
+      v6Sockets,
+      broker: hooks.broker,
+      policy,
+      onAddresses,
+      followInterfaces: orders === null ? null : () => orders.forwards.followInterfaces(),
+    });
     undo.push(() => {
       monitor.stop();
     });
@@ -355,9 +335,19 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     );
     // In this order: a thread with a filter of its own would keep the other from all of them.
     hooks.filter();
-    const confined = plane.confine(options.sandbox);
+    const confined = plane.confine(hooks.filters);
     hooks.ready();
+    const limited = { policy: policy.part, rates: ratesPart(plane, rates) };
+    orders?.serve({
+      status,
+      addresses: () => orders.addresses(status, host),
+      ...limited,
+      ...(flows !== null && { flows }),
+      end: () => ending.end(0),
+    });
     hooks.confined(await confined);
+    space?.forwardAuto(orders?.forwards ?? null, options.rules);
+    await space?.run();
     // From now on there is no long step in this thread.
     if (!startedForDebugger()) native.watchdogMain(HUNG_MS, HUNG_STATUS);
     return await ending.reached;

@@ -9,7 +9,9 @@ import type { AddressBytes, StackConfig } from '../stack/config';
 export type Endpoint =
   | { readonly kind: 'listen'; readonly path: string; readonly opened?: number }
   | { readonly kind: 'connect'; readonly path: string }
-  | { readonly kind: 'fd'; readonly fd: number };
+  | { readonly kind: 'fd'; readonly fd: number }
+  /** No socket: the guest is a namespace. */
+  | { readonly kind: 'namespace'; readonly name: string };
 
 export interface SummaryInput {
   readonly version: string;
@@ -44,7 +46,7 @@ export function xmlText(text: string): string {
 
 /** Guest memory must be shared for vhost-user; `size` must equal that of `-m`. */
 export function qemuLines(endpoint: Endpoint, oneOff: boolean): string[] {
-  if (endpoint.kind === 'fd') return [];
+  if (endpoint.kind === 'fd' || endpoint.kind === 'namespace') return [];
   // A comma in a value is written twice in QEMU's options.
   const path = endpoint.path.replaceAll(',', ',,');
   const mode = endpoint.kind === 'connect' ? ',server=on,wait=off' : oneOff ? '' : ',reconnect=1';
@@ -57,7 +59,7 @@ export function qemuLines(endpoint: Endpoint, oneOff: boolean): string[] {
 
 /** QEMU 7.2 or newer. QEMU reconnects a stream since 8.0. */
 export function streamLines(endpoint: Endpoint, oneOff: boolean): string[] {
-  if (endpoint.kind === 'fd') return [];
+  if (endpoint.kind === 'fd' || endpoint.kind === 'namespace') return [];
   const path = endpoint.path.replaceAll(',', ',,');
   const mode = endpoint.kind === 'connect' ? 'server=on' : oneOff ? 'server=off' : 'server=off,reconnect=1';
   return [
@@ -66,12 +68,14 @@ export function streamLines(endpoint: Endpoint, oneOff: boolean): string[] {
   ];
 }
 
-function libvirtLines(endpoint: Endpoint): string[] {
-  if (endpoint.kind === 'fd') return [];
+function libvirtLines(endpoint: Endpoint, oneOff: boolean): string[] {
+  if (endpoint.kind === 'fd' || endpoint.kind === 'namespace') return [];
   const mode = endpoint.kind === 'listen' ? 'client' : 'server';
+  const source = `source type='unix' path='${xmlText(endpoint.path)}' mode='${mode}'`;
+  const again = mode === 'client' && !oneOff;
   return [
     "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>",
-    `<interface type='vhostuser'><source type='unix' path='${xmlText(endpoint.path)}' mode='${mode}'/><model type='virtio'/></interface>`,
+    `<interface type='vhostuser'>${again ? `<${source}><reconnect enabled='yes' timeout='1'/></source>` : `<${source}/>`}<model type='virtio'/></interface>`,
   ];
 }
 
@@ -138,19 +142,30 @@ function forwardLines(rules: readonly PortRule[], skipped: ReadonlyMap<string, S
 export function summary(input: SummaryInput): string[] {
   const { endpoint } = input;
   const where =
-    endpoint.kind === 'fd'
-      ? `on descriptor ${endpoint.fd}`
-      : endpoint.kind === 'listen'
-        ? `on ${endpoint.path}`
-        : `for the front-end at ${endpoint.path}`;
-  const service = input.frontEnd === 'stream' ? 'network back-end for a stream socket' : 'vhost-user network back-end';
+    endpoint.kind === 'namespace'
+      ? `for ${endpoint.name}`
+      : endpoint.kind === 'fd'
+        ? `on descriptor ${endpoint.fd}`
+        : endpoint.kind === 'listen'
+          ? `on ${endpoint.path}`
+          : `for the front-end at ${endpoint.path}`;
+  const service =
+    endpoint.kind === 'namespace'
+      ? 'network of a namespace'
+      : input.frontEnd === 'stream'
+        ? 'network back-end for a stream socket'
+        : 'vhost-user network back-end';
   const lines = [
-    `Tubetti ${input.version}: ${service} ${where}. The guest gets:`,
+    `Tubetti ${input.version}: ${service} ${where}. The ${endpoint.kind === 'namespace' ? 'namespace' : 'guest'} gets:`,
     ...guestLines(input),
     ...hostLines(input.config),
     ...forwardLines(input.rules, input.skipped),
   ];
-  if (input.metricsUrl !== null) lines.push(`  metrics  ${input.metricsUrl}`);
+  if (input.metricsUrl !== null) {
+    lines.push(`  metrics  ${input.metricsUrl}`);
+    if (input.metricsUrl.startsWith('http:')) lines.push(`  page     ${input.metricsUrl.replace(/metrics$/, '')}`);
+  }
+  if (endpoint.kind === 'namespace') return lines;
   if (input.frontEnd === 'stream') {
     const stream = streamLines(endpoint, input.oneOff);
     if (stream.length === 0) return lines;
@@ -161,7 +176,7 @@ export function summary(input: SummaryInput): string[] {
   if (qemu.length > 0) {
     const hint = qemu.some((line) => line.includes('reconnect=1')) ? ' (9.2 or newer: reconnect-ms=1000)' : '';
     lines.push(`QEMU${hint}:`, ...qemu.map((line) => `  ${line}`));
-    lines.push('libvirt:', ...libvirtLines(endpoint).map((line) => `  ${line}`));
+    lines.push('libvirt:', ...libvirtLines(endpoint, input.oneOff).map((line) => `  ${line}`));
   }
   return lines;
 }

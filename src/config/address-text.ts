@@ -1,40 +1,39 @@
 /** IP and MAC addresses between text and bytes (network byte order), and the classes of address that options refuse. */
-import { isIPv4, isIPv6 } from 'node:net';
 import type { AddressBytes } from '../stack/config';
+
+const OCTET = '(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])';
+const QUAD = new RegExp(`^${OCTET}(?:\\.${OCTET}){3}$`);
+const GROUP = /^[0-9a-f]{1,4}$/i;
 
 /** Dotted quad, exactly four decimal groups; null for anything else ("127.1" and leading zeros included). */
 export function parseIp4(text: string): AddressBytes | null {
-  if (!isIPv4(text)) return null;
-  return Uint8Array.from(text.split('.'), Number);
+  // As isIPv4 of node:net, whose module the service would load for nothing else.
+  return QUAD.test(text) ? Uint8Array.from(text.split('.'), Number) : null;
 }
 
 /** RFC 4291 §2.2 text without a zone; null for anything else. */
 export function parseIp6(text: string): AddressBytes | null {
-  if (!isIPv6(text) || text.includes('%')) return null;
   let plain = text;
-  const dot = plain.lastIndexOf(':');
   if (plain.includes('.')) {
     // The last 32 bits as a dotted quad (RFC 4291 §2.2, 3).
-    const quad = parseIp4(plain.slice(dot + 1));
+    const last = plain.lastIndexOf(':') + 1;
+    const quad = parseIp4(plain.slice(last));
     if (quad === null) return null;
     const hex = [0, 2].map((i) => ((quad[i] << 8) | quad[i + 1]).toString(16));
-    plain = plain.slice(0, dot + 1) + hex.join(':');
+    plain = plain.slice(0, last) + hex.join(':');
   }
+  const halves = plain.split('::').map((half) => (half === '' ? [] : half.split(':')));
+  const groups = halves.flat();
+  // "::" stands for one group or more.
+  const fits = halves.length === 1 ? groups.length === 8 : halves.length === 2 && groups.length < 8;
+  if (!fits || !groups.every((group) => GROUP.test(group))) return null;
   const bytes = new Uint8Array(16);
-  const [head, tail] = plain.split('::');
-  const put = (groups: readonly string[], at: number): void => {
-    groups.forEach((group, i) => {
-      const value = parseInt(group, 16);
-      bytes[at + 2 * i] = value >> 8;
-      bytes[at + 2 * i + 1] = value & 0xff;
-    });
-  };
-  const headGroups = head === '' ? [] : head.split(':');
-  put(headGroups, 0);
-  if (plain.includes('::')) {
-    const tailGroups = tail === '' ? [] : tail.split(':');
-    put(tailGroups, 16 - 2 * tailGroups.length);
-  }
+  groups.forEach((group, i) => {
+    const at = i < halves[0].length ? i : 8 - groups.length + i;
+    const value = parseInt(group, 16);
+    bytes[2 * at] = value >> 8;
+    bytes[2 * at + 1] = value & 0xff;
+  });
   return bytes;
 }
 

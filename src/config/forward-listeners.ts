@@ -4,8 +4,8 @@ import type { Native } from '../native';
 import { addrSlotWrite, anyOf, makeWords } from '../stack/ip/address';
 import type { ForwardListener, ForwardRule } from '../stack/config';
 import { ADDR_SLOT_TCP } from '../stack/scratch';
-import { AF_INET, AF_INET6, type HostIo } from '../stack/ports';
-import { isLinkLocal6 } from './address-text';
+import { AF_INET, AF_INET6 } from '../stack/ports';
+import { formatIp, isLinkLocal6 } from './address-text';
 import type { PortRule } from './port-spec';
 
 // Flags of Native.openPorts.
@@ -15,8 +15,32 @@ export const OPEN_FREEBIND = 4;
 
 const TCP_BACKLOG = 128;
 
-/** What of the addon listeners need. */
-export type ListenerIo = Pick<Native, 'addrs' | 'openPorts' | 'close' | 'ifIndex'>;
+/** Sockets that have a file. */
+export interface UnixSockets {
+  /** One that listens at a path, where nobody else does, or -errno. */
+  open(path: string): number;
+  /** Closes it, and removes its file. */
+  close(fd: number): void;
+  /** What can be done about an error of `open`; '' if that is plain. */
+  hint(error: number): string;
+}
+
+/** A socket that somebody else has opened, and passed to the service. */
+export interface PassedSocket extends Pick<ForwardListener, 'fd' | 'protocol' | 'family' | 'port' | 'path'> {
+  readonly onDevice: boolean;
+}
+
+/** Sockets that were passed, by their names. */
+export interface PassedSockets {
+  /** Those of the rule's name and protocol, which no other rule has; they stay open. Or why there are none. */
+  take(rule: PortRule): readonly PassedSocket[] | string;
+}
+
+/** What of the addon listeners need; `unix`, `passed`: left out where there are none. */
+export interface ListenerIo extends Pick<Native, 'addrs' | 'openPorts' | 'close' | 'ifIndex'> {
+  readonly unix?: UnixSockets;
+  readonly passed?: PassedSockets;
+}
 
 export interface ListenerOptions {
   readonly v4: boolean;
@@ -36,7 +60,17 @@ export interface Skipped {
   readonly noFiles: number;
 }
 
+/** The sockets of one rule. */
+export interface RuleListeners {
+  readonly rule: PortRule;
+  /** Its option's number (ForwardRule). */
+  readonly number: number;
+  readonly listeners: readonly ForwardListener[];
+}
+
 export interface OpenedListeners {
+  /** By rule, as they were opened. */
+  readonly parts: readonly RuleListeners[];
   readonly listeners: readonly ForwardListener[];
   readonly rules: readonly ForwardRule[];
   /** By option; only those that left something out. */
@@ -45,7 +79,8 @@ export interface OpenedListeners {
 
 type ListenFamily = ForwardListener['family'];
 
-function familyOf(rule: PortRule, options: ListenerOptions): ListenFamily {
+/** The family that a rule's sockets are of. */
+export function familyOf(rule: PortRule, options: Pick<ListenerOptions, 'v4' | 'v6'>): ListenFamily {
   if (rule.addr !== null) return rule.addr.length === 4 ? 'v4' : 'v6';
   if (options.v4 && options.v6) return 'dual';
   return options.v4 ? 'v4' : 'v6';
@@ -107,6 +142,49 @@ interface WeakAccount {
   error: ConfigError | null;
 }
 
+/** Opens the UNIX socket of one rule. Throws ConfigError. */
+function openUnix({ unix }: ListenerIo, rule: PortRule, path: string, number: number): ForwardListener {
+  const { protocol, targetFirst, targetAddr, origin } = rule;
+  if (unix === undefined) throw new ConfigError('CFG_ERR_UNSUPPORTED', `${origin}: there are no UNIX sockets here`);
+  const fd = unix.open(path);
+  if (fd < 0) throw new ConfigError('CFG_ERR_BIND', `${origin}: cannot listen: ${describeErrno(fd)}${unix.hint(fd)}`);
+  return { fd, protocol, path, family: 'v4', port: 0, targetPort: targetFirst, targetAddr, rule: number };
+}
+
+/** Why a socket that was passed cannot serve the rule; null: it can. `dual` ones serve whichever family is on. */
+function misfit(rule: PortRule, { family, path }: PassedSocket, on: ListenerOptions): string | null {
+  const target = rule.targetAddr;
+  if (path !== undefined) return null;
+  if ((family === 'v4' && !on.v4) || (family === 'v6' && !on.v6))
+    return `its socket is one of IP${family}, and IP${family} is off`;
+  if (target === null) return null;
+  const wanted = target.length === 4 ? 'v4' : 'v6';
+  if (family === wanted) return null;
+  if (family === 'dual')
+    return on.v4 && on.v6
+      ? 'a target address needs a socket of one family: set BindIPv6Only=ipv6-only, or an IPv4 address, in the socket unit'
+      : null;
+  return `target ${formatIp(target)} must be an IP${family} address, like that of its socket`;
+}
+
+/** Takes the sockets of one rule that were passed. Throws ConfigError. */
+function takePassed(io: ListenerIo, rule: PortRule, options: ListenerOptions, number: number): ForwardListener[] {
+  const { passed } = io;
+  const { targetFirst: targetPort, targetAddr, origin } = rule;
+  if (passed === undefined)
+    throw new ConfigError('CFG_ERR_UNSUPPORTED', `${origin}: no sockets were passed (LISTEN_FDS)`);
+  const taken = passed.take(rule);
+  if (typeof taken === 'string') throw new ConfigError('CFG_ERR_SOCKET', `${origin}: ${taken}`);
+  for (const socket of taken) {
+    const reason = misfit(rule, socket, options);
+    if (reason !== null) throw new ConfigError('CFG_ERR_CONFLICT', `${origin}: ${reason}`);
+  }
+  return taken.map(({ onDevice, ...socket }) => ({
+    ...{ ...socket, targetPort, targetAddr, rule: number, passed: true },
+    ...(onDevice ? { onDevice } : {}),
+  }));
+}
+
 /** Opens the ports of one rule and adds them to `to`. Throws ConfigError if the rule is not weak and one failed. */
 function openRule(
   io: ListenerIo,
@@ -116,6 +194,14 @@ function openRule(
   to: ForwardListener[],
   number: number,
 ): void {
+  if (rule.path !== undefined) {
+    to.push(openUnix(io, rule, rule.path, number));
+    return;
+  }
+  if (rule.passed !== undefined) {
+    to.push(...takePassed(io, rule, options, number));
+    return;
+  }
   const family = familyOf(rule, options);
   const count = weak === null ? portsOf(rule) : Math.min(portsOf(rule), weak.left);
   const fds = new Int32Array(count);
@@ -123,6 +209,8 @@ function openRule(
     (rule.protocol === 'udp' ? OPEN_UDP : 0) |
     (family === 'dual' ? OPEN_DUAL : 0) |
     (options.freebind ? OPEN_FREEBIND : 0);
+  // First: an interface that is replaced in between is another one then, to who looks later.
+  const bound = rule.ifname === null ? {} : { onDevice: true, ifIndex: io.ifIndex(rule.ifname) };
   writeAddress(io, rule, family);
   const opened = io.openPorts(ADDR_SLOT_TCP, flags, rule.ifname ?? '', TCP_BACKLOG, fds);
   if (opened < 0) throw bindError(rule, rule.first, opened);
@@ -143,7 +231,7 @@ function openRule(
       targetPort: rule.targetFirst + i,
       targetAddr: rule.targetAddr,
       rule: number,
-      ...(rule.ifname === null ? {} : { onDevice: true }),
+      ...bound,
     });
   }
   const error = failed < 0 ? null : bindError(rule, rule.first + failed, fds[failed]);
@@ -192,6 +280,7 @@ function rulesOf(numbers: ReadonlyMap<string, number>, listeners: readonly Forwa
  */
 export function openListeners(io: ListenerIo, rules: readonly PortRule[], options: ListenerOptions): OpenedListeners {
   const listeners: ForwardListener[] = [];
+  const parts: RuleListeners[] = [];
   // By option, as one "all" makes a rule of every gap between excludes.
   const accounts = new Map<string, WeakAccount>();
   const ordinary = rules.reduce((sum, rule) => (rule.weak ? sum : sum + portsOf(rule)), 0);
@@ -200,7 +289,10 @@ export function openListeners(io: ListenerIo, rules: readonly PortRule[], option
   }
   const numbers = numbersOf(rules);
   const open = (rule: PortRule, account: WeakAccount | null): void => {
-    openRule(io, rule, options, account, listeners, numbers.get(keyOf(rule)) ?? 0);
+    const before = listeners.length;
+    const number = numbers.get(keyOf(rule)) ?? 0;
+    openRule(io, rule, options, account, listeners, number);
+    parts.push({ rule, number, listeners: listeners.slice(before) });
   };
   try {
     for (const rule of rules) if (!rule.weak) open(rule, null);
@@ -214,9 +306,18 @@ export function openListeners(io: ListenerIo, rules: readonly PortRule[], option
   for (const [origin, { taken, noFiles }] of accounts) {
     if (taken + noFiles > 0) skipped.set(origin, { taken, noFiles });
   }
-  return { listeners, rules: rulesOf(numbers, listeners), skipped };
+  return { parts, listeners, rules: rulesOf(numbers, listeners), skipped };
 }
 
-export function closeListeners(io: Pick<HostIo, 'close'>, listeners: readonly ForwardListener[]): void {
-  for (const { fd } of listeners) io.close(fd);
+type CloserIo = Pick<ListenerIo, 'close' | 'unix'>;
+
+/** But for one that was passed, which stays its owner's. */
+export function closeListener(io: CloserIo, { fd, path, passed }: ForwardListener): void {
+  if (passed === true) return;
+  if (path !== undefined && io.unix !== undefined) io.unix.close(fd);
+  else io.close(fd);
+}
+
+export function closeListeners(io: CloserIo, listeners: readonly ForwardListener[]): void {
+  for (const listener of listeners) closeListener(io, listener);
 }

@@ -7,7 +7,7 @@
  * without a template gets addresses made up for the link alone ("local mode"); it still reaches the host.
  */
 import { ConfigError } from '../errors';
-import type { AddressBytes, Ip4Config, Ip6Config, StackConfig } from '../stack/config';
+import type { AddressBytes, Ip4Config, Ip6Config, LinkExtras, StackConfig } from '../stack/config';
 import { classPrefix, isLinkLocal6 } from './address-text';
 import {
   AF_INET,
@@ -73,6 +73,9 @@ export interface HostRequest {
   readonly ra: boolean;
   readonly advertiseDns: boolean;
   readonly advertiseSearch: boolean;
+  /** Lifetime of leases and advertised addresses, seconds; null: the default. */
+  readonly leaseSec: number | null;
+  readonly extras: LinkExtras;
 }
 
 export interface HostFacts {
@@ -272,7 +275,7 @@ function resolve4(request: HostRequest, facts: HostFacts, notes: Note[]): Resolv
     outboundAddr: wish.outboundAddr,
     outboundIf: wish.outboundIf,
     addrFixed: wish.addr !== null,
-    leaseSec: local ? LOCAL_LEASE_SEC : LEASE_SEC,
+    leaseSec: request.leaseSec ?? (local ? LOCAL_LEASE_SEC : LEASE_SEC),
   };
   checkPlausible4(wish, config);
   return { template: local ? null : nameOf(network, index), config };
@@ -308,7 +311,7 @@ function resolve6(request: HostRequest, facts: HostFacts, notes: Note[]): Resolv
     addrFixed: wish.addr !== null,
     scopeId: local ? 0 : index,
     withdrawn: false,
-    leaseSec: local ? LOCAL_LEASE_SEC : LEASE_SEC,
+    leaseSec: request.leaseSec ?? (local ? LOCAL_LEASE_SEC : LEASE_SEC),
   };
   checkPlausible6(wish, config);
   return { template: local ? null : nameOf(network, index), config };
@@ -409,5 +412,6 @@ export function stackConfig(
     ...sysctls,
     tcpPeekOff,
     ownListeners: [],
+    extras: request.extras,
   };
 }

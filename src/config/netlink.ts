@@ -436,7 +436,8 @@ function dumpOnce(
   }
 }
 
-function dump(io: NetlinkIo, type: number, family: number, what: string): Uint8Array {
+/** All datagrams of a dump, joined; a consistent one if that can be had. Throws ConfigError. */
+export function dumpBytes(io: NetlinkIo, type: number, family: number, what: string): Uint8Array {
   let last = dumpOnce(io, type, family, what);
   for (let i = 1; i < MAX_TRIES && last.interrupted; i++) last = dumpOnce(io, type, family, what);
   return last.bytes;
@@ -452,7 +453,7 @@ export interface HostNetwork {
 /** Next hop objects by number; none if the kernel knows of none (before 5.3). */
 function readNextHopObjects(io: NetlinkIo): ReadonlyMap<number, NextHopObject> {
   try {
-    const objects = parseNextHopObjects(dump(io, RTM_GETNEXTHOP, AF_UNSPEC, 'next hops'));
+    const objects = parseNextHopObjects(dumpBytes(io, RTM_GETNEXTHOP, AF_UNSPEC, 'next hops'));
     return new Map(objects.map((object) => [object.id, object]));
   } catch {
     return new Map();
@@ -461,11 +462,11 @@ function readNextHopObjects(io: NetlinkIo): ReadonlyMap<number, NextHopObject> {
 
 /** Reads links, addresses and routes. Throws ConfigError CFG_ERR_HOST. */
 export function readHostNetwork(io: NetlinkIo): HostNetwork {
-  const links = parseLinks(dump(io, RTM_GETLINK, AF_UNSPEC, 'interfaces'));
-  const addresses = parseAddresses(dump(io, RTM_GETADDR, AF_UNSPEC, 'addresses'));
+  const links = parseLinks(dumpBytes(io, RTM_GETLINK, AF_UNSPEC, 'interfaces'));
+  const addresses = parseAddresses(dumpBytes(io, RTM_GETADDR, AF_UNSPEC, 'addresses'));
   // A kernel without IPv6 answers the second request with routes of all families.
   const routes = [AF_INET, AF_INET6].flatMap((family) =>
-    parseRoutes(dump(io, RTM_GETROUTE, family, 'routes')).filter((route) => route.family === family),
+    parseRoutes(dumpBytes(io, RTM_GETROUTE, family, 'routes')).filter((route) => route.family === family),
   );
   const bare = routes.some(({ nextHopId, index, nextHops }) => nextHopId !== 0 && index === 0 && nextHops.length === 0);
   if (!bare) return { links, addresses, routes };

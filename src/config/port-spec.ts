@@ -2,7 +2,7 @@
  * The language of `-t` and `-u`: which ports of the host are forwarded to which of the guest.
  *
  * ```
- * spec   = "none" | [ listen "/" ] chunk { "," chunk }
+ * spec   = "none" | [ listen "/" ] chunk { "," chunk } | ( "unix:" path | "fd:" name ) ":" [ taddr "/" ] port
  * listen = [ addr | "*" ] [ "%" ifname ]
  * addr   = IPv4 | IPv6 | "[" IPv4 "]" | "[" IPv6 "]"
  * chunk  = "all" [ ":" taddr ] | "auto" | "~" range | range [ ":" target ]
@@ -24,6 +24,10 @@ export type ForwardProtocol = 'tcp' | 'udp';
 /** Host ports `first … last` go to guest ports `targetFirst …`, in order. */
 export interface PortRule {
   readonly protocol: ForwardProtocol;
+  /** A UNIX stream socket of the host's, absolute; its ports are 0 then. */
+  readonly path?: string;
+  /** Sockets of this name (LISTEN_FDNAMES) that were passed to the service; its ports are 0 then. */
+  readonly passed?: string;
   /** Address listened on; null: any, of every enabled family. */
   readonly addr: AddressBytes | null;
   /** Interface listened on (SO_BINDTODEVICE); null: any. */
@@ -121,6 +125,57 @@ class SpecReader {
   }
 }
 
+/** sockaddr_un's sun_path, less the zero. */
+const MAX_PATH = 107;
+
+/** What FileDescriptorName= takes, less blanks. */
+const SOCKET_NAME = /^[!-9;-~]{1,255}$/;
+
+/**
+ * `PATH:[TADDR/]PORT` behind `unix:`, `NAME:[TADDR/]PORT` behind `fd:`; an IPv6 address stands in brackets, as a path may
+ * have colons. `shape`: how the whole looks.
+ */
+function portlessRule(
+  reader: SpecReader,
+  protocol: ForwardProtocol,
+  text: string,
+  shape: string,
+): { readonly source: string; readonly rule: PortRule } {
+  const match = /^(.*):(?:(\[[^\]]*\]|[0-9.]+)\/)?([0-9]+)$/s.exec(text);
+  if (match === null) reader.fail(`give ${shape}:PORT, or ${shape}:ADDRESS/PORT with an IPv6 address in brackets`);
+  const [, source = '', addr, port] = match as readonly (string | undefined)[];
+  const rule = {
+    ...{ protocol, addr: null, ifname: null, first: 0, last: 0 },
+    targetFirst: reader.port(port ?? ''),
+    targetAddr: addr === undefined ? null : reader.targetAddr(addr),
+    weak: false,
+    origin: reader.origin,
+  };
+  return { source, rule };
+}
+
+function passedRule(reader: SpecReader, protocol: ForwardProtocol, text: string): PortRule {
+  const { source, rule } = portlessRule(reader, protocol, text, 'fd:NAME');
+  if (!SOCKET_NAME.test(source))
+    reader.fail(`${JSON.stringify(source)} is not a socket's name, give that of FileDescriptorName= without blanks`);
+  return { ...rule, passed: source };
+}
+
+function unixRule(reader: SpecReader, protocol: ForwardProtocol, text: string): PortRule {
+  if (protocol !== 'tcp') reader.fail('a UNIX socket carries a stream, give it with -t');
+  const { source: path, rule } = portlessRule(reader, protocol, text, 'unix:PATH');
+  if (!path.startsWith('/')) reader.fail(`"${path}" is not a path from the root on, give /…`);
+  if (/[\s\p{Cc}]/u.test(path) || path.endsWith('/'))
+    reader.fail(`${JSON.stringify(path)} cannot be a socket's path, give one without blanks that is no directory`);
+  if (Buffer.byteLength(path) > MAX_PATH) reader.fail(`a socket's path has at most ${MAX_PATH} bytes`);
+  return { ...rule, path };
+}
+
+/** True if the rule's sources are ports of the host. */
+export function isOfPorts({ path, passed }: PortRule): boolean {
+  return path === undefined && passed === undefined;
+}
+
 function bareAddress(text: string): AddressBytes | null {
   return parseIp(text.startsWith('[') && text.endsWith(']') ? text.slice(1, -1) : text);
 }
@@ -175,6 +230,8 @@ export function parsePortSpec(
 ): PortRule[] | null {
   if (spec === 'none') return null;
   const reader = new SpecReader(origin);
+  if (spec.startsWith('unix:')) return [unixRule(reader, protocol, spec.slice('unix:'.length))];
+  if (spec.startsWith('fd:')) return [passedRule(reader, protocol, spec.slice('fd:'.length))];
   const parts = splitListen(spec);
   const listen = reader.listen(parts.listen);
   const excluded = new Uint8Array(MAX_PORT + 1);
@@ -236,6 +293,45 @@ export function parsePortSpec(
   return rules;
 }
 
+/**
+ * A spec with the item `auto`: rules of which ports are forwarded while something listens on them on the other side. The
+ * other items say which those may be: all but the ephemeral ones, if there are only excludes. Null: it has no such item.
+ */
+export function parseScanSpec(
+  protocol: ForwardProtocol,
+  spec: string,
+  ephemeral: PortRange,
+  origin: string,
+): PortRule[] | null {
+  const { listen, chunks } = splitListen(spec);
+  const items = chunks.split(',');
+  if (!items.includes('auto')) return null;
+  const others = items.filter((item) => item !== 'auto');
+  const limits = others.length === 0 ? 'all' : others.join(',');
+  const front = chunks.length === spec.length ? '' : `${listen}/`;
+  return parsePortSpec(protocol, `${front}${limits}`, ephemeral, origin) ?? [];
+}
+
+/** Throws ConfigError if one of `rules` is not of ports alone, as those that lead from a namespace's loopback to the host's. */
+export function checkLoopbackRules(rules: readonly PortRule[], origin: string): void {
+  for (const rule of rules) {
+    const { addr, ifname, targetAddr } = rule;
+    if (!isOfPorts(rule)) throw new ConfigError('CFG_ERR_VALUE', `${origin}: give ports of the namespace's loopback`);
+    if (addr !== null || ifname !== null || targetAddr !== null)
+      throw new ConfigError(
+        'CFG_ERR_VALUE',
+        `${origin}: give ports without addresses: they lead from loopback to loopback`,
+      );
+  }
+}
+
+/** The rule for the one port of which `target` is the port on the other side; null: it is none of the rule's. */
+export function ruleOfTarget(rule: PortRule, target: number): PortRule | null {
+  const first = rule.first + target - rule.targetFirst;
+  if (first < rule.first || first > rule.last) return null;
+  return { ...rule, first, last: first, targetFirst: target, weak: false };
+}
+
 /** True if one socket address can match both: null matches every address, 0.0.0.0 and :: their family. */
 function listenOverlap(a: AddressBytes | null, b: AddressBytes | null): boolean {
   if (a === null || b === null) return true;
@@ -243,9 +339,18 @@ function listenOverlap(a: AddressBytes | null, b: AddressBytes | null): boolean 
   return isUnspecified(a) || isUnspecified(b) || sameAddress(a, b);
 }
 
+/** True if both cannot listen at the same time. */
+function clashes(a: PortRule, b: PortRule): boolean {
+  if (a.path !== undefined || b.path !== undefined) return a.path === b.path;
+  if (a.passed !== undefined || b.passed !== undefined) return a.passed === b.passed && a.protocol === b.protocol;
+  return a.protocol === b.protocol && a.first <= b.last && b.first <= a.last && listenOverlap(a.addr, b.addr);
+}
+
 /** The rules of a command line: all specs of both protocols. */
 export class PortTable {
   private readonly list: PortRule[] = [];
+  /** Those of `list` that are forwarded by now. */
+  private readonly held = new Set<PortRule>();
   private readonly ephemeral: PortRange;
 
   constructor(ephemeral: PortRange) {
@@ -266,23 +371,33 @@ export class PortTable {
       }
       return;
     }
+    this.take(rules);
+  }
+
+  /** What is forwarded by now, as the user knows it: `tcp 2222:22`. */
+  hold(forward: string, rules: readonly PortRule[]): void {
     for (const rule of rules) {
-      const clash = this.list.find(
-        (other) =>
-          other.protocol === protocol &&
-          other.first <= rule.last &&
-          rule.first <= other.last &&
-          listenOverlap(other.addr, rule.addr),
-      );
+      const own = { ...rule, origin: forward };
+      this.held.add(own);
+      this.list.push(own);
+    }
+  }
+
+  /** Adds rules that were parsed already. Throws ConfigError: conflicting, too many; some may have been added then. */
+  take(rules: readonly PortRule[]): void {
+    for (const rule of rules) {
+      const { origin, protocol } = rule;
+      const clash = this.list.find((other) => clashes(other, rule));
       if (clash !== undefined) {
-        const what = clash.origin === origin ? 'twice' : `here and in ${clash.origin}`;
-        const ports = Math.max(clash.first, rule.first);
-        throw new ConfigError('CFG_ERR_CONFLICT', `${origin}: ${protocol} port ${ports} is forwarded ${what}`);
+        const again = clash.origin === origin ? 'forwarded twice' : `forwarded here and in ${clash.origin}`;
+        const what = this.held.has(clash) ? `taken by the forward ${clash.origin}` : again;
+        const name = rule.passed === undefined ? undefined : `${protocol} fd:${rule.passed}`;
+        const where = rule.path ?? name ?? `${protocol} port ${Math.max(clash.first, rule.first)}`;
+        throw new ConfigError('CFG_ERR_CONFLICT', `${origin}: ${where} is ${what}`);
       }
       this.list.push(rule);
-    }
-    if (this.list.length > MAX_RULES) {
-      throw new ConfigError('CFG_ERR_VALUE', `${origin}: more than ${MAX_RULES} forwarding rules`);
+      if (this.list.length > MAX_RULES)
+        throw new ConfigError('CFG_ERR_VALUE', `${origin}: more than ${MAX_RULES} forwarding rules`);
     }
   }
 }
@@ -307,6 +422,10 @@ export function checkRules(
     }
     if (rule.targetAddr === null) continue;
     const family = addressFamily(rule.targetAddr);
+    if (!isOfPorts(rule)) {
+      if (!(family === 4 ? on.v4 : on.v6)) fail(`target ${formatIp(rule.targetAddr)}: IPv${family} is off`);
+      continue;
+    }
     if (rule.addr === null && on.v4 && on.v6) {
       fail(`a target address needs a listening address: put ${family === 4 ? '0.0.0.0/' : '::/'} in front`);
     }
@@ -316,12 +435,50 @@ export function checkRules(
   }
 }
 
+/** The shortest text that is parsed to this rule; of a weak one, which has none, that of an ordinary one. */
+export function specOf(rule: PortRule): string {
+  const range = (first: number, last: number): string => (first === last ? `${first}` : `${first}-${last}`);
+  const { addr, ifname, first, last, targetFirst, targetAddr, path, passed } = rule;
+  if (!isOfPorts(rule)) {
+    const to =
+      targetAddr === null ? '' : `${targetAddr.length === 4 ? formatIp(targetAddr) : `[${formatIp(targetAddr)}]`}/`;
+    return `${path === undefined ? `fd:${passed}` : `unix:${path}`}:${to}${targetFirst}`;
+  }
+  const listen =
+    addr === null && ifname === null
+      ? ''
+      : `${addr === null ? '' : formatIp(addr)}${ifname === null ? '' : `%${ifname}`}/`;
+  const ports = targetFirst === first ? '' : range(targetFirst, targetFirst + last - first);
+  const target = targetAddr === null ? ports : `${formatIp(targetAddr)}${ports === '' ? '' : `/${ports}`}`;
+  return `${listen}${range(first, last)}${target === '' ? '' : `:${target}`}`;
+}
+
+/** True if both forward the same ports in the same way. */
+export function sameRule(a: PortRule, b: PortRule): boolean {
+  const same = (x: AddressBytes | null, y: AddressBytes | null): boolean =>
+    x === null || y === null ? x === y : x.length === y.length && sameAddress(x, y);
+  return (
+    a.protocol === b.protocol &&
+    a.path === b.path &&
+    a.passed === b.passed &&
+    same(a.addr, b.addr) &&
+    a.ifname === b.ifname &&
+    a.first === b.first &&
+    a.last === b.last &&
+    a.targetFirst === b.targetFirst &&
+    same(a.targetAddr, b.targetAddr) &&
+    a.weak === b.weak
+  );
+}
+
 /** One line for the start-up summary: `tcp  *:2222 -> 22`. */
 export function describeRule(rule: PortRule): string {
   const range = (first: number, last: number): string => (first === last ? `${first}` : `${first}-${last}`);
   const device = rule.ifname === null ? '' : `%${rule.ifname}`;
   const host = rule.addr === null ? '*' : rule.addr.length === 4 ? formatIp(rule.addr) : `[${formatIp(rule.addr)}]`;
   const target = rule.targetAddr === null ? '' : `${formatIp(rule.targetAddr)} `;
+  if (rule.path !== undefined) return `${rule.protocol} unix:${rule.path} -> ${target}${rule.targetFirst}`;
+  if (rule.passed !== undefined) return `${rule.protocol} fd:${rule.passed} -> ${target}${rule.targetFirst}`;
   const to = range(rule.targetFirst, rule.targetFirst + rule.last - rule.first);
   return `${rule.protocol} ${host}${device}:${range(rule.first, rule.last)} -> ${target}${to}${rule.weak ? ' (those that are free)' : ''}`;
 }

@@ -11,6 +11,16 @@
 export const MAX_WAITING_TRACE = 1000;
 /** Other lines that may wait; each place that logs has its own limit per second besides (src/stack/kit/site-log.ts). */
 export const MAX_WAITING_LOG = 256;
+/** Names of addresses that may wait; further ones are not known to who looks at flows. */
+export const MAX_WAITING_NAMES = 256;
+
+/** Addresses of the guest's that may wait. */
+export const MAX_WAITING_ADDRESSES = 64;
+
+/** A count for a queue: its writer is the control plane, its reader the data plane. */
+export function newCount(): Int32Array {
+  return new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+}
 
 export class LineQueue {
   private readonly written: Int32Array;

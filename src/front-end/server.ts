@@ -3,8 +3,8 @@
  *
  * Three ways to a front-end: listen on a path, maybe by a socket that somebody else has opened; connect to a path and retry until a front-end listens there (QEMU's
  * `server=on`); or be given a connected socket, which is served once. One front-end at a time: a second one is
- * accepted and closed at once, so that it fails at its start and does not hang. One that connects while the
- * former's session is still being taken down waits for that.
+ * accepted and closed (turned-away.ts says when). One that connects while the former's session is still being taken down
+ * waits for that.
  *
  * Every wait has a deadline: a second front-end is refused when the first one has not been checked within
  * OFFER_MS (it does not read its replies, say), and the end does not wait for a session longer than STOP_MS. Front-ends
@@ -17,6 +17,7 @@ import { getSystemErrorName } from 'node:util';
 import { identifyFile } from '../files';
 import type { Native } from '../native';
 import { FD_FOREIGN_SOCKET, FD_SOCKET, MOST_UNCLOSED, POLL_IN } from '../native';
+import { TurnedAway } from './turned-away';
 import { closeConnection, whenClosed } from './unclosed';
 
 const { EAGAIN, ECONNABORTED, ECONNREFUSED, ENOENT } = constants.errno;
@@ -120,6 +121,7 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
   /** A front-end that waits for the former's end, and how long it does. */
   private nextFd = -1;
   private nextTimer: NodeJS.Timeout | null = null;
+  private readonly turnedAway: TurnedAway;
   /** The session was asked to say when it is idle, and has not said so. */
   private asked: FrontEndSession<End> | null = null;
   /** Accepted since `acceptsSince` (ms). */
@@ -137,6 +139,15 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     this.options = options;
     this.createSession = createSession;
     this.oneOff = options.oneOff === true || 'fd' in options.source;
+    this.turnedAway = new TurnedAway(
+      (fd, held) => {
+        this.refuse(fd, held);
+      },
+      (ms) => {
+        const text = 'a front-end keeps connecting while one is connected already (two guests on one socket?)';
+        this.say('warn', 'held', `${text}: each time it waits ${ms} ms now, and is served when the other one leaves`);
+      },
+    );
   }
 
   /** True while a front-end is served. */
@@ -177,7 +188,9 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
     if (this.retry !== null) clearTimeout(this.retry);
     this.retry = null;
     this.closeListener();
-    this.dropNext();
+    const next = this.takeNext();
+    if (next >= 0) this.refuse(next, false);
+    this.turnedAway.close();
     const session = this.session;
     if (session !== null && !(await this.ends(session))) {
       this.options.log('error', 'the front-end session does not end: exiting without waiting for it');
@@ -296,30 +309,35 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
       return;
     }
     if (this.nextFd >= 0) {
-      this.refuse(fd);
+      this.turnedAway.add(fd);
       return;
     }
     this.nextFd = fd;
     const session = this.session;
     this.nextTimer = setTimeout(() => {
-      if (!session.ending) this.dropNext();
+      if (!session.ending) this.turnNextAway();
     }, OFFER_MS);
     if (this.asked === session) return;
     this.asked = session;
     session.whenIdle(() => {
       this.asked = null;
-      if (!session.ending) this.dropNext();
+      if (!session.ending) this.turnNextAway();
     });
   }
 
-  private refuse(fd: number): void {
-    this.say('warn', 'refused', 'second front-end refused, one is connected already');
+  /** `held`: it waited, which was said when that began. */
+  private refuse(fd: number, held: boolean): void {
+    this.say(
+      held ? 'debug' : 'warn',
+      held ? 'let-go' : 'refused',
+      'second front-end refused, one is connected already',
+    );
     closeConnection(this.options.native, fd);
   }
 
-  private dropNext(): void {
+  private turnNextAway(): void {
     const fd = this.takeNext();
-    if (fd >= 0) this.refuse(fd);
+    if (fd >= 0) this.turnedAway.add(fd);
   }
 
   private takeNext(): number {
@@ -405,7 +423,8 @@ export class FrontEndServer<End extends FrontEndEnd> extends EventEmitter<FrontE
       void this.stop();
       return;
     }
-    const next = this.takeNext();
+    const offered = this.takeNext();
+    const next = offered >= 0 ? offered : this.turnedAway.take();
     const { source } = this.options;
     if (next >= 0) this.serve(next);
     else if ('connect' in source) this.connectLater(source.connect);

@@ -1,25 +1,27 @@
 /** Reads the data plane's counters at a scrape: the data plane itself knows nothing of Prometheus. */
 import { Registry } from 'prom-client';
-import type { ForwardRule } from '../stack/config';
+import type { ForwardRule, NumberedRule } from '../stack/config';
 import { C_RULES, C_STARVED_SINCE, C_STARVED_US, type Counters, countersFor, type Histogram } from '../stack/counters';
-import { addFamily, type Labels, type Line, seriesName } from './families';
+import { addChanging, addChangingFamily, addFamily, type Labels, type Line, seriesName } from './families';
 import { HISTOGRAMS, type HistogramSpec, METRICS, OTHERS, type OtherSpec } from './names';
 import type { Layer } from '../sandbox/layer';
 import { LAYER_NAMES } from '../sandbox/layer';
 import { addProcessMetrics } from './process';
 
 export interface ExporterOptions {
-  /** `countersFor(rules)` Float64 elements, shared with the data plane. */
+  /** COUNTERS Float64 elements and those of the rules, shared with the data plane. */
   readonly counters: SharedArrayBuffer;
   /** Is a front-end connected at this moment? */
   readonly guestConnected: () => boolean;
   readonly version: string;
   /** What the sandbox consists of at this moment. */
   readonly layers?: () => readonly Layer[];
-  /** The user's forwarding rules. Default: none. */
-  readonly rules?: readonly ForwardRule[];
+  /** The user's forwarding rules of this moment. Default: there never are any. */
+  readonly rules?: () => readonly NumberedRule[];
   /** Of `--label`. Default: none. */
   readonly labels?: Labels;
+  /** What the rules of the policy have decided, at this moment; none: there is no policy. */
+  readonly verdicts?: () => readonly { readonly rule: string; readonly verdict: string; readonly count: number }[];
   /** CLOCK_MONOTONIC in µs; the tests' own. */
   readonly nowUs?: () => number;
 }
@@ -68,8 +70,8 @@ const monotonicUs = (): number => Number(process.hrtime.bigint() / 1000n);
 /** A registry with the data plane's metrics, those of the process, and who we are. */
 export function createExporter(options: ExporterOptions): Registry {
   const registry = new Registry();
-  const { rules = [], labels = {}, layers, nowUs = monotonicUs } = options;
-  if (options.counters.byteLength < countersFor(rules.length) * Float64Array.BYTES_PER_ELEMENT) {
+  const { rules, labels = {}, layers, verdicts, nowUs = monotonicUs } = options;
+  if (options.counters.byteLength < countersFor(0) * Float64Array.BYTES_PER_ELEMENT) {
     throw new RangeError('the counters do not fit into their buffer');
   }
   const counters: Counters = new Float64Array(options.counters);
@@ -95,14 +97,21 @@ export function createExporter(options: ExporterOptions): Registry {
     addFamily(registry, { name: spec.name, help: spec.help, type: 'histogram' }, lines);
   }
   const ofRule = ({ protocol, spec }: ForwardRule): Labels => ({ protocol, rule: spec });
-  if (rules.length > 0) {
-    add(
-      OTHERS.listeners,
-      rules.map((rule) => ({ labels: ofRule(rule), read: () => rule.listeners })),
-    );
-    add(
-      OTHERS.forwarded,
-      rules.map((rule, i) => ({ labels: ofRule(rule), read: () => counters[C_RULES + 1 + i] })),
+  if (rules !== undefined) {
+    const ofRules = (spec: OtherSpec, read: (one: NumberedRule) => number): void => {
+      const line = (one: NumberedRule): Line => ({
+        name: seriesName(spec.name, ofRule(one.rule)),
+        read: () => read(one),
+      });
+      addChangingFamily(registry, { name: spec.name, help: spec.help, type: spec.kind }, () => rules().map(line));
+    };
+    ofRules(OTHERS.listeners, ({ rule }) => rule.listeners);
+    ofRules(OTHERS.forwarded, ({ number }) => counters[C_RULES + number]);
+  }
+  if (verdicts !== undefined) {
+    const { name, kind, help } = OTHERS.verdicts;
+    addChanging(registry, { name, help, type: kind }, () =>
+      verdicts().map(({ rule, verdict, count }) => ({ name: seriesName(name, { rule, verdict }), value: count })),
     );
   }
   add(OTHERS.connected, [{ read: () => (options.guestConnected() ? 1 : 0) }]);

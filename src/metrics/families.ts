@@ -52,3 +52,33 @@ export function addFamily(registry: Registry, family: Family, lines: readonly Li
   // The registry asks for a name, and for `get`.
   registry.registerMetric(metric as unknown as Metric);
 }
+
+/** Adds a family whose lines are not the same at each page. */
+export function addChanging(
+  registry: Registry,
+  family: Family,
+  read: () => readonly { readonly name: string; readonly value: number }[],
+): void {
+  const metric = {
+    ...family,
+    values: [] as Sample[],
+    get: () => {
+      metric.values = read().map(({ name, value }) => ({ metricName: name, labels: NO_LABELS, value }));
+      return metric;
+    },
+  };
+  registry.registerMetric(metric as unknown as Metric);
+}
+
+/** Adds a family whose lines are others from page to page. */
+export function addChangingFamily(registry: Registry, family: Family, lines: () => readonly Line[]): void {
+  const metric = {
+    ...family,
+    values: [] as Sample[],
+    get: () => {
+      metric.values = lines().map(({ name, read }) => ({ metricName: name, labels: NO_LABELS, value: read() }));
+      return metric;
+    },
+  };
+  registry.registerMetric(metric as unknown as Metric);
+}

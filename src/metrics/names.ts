@@ -63,6 +63,18 @@ export const METRICS: readonly MetricSpec[] = [
     ],
   },
   {
+    name: 'tubetti_splice_bytes_total',
+    kind: 'counter',
+    help: "Payload bytes that passed between the host's loopback and a namespace's without the link, by direction and protocol.",
+    labels: ['direction', 'protocol'],
+    series: [
+      { index: c.C_BYTES_FROM_GUEST_TCP_SPLICE, values: [FROM, 'tcp'] },
+      { index: c.C_BYTES_FROM_GUEST_UDP_SPLICE, values: [FROM, 'udp'] },
+      { index: c.C_BYTES_TO_GUEST_TCP_SPLICE, values: [TO, 'tcp'] },
+      { index: c.C_BYTES_TO_GUEST_UDP_SPLICE, values: [TO, 'udp'] },
+    ],
+  },
+  {
     name: 'tubetti_frames_total',
     kind: 'counter',
     help: 'Ethernet frames exchanged with the guest, by direction. A segmentation-offloaded frame counts once.',
@@ -81,6 +93,8 @@ export const METRICS: readonly MetricSpec[] = [
       { index: c.C_FLOWS_TCP, values: ['tcp'] },
       { index: c.C_FLOWS_UDP, values: ['udp'] },
       { index: c.C_FLOWS_ICMP, values: ['icmp'] },
+      { index: c.C_FLOWS_TCP_SPLICE, values: ['tcp_splice'] },
+      { index: c.C_FLOWS_UDP_SPLICE, values: ['udp_splice'] },
     ],
   },
   {
@@ -92,6 +106,8 @@ export const METRICS: readonly MetricSpec[] = [
       { index: c.C_FLOWS_OPENED_TCP, values: ['tcp'] },
       { index: c.C_FLOWS_OPENED_UDP, values: ['udp'] },
       { index: c.C_FLOWS_OPENED_ICMP, values: ['icmp'] },
+      { index: c.C_FLOWS_OPENED_TCP_SPLICE, values: ['tcp_splice'] },
+      { index: c.C_FLOWS_OPENED_UDP_SPLICE, values: ['udp_splice'] },
     ],
   },
   {
@@ -161,11 +177,16 @@ export const METRICS: readonly MetricSpec[] = [
     'Times flows to the guest waited because the socket of a stream connection was full.',
     c.C_STREAM_BLOCKED,
   ),
-  single('counter', 'tubetti_captured_frames_total', 'Frames written to the capture file.', c.C_CAPTURED),
+  single(
+    'counter',
+    'tubetti_captured_frames_total',
+    'Frames written to captures: that of --pcap and those of ctl capture.',
+    c.C_CAPTURED,
+  ),
   single(
     'counter',
     'tubetti_capture_lost_total',
-    'Frames missing from the capture because the file could not take them.',
+    'Frames missing from captures because a file, or a client, could not take them.',
     c.C_CAPTURE_LOST,
   ),
   {
@@ -240,6 +261,13 @@ export const OTHERS = {
     'Connections and, with UDP, flows that peers opened at the listeners of a forwarding rule.',
     'protocol',
     'rule',
+  ),
+  verdicts: other(
+    'counter',
+    'tubetti_policy_verdicts_total',
+    'Flows of the guest by the rule of the policy that decided (rule "default": none) and its verdict: allow, deny, or audit for what --policy-audit lets pass.',
+    'rule',
+    'verdict',
   ),
   connected: other('gauge', 'tubetti_guest_connected', 'Whether a front-end is connected (1) or not (0).'),
   layers: other(

@@ -16,9 +16,17 @@ const OP_SYSLOG = 6;
 const OP_RESOLVERS = 7;
 const OP_WATCH = 8;
 const OP_REMOVE = 9;
+const OP_BIND_PATH = 12;
 
-/** The other socket is the front-ends'. */
-const SCRAPERS = 1;
+/** What a socket with a file is for; the broker keeps apart FIRST_FORWARD + MAX_UNIX_FORWARDS of them. 0: front-ends. */
+export type SocketUse = number;
+export const FOR_SCRAPERS = 1;
+export const FOR_CONTROL = 2;
+export const FOR_PESTO = 3;
+export const FOR_SLIRP = 4;
+/** Those that are forwarded into the guest begin here. */
+export const FIRST_FORWARD = 5;
+export const MAX_UNIX_FORWARDS = 64;
 
 const POLL_IN = 1;
 const NOTHING = new Uint8Array(0);
@@ -55,9 +63,17 @@ export class Broker {
     this.ask(OP_SOCKET, path);
   }
 
-  /** The scrapers' is. */
-  scrapedOn(path: string): void {
-    this.ask(OP_SOCKET, path, SCRAPERS);
+  /** The file of another socket of ours is. */
+  listensFor(use: SocketUse, path: string): void {
+    this.ask(OP_SOCKET, path, use);
+  }
+
+  /**
+   * A unix stream socket with a file at `path`, bound, for us to listen on; or -errno. A stale file is replaced. -EPERM: not in
+   * a directory where we had a socket for control, or one that is forwarded, at the start.
+   */
+  bindsPath(use: SocketUse, path: string): number {
+    return this.ask(OP_BIND_PATH, path, use);
   }
 
   /** Where `connect` connects to. */
@@ -86,9 +102,9 @@ export class Broker {
     return this.ask(OP_REMOVE);
   }
 
-  /** Removes the scrapers'. */
-  removeScraped(): number {
-    return this.ask(OP_REMOVE, '', SCRAPERS);
+  /** Removes that of another socket of ours. */
+  removeSocket(use: SocketUse): number {
+    return this.ask(OP_REMOVE, '', use);
   }
 
   /** The text of resolv.conf. Throws as `readText` does. */

@@ -54,15 +54,52 @@ export interface Target {
 
 type Instruction = readonly [code: number, jt: number, jf: number, k: number];
 type Code = readonly Instruction[];
-type Which = 'process' | 'dataPlane' | 'broker';
+export type Which = 'process' | 'dataPlane' | 'broker';
 
 const give = (k: number): Instruction => [RETURN, 0, 0, k];
 const load = (at: number): Instruction => [LOAD, 0, 0, at];
+
+function isSame(one: Code, other: Code): boolean {
+  if (one === other) return true;
+  if (one.length !== other.length) return false;
+  return one.every((instruction, i) => instruction.every((value, k) => value === other[i][k]));
+}
+
+/** What becomes of all numbers from `from` to the next range's. */
+interface Range {
+  readonly from: number;
+  readonly code: Code;
+}
+
+/** Instructions of the search in `ranges` from `low` to before `high`. */
+function sizeOf(ranges: readonly Range[], low: number, high: number): number {
+  if (high - low === 1) return ranges[low].code.length;
+  const middle = (low + high) >> 1;
+  const below = sizeOf(ranges, low, middle);
+  return (below <= FAR ? 1 : 2) + below + sizeOf(ranges, middle, high);
+}
+
+/** Appends that search to `out`. */
+function search(ranges: readonly Range[], low: number, high: number, out: number[]): void {
+  if (high - low === 1) {
+    for (const [code, jt, jf, k] of ranges[low].code) out.push(code, jt, jf, k);
+    return;
+  }
+  const middle = (low + high) >> 1;
+  const below = sizeOf(ranges, low, middle);
+  const { from } = ranges[middle];
+  if (below <= FAR) out.push(IF_AT_LEAST, below, 0, from);
+  else out.push(IF_AT_LEAST, 0, 1, from, JUMP, 0, 0, below);
+  search(ranges, low, middle, out);
+  search(ranges, middle, high, out);
+}
 
 class Compiler {
   private readonly which: Which;
   private readonly target: Target;
   private readonly origin: number;
+  /** Most calls have one of a few. */
+  private readonly answers = new Map<number, Code>();
 
   constructor(which: Which, target: Target) {
     this.which = which;
@@ -79,13 +116,15 @@ class Compiler {
     }
     code.push(load(NUMBER_AT));
     if (hasX32) code.push([IF_AT_LEAST, 0, 1, X32_BIT], give(RET_KILL));
-    code.push(...this.search(this.ranges(calls)));
-    return code.flat();
+    const out = code.flat();
+    const ranges = this.ranges(calls);
+    search(ranges, 0, ranges.length, out);
+    return out;
   }
 
-  /** What becomes of all numbers from `from` to the next range's, in order from 0 on. */
-  private ranges(calls: readonly Call[]): { from: number; code: Code }[] {
-    const ranges: { from: number; code: Code }[] = [{ from: 0, code: this.codeOf('refuse') }];
+  /** In order from 0 on. */
+  private ranges(calls: readonly Call[]): Range[] {
+    const ranges: Range[] = [{ from: 0, code: this.codeOf('refuse') }];
     const known = calls
       .map((call, i) => ({ call, number: this.target.numbers[i] }))
       .filter(({ number }) => number >= 0)
@@ -95,7 +134,7 @@ class Compiler {
       if (last.from === from) ranges.pop();
       const before = ranges.at(-1);
       // Neighbours of one kind are one range.
-      if (before !== undefined && String(before.code) === String(code)) return;
+      if (before !== undefined && isSame(before.code, code)) return;
       ranges.push({ from, code });
     };
     for (const { call, number } of known) {
@@ -111,20 +150,12 @@ class Compiler {
     return this.target.ioUring === true && name === 'io_uring_enter' ? 'allow' : verdict;
   }
 
-  private search(ranges: readonly { from: number; code: Code }[]): Code {
-    if (ranges.length === 1) return ranges[0].code;
-    const middle = ranges.length >> 1;
-    const below = this.search(ranges.slice(0, middle));
-    const above = this.search(ranges.slice(middle));
-    const { from } = ranges[middle];
-    return below.length <= FAR
-      ? [[IF_AT_LEAST, below.length, 0, from], ...below, ...above]
-      : [[IF_AT_LEAST, 0, 1, from], [JUMP, 0, 0, below.length], ...below, ...above];
-  }
-
   private codeOf(verdict: Verdict, name = ''): Code {
-    if (typeof verdict === 'string') return [give(this.answer(verdict, name))];
-    return this.filter(verdict, name);
+    if (typeof verdict !== 'string') return this.filter(verdict, name);
+    const answer = this.answer(verdict, name);
+    const code = this.answers.get(answer) ?? [give(answer)];
+    this.answers.set(answer, code);
+    return code;
   }
 
   private answer(verdict: Exclude<Verdict, Filter>, name: string): number {

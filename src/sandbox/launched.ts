@@ -20,6 +20,7 @@ const WORDS = [
   'ready',
   'closed',
   'listen',
+  'holder',
 ] as const;
 type Word = (typeof WORDS)[number];
 
@@ -52,7 +53,7 @@ export class Launched {
 
   /** What `Launched.take` will find in a process that inherits our namespaces and, as `broker`, our broker's socket. */
   handedOn(broker: number): string {
-    const changed: Partial<Record<Word, number>> = { broker, ready: -1, number: 0 };
+    const changed: Partial<Record<Word, number>> = { broker, ready: -1, number: 0, holder: -1 };
     return WORDS.map((word) => `${word}=${changed[word] ?? this.get(word)}`).join(' ');
   }
 
@@ -62,7 +63,7 @@ export class Launched {
 
   /** Descriptors that are ours because of it. */
   get descriptors(): readonly number[] {
-    return [this.get('broker'), this.get('ready')].filter((fd) => fd >= 0);
+    return [this.get('broker'), this.get('ready'), this.get('holder')].filter((fd) => fd >= 0);
   }
 
   /** Our number where we were called from: in a PID namespace of our own it is another one here. */

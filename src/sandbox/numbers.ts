@@ -50,18 +50,19 @@ export const F_GETFD = 1;
 export const F_SETFD = 2;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
-/** The four, F_DUPFD_CLOEXEC, F_GET_SEALS. Not F_SETOWN, F_SETLEASE, F_NOTIFY: they send signals, or make others wait. */
-export const FCNTL_COMMANDS: readonly number[] = [F_GETFD, F_SETFD, F_GETFL, F_SETFL, 1030, 1034];
+export const F_SETPIPE_SZ = 1031;
+export const FCNTL_FLAGS: readonly number[] = [F_GETFD, F_SETFD, F_GETFL, F_SETFL];
+/** And F_DUPFD_CLOEXEC, F_GET_SEALS. Not F_SETOWN, F_SETLEASE, F_NOTIFY: they send signals, or make others wait. */
+export const FCNTL_COMMANDS: readonly number[] = [...FCNTL_FLAGS, 1030, 1034];
 
 export const SIOCOUTQ = 0x5411;
+export const SIOCATMARK = 0x8905;
 export const FIONREAD = 0x541b;
 export const FIONBIO = 0x5421;
 export const FIOCLEX = 0x5451;
+export const IOCTL_SOCKETS: readonly number[] = [SIOCOUTQ, FIONREAD, FIONBIO, FIOCLEX];
 /** And TCGETS, TCSETS, TIOCGWINSZ, FIONCLEX, SIOCGIFNAME, SIOCGIFINDEX. Not TIOCSTI, which types for somebody else. */
-export const IOCTL_REQUESTS: readonly number[] = [
-  ...[SIOCOUTQ, FIONREAD, FIONBIO, FIOCLEX],
-  ...[0x5401, 0x5402, 0x5413, 0x5450, 0x8910, 0x8933],
-];
+export const IOCTL_REQUESTS: readonly number[] = [...IOCTL_SOCKETS, 0x5401, 0x5402, 0x5413, 0x5450, 0x8910, 0x8933];
 
 /** GET_DUMPABLE, SET_NAME, GET_NAME, SET_NO_NEW_PRIVS, GET_NO_NEW_PRIVS, SET_VMA (names of mappings). */
 export const PRCTL_OPTIONS: readonly number[] = [3, 15, 16, 38, 39, 0x5356_4d41];

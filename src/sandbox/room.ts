@@ -27,9 +27,14 @@ function preloaded(words: readonly string[]): string[] {
 
 /**
  * Absolute paths that are there, those of directories before what is in them. `addonDirectory`: where the addon was loaded
- * from, build/Release or one of prebuilds.
+ * from, build/Release or one of prebuilds. `tftp`: what the guest may read, by its own path (`tftpDirectory`).
  */
-export function roomPaths(packageRoot: string, addonDirectory: string, nodeWords: readonly string[]): string[] {
+export function roomPaths(
+  packageRoot: string,
+  addonDirectory: string,
+  nodeWords: readonly string[],
+  tftp: string | null = null,
+): string[] {
   const names = existsSync(join(packageRoot, BUNDLE)) ? OF_PACKAGE : [...OF_PACKAGE, ...OF_MODULES];
   const ofPackage = [...names.map((name) => join(packageRoot, name)), addonDirectory];
   const named = [...ofPackage, ...preloaded(nodeWords).map((p) => resolve(p))];
@@ -39,6 +44,7 @@ export function roomPaths(packageRoot: string, addonDirectory: string, nodeWords
     ...OF_KERNEL.filter((path) => existsSync(path)),
     ...there,
     ...there.map((p) => realpathSync(p)),
+    ...(tftp === null ? [] : [tftp]),
   ]);
   return [...all].sort();
 }

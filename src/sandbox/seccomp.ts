@@ -5,16 +5,15 @@
 import { readdirSync, readlinkSync } from 'node:fs';
 import { describeErrno } from '../errors';
 import type { Native } from '../native';
-import { compileFilter, type Target } from './filter';
+import { compileFilter, type Which } from './filter';
+import { installFilter } from './install-filter';
 import type { Layer, SandboxMode } from './layer';
-import { CALLS } from './syscalls';
+import { CALLS, callsOf } from './syscalls';
 
 export type SeccompNative = Pick<
   Native,
   'seccompArchitecture' | 'seccompGate' | 'seccompTrap' | 'seccompRefused' | 'seccompInstall' | 'syscallNumbers'
 >;
-
-export type BrokerSeccompNative = Pick<Native, 'seccompArchitecture' | 'syscallNumbers' | 'brokerFilter'>;
 
 const AUDIT_ARCH_X86_64 = 0xc000_003e;
 /** Numbers from here on are told as one (addon/seccomp.cc). */
@@ -25,14 +24,6 @@ function numbersOf(native: Pick<Native, 'syscallNumbers'>): Int32Array {
   const known = native.syscallNumbers(CALLS.map(({ name }) => name).join(' '), numbers);
   if (known !== CALLS.length) throw new Error('the addon does not know all system calls of the table');
   return numbers;
-}
-
-/** What all filters have in common. */
-function targetOf(
-  native: Pick<Native, 'syscallNumbers'>,
-  architecture: number,
-): Pick<Target, 'architecture' | 'hasX32' | 'numbers'> {
-  return { architecture, hasX32: architecture === AUDIT_ARCH_X86_64, numbers: numbersOf(native) };
 }
 
 /** libuv has event loops with an io_uring: Node was not started by tubetti-launch (addon/io_uring.h). */
@@ -55,52 +46,94 @@ const NO_FILTER = 'there is no filter for this processor';
 const IO_URING =
   'Node has an io_uring, through which files can be written past the filter; tubetti-launch gives it none';
 
-function install(native: SeccompNative, mode: SandboxMode, which: 'process' | 'dataPlane', pid: number): Layer {
-  const name = which === 'process' ? 'seccomp' : 'seccomp-data-plane';
-  if (mode === 'off') return { name, state: 'off' };
-  const missing = (why: string): Layer => ({ name, state: 'missing', why });
-  const architecture = native.seccompArchitecture();
-  if (architecture === 0) return missing(NO_FILTER);
-  const ioUring = hasIoUring();
-  const program = compileFilter(which, CALLS, {
-    ...targetOf(native, architecture),
-    pid,
-    gate: mode === 'log' ? native.seccompGate() : 0,
-    ioUring,
-  });
-  const trap = native.seccompTrap();
-  if (trap < 0) return missing(`no eventfd: ${describeErrno(trap)}`);
-  const result = native.seccompInstall(Int32Array.from(program), which === 'process' ? 1 : 0);
-  if (result > 0) return missing(`thread ${result} has a filter of its own`);
-  if (result < 0) return missing(`seccomp(2): ${describeErrno(result)}`);
-  return ioUring && which === 'process' ? missing(IO_URING) : { name, state: 'on' };
+/**
+ * The filters' programs. Making them takes some milliseconds, and they do not depend on what the start comes to: `prepare`
+ * makes them while it waits for something else.
+ */
+export class Filters {
+  private readonly native: SeccompNative;
+  readonly mode: SandboxMode;
+  private readonly guest: 'namespace' | 'machine';
+  private readonly pid: number;
+  private numbers: Int32Array | null = null;
+  private readonly made = new Map<string, Int32Array>();
+
+  constructor(
+    native: SeccompNative,
+    mode: SandboxMode,
+    guest: 'namespace' | 'machine' = 'machine',
+    pid: number = process.pid,
+  ) {
+    this.native = native;
+    this.mode = mode;
+    this.guest = guest;
+    this.pid = pid;
+  }
+
+  /** Makes all that will be asked for. `broker`: there is one. */
+  prepare(broker: boolean): void {
+    if (this.mode === 'off') return;
+    this.program('process');
+    this.program('dataPlane');
+    if (broker) this.program('broker');
+  }
+
+  /** A program, as Native.seccompInstall takes it; null: there is none for this processor. `ioUring`: Node has one already. */
+  program(which: Which, ioUring = false): Int32Array | null {
+    const architecture = this.native.seccompArchitecture();
+    if (architecture === 0) return null;
+    const key = ioUring ? `${which} io_uring` : which;
+    const program = this.made.get(key) ?? this.make(which, architecture, ioUring);
+    this.made.set(key, program);
+    return program;
+  }
+
+  private make(which: Which, architecture: number, ioUring: boolean): Int32Array {
+    this.numbers ??= numbersOf(this.native);
+    const log = this.mode === 'log';
+    const common = { architecture, hasX32: architecture === AUDIT_ARCH_X86_64, numbers: this.numbers };
+    const target =
+      which === 'broker'
+        ? { ...common, pid: 0, gate: 0, auditOnly: log }
+        : { ...common, pid: this.pid, gate: log ? this.native.seccompGate() : 0, ioUring };
+    return Int32Array.from(compileFilter(which, callsOf(this.guest), target));
+  }
 }
 
 /**
  * Filters the calls of all threads, those made later included. To be called on the main thread when ports are bound, files
  * open and threads up, before any thread has a filter of its own.
  */
-export function installSeccomp(native: SeccompNative, mode: SandboxMode, pid: number = process.pid): Layer {
-  return install(native, mode, 'process', pid);
+export function installSeccomp(native: SeccompNative, filters: Filters): Layer {
+  const name = 'seccomp';
+  if (filters.mode === 'off') return { name, state: 'off' };
+  const ioUring = hasIoUring();
+  const program = filters.program('process', ioUring);
+  const why = program === null ? NO_FILTER : installFilter(native, program, true);
+  if (why !== null) return { name, state: 'missing', why };
+  return ioUring ? { name, state: 'missing', why: IO_URING } : { name, state: 'on' };
 }
 
-/** Filters the calls of this thread further. To be called on the data plane's thread, once `installSeccomp` was. */
-export function installDataPlaneSeccomp(native: SeccompNative, mode: SandboxMode, pid: number = process.pid): Layer {
-  return install(native, mode, 'dataPlane', pid);
+/**
+ * The program that filters a data plane's thread further (install-filter.ts), once `installSeccomp` was called; or why there
+ * is none.
+ */
+export function dataPlaneProgram(filters: Filters): { readonly program: Int32Array } | { readonly why: string } {
+  const program = filters.program('dataPlane', hasIoUring());
+  return program === null ? { why: NO_FILTER } : { program };
 }
 
 /**
  * Filters the calls of the broker, which is a process of its own. To be called when it is sealed: it takes one filter and no
  * other. `has`: there is a broker.
  */
-export function installBrokerSeccomp(native: BrokerSeccompNative, mode: SandboxMode, has: boolean): Layer {
+export function installBrokerSeccomp(native: Pick<Native, 'brokerFilter'>, filters: Filters, has: boolean): Layer {
   const name = 'seccomp-broker';
-  if (mode === 'off') return { name, state: 'off', why: '--sandbox=off' };
+  if (filters.mode === 'off') return { name, state: 'off', why: '--sandbox=off' };
   if (!has) return { name, state: 'off', why: 'there is no broker' };
-  const architecture = native.seccompArchitecture();
-  if (architecture === 0) return { name, state: 'missing', why: NO_FILTER };
-  const target: Target = { ...targetOf(native, architecture), pid: 0, gate: 0, auditOnly: mode === 'log' };
-  const result = native.brokerFilter(Int32Array.from(compileFilter('broker', CALLS, target)));
+  const program = filters.program('broker');
+  if (program === null) return { name, state: 'missing', why: NO_FILTER };
+  const result = native.brokerFilter(program);
   if (result === 0) return { name, state: 'on' };
   return { name, state: 'missing', why: `seccomp(2): ${describeErrno(result)}` };
 }

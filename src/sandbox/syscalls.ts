@@ -6,6 +6,7 @@
  * There are two filters of the service. `process` holds for every thread from the moment the service is ready: the control
  * plane, V8's helpers, libuv's pool, the watchdog, the closer, and a data plane that boots in place of another. `dataPlane`
  * holds besides for the thread that handles the guest's frames, from the moment it serves: a call passes if both let it.
+ * Where the guest is a network namespace some calls have other verdicts in both (`namespace`).
  * A third one, `broker`, is that of the broker's process; it is made of the rows of BROKER.
  *
  * Verdicts. `allow`. `kill`: no code of ours can come to this; the code that makes the call is not ours, and the
@@ -40,7 +41,11 @@ export interface Call {
   readonly process: Verdict;
   readonly dataPlane: Verdict;
   readonly broker: Verdict;
+  /** In place of `process` and `dataPlane` where the guest is a namespace; absent: the same. */
+  readonly namespace?: ServiceVerdicts;
 }
+
+export type ServiceVerdicts = Readonly<Record<'process' | 'dataPlane', Verdict>>;
 
 /** A call as the service's two filters have it. */
 type Row = Omit<Call, 'broker'>;
@@ -93,13 +98,19 @@ const SET_OPTION = only('refuse', 'the options that the addon and libuv set', ..
 const SET_OPTION_DATA = only('refuse', 'the options that the stack sets', ...SOCKET_OPTIONS);
 
 const FCNTL = only('refuse', 'flags, F_DUPFD_CLOEXEC, F_GET_SEALS', [is(1, ...n.FCNTL_COMMANDS)]);
-const FCNTL_DATA = only('refuse', 'flags', [is(1, n.F_GETFD, n.F_SETFD, n.F_GETFL, n.F_SETFL)]);
+const FCNTL_DATA = only('refuse', 'flags', [is(1, ...n.FCNTL_FLAGS)]);
+const FCNTL_NAMESPACE = {
+  process: only('refuse', 'F_SETPIPE_SZ too', [is(1, ...n.FCNTL_COMMANDS, n.F_SETPIPE_SZ)]),
+  dataPlane: only('refuse', 'F_SETPIPE_SZ too', [is(1, ...n.FCNTL_FLAGS, n.F_SETPIPE_SZ)]),
+};
 const IOCTL = only('refuse', 'queue lengths, FIONBIO, FIOCLEX, terminal state, interface names', [
   is(1, ...n.IOCTL_REQUESTS),
 ]);
-const IOCTL_DATA = only('refuse', 'queue lengths, FIONBIO, FIOCLEX', [
-  is(1, n.SIOCOUTQ, n.FIONREAD, n.FIONBIO, n.FIOCLEX),
-]);
+const IOCTL_DATA = only('refuse', 'queue lengths, FIONBIO, FIOCLEX', [is(1, ...n.IOCTL_SOCKETS)]);
+const IOCTL_NAMESPACE = {
+  process: only('refuse', 'the urgent mark too', [is(1, ...n.IOCTL_REQUESTS, n.SIOCATMARK)]),
+  dataPlane: only('refuse', 'the urgent mark too', [is(1, ...n.IOCTL_SOCKETS, n.SIOCATMARK)]),
+};
 const PRCTL = only('kill', 'names of threads and mappings, no_new_privs', [is(0, ...n.PRCTL_OPTIONS)]);
 const SECCOMP = only('kill', 'one more filter', [is(0, n.SECCOMP_SET_MODE_FILTER)]);
 const OWN_LIMITS = only('refuse', ITSELF, [is(0, 0, 'self')]);
@@ -115,8 +126,8 @@ function control(why: string, ...names: readonly string[]): Row[] {
   return names.map((name) => ({ name, why, process: 'allow', dataPlane: 'refuse' }));
 }
 
-function filtered(name: string, why: string, process: Filter, dataPlane: Verdict): Row {
-  return { name, why, process, dataPlane };
+function filtered(name: string, why: string, process: Filter, dataPlane: Verdict, namespace?: ServiceVerdicts): Row {
+  return { name, why, process, dataPlane, ...(namespace === undefined ? {} : { namespace }) };
 }
 
 function killed(why: string, ...names: readonly string[]): Row[] {
@@ -137,6 +148,21 @@ const SERVICE: readonly Row[] = [
   ...both('addon: flows, front-ends; libuv: metrics', 'read', 'write', 'close'),
   ...both('addon: flows, front-ends', 'recvmsg', 'sendmsg', 'recvfrom', 'sendto', 'accept4'),
   ...both('addon: datagrams', 'recvmmsg', 'sendmmsg'),
+  // Past the link of a namespace go streams; a virtual machine has nothing beside its link.
+  {
+    name: 'splice',
+    why: 'addon: connections past the link of a namespace',
+    process: 'kill',
+    dataPlane: 'kill',
+    namespace: { process: 'allow', dataPlane: 'allow' },
+  },
+  {
+    name: 'pipe2',
+    why: 'addon: connections past the link of a namespace; libuv: the loop of a thread that boots',
+    process: 'allow',
+    dataPlane: 'refuse',
+    namespace: { process: 'allow', dataPlane: 'allow' },
+  },
   ...both('addon: flows, forwarded ports; libuv', 'bind', 'connect', 'listen', 'shutdown'),
   ...both('addon, libuv', 'getsockname', 'getpeername', 'getsockopt'),
   ...both(
@@ -157,10 +183,10 @@ const SERVICE: readonly Row[] = [
   ),
   filtered('socketpair', 'libuv', ROW_OF_UNIX, 'refuse'),
   filtered('setsockopt', 'addon, libuv', SET_OPTION, SET_OPTION_DATA),
-  filtered('fcntl', 'addon, libuv', FCNTL, FCNTL_DATA),
-  filtered('ioctl', 'addon: SIOCOUTQ; libuv; glibc: if_nametoindex', IOCTL, IOCTL_DATA),
+  filtered('fcntl', 'addon, libuv', FCNTL, FCNTL_DATA, FCNTL_NAMESPACE),
+  filtered('ioctl', 'addon: SIOCOUTQ; libuv; glibc: if_nametoindex', IOCTL, IOCTL_DATA, IOCTL_NAMESPACE),
   ...control('libuv: metrics', 'accept', 'readv', 'writev'),
-  ...control('libuv: the loop of a thread that boots', 'eventfd2', 'pipe2'),
+  ...control('libuv: the loop of a thread that boots', 'eventfd2'),
   ...control('addon, libuv: a descriptor moved or kept', 'dup', 'dup2', 'dup3'),
   ...control('libuv: resolv.conf is watched', 'inotify_init1', 'inotify_add_watch', 'inotify_rm_watch'),
 
@@ -217,7 +243,7 @@ const SERVICE: readonly Row[] = [
   ...refused('processes', 'pidfd_open', 'wait4', 'waitid', 'setsid', 'setpgid', 'getpriority', 'setpriority'),
   ...refused('scheduling', 'sched_setaffinity', 'sched_setscheduler', 'sched_setparam', 'sched_setattr', 'setrlimit'),
   ...refused('timers', 'timer_create', 'timerfd_create', 'timerfd_settime', 'setitimer', 'alarm'),
-  ...refused('descriptors', 'splice', 'tee', 'signalfd4', 'close_range'),
+  ...refused('descriptors', 'tee', 'signalfd4', 'close_range'),
 
   ...absent('libuv of later Nodes tries it for the loop of each thread that boots, and does without', 'io_uring_setup'),
 
@@ -283,11 +309,12 @@ export const BROKER: readonly { readonly names: readonly string[]; readonly why:
     { names: ['recvmsg', 'sendmsg', 'close'], why: 'requests, answers, and descriptors in them', verdict: 'allow' },
     {
       names: ['socket'],
-      why: "the front-end's socket (--connect), /dev/log",
+      why: "the front-end's socket (--connect), /dev/log, sockets that are forwarded",
       verdict: only('kill', 'UNIX', UNIX_SOCKET),
     },
     { names: ['connect'], why: 'the same', verdict: 'allow' },
-    { names: ['bind'], why: 'ports below 1024', verdict: 'allow' },
+    { names: ['bind'], why: 'ports below 1024, sockets that are forwarded', verdict: 'allow' },
+    { names: ['getsockopt'], why: 'who is at the other end of a socket (--control)', verdict: 'allow' },
     { names: ['open'], why: '/etc/resolv.conf', verdict: readOnly(1) },
     { names: ['openat'], why: '/etc/resolv.conf', verdict: readOnly(2) },
     { names: ['fstat', 'newfstatat'], why: 'whether that is a file', verdict: 'allow' },
@@ -297,7 +324,7 @@ export const BROKER: readonly { readonly names: readonly string[]; readonly why:
       verdict: 'allow',
     },
     { names: ['inotify_init1', 'inotify_add_watch'], why: 'changes of it', verdict: 'allow' },
-    { names: ['statx', 'unlink', 'unlinkat'], why: "the socket's file at the end", verdict: 'allow' },
+    { names: ['statx', 'unlink', 'unlinkat'], why: "sockets' files", verdict: 'allow' },
     { names: ['brk', 'munmap', 'mremap'], why: 'glibc: memory for long names', verdict: 'allow' },
     { names: ['mmap'], why: 'glibc: memory for long names', verdict: NO_CODE },
     { names: ['exit_group', 'exit', 'restart_syscall'], why: 'the end, a stop', verdict: 'allow' },
@@ -312,6 +339,11 @@ function ofBroker({ name, process }: Row): Verdict {
 }
 
 export const CALLS: readonly Call[] = SERVICE.map((row) => ({ ...row, broker: ofBroker(row) }));
+
+/** The table as it is for a service whose guest is a namespace, or a virtual machine. In the same order. */
+export function callsOf(guest: 'namespace' | 'machine'): readonly Call[] {
+  return guest === 'machine' ? CALLS : CALLS.map((call) => ({ ...call, ...call.namespace }));
+}
 
 /** In mode `log` these are left to the kernel's audit log: they cannot be made by a signal handler for its thread. */
 export const NOT_REPEATABLE: ReadonlySet<string> = new Set([

@@ -1,21 +1,28 @@
 /** What every protocol handler of the stack shares: fields updated in place, never reallocated. */
-import type { StackConfig } from './config';
+import type { Adoption, ForwardChange, ForwardListener, StackConfig } from './config';
 import type { Counters } from './counters';
 import type { GuestMtu } from './link/guest-mtu';
 import type { LeaseHolder } from './link/lease-holder';
 import type { NatTables } from './ip/nat';
 import type { NeighbourTable } from './link/neighbours';
 import type { PathMtus } from './ip/path-mtus';
+import type { PolicyGate } from './policy/gate';
+import type { DeriveKeys } from './policy/quic-client';
 import type { Clock, GuestPort, HostIo, Random } from './ports';
+import type { FlowEnds } from './kit/flow-ends';
+import type { FlowView } from './kit/flow-rows';
+import type { Rates } from './kit/rate';
 import type { SiteLog } from './kit/site-log';
 import type { StationTable } from './link/stations';
+import type { FileSource } from './link/tftp';
 import type { Traffic } from './ip/guest-hints';
 
 /** Addresses are four int32 words (big-endian words of the 16 bytes); IPv4 is v4-mapped: 0, 0, 0xffff, a.b.c.d. */
 export interface StackContext {
   /** Replaced as a whole by `Stack.reconfigure`: read it when it is needed, do not keep parts of it. */
   config: StackConfig;
-  readonly port: GuestPort;
+  /** Another one while frames are captured (`Stack.usePort`): read it when it is needed. */
+  port: GuestPort;
   readonly io: HostIo;
   readonly clock: Clock;
   readonly random: Random;
@@ -24,6 +31,14 @@ export interface StackContext {
   readonly traffic: Traffic;
   /** Lines for the log, a few a second at each site. On the path of a frame: `take` first, then build the line. */
   readonly log: SiteLog;
+  /** Reads files of the host's for the guest's firmware; absent: there are none. */
+  readonly files?: FileSource;
+  /** Derives keys of QUIC's Initial packets; absent: they cannot be read. */
+  readonly quicKeys?: DeriveKeys;
+  /** Where ends of flows go; null: no flow log is kept. */
+  readonly ends: FlowEnds | null;
+  /** What does not pass the link; absent: everything does. Set before the stack is made. */
+  bypass?: Bypass;
 }
 
 /** What has been learnt about the guest's end of the link (passt-compatible "observed" addresses). */
@@ -60,6 +75,10 @@ export interface LinkState {
   readonly neighbours: NeighbourTable;
   /** Address translation; follows the configuration. */
   readonly nat: NatTables;
+  /** Whom the guest may talk to. */
+  readonly policy: PolicyGate;
+  /** How much may pass in a second. */
+  readonly rates: Rates;
   /** MTUs of paths behind the guest. */
   readonly paths: PathMtus;
   /** For `words4` (link/guest-state.ts). */
@@ -118,11 +137,18 @@ export const KEY_TCP_LISTENER = 2;
 export const KEY_UDP = 3;
 export const KEY_UDP_LISTENER = 4;
 export const KEY_PING = 5;
+/** Of the bypass: both sockets of a TCP connection (twice its slot, plus the side), UDP flows, listeners inside, the stock. */
+export const KEY_BYPASS_TCP = 6;
+export const KEY_BYPASS_UDP = 7;
+export const KEY_BYPASS_LISTENER = 8;
+export const KEY_BYPASS_STOCK = 9;
 /** Kinds 64 … 127 belong to the data plane (kick descriptors, command wake-up). */
 export const KEY_DATAPLANE = 64;
 
 /** A transport: TCP, UDP or ICMP flows behind one interface, so that stack.ts only dispatches. */
 export interface FlowHandler {
+  /** Its flows, for who looks at them or closes one. */
+  readonly view: FlowView;
   /** Called once by `Stack.start`, on the thread that runs the stack, when descriptors can be watched (listeners). */
   start?(): void;
   /**
@@ -158,8 +184,45 @@ export interface FlowHandler {
    * host's network may have changed as well, see `moved`.
    */
   reconfigure?(): void;
+  /** The policy changed (`LinkState.policy`): flows of the guest's own that it forbids are closed. */
+  enforce?(): void;
+  /** `StackContext.port` is another one. */
+  portChanged?(): void;
+  /** Ports that are forwarded from now on, or no more. May allocate. */
+  makeForwards?(change: ForwardChange): void;
+  /** Takes a connection as if it had come by a forwarded port. False: there is no room for it, or it is not there. */
+  adopt?(adoption: Adoption): boolean;
   /** The host's addresses or routes changed: sockets may have an address that does not lead anywhere any more. */
   moved?(): void;
+}
+
+/** What passes between the host's loopback and a namespace's from socket to socket (splice/bypass.ts). */
+export interface Bypass {
+  /** Of FLOW_TCP_SPLICE and FLOW_UDP_SPLICE. */
+  readonly views: readonly FlowView[];
+  readonly busy: boolean;
+  /** `takeTcp` and `takeUdp` are to be asked. */
+  readonly inward: boolean;
+  start(): void;
+  /** Where sockets of the namespace are to be had from now on. */
+  setChannel(fd: number): void;
+  /**
+   * The connection `fd` came by the host's listener `config`, its peer is in ADDR_SLOT_TCP. True: it was taken, or refused;
+   * false: it goes over the link.
+   */
+  takeTcp(fd: number, config: ForwardListener, rule: number): boolean;
+  /**
+   * Messages `first … end - 1` of MSG_IN came to the host's listener `fd` of port `port`: those that were taken have length
+   * -1 afterwards.
+   */
+  takeUdp(fd: number, port: number, targetPort: number, rule: number, first: number, end: number): void;
+  onSocket(kind: number, index: number, generation: number, events: number): void;
+  /** Called every turn. */
+  onTimer(): void;
+  nextDeadline(): number;
+  makeForwards(change: ForwardChange): void;
+  enforce(): void;
+  reset(): void;
 }
 
 /** The transports' flow handlers. */

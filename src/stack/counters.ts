@@ -30,6 +30,15 @@ export const C_KICKS_FROM_GUEST = 19;
 export const C_CALLS_TO_GUEST = 20;
 export const C_RING_FAULTS = 21;
 export const C_LOOP_TURNS = 22;
+/** Past the link, from socket to socket (splice/bypass.ts): gauges of flows, flows ever opened, payload bytes. */
+export const C_FLOWS_TCP_SPLICE = 24;
+export const C_FLOWS_UDP_SPLICE = 25;
+export const C_FLOWS_OPENED_TCP_SPLICE = 26;
+export const C_FLOWS_OPENED_UDP_SPLICE = 27;
+export const C_BYTES_FROM_GUEST_TCP_SPLICE = 28;
+export const C_BYTES_FROM_GUEST_UDP_SPLICE = 29;
+export const C_BYTES_TO_GUEST_TCP_SPLICE = 30;
+export const C_BYTES_TO_GUEST_UDP_SPLICE = 31;
 /** TCP flows that made room for another while half-open, and closed by the guest only (tcp/admission.ts). */
 export const C_TCP_EVICTED_HALF_OPEN = 40;
 export const C_TCP_EVICTED_HALF_CLOSED = 41;
@@ -51,6 +60,15 @@ export const C_STARVED_US = 55;
 export const C_STARVED_SINCE = 56;
 /** Front-ends after the first one. Written by the control plane. */
 export const C_FRONT_END_RECONNECTS = 57;
+
+/** Those of flows that are open now. */
+export const FLOW_GAUGES: readonly number[] = [
+  C_FLOWS_TCP,
+  C_FLOWS_UDP,
+  C_FLOWS_ICMP,
+  C_FLOWS_TCP_SPLICE,
+  C_FLOWS_UDP_SPLICE,
+];
 
 /** First drop counter: what came from the guest and was dropped for reason r is counted at C_DROPS + r. */
 export const C_DROPS = 64;
@@ -111,6 +129,7 @@ export const DROP_NAMES = [
   'tcp_answer_limit',
   'own_listener',
   'flow_limit',
+  'policy_denied',
 ] as const;
 
 export type DropName = (typeof DROP_NAMES)[number];

@@ -21,6 +21,8 @@ import { Reassembly } from './ip/reassembly';
 import { ErrorsFromGuest, isPathError } from './ip/from-guest-errors';
 import { ProtocolErrors } from './ip/protocol-errors';
 import { learn4, learn6, learnMac, learnMtu, learnSegmentSize } from './link/guest-state';
+import { HOW_FRAME } from './link/stations';
+import { DNS_PORT } from './link/names';
 import type { LinkServices } from './link/services';
 import { CLASS_ICMP, CLASS_OTHER, CLASS_TCP, CLASS_UDP } from './ip/to-guest';
 import { setRow } from './kit/rows';
@@ -124,6 +126,8 @@ export class FramesFromGuest {
   private whole: boolean;
   /** The frame came from an Ethernet address that can be a guest's: what it says is learnt. */
   private learns: boolean;
+  /** The last `take` may have left frames, which the rate may forbid. */
+  private waits: boolean;
 
   constructor(ctx: StackContext, handlers: StackHandlers, services: LinkServices) {
     this.ctx = ctx;
@@ -152,6 +156,7 @@ export class FramesFromGuest {
     this.row = ROWS_IN;
     this.whole = false;
     this.learns = false;
+    this.waits = false;
   }
 
   /** Forgets fragments that have waited too long for the rest of their datagram. */
@@ -161,7 +166,9 @@ export class FramesFromGuest {
 
   /** Milliseconds (clock.nowMs scale) of the next time that `onTimer` is due, or Infinity. */
   nextDeadline(): number {
-    return this.fragments.nextDeadline();
+    const rate = this.ctx.link.rates.out;
+    const due = this.fragments.nextDeadline();
+    return rate.on && this.waits ? Math.min(due, rate.dueMs(this.ctx.clock)) : due;
   }
 
   /** The guest was reset. */
@@ -169,21 +176,36 @@ export class FramesFromGuest {
     this.fragments.reset();
   }
 
+  /** Frames that wait have to wait longer: `--rate-out`. */
+  get held(): boolean {
+    const rate = this.ctx.link.rates.out;
+    return rate.on && !rate.allows(this.ctx.clock);
+  }
+
   /** Handles up to `budget` frames, and up to BYTES_PER_GO bytes. Returns true if there may be more. */
   take(budget: number): boolean {
     const port = this.ctx.port;
+    const rate = this.ctx.link.rates.out;
+    this.waits = false;
     this.row = ROWS_IN;
     let left = budget;
     let bytes = BYTES_PER_GO;
     for (; left > 0 && bytes > 0; left--) {
+      if (rate.on && !rate.allows(this.ctx.clock)) break;
       if (this.row > ROWS_IN_LAST || this.fragments.full) this.endBatch();
       const length = port.receive(this.row);
-      if (length === 0) break;
+      if (length === 0) {
+        this.endBatch();
+        return false;
+      }
+      rate.take(length);
       bytes -= length;
       this.receive(length);
     }
     this.endBatch();
-    return left === 0 || bytes <= 0;
+    // Also where the budget ended it: its last frame may have used up the rate.
+    this.waits = true;
+    return true;
   }
 
   private endBatch(): void {
@@ -214,7 +236,10 @@ export class FramesFromGuest {
     if (ethernetCheck(head, 0, frame.frameLen) !== 0) return DROP_FRAME_SHORT;
     frame.l3Off = ethernetHeaderLen(head, 0, frame.frameLen);
     // VLAN 0 is none: the tag has a priority alone. Rows and offsets count it, as the guest's do.
-    if (frame.l3Off !== ETHERNET_HEADER_LEN && ethernetVlan(head, 0) !== 0) return DROP_VLAN;
+    if (frame.l3Off !== ETHERNET_HEADER_LEN && ethernetVlan(head, 0) !== 0) {
+      this.services.firstUse.vlan(ethernetVlan(head, 0));
+      return DROP_VLAN;
+    }
     switch (ethernetInnerType(head, 0, frame.l3Off)) {
       case ETHERTYPE_IPV4:
         this.learns = learnMac(this.ctx, ethernetSrcHi(head, 0), ethernetSrcLo(head, 0));
@@ -258,7 +283,7 @@ export class FramesFromGuest {
     if (ipv4IsMulticast(src) || src === IPV4_BROADCAST) return DROP_SOURCE;
     if (dst === 0) return DROP_DESTINATION;
     if (src !== 0) {
-      if (this.learns) learn4(this.ctx, a, 0);
+      if (this.learns) learn4(this.ctx, a, 0, HOW_FRAME);
       this.ctx.link.seen |= SEEN_V4;
     }
     if (ipv4IsFragment(head, off)) {
@@ -286,7 +311,7 @@ export class FramesFromGuest {
     if (ipv6IsUnspecified(a, 4) || isV4(a, 4)) return DROP_DESTINATION;
     const noSource = ipv6IsUnspecified(a, 0);
     if (!noSource) {
-      if (this.learns) learn6(this.ctx, a, 0);
+      if (this.learns) learn6(this.ctx, a, 0, HOW_FRAME);
       this.ctx.link.seen |= SEEN_V6;
     }
 
@@ -409,6 +434,8 @@ export class FramesFromGuest {
     }
     if (noSource) return DROP_SOURCE;
     if (!config.udp) return DROP_PROTOCOL_DISABLED;
+    if (this.services.tftp?.fromGuest(frame, dstPort) === true) return 0;
+    if (dstPort === DNS_PORT && this.services.names?.fromGuest(frame) === true) return 0;
     this.row = this.udp.fromGuest(frame);
     return 0;
   }

@@ -169,6 +169,14 @@ export const MSG_TRUNC = 0x20;
 export const ADDR_SLOT_SIZE = 32;
 export const ADDR_SLOTS = 256;
 
+/**
+ * Indices into `HostIo.tcpInfoOut`, filled by `tcpInfo`: smoothed round-trip time, µs (0: none was measured); bytes that
+ * the peer acknowledged, and that came from it. The latter two may count a SYN and a FIN; -1: the kernel does not say.
+ */
+export const TCPI_RTT = 0;
+export const TCPI_BYTES_ACKED = 1;
+export const TCPI_BYTES_RECEIVED = 2;
+
 /** Indices into `HostIo.memInfoOut` (SO_MEMINFO), bytes. */
 export const MEMINFO_SNDBUF = 0;
 export const MEMINFO_WMEM_QUEUED = 1;
@@ -195,6 +203,7 @@ export interface HostIo {
   readonly rows: Rows;
   /** ADDR_SLOTS × ADDR_SLOT_SIZE bytes. */
   readonly addrs: DataView;
+  readonly tcpInfoOut: Float64Array;
   readonly memInfoOut: Float64Array;
   readonly sockErrOut: Int32Array;
   /** Columns of the mmsg calls: message i uses rows msgRow[i] … + msgRows[i] - 1. */
@@ -246,6 +255,8 @@ export interface HostIo {
    * original destination to `destSlot`, the returned payload to the rows. 1 if one was read, 0 if none, else -errno.
    */
   recvError(fd: number, offenderSlot: number, destSlot: number, row: number, rowCount: number): number;
+  /** TCP_INFO into tcpInfoOut. */
+  tcpInfo(fd: number): number;
   /** SO_MEMINFO into memInfoOut. */
   memInfo(fd: number): number;
   /** SIOCOUTQ: bytes in the send queue, sent or not, that the peer has not acknowledged. */

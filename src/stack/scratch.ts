@@ -6,10 +6,10 @@
  * time; so what calls another owner's function meanwhile keeps nothing in a part of that one's. The main thread, whose
  * tables are its own, uses ADDR_SLOT_TCP, the first row of ROWS_MISC and SCRATCH_MISC at start (src/config).
  *
- *     rows       0 ROWS_IN ········· 2048 ROWS_OUT ········ 4096 ROWS_MISC ··· 5120 ROWS_PORT ··· 5376
- *     messages   0 MSG_OUT ·· 64 MSG_PIECE ·· 128 MSG_IN ·· 160 free ·· 192 MSG_REPLY ·· 193 free ·· 256
- *     addresses  0 TCP ·· 16 UDP ·· 24 ping ·· 32 free ·· 64 UDP's messages ·· 130 free ·· 256
- *     bytes      0 SCRATCH_UDP ·· 2 MiB SCRATCH_TCP ·· 3 MiB SCRATCH_MISC ·· + 128 KiB SCRATCH_FRAGMENT ·· SCRATCH_SIZE
+ *     rows       0 ROWS_IN ········· 2048 ROWS_OUT ········ 4096 ROWS_MISC ··· 5120 ROWS_PORT ··· 5376 ROWS_SPLICE ·· 5408
+ *     messages   0 MSG_OUT ·· 64 MSG_PIECE ·· 128 MSG_IN ·· 160 MSG_SPLICE ·· 192 MSG_REPLY ·· 193 free ·· 256
+ *     addresses  0 TCP ·· 16 UDP ·· 24 ping ·· 32 free ·· 64 UDP's messages ·· 130 the bypass's ·· 197 free ·· 256
+ *     bytes      0 SCRATCH_UDP ·· 2 MiB SCRATCH_TCP ·· QUIC ·· QUERY ·· FIRST ·· 3 MiB SCRATCH_MISC ·· + 128 KiB SCRATCH_FRAGMENT ·· SCRATCH_SIZE
  */
 
 // ---- rows: pieces of memory (region, offset, length) ------------------------------------------------------------
@@ -54,7 +54,11 @@ export const ROWS_PORT_COUNT = 256;
 /** The last of them, between those calls: where a capture copies a frame to. */
 export const ROW_CAPTURE = ROWS_PORT + ROWS_PORT_COUNT - 1;
 
-export const ROWS_TOTAL = ROWS_PORT + ROWS_PORT_COUNT;
+/** Datagrams past the link, for one call. */
+export const ROWS_SPLICE = ROWS_PORT + ROWS_PORT_COUNT;
+export const ROWS_SPLICE_COUNT = 32;
+
+export const ROWS_TOTAL = ROWS_SPLICE + ROWS_SPLICE_COUNT;
 
 // ---- messages: datagrams of recvMany and sendMany (rows, length, addresses, marks) --------------------------------
 
@@ -67,6 +71,9 @@ export const MSG_PIECE_COUNT = MSG_OUT_COUNT;
 /** A batch from one host socket. Written by recvMany; what waits for the guest's buffers stays until they come. */
 export const MSG_IN = MSG_PIECE + MSG_PIECE_COUNT;
 export const MSG_IN_COUNT = 32;
+/** Datagrams past the link, for one call. As long as ROWS_SPLICE. */
+export const MSG_SPLICE = MSG_IN + MSG_IN_COUNT;
+export const MSG_SPLICE_COUNT = ROWS_SPLICE_COUNT;
 /** An echo reply. */
 export const MSG_REPLY = 192;
 
@@ -101,6 +108,12 @@ export const ADDR_SLOT_OUT_LOCAL = ADDR_SLOT_OUT_PEER + 1;
 export const ADDR_SLOT_IN = ADDR_SLOT_OUT_LOCAL + 1;
 export const ADDR_SLOT_IN_COUNT = 2 * MSG_IN_COUNT;
 
+/** The same for MSG_SPLICE; the peer that answers go to, the address that they leave from, an address to bind and connect to. */
+export const ADDR_SLOT_SPLICE = ADDR_SLOT_IN + ADDR_SLOT_IN_COUNT;
+export const ADDR_SLOT_SPLICE_PEER = ADDR_SLOT_SPLICE + 2 * MSG_SPLICE_COUNT;
+export const ADDR_SLOT_SPLICE_LOCAL = ADDR_SLOT_SPLICE_PEER + 1;
+export const ADDR_SLOT_SPLICE_TO = ADDR_SLOT_SPLICE_PEER + 2;
+
 /** Address slots of message `m` of MSG_IN. */
 export const slotPeer = (m: number): number => ADDR_SLOT_IN + 2 * (m - MSG_IN);
 export const slotLocal = (m: number): number => ADDR_SLOT_IN + 1 + 2 * (m - MSG_IN);
@@ -114,11 +127,26 @@ export const slotLocal = (m: number): number => ADDR_SLOT_IN + 1 + 2 * (m - MSG_
 export const SCRATCH_UDP = 0;
 export const SCRATCH_UDP_STEP = 1 << 16;
 export const SCRATCH_UDP_SIZE = SCRATCH_UDP_STEP * MSG_IN_COUNT;
-/** Bytes that TCP reads again only to skip them (no SO_PEEK_OFF): never looked at. */
+/** Bytes that TCP reads again only to skip them (no SO_PEEK_OFF), never looked at; answers of resolvers. */
 export const SCRATCH_TCP = SCRATCH_UDP + SCRATCH_UDP_SIZE;
-export const SCRATCH_TCP_SIZE = 1 << 20;
+export const SCRATCH_TCP_SIZE = 1 << 18;
+/**
+ * Datagrams of the guest's that the policy reads (udp/server-names.ts), up to the end of the batch, or until those that were
+ * gathered are sent.
+ */
+export const SCRATCH_QUIC = SCRATCH_TCP + SCRATCH_TCP_SIZE;
+export const SCRATCH_QUIC_SIZE = 1 << 18;
+/** A query to a resolver, up to the end of the function that sends it: where the policy speaks of names. */
+export const SCRATCH_QUERY = SCRATCH_QUIC + SCRATCH_QUIC_SIZE;
+export const SCRATCH_QUERY_SIZE = 4096;
+/**
+ * What a TCP flow of the guest has sent first, a slot each (tcp/first-bytes.ts): until it has gone to the host's socket.
+ */
+export const SCRATCH_FIRST = SCRATCH_QUERY + SCRATCH_QUERY_SIZE;
+export const SCRATCH_FIRST_SLOT = 16_896; // a TLS record with its header, rounded up
+export const SCRATCH_FIRST_SLOTS = 30;
 /** ICMP messages of ping sockets, and what errors of sockets quote. */
-export const SCRATCH_MISC = SCRATCH_TCP + SCRATCH_TCP_SIZE;
+export const SCRATCH_MISC = SCRATCH_TCP + (1 << 20);
 export const SCRATCH_MISC_SIZE = 1 << 17;
 /** Datagrams that are put together from fragments (Reassembly), a slot each: for as long as that takes. */
 export const SCRATCH_FRAGMENT = SCRATCH_MISC + SCRATCH_MISC_SIZE;

@@ -1,6 +1,6 @@
 /**
- * The control plane's handle on the data plane: the worker's life, and the commands to it, those of front-ends among them
- * (mirrored-device.ts).
+ * The control plane's handle on the data plane: the worker's life. The commands to it are of front-ends (mirrored-device.ts)
+ * and of the host's side (host-orders.ts).
  *
  * Theory of operation. Every command has a number; the worker answers in order. State that a new worker would need is
  * mirrored (device-mirror.ts) before a command goes out, so that a worker that dies is replaced by one that gets the
@@ -17,52 +17,21 @@
  */
 import { type Native, loadNative, WATCHDOG_HUNG } from '../native';
 import { startedForDebugger } from '../debugged';
-import type { ForwardListener, StackConfig } from '../stack/config';
-import {
-  C_DATA_PLANE_EXITS,
-  C_DATA_PLANE_HANGS,
-  C_DATA_PLANE_HEAPS,
-  C_FLOWS_ICMP,
-  C_FLOWS_TCP,
-  C_FLOWS_UDP,
-  C_STARVED_SINCE,
-  C_STARVED_US,
-} from '../stack/counters';
+import { NO_RATES } from '../stack/config';
+import { C_STARVED_SINCE, C_STARVED_US, FLOW_GAUGES } from '../stack/counters';
 import type { StreamEnd } from '../stream/device';
-import type { Layer, SandboxMode } from '../sandbox/layer';
-import { CONFINED, type Command, type LinkKind, type ModerationLevel, type WorkerSetup } from '../dataplane/commands';
-import { MirroredDevice } from './mirrored-device';
+import type { Layer } from '../sandbox/layer';
+import { dataPlaneProgram, type Filters } from '../sandbox/seccomp';
+import { type CaptureEnd, CONFINED, type Command, LOOK_GONE, type WorkerSetup } from '../dataplane/commands';
+import { type DataPlaneOptions, type DataPlaneSetup, DEATHS, NO_POLICY, OF_HOST, RESTARTS } from './setup';
+import { HostOrders } from './host-orders';
 import { PendingCommands } from './pending-commands';
 import { RestartPolicy, SESSION_DEATHS } from './restart-policy';
 import { Watchdog } from './watchdog';
+import { WorkerReports } from './worker-reports';
 import { type WorkerEnd, type WorkerEvent, within, WorkerHandle } from './worker-handle';
 
-/** Parameters of a worker, sent before it begins. */
-export interface DataPlaneSetup {
-  readonly config: StackConfig;
-  readonly listeners: readonly ForwardListener[];
-  /** COUNTERS Float64 elements. */
-  readonly counters: SharedArrayBuffer;
-  /** File with a capture's header, which takes a record for every frame; it stays the caller's. Default: none. */
-  readonly captureFd?: number;
-  /** A line in the log, at its level `trace`, for every frame. Default: no. */
-  readonly trace?: boolean;
-  /** How long to look for work before sleeping, at most, in µs. Default: not at all. With virtqueues only. */
-  readonly pollUs?: number;
-  /** Default: adaptive. With virtqueues only. */
-  readonly moderation?: ModerationLevel;
-}
-
-export interface DataPlaneOptions {
-  /** Default: vhost-user. */
-  readonly link?: LinkKind;
-  /** With a `site` where a front-end or guest may provoke the line: it is limited then (src/log.ts). */
-  readonly log: (level: 'trace' | 'debug' | 'info' | 'warn' | 'error', message: string, site?: string) => void;
-  /** Called once if the data plane cannot be kept alive. */
-  readonly onFatal?: (error: Error) => void;
-  /** The worker's script; another one in tests. */
-  readonly workerFile?: string;
-}
+export type { DataPlaneOptions, DataPlaneSetup };
 
 /** Time for a worker that was told to stop, and again for one that was terminated. */
 const STOP_MS = 1000;
@@ -73,20 +42,13 @@ const BEGIN_MS = 10_000;
 /** Threads that were given up and have not ended. */
 const MAX_STRAYS = 3;
 
-const RESTARTS: Readonly<Record<WorkerEnd, number>> = {
-  exit: C_DATA_PLANE_EXITS,
-  hung: C_DATA_PLANE_HANGS,
-  heap: C_DATA_PLANE_HEAPS,
-};
-
-/** Commands that have nothing to do with the front-end. */
-const OF_HOST: ReadonlySet<Command['kind']> = new Set(['config', 'neighbours', 'confine'] as const);
-
-const DEATHS: Readonly<Record<WorkerEnd, string>> = {
-  exit: 'data plane failed',
-  hung: 'data plane hangs',
-  heap: 'data plane is out of memory',
-};
+/** Of the commands that a worker left unanswered those that its successor needs: they may have missed its set-up. */
+function saidAgain(unanswered: readonly Command[]): Command[] {
+  const of = (kind: Command['kind']): Command[] => unanswered.filter((command) => command.kind === kind);
+  // The last configuration, policy and rates are in force; of the others all, in order: doing one twice does no harm.
+  const last = (kind: Command['kind']): Command[] => of(kind).slice(-1);
+  return [...of('forward'), ...of('bypass'), ...last('rates'), ...last('policy'), ...last('config'), ...of('confine')];
+}
 
 /** Settles the promise of `begin`. */
 interface Beginning {
@@ -94,7 +56,7 @@ interface Beginning {
   readonly reject: (error: Error) => void;
 }
 
-export class DataPlane extends MirroredDevice {
+export class DataPlane extends HostOrders {
   private readonly options: DataPlaneOptions;
   private readonly native: Native;
   private readonly wakeFd: number;
@@ -107,22 +69,22 @@ export class DataPlane extends MirroredDevice {
   private readonly strays = new Set<WorkerHandle>();
   private beginning: Beginning | null = null;
   private beginTimer: NodeJS.Timeout | null = null;
-  private traced: Int32Array | null = null;
-  /** Lines of the worker's that are in the log. */
-  private logged = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-  private setup: DataPlaneSetup | null = null;
+  private readonly reports: WorkerReports;
   /** What workers do before they serve, once the start is over. */
-  private sandbox: SandboxMode | null = null;
+  private filter: Int32Array | null = null;
   private readonly pending: PendingCommands;
   private readonly policy = new RestartPolicy();
   /** No worker is started any more. */
   private closed = false;
   private closedWhy = '';
   private stopped: Promise<void> | null = null;
+  /** A capture of `startCapture` is over, but not let go of. */
+  onCaptureEnded: ((id: number, end: CaptureEnd) => void) | null = null;
 
   private constructor(options: DataPlaneOptions) {
     super();
     this.options = options;
+    this.reports = new WorkerReports(options.log);
     this.native = loadNative();
     this.wakeFd = this.native.eventFd(0);
     if (this.wakeFd < 0) throw new Error(`cannot make an eventfd (errno ${String(-this.wakeFd)})`);
@@ -225,30 +187,18 @@ export class DataPlane extends MirroredDevice {
    * The start is over, and the process's calls are filtered: those of the data plane's thread are filtered further, before
    * it is given any other command, and those of each worker that takes its place.
    */
-  async confine(mode: SandboxMode): Promise<Layer> {
+  async confine(filters: Filters): Promise<Layer> {
     const name = 'seccomp-data-plane';
-    if (mode === 'off') return { name, state: 'off' };
-    this.sandbox = mode;
-    const answer = await this.send({ kind: 'confine', mode });
+    if (filters.mode === 'off') return { name, state: 'off' };
+    const made = dataPlaneProgram(filters);
+    if ('why' in made) return { name, state: 'missing', why: made.why };
+    this.filter = made.program;
+    const answer = await this.send({ kind: 'confine', program: made.program });
     return answer === CONFINED ? { name, state: 'on' } : { name, state: 'missing', why: 'the log says why' };
   }
 
-  /** The host's network changed. Only after `begin`. */
-  async setConfig(config: StackConfig): Promise<void> {
-    if (this.setup === null) throw new Error('the data plane was not started');
-    this.setup = { ...this.setup, config };
-    await this.send({ kind: 'config', config });
-  }
-
-  /** The host's addresses or routes changed: connected sockets of datagrams are looked at when they are used next. */
-  async hostMoved(): Promise<void> {
-    await this.send({ kind: 'moved' });
-  }
-
-  /** The host's neighbours, all of them, in the form of the stack's neighbour table. */
-  async setNeighbours(entries: Int32Array): Promise<void> {
-    this.mirror.neighbours = entries.slice();
-    await this.send({ kind: 'neighbours', entries });
+  protected override get workerId(): number {
+    return this.worker?.id ?? 0;
   }
 
   protected override newSession(): void {
@@ -301,22 +251,41 @@ export class DataPlane extends MirroredDevice {
 
   /** Tells a worker that boots what it is to do. */
   private open(worker: WorkerHandle, setup: DataPlaneSetup): void {
-    const { config, listeners, counters, captureFd, trace, pollUs, moderation } = setup;
-    this.logged = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-    this.traced = trace === true ? new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)) : null;
+    const {
+      config,
+      bypass,
+      listeners,
+      moreListeners,
+      counters,
+      captureFd,
+      pollUs,
+      moderation,
+      policy,
+      rates,
+      flowEnds,
+    } = setup;
+    const { reports } = this;
+    reports.begin(setup);
     worker.begin({
       id: worker.id,
       link: this.options.link ?? 'vhost-user',
       config,
+      bypass: bypass ?? null,
       listeners,
+      moreListeners: moreListeners ?? 0,
       counters,
       captureFd: captureFd ?? -1,
-      traced: this.traced,
-      logged: this.logged,
+      traced: reports.traced,
+      ends: flowEnds?.open(worker.id) ?? null,
+      logged: reports.logged,
+      named: setup.onName === undefined ? null : reports.named,
+      addressed: setup.onAddress === undefined ? null : reports.addressed,
       pollUs: pollUs ?? 0,
       moderation: moderation ?? 'adaptive',
+      policy: policy ?? NO_POLICY,
+      rates: rates ?? NO_RATES,
       wakeFd: this.wakeFd,
-      sandbox: this.sandbox,
+      filter: this.filter,
     } satisfies WorkerSetup);
     this.beginTimer = setTimeout(() => {
       if (worker === this.worker && this.watched) this.giveUp(worker, 'it does not start');
@@ -341,31 +310,23 @@ export class DataPlane extends MirroredDevice {
       case 'done':
         this.pending.answer(message.seq, message.value);
         return;
+      case 'ended':
+        this.setup?.flowEnds?.filled();
+        return;
+      case 'file':
+        void this.options.readFile?.(message.request).then((answer) => this.send({ kind: 'file', answer }));
+        return;
       case 'fault':
         this.onRingFault?.(message.index, message.reason);
         return;
       case 'streamEnded':
         this.endStream(message.end);
         return;
-      case 'trace':
-        if (message.leftOut > 0)
-          this.options.log(
-            'trace',
-            `trace lines lost because the log was too slow: ${message.leftOut}`,
-            'data-plane.trace',
-          );
-        for (const line of message.lines) this.options.log('trace', line);
-        if (this.traced !== null) Atomics.add(this.traced, 0, message.lines.length);
+      case 'captureEnded':
+        this.onCaptureEnded?.(message.id, message.end);
         return;
-      case 'log':
-        if (message.leftOut > 0)
-          this.options.log(
-            'warn',
-            `log lines lost because the log was too slow: ${message.leftOut}`,
-            'data-plane.lines',
-          );
-        this.options.log(message.level, message.message);
-        Atomics.add(this.logged, 0, 1);
+      default:
+        this.reports.take(message);
     }
   }
 
@@ -401,8 +362,9 @@ export class DataPlane extends MirroredDevice {
     }
     const counters = new Float64Array(setup.counters);
     counters[RESTARTS[end]]++;
+    setup.flowEnds?.lost(FLOW_GAUGES.reduce((sum, gauge) => sum + counters[gauge], 0));
     // Its flows went with it.
-    for (const gauge of [C_FLOWS_TCP, C_FLOWS_UDP, C_FLOWS_ICMP]) counters[gauge] = 0;
+    for (const gauge of FLOW_GAUGES) counters[gauge] = 0;
     const since = counters[C_STARVED_SINCE];
     counters[C_STARVED_SINCE] = 0;
     if (since !== 0) counters[C_STARVED_US] += this.native.nowUs() - since;
@@ -423,6 +385,7 @@ export class DataPlane extends MirroredDevice {
       'data-plane.death',
     );
     if (verdict === 'end-session') this.endSession();
+    this.options.onReplaced?.();
     void this.replace(setup, gone);
   }
 
@@ -447,7 +410,7 @@ export class DataPlane extends MirroredDevice {
     }
     this.worker = worker;
     if (gone !== undefined) await within(gone, OLD_GONE_MS);
-    if (this.worker === worker) this.open(worker, { ...setup, config: this.setup?.config ?? setup.config });
+    if (this.worker === worker) this.open(worker, this.setup ?? setup);
   }
 
   /** Gives a new worker the state of the old one, then settles what the old one left unanswered. */
@@ -455,13 +418,8 @@ export class DataPlane extends MirroredDevice {
     const unanswered = this.pending.takeAll();
     const stopped = new Set<number>();
     for (const { command } of unanswered) if (command.kind === 'stopRing') stopped.add(command.index);
-    const commands = this.mirror.commands(stopped);
-    // Those that came after the worker's set-up was sent; the last configuration is in force.
-    const confines = unanswered.filter(({ command }) => command.kind === 'confine');
-    for (const { command } of confines) commands.unshift(command);
-    const configs = unanswered.filter(({ command }) => command.kind === 'config');
-    if (configs.length > 0) commands.unshift(configs[configs.length - 1].command);
-    for (const command of commands) {
+    const again = saidAgain(unanswered.map(({ command }) => command));
+    for (const command of [...again, ...this.mirror.commands(stopped)]) {
       void this.pending.add(command, -1, (seq) => {
         this.post(seq, command);
       });
@@ -475,6 +433,7 @@ export class DataPlane extends MirroredDevice {
 
   /** Answers for a worker that is gone: what its commands changed is in the mirror. */
   private valueFor(command: Command): number {
+    if (command.kind === 'flows') return LOOK_GONE;
     return command.kind === 'stopRing' ? this.mirror.usedIndex(command.index) : 0;
   }
 }

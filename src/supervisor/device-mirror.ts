@@ -13,6 +13,8 @@ export class DeviceMirror {
   readonly rings = new Map<number, DeviceRing>();
   log: DirtyLog | null = null;
   streamFd = -1;
+  /** The namespace's tap device and its offloads; null: the guest is none. */
+  tap: { readonly fd: number; readonly offloads: number } | null = null;
   neighbours: Int32Array | null = null;
   /** NET_SET_MTU; 0: none. */
   mtu = 0;
@@ -48,6 +50,7 @@ export class DeviceMirror {
   commands(stopped: ReadonlySet<number>): Command[] {
     const list: Command[] = [];
     if (this.neighbours !== null) list.push({ kind: 'neighbours', entries: this.neighbours });
+    if (this.tap !== null) list.push({ kind: 'tapOpen', ...this.tap });
     if (!this.ofFrontEnd) return list;
     list.push({ kind: 'features', features: this.features });
     list.push({ kind: 'memory', regions: this.regions });

@@ -3,7 +3,7 @@
  * would need is mirrored (device-mirror.ts) before the command goes out.
  */
 import type { Command } from '../dataplane/commands';
-import { offeredFeatures } from '../dataplane/virtio/features';
+import { featureNames, offeredFeatures } from '../dataplane/virtio/features';
 import type { StreamDevice, StreamEnd } from '../stream/device';
 import type { DeviceMemoryRegion, DeviceRing, DirtyLog, VhostDevice } from '../vhost/device';
 import { DeviceMirror } from './device-mirror';
@@ -25,6 +25,19 @@ export abstract class MirroredDevice implements VhostDevice, StreamDevice {
   /** Another front-end is there. */
   protected newSession(): void {
     this.failed = false;
+  }
+
+  /** What the front-end negotiated, by the names that TUBETTI_FEATURES takes. */
+  get negotiated(): readonly string[] {
+    return featureNames(this.mirror.features);
+  }
+
+  /**
+   * Has the data plane write what is known of the guest to `out`, which is shared memory (src/stack/link/seen.ts).
+   * Settles with the number of addresses; 0 and an `out` as it was: there is no data plane at this moment.
+   */
+  describeGuest(out: Int32Array): Promise<number> {
+    return this.send({ kind: 'describeGuest', out });
   }
 
   attach(): void {
@@ -110,6 +123,12 @@ export abstract class MirroredDevice implements VhostDevice, StreamDevice {
   async closeStream(): Promise<void> {
     this.mirror.streamFd = -1;
     await this.send({ kind: 'streamClose' });
+  }
+
+  /** Serves a namespace by its tap device, which stays the caller's, until the data plane ends or `onStreamEnded`. */
+  async openTap(fd: number, offloads: number): Promise<void> {
+    this.mirror.tap = { fd, offloads };
+    await this.send({ kind: 'tapOpen', fd, offloads });
   }
 
   async probeStream(): Promise<boolean> {

@@ -31,6 +31,7 @@ import {
   VHOST_USER_PROTOCOL_F_RESET_DEVICE,
 } from './protocol';
 import { Rings } from './rings';
+import { MemoryWatch, SHARE_MEMORY } from './shared-memory';
 
 export interface BackendOptions {
   readonly native: Native;
@@ -64,6 +65,7 @@ export class Backend {
   private readonly log: LogFunction;
   private readonly used: UsedRegions;
   private readonly memory: MemoryTable;
+  private readonly memoryWatch: MemoryWatch;
   private features = 0n;
   private protocolFeatures = 0n;
   private logRegion = -1;
@@ -75,6 +77,7 @@ export class Backend {
     this.log = options.log;
     this.used = new UsedRegions(options.native);
     this.memory = new MemoryTable(options.native, this.used);
+    this.memoryWatch = new MemoryWatch(options.log);
     this.rings = new Rings(options.native, options.device, this.memory, options.log);
     // Without a configuration space from us a guest must not look for an MTU there: user-mode Linux 6.1 reads what was on
     // its stack and breaks. QEMU shows its own, whether the bit is offered or not (x-mtu-bypass-backend), and tells us.
@@ -114,6 +117,7 @@ export class Backend {
       throw new ProtocolError('VU_ERR_FEATURES', `features ${hex(changed)} changed while rings run`);
     }
     this.features = features;
+    if (this.memory.regions.length === 0) this.memoryWatch.expect();
     await this.device.setFeatures(features);
     if ((features & VHOST_USER_F_PROTOCOL_FEATURES) === 0n) await this.rings.enableAll();
   }
@@ -133,6 +137,9 @@ export class Backend {
   /** SET_MEM_TABLE. */
   async setMemTable(payload: DataView, fds: ReceivedFds): Promise<void> {
     const entries = decodeMemTable(payload);
+    if (fds.count === 0 && entries.length > 0) {
+      throw new ProtocolError('VU_ERR_FDS', `SET_MEM_TABLE without descriptors: ${SHARE_MEMORY}`);
+    }
     validateFds('SET_MEM_TABLE', fds.count, entries.length);
     this.used.relieve();
     await this.changeMemory(this.memory.planReplace(entries, fds));
@@ -212,6 +219,7 @@ export class Backend {
    * the device does not do is reported to `onError`, and the rest is given back all the same.
    */
   async release(onError: (error: unknown) => void): Promise<void> {
+    this.memoryWatch.settle();
     await this.rings.stopAll(onError);
     for (const step of [() => this.dropLog(), () => this.device.detach()]) {
       try {
@@ -235,6 +243,7 @@ export class Backend {
       await this.device.setMemory(plan.regions);
       inForce = true;
       this.memory.commit(plan);
+      if (plan.regions.length > 0) this.memoryWatch.settle();
       this.log('debug', `guest memory: ${plan.regions.length} regions`, 'vhost.memory');
       await this.rings.resume(moved);
     } finally {

@@ -20,6 +20,7 @@ import { isShortage, ProtocolError, shortage } from './protocol-errors';
 import type { MemoryRegion } from './messages';
 import { regionsOverlap, validateMemoryRegion } from './messages';
 import { MAX_GUEST_MEMORY, MAX_MEM_SLOTS } from './protocol';
+import { SHARE_MEMORY } from './shared-memory';
 
 /** A region that is mapped here. Its file, by device and inode, says whether it is the same memory. */
 export interface MappedRegion extends DeviceMemoryRegion {
@@ -204,7 +205,9 @@ export class MemoryTable {
     if (isShortage(kind)) throw shortage('the file of a memory region cannot be inspected', kind);
     const known = kind === FD_MEMORY ? this.native.fileId(fd, this.fileId) : -1;
     if (isShortage(known)) throw shortage('the file of a memory region cannot be inspected', known);
-    if (known < 0) throw new ProtocolError('VU_ERR_FD_KIND', 'memory region without a file that can be mapped');
+    if (known < 0) {
+      throw new ProtocolError('VU_ERR_FD_KIND', `memory region without a file that can be mapped: ${SHARE_MEMORY}`);
+    }
     return this.fileId.join(':');
   }
 

@@ -132,7 +132,8 @@ describe('a service', () => {
     expect(text).toContain('memory-backend-memfd,id=mem,size=1G,share=on');
     // A comma doubled for QEMU, the quote closed and opened for the shell, an entity for XML.
     expect(text).toContain(`'socket,id=net0,path=${join(dir, "it'\\''s,,here")},reconnect=1'`);
-    expect(text).toContain(`path='${join(dir, 'it&apos;s,here')}'`);
+    const socket = `path='${join(dir, 'it&apos;s,here')}' mode='client'`;
+    expect(text).toContain(`<source type='unix' ${socket}><reconnect enabled='yes' timeout='1'/></source>`);
     expect(text).not.toContain('IPv6');
   });
 

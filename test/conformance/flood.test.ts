@@ -20,6 +20,11 @@ jest.setTimeout(120_000);
 
 const MIB = 1 << 20;
 const GROWTH = 20 * MIB;
+/**
+ * What V8's young generation may grow by behind a warm-up, before it collects. From Node 24 on it does so up to 64 MiB: after 9000
+ * pairs of front-ends the service has 80 MiB more than at its start, after 15,000 the same, of which 6 MiB live.
+ */
+const GARBAGE = Number(process.versions.node.split('.')[0]) < 24 ? GROWTH : 64 * MIB;
 const FRAMES = 200_000;
 const BATCH = 200;
 /** Soon enough for whoever waits, on a machine that does other things too. */
@@ -158,13 +163,17 @@ describe('while nobody reads the log, with a line for each frame', () => {
 test('front-ends that come and go in a loop, two at a time', async () => {
   const socket = join(dir, 's');
   service = await startService('-s', socket);
-  const before = { resident: residentBytes(service.pid), started: performance.now() };
-  for (let i = 0; i < 1500; i++) {
-    const come = (): Promise<Socket> => connected(socket).catch(() => come()); // EAGAIN: the backlog is full
-    for (const one of await Promise.all([come(), come()])) one.on('error', () => undefined).destroy();
-  }
-  expect(residentBytes(service.pid) - before.resident).toBeLessThan(GROWTH);
-  const seconds = Math.ceil((performance.now() - before.started) / 1000) + 1;
+  const come = (): Promise<Socket> => connected(socket).catch(() => come()); // EAGAIN: the backlog is full
+  const pairs = async (count: number): Promise<void> => {
+    for (let i = 0; i < count; i++)
+      for (const one of await Promise.all([come(), come()])) one.on('error', () => undefined).destroy();
+  };
+  const started = performance.now();
+  await pairs(750);
+  const before = residentBytes(service.pid);
+  await pairs(1500);
+  expect(residentBytes(service.pid) - before).toBeLessThan(GARBAGE);
+  const seconds = Math.ceil((performance.now() - started) / 1000) + 1;
   for (const text of [/front-end connected/g, /front-end disconnected/g, /second front-end refused/g]) {
     const count = service.stderr().match(text)?.length ?? 0;
     expect(count).toBeLessThanOrEqual(5 * seconds);

@@ -4,6 +4,7 @@
  */
 import { readFileSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ControlClient } from '../../src/ctl/client';
 import { loadNative } from '../../src/native';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
 import { closeGuests, startGuest } from '../support/guest/exercises';
@@ -232,6 +233,35 @@ describeWith('following the host', whyNoNamespaces(), () => {
     } finally {
       closeGuests();
       await fixed.stop('SIGKILL');
+    }
+  });
+
+  test("--control: the host's addresses are listed, and an event when they change", async () => {
+    const control = join(bench.scratch, 'control');
+    const other = await Service.start({
+      world: bench.world,
+      socketPath: join(bench.scratch, 'other.sock'),
+      args: ['--control', control],
+    });
+    const client = new ControlClient(control);
+    const stop = new AbortController();
+    try {
+      const events = client.events('/v1/events', stop.signal);
+      const heard = events.next();
+      const own = { interface: 'eth0', address: HOST_ADDRESS_4, prefix: 24 };
+      const before = await client.addresses();
+      expect(before).toMatchObject({ guest: [], assigned: [HOST_ADDRESS_4, `${HOST_NETWORK_6}:2`] });
+      expect(before.host).toContainEqual(own);
+      await onHost('ip addr add 192.0.2.66/26 dev eth0');
+      const told = await heard;
+      expect(JSON.parse(told.done === true ? '{}' : told.value.data)).toMatchObject({
+        event: 'host-addresses',
+        data: { addresses: expect.stringContaining('192.0.2.66/26') as string },
+      });
+      expect((await client.addresses()).host).toContainEqual({ ...own, address: '192.0.2.66', prefix: 26 });
+    } finally {
+      stop.abort();
+      await other.stop('SIGKILL');
     }
   });
 });

@@ -120,9 +120,31 @@ withTool('systemd-analyze')('systemd: the socket is that which the service is to
   );
   writeFileSync(join(dir, 'tubetti@.socket'), socket);
   run('systemd-analyze', 'verify', '--man=no', '--recursive-errors=no', join(dir, 'tubetti@.socket'));
+  const ports = readUnit('tubetti-ports@.socket');
+  writeFileSync(join(dir, 'tubetti-ports@.socket'), ports);
+  run('systemd-analyze', 'verify', '--man=no', '--recursive-errors=no', join(dir, 'tubetti-ports@.socket'));
+  const name = /^FileDescriptorName=(.*)$/m.exec(ports)?.[1];
+  expect(ports).toContain(`-t fd:${String(name)}:`);
   const path = /^ListenStream=(.*)$/m.exec(socket)?.[1];
   expect(readUnit('tubetti@.service')).toContain(` --socket ${String(path)} `);
   const userOf = (name: string, key: string): string | undefined =>
     new RegExp(`^${key}=(.*)$`, 'm').exec(readUnit(name))?.[1];
   expect(userOf('tubetti@.socket', 'SocketUser')).toBe(userOf('tubetti@.service', 'User'));
+});
+
+withTool('systemd-analyze')('systemd: the slice of all services, in which the unit puts each', () => {
+  const slice = readUnit('tubetti.slice');
+  writeFileSync(join(dir, 'tubetti.slice'), slice);
+  // What it does not know it warns of, and goes on.
+  const { status, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', join(dir, 'tubetti.slice')], {
+    encoding: 'utf8',
+  });
+  expect([status, stderr]).toEqual([0, '']);
+  const unit = readUnit('tubetti@.service');
+  expect(unit).toMatch(/^Slice=tubetti\.slice$/m);
+  const tasks = (text: string): number => Number(/^TasksMax=(\d+)$/m.exec(text)?.[1]);
+  expect(tasks(unit)).toBeGreaterThan(16);
+  expect(tasks(slice)).toBeGreaterThan(16 * 200);
+  for (const setting of ['CPUWeight', 'MemoryHigh', 'MemoryMax'])
+    expect(slice).toMatch(new RegExp(`^${setting}=`, 'm'));
 });

@@ -2,7 +2,7 @@
  * The filters of system calls in the real service: on every thread, and against somebody who has taken one over. What is
  * tried runs inside (test/fixtures/sandbox/probe.cjs); each attempt has a service of its own, as most of them end it.
  */
-import { appendFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { constants, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { threadStatus } from '../support/run-service';
 
 jest.setTimeout(60_000);
 
-const { EPERM, ENOSYS, ENOENT, EACCES, EINVAL } = constants.errno;
+const { EPERM, ENOSYS, ENOENT, EACCES, EINVAL, EBADF } = constants.errno;
 const KILLED = 'SIGSYS';
 const PRELOAD = join(__dirname, '../fixtures/sandbox/probe.cjs');
 
@@ -37,10 +37,13 @@ afterAll(() => {
 });
 
 /** `argv`: more options of the service. */
-async function launch(thread: Thread, what: string, argument = '', argv: readonly string[] = []): Promise<Running> {
+function launch(thread: Thread, what: string, argument = '', argv: readonly string[] = []): Promise<Running> {
+  return launchWith([...SAME_USER, '--foreground', '--socket', join(dir, 'vu.sock'), ...argv], thread, what, argument);
+}
+
+async function launchWith(argv: readonly string[], thread: Thread, what: string, argument = ''): Promise<Running> {
   writeFileSync(join(dir, 'asked'), '');
-  const options = ['--foreground', '--socket', join(dir, 'vu.sock'), ...argv];
-  const service = launchProgram([...PROGRAM, ...SAME_USER, ...options], {
+  const service = launchProgram([...PROGRAM, ...argv], {
     NODE_OPTIONS: `--require ${PRELOAD}`,
     TUBETTI_SANDBOX_PROBE: `${thread} ${what} ${argument}`,
     TUBETTI_SANDBOX_ASKED: join(dir, 'asked'),
@@ -187,7 +190,11 @@ describe('somebody in the control plane has the broker', () => {
     ['no second user', '4', EPERM],
     ['no second filter', '10:12345678', EPERM],
     ['no port without a socket', '1', EINVAL],
-    ['nothing else', '11', ENOSYS],
+    ['nobody’s name without a socket', '11', EINVAL],
+    ['no socket file where none was named at the start', '12,5:/nonexistent/s', EPERM],
+    ['none by way of the directory above', '12,5:/tmp/../nonexistent/s', EPERM],
+    ['no more socket files than there are places', '12,69:/tmp/s', EINVAL],
+    ['nothing else', '13', ENOSYS],
   ])('%s', async (_what, request, errno) => {
     expect(await attempt('main', 'broker', request)).toBe(-errno);
   });
@@ -212,5 +219,35 @@ describe('somebody in the data plane', () => {
 
   test('has no unix sockets', async () => {
     expect(await attempt('data-plane', 'unix-socket', join(dir, 'other.sock'))).toBe(KILLED);
+  });
+});
+
+describe('what moves streams past the link', () => {
+  test('a virtual machine’s data plane has neither splice nor pipes', async () => {
+    expect(await attempt('data-plane', 'splice')).toBe(KILLED);
+    expect(await attempt('data-plane', 'pipe2')).toBe(-EPERM);
+    expect(await attempt('main', 'splice')).toBe(KILLED);
+  });
+
+  test('a namespace’s has both', async () => {
+    // Outside the command's root is nobody, who has to find the file that ends it.
+    chmodSync(dir, 0o755);
+    for (const [what, result] of [
+      ['splice', -EBADF],
+      ['pipe2', 0],
+    ] as const) {
+      const ended = join(dir, `ended-${what}`);
+      const command = ['sh', '-c', `until [ -e ${ended} ]; do sleep 0.05; done`];
+      const service = await launchWith(['netns', '--splice-only', '-q', '--', ...command], 'data-plane', what);
+      ask('data-plane', service);
+      const [, answer] = await service.says(/probe: (-?[0-9]+)/);
+      writeFileSync(ended, '');
+      expect({ what, answer: Number(answer), ...(await service.exit) }).toEqual({
+        what,
+        answer: result,
+        status: 0,
+        signal: null,
+      });
+    }
   });
 });

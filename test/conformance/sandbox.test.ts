@@ -308,6 +308,13 @@ describe('layers that cannot be had', () => {
     expect(stdout).toMatch(/^CapBnd:\t0{16}$/m);
   });
 
+  test('the launcher: Node reads no certificates at each start that the caller has for TLS', () => {
+    const script = ['-c', 'echo "${NODE_EXTRA_CA_CERTS-none}"'];
+    const env = { ...process.env, NODE_EXTRA_CA_CERTS: '/nonexistent' };
+    const { stdout } = spawnSync(LAUNCHER, ['tubetti', '/bin/sh', ...script], { encoding: 'utf8', env });
+    expect(stdout).toBe('none\n');
+  });
+
   test('the launcher by itself says how it is called', async () => {
     expect(await call(LAUNCHER, [])).toMatchObject({ status: 2, stdout: '' });
   });

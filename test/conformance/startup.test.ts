@@ -3,7 +3,7 @@
  * things too; `node bench/startup.mjs` has the times. Needs a build.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { launched } from '../support/program';
@@ -54,8 +54,7 @@ async function started(nodeOptions: readonly string[], ...argv: string[]): Promi
   child = run;
   let text = '';
   await new Promise<void>((resolve, reject) => {
-    run.stderr.setEncoding('utf8');
-    run.stderr.on('data', (chunk: string) => {
+    run.stderr.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk;
       if (text.includes("<interface type='vhostuser'>")) resolve();
     });
@@ -100,26 +99,37 @@ async function bareNode(): Promise<{ own: number; resident: number }> {
   return memory;
 }
 
+function middle(numbers: readonly number[]): number {
+  return [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
+}
+
+/** A garbage collection more or less at the start is some 0.5 MiB: of this number of starts the middle counts. */
+const STARTS = 3;
+
 test('the idle service has at most 22 MiB more than Node alone has, and is there soon', async () => {
   const bare = await bareNode();
-  const before = Date.now();
-  const run = await started([]);
-  expect(Date.now() - before).toBeLessThan(START_LIMIT_MS);
-  const { own, resident } = memoryOf(run);
-  await ended(run);
+  const own: number[] = [];
+  const resident: number[] = [];
+  for (let i = 0; i < STARTS; i++) {
+    const before = Date.now();
+    const run = await started([]);
+    expect(Date.now() - before).toBeLessThan(START_LIMIT_MS);
+    const memory = memoryOf(run);
+    own.push(memory.own - bare.own);
+    resident.push(memory.resident - bare.resident);
+    await ended(run);
+  }
   const [major] = process.versions.node.split('.');
-  console.info(
-    `Node ${process.versions.node}: ${String(own - bare.own)} KiB, ${String(resident - bare.resident)} with files`,
-  );
-  expect(own - bare.own).toBeLessThanOrEqual(PRIVATE_LIMIT);
-  expect(resident - bare.resident).toBeLessThanOrEqual(RESIDENT_LIMIT[major] ?? RESIDENT_LIMIT[26]);
+  console.info(`Node ${process.versions.node}: ${own.join(', ')} KiB; ${resident.join(', ')} with files`);
+  expect(middle(own)).toBeLessThanOrEqual(PRIVATE_LIMIT);
+  expect(middle(resident)).toBeLessThanOrEqual(RESIDENT_LIMIT[major] ?? RESIDENT_LIMIT[26]);
 });
 
 test('the program is one file and the addon; what is not asked for is not loaded', async () => {
   const { files, builtins } = await loadedBy();
   const ours = files.filter((file) => file !== PRELOAD).map((file) => file.slice(ROOT.length + 1));
   expect(ours.sort()).toEqual(['bin/load.js', 'bin/tubetti.js', 'build/Release/tubetti.node']);
-  for (const name of ['http', 'https', 'tls', 'crypto', 'zlib', 'dns', 'child_process']) {
+  for (const name of ['http', 'https', 'tls', 'crypto', 'zlib', 'dns', 'child_process', 'fs/promises', 'readline']) {
     expect(builtins).not.toContain(name);
   }
 });
@@ -146,6 +156,15 @@ test("V8 takes the code that the build made, and refuses another program's", () 
     expect(isRejected(other, cache)).toBe('true');
   }
   expect(existsSync(join(DIST, 'worker.js'))).toBe(true);
+});
+
+test('what a start calls was compiled by the build', () => {
+  const script = `const { compile } = require(${JSON.stringify(LOADER)});
+    process.stdout.write(String(compile(process.argv[1]).createCachedData().length));`;
+  for (const file of ['tubetti.js', 'data-plane.js'].map((name) => join(DIST, name))) {
+    const { stdout: outermost } = spawnSync(process.execPath, ['-e', script, file], { encoding: 'utf8' });
+    expect(statSync(`${file}.cache`).size).toBeGreaterThan(1.3 * Number(outermost));
+  }
 });
 
 test('the stack of a bug names the sources', () => {

@@ -8,9 +8,11 @@ import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadNative } from '../../src/native';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
+import { ControlClient } from '../../src/ctl/client';
 import type { Guest } from '../support/guest/guest';
 import { closeGuests, echo, expectAlive, startGuest } from '../support/guest/exercises';
 import { GATEWAY_4, REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
+import { openFdsOf } from '../support/open-fds';
 import { poll } from '../support/world/processes';
 import { PROGRAM, connected, launchProgram, SAME_USER } from '../support/program';
 
@@ -33,7 +35,7 @@ describeWith('the service survives', whyNoNamespaces(), () => {
     expect(spawnSync('mkfifo', [join(dir, 'fifo')]).status).toBe(0);
     const preload = join(__dirname, '../fixtures/dataplane/faults.cjs');
     const env = { TUBETTI_FAULTS: dir, NODE_OPTIONS: `--require ${preload}` };
-    bench = await setUpBench([], false, env);
+    bench = await setUpBench(['--control', join(dir, 'control')], false, env);
   });
 
   beforeEach(async () => {
@@ -116,6 +118,29 @@ describeWith('the service survives', whyNoNamespaces(), () => {
     await expect(lost.write(Buffer.from('!')).then(() => lost.flush())).rejects.toMatchObject({ code: 'ECONNRESET' });
     await echo(guest, bench, REMOTE_ADDRESS_4, 300_000);
     expect(guest.violations).toEqual([]);
+  });
+
+  test('a capture ends with the data plane that wrote it, and the next one has captures of its own', async () => {
+    const client = new ControlClient(join(dir, 'control'));
+    const guest = await startGuest(native, bench.service);
+    await expectAlive(guest, bench);
+    const { id, stream } = await client.capture();
+    await answered(guest);
+    const before = openFdsOf(bench.service.process.pid);
+    await bringAbout('throw', guest);
+    // To its end, which is no error.
+    let bytes = 0;
+    for await (const chunk of stream) bytes += (chunk as Buffer).length;
+    expect(bytes).toBeGreaterThan(24);
+    expect((await client.captures()).find((one) => one.id === id)).toMatchObject({ reason: 'data-plane' });
+    await answered(guest);
+    const again = await client.capture({ packets: 2 });
+    await answered(guest);
+    bytes = 0;
+    for await (const chunk of again.stream) bytes += (chunk as Buffer).length;
+    expect(bytes).toBeGreaterThan(24 + 2 * 16);
+    expect((await client.captures()).find((one) => one.id === again.id)).toMatchObject({ reason: 'limit', packets: 2 });
+    await poll('descriptors', () => (openFdsOf(bench.service.process.pid) <= before ? true : null), 10_000);
   });
 
   test('state that each data plane dies of costs its session, not the service', async () => {

@@ -1,5 +1,5 @@
 /** The life of the service: who is served, who is turned away, how it begins and ends. */
-import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
 import { constants } from 'node:os';
 import { join } from 'node:path';
@@ -153,6 +153,49 @@ describe('listening', () => {
     expect(rig.complaints).toEqual(
       Array.from({ length: 3 }, () => 'second front-end refused, one is connected already'),
     );
+  });
+
+  test('a second one that connects again at once, as QEMU does: slowed down, and served when the first leaves', async () => {
+    const rig = makeRig();
+    rig.server.start();
+    const first = rig.connect();
+    await replay(first, t.QEMU_RUNNING);
+    const begun = performance.now();
+    let attempts = 0;
+    while (performance.now() - begun < 1500) {
+      await rig.connect().closed();
+      attempts++;
+    }
+    // Four at once, then four a second.
+    expect(attempts).toBeGreaterThanOrEqual(5);
+    expect(attempts).toBeLessThanOrEqual(4 + 6);
+    await first.ask(p.VHOST_USER_GET_FEATURES);
+    expect(rig.complaints).toHaveLength(5);
+    expect(rig.complaints[4]).toMatch(/two guests on one socket\?/);
+    const second = rig.connect();
+    second.send(p.VHOST_USER_GET_FEATURES);
+    first.close();
+    expect((await second.receive()).request).toBe(p.VHOST_USER_GET_FEATURES);
+  });
+
+  test('more than can be held: the oldest are let go, and the end waits for none', async () => {
+    const rig = makeRig();
+    rig.server.start();
+    await replay(rig.connect(), t.QEMU_RUNNING);
+    const files = (): number => readdirSync('/proc/self/fd').length;
+    const others: MockFrontEnd[] = [];
+    for (let i = 0; i < 40; i++) {
+      others.push(rig.connect());
+      // Each is looked at before the next comes.
+      for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
+    }
+    const held = others.filter((other) => !other.isClosed).length;
+    expect(held).toBeGreaterThan(0);
+    expect(held).toBeLessThanOrEqual(9);
+    const before = files();
+    await rig.server.stop();
+    for (const other of others) await other.closed();
+    expect(files()).toBeLessThan(before);
   });
 
   test('a front-end that comes back at once is served, whatever the order of events', async () => {

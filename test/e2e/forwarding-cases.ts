@@ -15,10 +15,12 @@ const ETHERNET_HEADER = 14;
 /** Makes the namespace, with an interface `eth0` in it whose other end is `outer`; it lasts until the guest reboots. */
 const MAKE_INNER = `
   while read -r module; do insmod "$module"; done </etc/modules.more
+  set -e
   # Queues of the guest's own, of 1000 frames by default, drop what does not fit: 45 for one of 64 KiB on the way in, all
-  # that a window holds on the way out, where nobody holds a sender back whose socket is elsewhere.
+  # that a window holds on the way out, where nobody holds a sender back whose socket is elsewhere. (Linux 7.2 refuses a
+  # queue of more than 32767.)
   echo 100000 >/proc/sys/net/core/netdev_max_backlog
-  ip link set eth0 qlen 100000
+  ip link set eth0 qlen 10000
   unshare -n sleep 100000 >/dev/null 2>&1 &
   inner=$!
   echo $inner >/tmp/inner

@@ -15,6 +15,8 @@ jest.setTimeout(120_000);
 
 const MIB = 1 << 20;
 const BULK = 8 * MIB;
+/** In bursts of 24. */
+const DATAGRAMS = 240;
 /** Small: what differs from set to set differs in the first megabytes. */
 const SCALE: Scale = { bulkBytes: 24 * MIB, parallel: 40, shortConnections: 80, watchedMs: 0 };
 /** The table without the cases that take seconds and are about time, not about what a frame looks like. */
@@ -45,6 +47,7 @@ interface FeatureSet {
 const BOTH: readonly Family['name'][] = ['IPv4', 'IPv6'];
 const [CSUM, GUEST_CSUM, MRG_RXBUF, INDIRECT_DESC, EVENT_IDX] = [0, 1, 15, 28, 29];
 const [GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6] = [7, 8, 11, 12];
+const HOST_USO = 56;
 const EVERYTHING = [
   ...[CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6],
   ...[MRG_RXBUF, INDIRECT_DESC, EVENT_IDX],
@@ -129,6 +132,21 @@ for (const { title: set, words, toGuest, fromGuest, on, off, tables } of SETS) {
           from: fromGuest.includes(family.name),
         });
         expect(await service.metric('tubetti_tcp_retransmits_total')).toBe(retransmits);
+      });
+    }
+
+    for (const family of FAMILIES) {
+      test(`${family.name}: bursts that the card is to cut leave uncut if that is agreed, and arrive cut`, async () => {
+        const { bench, guest } = stage();
+        const uso = (await guest.sh('cat /sys/class/net/eth0/device/features'))[HOST_USO] === '1';
+        const [major, minor] = (await guest.sh('uname -r')).split('.').map(Number);
+        // Linux has it from 6.2 on.
+        if (words === 'all') expect(uso).toBe(major > 6 || (major === 6 && minor >= 2));
+        if (words === 'none') expect(uso).toBe(false);
+        const before = await frames(guest, 'tx');
+        const burst = `guest-net udp-burst ${family.remote} ${String(bench.world.remote.ports.udp)} 1200 ${String(DATAGRAMS)} segment`;
+        expect(await guest.result(burst, 'udp-burst')).toEqual({ count: String(DATAGRAMS), exact: String(DATAGRAMS) });
+        expect((await frames(guest, 'tx')) - before < DATAGRAMS / 2).toBe(uso);
       });
     }
 

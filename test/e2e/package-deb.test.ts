@@ -100,10 +100,11 @@ Description: Node.js of another archive\n`;
     await command(['cmp', join(again, 'first.deb'), join(again, basename(deb))]);
   });
 
-  test('Debian 13: by apt, with its own Node; its parts; in the place of passt; removed', async () => {
+  test('Debian 13: by apt, with its own Node; its parts; in the place of passt, pasta and slirp4netns; removed', async () => {
     await serves('debian-13', `${INSTALL} ${deb}`);
     const parts = [
       '/usr/lib/systemd/system/tubetti@.service',
+      '/usr/lib/systemd/system/tubetti.slice',
       '/etc/apparmor.d/usr.bin.tubetti',
       '/etc/apparmor.d/abstractions/libvirt-qemu.d/tubetti',
       '/usr/share/bash-completion/completions/tubetti',
@@ -116,13 +117,17 @@ Description: Node.js of another archive\n`;
       ls ${parts.join(' ')} >/dev/null
       update-alternatives --install /usr/local/bin/passt passt /usr/bin/tubetti 50 >/dev/null
       passt --version | head -n 1
+      update-alternatives --install /usr/local/bin/pasta pasta /usr/bin/tubetti-pasta 50 >/dev/null
+      pasta --version | head -n 1
+      tubetti-slirp4netns --version
       apt-get remove -y -qq tubetti >/dev/null
-      if [ -h /usr/local/bin/passt ]; then echo "passt is left"; fi
+      if [ -h /usr/local/bin/passt ] || [ -h /usr/local/bin/pasta ]; then echo "a name is left"; fi
       ls /usr/lib/tubetti 2>&1 || true`;
     const { version } = JSON.parse(readFileSync(join(REPO_ROOT, 'package.json'), 'utf8')) as { version: string };
     const lines = (await command(inRoot('debian-13', script))).split('\n');
-    expect(lines).toContain(`passt ${version} (tubetti)`);
-    expect(lines).not.toContain('passt is left');
+    for (const name of ['passt', 'pasta']) expect(lines).toContain(`${name} ${version} (tubetti)`);
+    expect(lines).toContain(`slirp4netns version 1.2.1 by tubetti ${version}`);
+    expect(lines).not.toContain('a name is left');
     expect(lines).not.toContain('not as packed');
     expect(lines.at(-1)).toMatch(/cannot access '\/usr\/lib\/tubetti'/);
   });

@@ -1,6 +1,6 @@
 /** Programs that people use, in a UML guest, which runs those of the host (guest/from-host): dig, tracepath, iperf3. */
 import { GATEWAY_4, REMOTE_ADDRESS_4, REMOTE_ADDRESS_6 } from '../support/world/host-world';
-import { which } from '../support/world/image';
+import { which } from '../support/world/paths';
 import { ManagedProcess } from '../support/world/processes';
 import { BEYOND_4, NARROW, type DatagramCase } from './datagram-cases';
 

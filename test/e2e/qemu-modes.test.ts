@@ -4,6 +4,7 @@
 import type { Guest } from '../support/world/guest';
 import { bootQemu } from '../support/world/qemu';
 import type { QemuGuest, QemuOptions } from '../support/world/qemu';
+import { poll } from '../support/world/processes';
 import { FAMILIES, bringUp, expectConnected } from './network-cases';
 import { describeWith, itShowing, setUpBench, whyNotGuest, type Bench } from './support';
 
@@ -152,5 +153,18 @@ describeWith('QEMU in other modes', whyNotGuest('qemu'), () => {
     await guest.sh('until [ -e /tmp/done ]; do :; done', { timeoutMs: 60_000 });
     expect((await guest.sh('cat /tmp/count /tmp/err')).trim()).toBe(String(64 << 20));
     await prove(bench, guest);
+  });
+
+  test('a memfd that is not shared: said once, with what to change', async () => {
+    bench = await setUpBench();
+    guest = await bootQemu({ socketPath: bench.socketPath, scratch: bench.scratch, sharedMemory: false });
+    const said = (): string[] => bench.service.process.lines.filter((line) => line.includes('probably not shared'));
+    // The driver fills its receive queue, and then sends: router solicitations by itself, and what DHCP asks.
+    const ask = 'ip link set dev eth0 up; udhcpc -i eth0 -n -q -t 1 -T 1 2>&1 || true';
+    await guest.sh(ask, { timeoutMs: 30_000 });
+    const line = await poll('the line', () => Promise.resolve(said().at(0) ?? null), 15_000);
+    expect(line).toMatch(/memory-backend-memfd,share=on.*<access mode='shared'\/>/);
+    await guest.sh(ask, { timeoutMs: 30_000 });
+    expect(said()).toHaveLength(1);
   });
 });

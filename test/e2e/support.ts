@@ -53,8 +53,8 @@ export async function setUpBench(
 }
 
 /**
- * `describe`, or `describe.skip` with the reason in its title where something is missing. In CI nothing may be missing:
- * there it throws, and the file fails.
+ * `describe`, or `describe.skip` with the reason in its title where something is missing. In CI nothing may be missing: there it
+ * throws, and the file fails.
  */
 export function describeWith(title: string, missing: string | null, body: () => void): void {
   if (missing === null) {

@@ -1,24 +1,16 @@
 /**
- * A guest port whose frames are written to a capture (classic pcap, version 2.4, microseconds, Ethernet).
- *
- * Theory of operation. Each frame is copied, as it passes, behind a record header into one private block; `flush`,
- * which ends a turn of the loop, gives the block to the file with one write. A file that takes no more for now (a pipe
- * that has no reader) keeps its bytes in the block; while that is full, frames are dropped from the capture and
- * counted. An error (a full disk) ends the capture, with one message, and never the guest's network; what did not reach
- * the file, then and from then on, counts as lost. Whole records only are left out, and the part of one that a file
- * took is cut off it again, so the file stays readable.
+ * A guest port whose frames are copied, as they pass, to captures (capture-sink.ts): those of `--pcap` and of
+ * `tubetti ctl capture`.
  *
  * Frames to the guest are copied when they are committed: the header from where the stack wrote it, the payload from
  * the rows that `reserve` gave for it, which nobody changes in between. Checksums that guest and stack leave to each
- * other are completed in the copy, so a reader finds valid ones. Segmentation-offloaded frames are one record each.
+ * other are completed in the copy, so a reader finds valid ones, where all of the frame is kept. Segmentation-offloaded frames
+ * are one record each.
  */
 import type { Native } from '../../native';
-import { C_CAPTURE_LOST, C_CAPTURED } from '../../stack/counters';
-import type { Counters } from '../../stack/counters';
 import { copyBytes } from '../../stack/kit/bytes';
-import { EAGAIN } from '../../stack/kit/linux';
 import { setRow } from '../../stack/kit/rows';
-import { COMMIT_NEEDS_CSUM, MAX_FRAME, MAX_RESERVED } from '../../stack/ports';
+import { COMMIT_NEEDS_CSUM, MAX_RESERVED } from '../../stack/ports';
 import type { GuestPort } from '../../stack/ports';
 import { ROW_CAPTURE } from '../../stack/scratch';
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ethernetHeaderLen, ethernetInnerType } from '../../stack/wire/ethernet';
@@ -27,36 +19,15 @@ import { IPV6_HEADER_LEN, ipv6PayloadLen, ipv6Walk } from '../../stack/wire/ipv6
 import { TCP_CHECKSUM_OFFSET } from '../../stack/wire/tcp';
 import { UDP_CHECKSUM_OFFSET } from '../../stack/wire/udp';
 import { completeChecksum } from '../complete-checksum';
-import type { PrivateBlock } from '../private-block';
+import type { CaptureSink } from './capture-sink';
 import { PortDecorator } from './port-decorator';
 
-/** Bytes of a record's header: seconds, microseconds, bytes in the file, bytes of the frame; 4 each, native order. */
-const RECORD_HEADER = 16;
-/** Holds at least a turn's frames of the usual kind; when it is full it is written in between. */
-export const CAPTURE_BLOCK = 1 << 20;
-
-/** Linux runs us on little-endian machines only (virtio 1.2 §1.4 makes the same assumption of its rings). */
-const LE = true;
-
-export type CaptureIo = Pick<
-  Native,
-  'rows' | 'checksum' | 'copyRows' | 'write' | 'realTimeUs' | 'fileSize' | 'ftruncate'
->;
+export type CaptureIo = Pick<Native, 'rows' | 'checksum' | 'copyRows'>;
 
 export class CapturingPort extends PortDecorator {
+  /** Who gets the frames; changes between turns of the loop only. */
+  sinks: readonly CaptureSink[];
   private readonly io: CaptureIo;
-  private readonly counters: Counters;
-  private readonly region: number;
-  private readonly view: DataView;
-  private readonly bytes: Uint8Array;
-  private readonly fail: (errno: number) => void;
-  /** Descriptor of the file; -1 after an error. */
-  private fd: number;
-  /** Bytes of the block that are not written yet. */
-  private begin: number;
-  private end: number;
-  /** Where the first record begins that the file does not have as a whole; not behind `begin`. */
-  private record: number;
   // Reserved frames, oldest first: rows of the payload and bytes of the header.
   private readonly frameRow: Int32Array;
   private readonly frameRows: Int32Array;
@@ -64,29 +35,10 @@ export class CapturingPort extends PortDecorator {
   private frameBegin: number;
   private frameEnd: number;
 
-  /**
-   * `block`: CAPTURE_BLOCK bytes. `fd`: a file that has the capture's header already. `fail` is called once, with a positive
-   * errno.
-   */
-  constructor(
-    inner: GuestPort,
-    io: CaptureIo,
-    block: PrivateBlock,
-    fd: number,
-    counters: Counters,
-    fail: (errno: number) => void,
-  ) {
+  constructor(inner: GuestPort, io: CaptureIo, sinks: readonly CaptureSink[]) {
     super(inner);
     this.io = io;
-    this.counters = counters;
-    this.region = block.region;
-    this.view = block.view;
-    this.bytes = new Uint8Array(block.view.buffer, block.view.byteOffset, block.view.byteLength);
-    this.fail = fail;
-    this.fd = fd;
-    this.begin = 0;
-    this.end = 0;
-    this.record = 0;
+    this.sinks = sinks;
     this.frameRow = new Int32Array(MAX_RESERVED);
     this.frameRows = new Int32Array(MAX_RESERVED);
     this.frameHeader = new Int32Array(MAX_RESERVED);
@@ -96,16 +48,8 @@ export class CapturingPort extends PortDecorator {
 
   override receive(row: number): number {
     const length = this.inner.receive(row);
-    if (length > 0 && this.makeRoom(length)) {
-      const at = this.end + RECORD_HEADER;
-      this.nameCopy(at, length);
-      if (this.io.copyRows(row, this.inner.rowCount, ROW_CAPTURE, 1) === length) {
-        if (this.inner.csumPartial) this.completeGuests(at, length);
-        this.addRecord(length);
-      } else {
-        this.counters[C_CAPTURE_LOST]++;
-      }
-    }
+    const count = length > 0 ? this.sinks.length : 0;
+    for (let i = 0; i < count; i++) this.received(this.sinks[i], row, length);
     return length;
   }
 
@@ -130,17 +74,23 @@ export class CapturingPort extends PortDecorator {
   ): void {
     if (this.frameBegin < this.frameEnd) {
       const f = this.frameBegin++;
-      const length = this.frameHeader[f] + payloadLen;
-      if (this.makeRoom(length)) {
-        const at = this.end + RECORD_HEADER;
-        copyBytes(this.inner.out, this.inner.outOff, this.view, at, this.frameHeader[f]);
-        this.nameCopy(at + this.frameHeader[f], payloadLen);
-        if (payloadLen === 0 || this.io.copyRows(this.frameRow[f], this.frameRows[f], ROW_CAPTURE, 1) === payloadLen) {
-          if ((flags & COMMIT_NEEDS_CSUM) !== 0) this.complete(at, length, csumStart, csumOffset);
-          this.addRecord(length);
-        } else {
-          this.counters[C_CAPTURE_LOST]++;
+      const { inner, sinks } = this;
+      const headerLen = this.frameHeader[f];
+      const length = headerLen + payloadLen;
+      const count = sinks.length;
+      for (let i = 0; i < count; i++) {
+        const sink = sinks[i];
+        const kept = Math.min(length, sink.snap);
+        const at = sink.place(kept);
+        if (at < 0) continue;
+        copyBytes(inner.out, inner.outOff, sink.block.view, at, Math.min(headerLen, kept));
+        if (!this.copyPayload(sink, f, at + headerLen, kept - headerLen)) {
+          sink.leaveOut();
+          continue;
         }
+        if ((flags & COMMIT_NEEDS_CSUM) !== 0 && kept === length)
+          this.complete(sink, at, length, csumStart, csumOffset);
+        sink.add(kept, length);
       }
       if (this.frameBegin === this.frameEnd) this.forget();
     }
@@ -154,95 +104,43 @@ export class CapturingPort extends PortDecorator {
 
   override flush(): void {
     this.inner.flush();
-    if (this.begin < this.end) this.write();
+    const count = this.sinks.length;
+    for (let i = 0; i < count; i++) this.sinks[i].write();
   }
 
-  private forget(): void {
+  /** What was reserved is not known any more. */
+  forget(): void {
     this.frameBegin = 0;
     this.frameEnd = 0;
   }
 
-  /** True if a record of `length` bytes has room at `end`. */
-  private makeRoom(length: number): boolean {
-    if (this.fd < 0) {
-      this.counters[C_CAPTURE_LOST]++;
-      return false;
-    }
-    if (length <= MAX_FRAME && this.end + RECORD_HEADER + length <= CAPTURE_BLOCK) return true;
-    this.write();
-    if (this.record > 0) {
-      // A pipe took a part: what is left moves to the front, whole records.
-      this.bytes.copyWithin(0, this.record, this.end);
-      this.end -= this.record;
-      this.begin -= this.record;
-      this.record = 0;
-    }
-    if (this.fd >= 0 && length <= MAX_FRAME && this.end + RECORD_HEADER + length <= CAPTURE_BLOCK) return true;
-    this.counters[C_CAPTURE_LOST]++;
-    return false;
-  }
-
-  private addRecord(length: number): void {
-    const now = this.io.realTimeUs();
-    const seconds = Math.floor(now / 1e6);
-    this.view.setUint32(this.end, seconds, LE);
-    this.view.setUint32(this.end + 4, now - seconds * 1e6, LE);
-    this.view.setUint32(this.end + 8, length, LE);
-    this.view.setUint32(this.end + 12, length, LE);
-    this.end += RECORD_HEADER + length;
-  }
-
-  private write(): void {
-    if (this.fd < 0) return;
-    const n = this.io.write(this.fd, this.bytes, this.begin, this.end - this.begin);
-    if (n >= 0) {
-      this.begin += n;
-      this.passRecords();
+  private received(sink: CaptureSink, row: number, length: number): void {
+    const kept = Math.min(length, sink.snap);
+    const at = sink.place(kept);
+    if (at < 0) return;
+    this.nameCopy(sink, at, kept);
+    if (this.io.copyRows(row, this.inner.rowCount, ROW_CAPTURE, 1) !== kept) {
+      sink.leaveOut();
       return;
     }
-    if (n === -EAGAIN) return;
-    this.cutTornRecord();
-    // Nothing of what is left will be in the file.
-    this.begin = this.end;
-    for (; this.record < this.end; this.record += this.recordSize()) this.counters[C_CAPTURE_LOST]++;
-    this.begin = 0;
-    this.end = 0;
-    this.record = 0;
-    this.fd = -1;
-    this.fail(-n);
+    if (this.inner.csumPartial && kept === length) this.completeGuests(sink, at, length);
+    sink.add(kept, length);
   }
 
-  private recordSize(): number {
-    return RECORD_HEADER + this.view.getUint32(this.record + 8, LE);
+  /** `length` bytes of reserved frame f's payload; of none that is 0 or less. */
+  private copyPayload(sink: CaptureSink, f: number, at: number, length: number): boolean {
+    if (length <= 0) return true;
+    this.nameCopy(sink, at, length);
+    return this.io.copyRows(this.frameRow[f], this.frameRows[f], ROW_CAPTURE, 1) === length;
   }
 
-  /** Counts the records that the file has now. */
-  private passRecords(): void {
-    while (this.record < this.begin && this.record + this.recordSize() <= this.begin) {
-      this.record += this.recordSize();
-      this.counters[C_CAPTURED]++;
-    }
-    if (this.record < this.end) return;
-    this.begin = 0;
-    this.end = 0;
-    this.record = 0;
-  }
-
-  /** The file has a part of a record at its end, where it is one (and no pipe). */
-  private cutTornRecord(): void {
-    const torn = this.begin - this.record;
-    if (torn === 0) return;
-    const size = this.io.fileSize(this.fd);
-    if (size >= torn) this.io.ftruncate(this.fd, size - torn);
-  }
-
-  private nameCopy(at: number, length: number): void {
-    setRow(this.io.rows, ROW_CAPTURE, this.region, at, length);
+  private nameCopy(sink: CaptureSink, at: number, length: number): void {
+    setRow(this.io.rows, ROW_CAPTURE, sink.block.region, at, length);
   }
 
   /** A frame of the guest's whose transport checksum is the pseudo-header's sum so far. */
-  private completeGuests(at: number, length: number): void {
-    const { view } = this;
+  private completeGuests(sink: CaptureSink, at: number, length: number): void {
+    const { view } = sink.block;
     const headerLen = ethernetHeaderLen(view, at, length);
     const l3 = at + headerLen;
     let l4: number;
@@ -267,11 +165,11 @@ export class CapturingPort extends PortDecorator {
     }
     const field =
       protocol === IP_PROTO_TCP ? TCP_CHECKSUM_OFFSET : protocol === IP_PROTO_UDP ? UDP_CHECKSUM_OFFSET : -1;
-    if (field >= 0 && l4 + field + 2 <= length) this.complete(at, length, l4, field);
+    if (field >= 0 && l4 + field + 2 <= length) this.complete(sink, at, length, l4, field);
   }
 
-  private complete(at: number, length: number, csumStart: number, csumOffset: number): void {
-    this.nameCopy(at + csumStart, length - csumStart);
-    completeChecksum(this.io, ROW_CAPTURE, 1, this.view, at + csumStart + csumOffset);
+  private complete(sink: CaptureSink, at: number, length: number, csumStart: number, csumOffset: number): void {
+    this.nameCopy(sink, at + csumStart, length - csumStart);
+    completeChecksum(this.io, ROW_CAPTURE, 1, sink.block.view, at + csumStart + csumOffset);
   }
 }

@@ -16,6 +16,7 @@ import type { StreamControl } from './control';
 import { STREAM_OPEN } from './input';
 import type { StreamInput } from './input';
 import type { StreamOutput } from './output';
+import { KIND_CAPTURE } from '../capture/captures';
 import { KEY_WAKE } from '../link-control';
 import { Load } from '../load';
 import type { LoopClock } from '../loop-clock';
@@ -27,8 +28,8 @@ export class StreamLoop {
   private readonly control: StreamControl;
   private readonly input: StreamInput;
   private readonly output: StreamOutput;
-  /** The port as the stack has it: decorated, perhaps. */
-  private readonly port: GuestPort;
+  /** Has the port that the stack has: decorated, perhaps. */
+  private readonly context: { readonly port: GuestPort };
   private readonly stack: Stack;
   private readonly counters: Counters;
   private commandsPending: boolean;
@@ -42,14 +43,14 @@ export class StreamLoop {
     control: StreamControl,
     stack: Stack,
     counters: Counters,
-    port: GuestPort = control.port,
+    context: { readonly port: GuestPort } = control,
   ) {
     this.native = native;
     this.clock = clock;
     this.control = control;
     this.input = control.port.input;
     this.output = control.port.output;
-    this.port = port;
+    this.context = context;
     this.stack = stack;
     this.counters = counters;
     this.commandsPending = false;
@@ -90,13 +91,14 @@ export class StreamLoop {
       stack.onGuestReady();
     }
     stack.onTimer();
-    this.port.flush();
+    this.context.port.flush();
     this.load.ends();
     this.settle();
   }
 
   private timeoutUs(): number {
-    if (this.inputPending || this.outputReady || this.stack.busy || this.control.probing) return 0;
+    if ((this.inputPending && !this.stack.fromGuestHeld) || this.outputReady || this.stack.busy || this.control.probing)
+      return 0;
     const deadline = this.stack.nextDeadline();
     this.clock.update();
     this.load.rests();
@@ -110,6 +112,8 @@ export class StreamLoop {
       this.stack.onSocket(key, generation, events);
     } else if (kind === KIND_STREAM) {
       if (generation === this.control.generation) this.streamEvent(events);
+    } else if (kind === KIND_CAPTURE) {
+      this.control.captureEvent(generation, events);
     } else {
       this.native.drain(this.control.wakeFd);
       this.commandsPending = true;

@@ -31,6 +31,7 @@ import type { VirtioGuestPort } from './guest-port';
 import type { Moderation } from '../moderation/moderation';
 import { KIND_KICK, RINGS } from './ring-control';
 import type { RingControl } from './ring-control';
+import { KIND_CAPTURE } from '../capture/captures';
 import { KEY_WAKE } from '../link-control';
 import type { LoopClock } from '../loop-clock';
 import { watchCommands } from '../watch-commands';
@@ -52,8 +53,8 @@ export class EventLoop {
   private readonly clock: LoopClock;
   private readonly control: RingControl;
   private readonly port: VirtioGuestPort;
-  /** The port as the stack has it: decorated, perhaps. */
-  private readonly link: GuestPort;
+  /** Has the port that the stack has: decorated, perhaps. */
+  private readonly context: { readonly port: GuestPort };
   private readonly stack: Stack;
   private readonly counters: Counters;
   private commandsPending: boolean;
@@ -68,13 +69,13 @@ export class EventLoop {
     control: RingControl,
     stack: Stack,
     counters: Counters,
-    link: GuestPort = control.port,
+    context: { readonly port: GuestPort } = control,
   ) {
     this.native = native;
     this.clock = clock;
     this.control = control;
     this.port = control.port;
-    this.link = link;
+    this.context = context;
     this.stack = stack;
     this.counters = counters;
     this.commandsPending = false;
@@ -95,7 +96,10 @@ export class EventLoop {
   turn(): void {
     const { native, stack, moderation } = this;
     const timeoutUs = this.timeoutUs();
-    const n = moderation.polls ? this.lookThenWait(timeoutUs) : native.epollWait(moderation.untilDue(timeoutUs));
+    const n =
+      moderation.polls && !this.stack.fromGuestHeld
+        ? this.lookThenWait(timeoutUs)
+        : native.epollWait(moderation.untilDue(timeoutUs));
     this.clock.update();
     this.load.begins();
     this.counters[C_LOOP_TURNS]++;
@@ -117,7 +121,7 @@ export class EventLoop {
       stack.onGuestReady();
     }
     stack.onTimer();
-    this.link.flush();
+    this.context.port.flush();
     this.load.ends();
     this.rearmReceive();
     if (moderation.endTurn()) this.transmitPending = true;
@@ -126,7 +130,7 @@ export class EventLoop {
   }
 
   private timeoutUs(): number {
-    if (this.transmitPending || this.receiveReady || this.stack.busy) return 0;
+    if ((this.transmitPending && !this.stack.fromGuestHeld) || this.receiveReady || this.stack.busy) return 0;
     let deadline = Math.min(this.stack.nextDeadline(), this.moderation.dueMs, this.control.sharing.dueMs);
     if (this.control.polling) deadline = Math.min(deadline, this.clock.nowMs + POLL_INTERVAL_MS);
     this.clock.update();
@@ -168,6 +172,8 @@ export class EventLoop {
       this.stack.onSocket(key, generation, events);
     } else if (kind === KIND_KICK) {
       this.kick(key & KEY_INDEX_MASK, generation, events);
+    } else if (kind === KIND_CAPTURE) {
+      this.control.captureEvent(generation, events);
     } else {
       this.native.drain(this.control.wakeFd);
       this.commandsPending = true;

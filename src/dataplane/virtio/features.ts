@@ -80,6 +80,19 @@ export function offeredFeatures(words: string | undefined): bigint {
   return features;
 }
 
+/** Names of what was acknowledged, in the order of the bits; bits of vhost-user's own have none. */
+export function featureNames(features: bigint): string[] {
+  const all = [
+    ...FEATURE_BITS,
+    ['any_layout', VIRTIO_F_ANY_LAYOUT] as const,
+    ['version_1', VIRTIO_F_VERSION_1] as const,
+  ];
+  return all
+    .filter(([, n]) => has(features, n))
+    .sort(([, a], [, b]) => a - b)
+    .map(([name]) => name);
+}
+
 /** The acked features as the data path uses them: decided once, at negotiation. */
 export interface NegotiatedFeatures {
   /** Bytes of virtio_net_hdr: 12, or 10 for a legacy guest without merged buffers. */

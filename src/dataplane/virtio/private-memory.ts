@@ -3,11 +3,11 @@
  * never reach: the rings that we map stay as they were, while the guest kicks for what it has put into its own. Nothing
  * fails, no frame passes, and no message explains why.
  *
- * A kick alone proves nothing: QEMU gives one to each ring when it starts, and drivers kick rings that they have put
+ * A kick alone proves nothing: QEMU gives one to each ring when it starts, and Linux kicks a receive ring that it has put
  * nothing into. So neither available index may have moved for two seconds and more since the rings started, and either
- * one ring was kicked three times, or both were kicked after their start was over: with EVENT_IDX a guest that gets no
- * answer kicks each ring once. One that is in order moves an index before its first kick, and is not looked at after
- * that.
+ * one ring was kicked three times, or the transmit ring a second time after its start was over, or both were kicked after
+ * that: with EVENT_IDX a guest that gets no answer kicks each ring once, the receive ring maybe as early as QEMU. One
+ * that is in order moves an index before its first kick, and is not looked at after that.
  */
 import type { SplitQueueDevice } from 'virtio-ring-ts';
 
@@ -100,7 +100,8 @@ export class PrivateMemoryWatch {
 
   private isSuspicious(): boolean {
     const [rx, tx] = this.rings;
-    return rx.kicks >= KICKS || tx.kicks >= KICKS || (rx.late > 0 && tx.late > 0);
+    if (rx.kicks >= KICKS || tx.kicks >= KICKS) return true;
+    return tx.late > 0 && (tx.kicks > 1 || rx.late > 0);
   }
 
   private close(): void {

@@ -136,7 +136,8 @@ export class RingControl extends LinkControl {
       case 'streamOpen':
       case 'streamClose':
       case 'streamProbe':
-        return 0; // for the other kind of link
+      case 'tapOpen':
+        return 0; // for the other kinds of link
     }
   }
 

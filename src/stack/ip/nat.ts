@@ -256,6 +256,12 @@ export function natToHost(
   return 0;
 }
 
+/** Was the guest told that `words[at…]` is a resolver, by a configuration before this one? */
+export function isFormerResolver(nat: NatTables, words: Int32Array, at: number): boolean {
+  const t = isV4(words, at) ? nat.v4 : nat.v6;
+  return t.former.has(words, at) || matches(t, FORMER_DNS_MATCH, words, at);
+}
+
 /** Are queries to this port redirected, if they are to a resolver? */
 export function isResolverPort(port: number): boolean {
   return port === PORT_DNS || port === PORT_DNS_TLS;

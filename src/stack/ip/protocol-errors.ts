@@ -100,8 +100,17 @@ export class ProtocolErrors {
   }
 }
 
+/** What carries the same over UDP, which is supported. */
+const REMEDIES: ReadonlyMap<number, string> = new Map([
+  [50, 'let IPsec use UDP encapsulation (NAT traversal, port 4500)'],
+  [51, 'let IPsec use ESP with UDP encapsulation (NAT traversal, port 4500)'],
+  [132, 'encapsulate it in UDP (RFC 6951)'],
+]);
+const REMEDY = 'use a tunnel over UDP or TCP instead (WireGuard, VXLAN, OpenVPN)';
+
 function refusalText(protocol: number): string {
   const name = NAMES.get(protocol);
   const which = name === undefined ? `IP protocol ${protocol}` : `${name} (IP protocol ${protocol})`;
-  return `the guest sends ${which}, which is not supported (only TCP, UDP and ICMP echo are): answered with an ICMP error`;
+  const remedy = REMEDIES.get(protocol) ?? REMEDY;
+  return `the guest sends ${which}, which is not supported (only TCP, UDP and ICMP echo are): answered with an ICMP error; ${remedy}`;
 }

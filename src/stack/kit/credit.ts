@@ -2,7 +2,7 @@
  * A credit of time for attempts that may fail: connections, and flows of datagrams that stay unanswered.
  *
  * It grows by one part in CREDIT_PART of the time that passes, and gets back what an attempt cost when it succeeds. So
- * failed attempts take at most an eighth of the data plane's time, and successful ones have no limit. Where there is no
+ * failed attempts take at most a sixteenth of the data plane's time, and successful ones have no limit. Where there is no
  * credit, remote ends that have answered before can still be reached.
  */
 
@@ -10,17 +10,26 @@ import type { Clock, Random } from '../ports';
 import { halfSipHash } from './siphash';
 
 /** The credit's growth: one part in this many of the time that passes. */
-const CREDIT_PART = 8;
+const CREDIT_PART = 16;
 /** The most there can be, µs. */
 const CREDIT_MOST_US = 20_000;
+/**
+ * The most that one attempt counts for, µs. Attempts take some ten; one that takes longer than this was interrupted: on a
+ * busy host this thread may have to wait for 30 ms, which would use up all of the credit and keep others out that the guest
+ * opens meanwhile.
+ */
+const COST_MOST_US = 1000;
 
 export class Credit {
   private us: number;
   private atMs: number;
+  private readonly costMostUs: number;
 
-  constructor(nowMs: number) {
+  /** `costMostUs`: another bound of what one attempt counts for, where attempts may take longer by themselves. */
+  constructor(nowMs: number, costMostUs = COST_MOST_US) {
     this.us = CREDIT_MOST_US;
     this.atMs = nowMs;
+    this.costMostUs = costMostUs;
   }
 
   /** May an attempt be made now? */
@@ -33,9 +42,9 @@ export class Credit {
     return this.us > 0;
   }
 
-  /** An attempt took `us`. Returns what `giveBack` is to get if it succeeds. */
+  /** An attempt took `us`, by the clock. Returns what `giveBack` is to get if it succeeds. */
   spend(us: number): number {
-    const cost = Math.max(0, Math.min(0xffff, us));
+    const cost = Math.max(0, Math.min(this.costMostUs, us));
     this.us -= cost;
     return cost;
   }

@@ -20,6 +20,11 @@ export const SITE_TCP_LISTENER = 5;
 export const SITE_GUEST_MTU = 8;
 export const SITE_DHCP_REFUSED = 9;
 export const SITE_IP_PROTOCOL = 10;
+export const SITE_FIRST_USE = 11;
+export const SITE_VLAN = 12;
+export const SITE_GUEST_MTU_LARGE = 13;
+export const SITE_POLICY = 20;
+export const SITE_POLICY_NAME = 21;
 export const SITES = 32;
 
 export class SiteLog {

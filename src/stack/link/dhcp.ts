@@ -20,13 +20,15 @@
  * for only.
  */
 import type { Mac } from '../wire/ethernet';
-import { MAX_DNS } from '../config';
+import { INFINITE_SEC, MAX_DNS } from '../config';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
 import { V4_MAPPED, addressWords } from '../ip/address';
 import { LINK_UDP_PAYLOAD4, linkUdpPull, linkUdpSend } from './small-datagram';
+import { bootClass4, bootFile4, bootOptions4, bootServer4 } from './boot';
 import { learn4, words4 } from './guest-state';
+import { HOW_DHCP } from './stations';
 import { admitsClient } from './lease-admission';
 import {
   DHCP_ACK,
@@ -41,7 +43,9 @@ import {
   DHCP_NAK,
   DHCP_OFFER,
   DHCP_OPTIONS,
+  DHCP_OPT_BOOT_FILE,
   DHCP_OPT_BROADCAST,
+  DHCP_OPT_CLASS,
   DHCP_OPT_CLIENT_ID,
   DHCP_OPT_DNS,
   DHCP_OPT_DOMAIN,
@@ -63,6 +67,7 @@ import {
   DHCP_OPT_SERVER_ID,
   DHCP_OPT_T1,
   DHCP_OPT_T2,
+  DHCP_OPT_TFTP_SERVER,
   DHCP_OPT_TYPE,
   DHCP_RELEASE,
   DHCP_REQUEST,
@@ -77,6 +82,7 @@ import {
   dhcpHlen,
   dhcpMagic,
   dhcpOptions,
+  dhcpWriteBoot,
   dhcpWriteReply,
 } from '../wire/dhcp';
 import { encodeName, encodeSearchList } from '../wire/domain-name';
@@ -111,13 +117,16 @@ const ESSENTIAL: readonly number[] = [
 
 /**
  * Sent only on request: the domain (the search list has it), the broadcast address (the mask says it), that there are
- * no router advertisements of RFC 1256, and Microsoft's number for the routes if the standard one is not requested.
+ * no router advertisements of RFC 1256, Microsoft's number for the routes if the standard one is not requested, and what
+ * the fixed part has of booting. What the user gave is sent in any case.
  */
 const ON_REQUEST: readonly number[] = [
   DHCP_OPT_DOMAIN,
   DHCP_OPT_BROADCAST,
   DHCP_OPT_ROUTER_DISCOVERY,
   DHCP_OPT_ROUTES_MS,
+  DHCP_OPT_TFTP_SERVER,
+  DHCP_OPT_BOOT_FILE,
 ];
 
 /** The longest client identifier that an option holds, and so the longest that is given back. */
@@ -132,6 +141,10 @@ export class DhcpService {
   private readonly ctx: StackContext;
   /** Options that follow from the configuration. */
   private readonly fixed: ReadonlyMap<number, Uint8Array>;
+  /** Codes of them that wait for a request. */
+  private readonly onRequest: readonly number[];
+  private readonly bootServer: number;
+  private readonly bootFile: Uint8Array;
   private readonly assigned: number;
   /** Hardware address and identifier of the client whose message is being answered. */
   private readonly client: Mac;
@@ -146,6 +159,10 @@ export class DhcpService {
     this.ctx = ctx;
     this.asked = 0;
     this.fixed = fixedOptions(ctx);
+    const { boot, options4 } = ctx.config.extras;
+    this.onRequest = ON_REQUEST.filter((code) => !options4.some((option) => option.code === code));
+    this.bootServer = bootServer4(ctx.config);
+    this.bootFile = bootFile4(boot);
     this.addr = new Int32Array(8);
     this.addr[2] = this.addr[6] = V4_MAPPED;
     const ip4 = ctx.config.ip4;
@@ -253,6 +270,8 @@ export class DhcpService {
     options.set(DHCP_OPT_SERVER_ID, addressBytes(server));
     if (type !== DHCP_NAK && !inform) setLease(options, sent, this.ctx.config.ip4?.leaseSec ?? LEASE_SEC_MIN);
     if (rapid) options.set(DHCP_OPT_RAPID_COMMIT, NONE);
+    const bootClass = type === DHCP_NAK ? null : bootClass4(this.ctx.config.extras.boot, sent);
+    if (bootClass !== null) options.set(DHCP_OPT_CLASS, bootClass);
     // RFC 6842 §3: a client that sent an identifier gets it back.
     const clientId = sent.get(DHCP_OPT_CLIENT_ID);
     if (clientId !== undefined) options.set(DHCP_OPT_CLIENT_ID, clientId);
@@ -281,7 +300,7 @@ export class DhcpService {
     const { link, clock } = this.ctx;
     const asked = sent.get(DHCP_OPT_PARAMETERS);
     link.guest4 = this.assigned;
-    learn4(this.ctx, words4(this.ctx.link, this.assigned), 0);
+    learn4(this.ctx, words4(this.ctx.link, this.assigned), 0, HOW_DHCP);
     link.mtu.leased(asked === undefined || asked.includes(DHCP_OPT_MTU), clock.nowMs);
     link.nat.guestKnows(4);
   }
@@ -312,7 +331,8 @@ export class DhcpService {
     // RFC 2131 §4.3.2: a relay is to broadcast a NAK, for the client may have no usable address.
     if (nak && giaddr !== 0) flags |= DHCP_FLAG_BROADCAST;
     dhcpWriteReply(out, at, head, off, ciaddr, yiaddr, flags);
-    const order = optionOrder(options, sent.get(DHCP_OPT_PARAMETERS) ?? NONE);
+    if (!nak) dhcpWriteBoot(out, at, this.bootServer, this.bootFile);
+    const order = optionOrder(options, sent.get(DHCP_OPT_PARAMETERS) ?? NONE, this.onRequest);
     const budget = messageLimit(sent) - DHCP_HEADER_LEN;
     let next = at + DHCP_OPTIONS;
     if (dhcpMagic(head, off) === DHCP_MAGIC) next = writeOptions(out, next, options, order, budget);
@@ -344,8 +364,9 @@ function setLease(options: Options, sent: DhcpOptions, mostSec: number): void {
   const wish = addressOption(sent, DHCP_OPT_LEASE) ?? 0;
   const leaseSec = wish === 0 ? mostSec : Math.min(mostSec, Math.max(LEASE_SEC_MIN, wish >>> 0));
   options.set(DHCP_OPT_LEASE, addressBytes(leaseSec));
-  options.set(DHCP_OPT_T1, addressBytes(leaseSec >>> 1));
-  options.set(DHCP_OPT_T2, addressBytes(Math.floor((leaseSec * 7) / 8)));
+  const endless = leaseSec === INFINITE_SEC;
+  options.set(DHCP_OPT_T1, addressBytes(endless ? leaseSec : leaseSec >>> 1));
+  options.set(DHCP_OPT_T2, addressBytes(endless ? leaseSec : Math.floor((leaseSec * 7) / 8)));
 }
 
 function fixedOptions(ctx: StackContext): ReadonlyMap<number, Uint8Array> {
@@ -382,6 +403,11 @@ function fixedOptions(ctx: StackContext): ReadonlyMap<number, Uint8Array> {
     options.set(DHCP_OPT_ROUTES, routes);
     options.set(DHCP_OPT_ROUTES_MS, routes);
   }
+  for (const [code, data] of bootOptions4(config)) options.set(code, data);
+  for (const { code, data } of config.extras.options4) {
+    if (data === null) options.delete(code);
+    else options.set(code, data);
+  }
   return options;
 }
 
@@ -392,7 +418,7 @@ function domainName(search: readonly string[]): Uint8Array | null {
 }
 
 /** Codes in the order of sending: type first unless requested elsewhere, then as requested, then ascending. */
-function optionOrder(options: Options, asked: Uint8Array): number[] {
+function optionOrder(options: Options, asked: Uint8Array, onRequest: readonly number[]): number[] {
   const order = new Set<number>();
   if (!asked.includes(DHCP_OPT_TYPE)) order.add(DHCP_OPT_TYPE);
   for (const code of asked) {
@@ -401,7 +427,7 @@ function optionOrder(options: Options, asked: Uint8Array): number[] {
     if (code === DHCP_OPT_ROUTER) order.add(DHCP_OPT_MASK); // the mask comes before it (RFC 2132 §3.3)
     order.add(code);
   }
-  const rest = [...options.keys()].filter((code) => !ON_REQUEST.includes(code));
+  const rest = [...options.keys()].filter((code) => !onRequest.includes(code));
   for (const code of rest.sort((a, b) => a - b)) order.add(code);
   return [...order].filter((code) => options.has(code));
 }

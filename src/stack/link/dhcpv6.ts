@@ -17,12 +17,14 @@
  * While another client has the address: SOLICIT and REQUEST get NoAddrsAvail, RENEW and REBIND NoBinding (§18.3.4),
  * CONFIRM NotOnLink, so that the client starts over.
  */
-import { MAX_DNS } from '../config';
+import { INFINITE_SEC, MAX_DNS } from '../config';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
 import { addressWords, wordsEqual } from '../ip/address';
+import { bootClass6, bootUrl6 } from './boot';
 import { learn6 } from './guest-state';
+import { HOW_DHCPV6 } from './stations';
 import { LINK_UDP_PAYLOAD6, linkUdpPull, linkUdpSend } from './small-datagram';
 import { copyBytes } from '../kit/bytes';
 import { admitsClient } from './lease-admission';
@@ -37,6 +39,8 @@ import {
   DHCPV6_IA_TA_LEN,
   DHCPV6_INFORMATION_REQUEST,
   DHCPV6_OPTION_HEADER_LEN,
+  DHCPV6_OPT_BOOT_URL,
+  DHCPV6_OPT_CLASS,
   DHCPV6_OPT_CLIENTID,
   DHCPV6_OPT_DNS,
   DHCPV6_OPT_FQDN,
@@ -61,6 +65,7 @@ import {
   DHCPV6_STATUS_NO_PREFIX_AVAIL,
   DHCPV6_STATUS_SUCCESS,
   dhcpv6Check,
+  dhcpv6Data,
   dhcpv6FindOption,
   dhcpv6OptionCode,
   dhcpv6OptionLen,
@@ -96,8 +101,8 @@ export class Dhcpv6Service {
   private readonly other: Int32Array;
   /** DUID-LL (RFC 8415 §11.4): made of our Ethernet address alone, so it outlives a restart. */
   private readonly serverId: Uint8Array;
-  private readonly dns: Uint8Array;
-  private readonly search: Uint8Array;
+  /** Options that follow from the configuration, in the order of sending. */
+  private readonly fixed: ReadonlyMap<number, Uint8Array>;
   private readonly fqdn: Uint8Array;
   private readonly out: DataView;
   /** Who asks: DUID and the IAID of the first IA_NA; and whether that client may have the address. */
@@ -120,8 +125,14 @@ export class Dhcpv6Service {
     }
     this.serverId = Uint8Array.from([0, 3, 0, 1, ...config.ourMac]);
     const dns = ip6 !== null && config.advertiseDns ? ip6.dns.slice(0, MAX_DNS) : [];
-    this.dns = Uint8Array.from(dns.flatMap((a) => [...a]));
-    this.search = config.advertiseSearch ? encodeNames(config.search, 512) : new Uint8Array(0);
+    const search = config.advertiseSearch ? encodeNames(config.search, 512) : new Uint8Array(0);
+    const fixed = new Map([
+      [DHCPV6_OPT_DNS, Uint8Array.from(dns.flatMap((a) => [...a]))],
+      [DHCPV6_OPT_SEARCH, search],
+      [DHCPV6_OPT_BOOT_URL, bootUrl6(config)],
+    ]);
+    for (const { code, data } of config.extras.options6) fixed.set(code, data ?? new Uint8Array(0));
+    this.fixed = fixed;
     this.fqdn = (config.fqdn === null ? null : encodeName(config.fqdn)) ?? new Uint8Array(0);
     this.out = new DataView(new ArrayBuffer(LINK_UDP_PAYLOAD6 + MAX_MESSAGE));
     this.clientId = new Uint8Array(0);
@@ -214,8 +225,9 @@ export class Dhcpv6Service {
     if (status >= 0) {
       if (this.fits(2 + statusText(status).length)) this.status(status);
     } else {
-      this.bytes(DHCPV6_OPT_DNS, this.dns);
-      this.bytes(DHCPV6_OPT_SEARCH, this.search);
+      for (const [code, data] of this.fixed) this.bytes(code, data);
+      const asked = dhcpv6FindOption(head, options, end, DHCPV6_OPT_CLASS);
+      if (asked >= 0) this.bytes(DHCPV6_OPT_CLASS, bootClass6(this.ctx.config.extras.boot, dhcpv6Data(head, asked)));
       this.writeFqdn(head, options, end);
     }
     const length = this.at - LINK_UDP_PAYLOAD6;
@@ -228,10 +240,10 @@ export class Dhcpv6Service {
       return;
     }
     // For as long as the address is valid (`address`).
-    const validSec = 2 * (config.ip6?.leaseSec ?? 0);
-    lease6.take(hi, lo, this.clientId, clock.nowMs, validSec * 1000);
+    const validMs = validSec(config.ip6?.leaseSec ?? 0) * 1000;
+    lease6.take(hi, lo, this.clientId, clock.nowMs, validMs);
     link.guest6.set(this.assigned);
-    learn6(this.ctx, this.assigned, 0);
+    learn6(this.ctx, this.assigned, 0, HOW_DHCPV6);
     link.nat.guestKnows(6);
   }
 
@@ -303,8 +315,9 @@ export class Dhcpv6Service {
     this.word(head.getInt32(at + DHCPV6_OPTION_HEADER_LEN));
     // RFC 8415 §21.4: 0.5 and 0.8 times the preferred lifetime.
     const preferredSec = this.ctx.config.ip6?.leaseSec ?? 0;
-    this.word(preferredSec >>> 1);
-    this.word(Math.floor((preferredSec * 4) / 5));
+    const endless = preferredSec === INFINITE_SEC;
+    this.word(endless ? preferredSec : preferredSec >>> 1);
+    this.word(endless ? preferredSec : Math.floor((preferredSec * 4) / 5));
     this.address(this.assigned, preferredSec);
     if (type === DHCPV6_RENEW || type === DHCPV6_REBIND) {
       const last = dhcpv6OptionNext(head, at);
@@ -325,7 +338,7 @@ export class Dhcpv6Service {
     this.header(DHCPV6_OPT_IAADDR, DHCPV6_IAADDR_LEN);
     for (let i = 0; i < 4; i++) this.word(words[i]);
     this.word(preferredSec);
-    this.word(2 * preferredSec);
+    this.word(validSec(preferredSec));
   }
 
   /** Writes an IA like the one at `at`, holding only a status code. */
@@ -416,6 +429,10 @@ export class Dhcpv6Service {
     this.out.setInt32(this.at, value);
     this.at += 4;
   }
+}
+
+function validSec(preferredSec: number): number {
+  return Math.min(INFINITE_SEC, 2 * preferredSec);
 }
 
 /** Bytes in front of the options inside an IA; -1 for other options. */

@@ -39,6 +39,9 @@ export class GuestMtu {
   /** Since when the guest knows what is offered; Infinity: it does not. And what was said about it last. */
   private toldSinceMs: number;
   private saidMtu: number;
+  /** Since when a larger MTU than the one told was seen; Infinity: it was not. And whether that was said. */
+  private largerSinceMs: number;
+  private saidLarger: boolean;
 
   constructor(config: StackConfig) {
     this.config = config;
@@ -52,6 +55,8 @@ export class GuestMtu {
     this.limit = MOST;
     this.toldSinceMs = Infinity;
     this.saidMtu = 0;
+    this.largerSinceMs = Infinity;
+    this.saidLarger = false;
     this.configure(config);
   }
 
@@ -114,12 +119,27 @@ export class GuestMtu {
     return true;
   }
 
+  /** Is it to be said now that the guest uses `mtu`, more than it was offered? Once, if it does not change its mind. */
+  isTooLarge(mtu: number, nowMs: number): boolean {
+    if (this.saidLarger || this.toldMtu === 0 || mtu <= this.toldMtu) return false;
+    if (this.largerSinceMs === Infinity) this.largerSinceMs = nowMs;
+    this.saidLarger = nowMs - this.largerSinceMs >= SETTLE_MS;
+    return this.saidLarger;
+  }
+
+  /** Does the front-end allow less than `--mtu`? */
+  get frontEndLimits(): boolean {
+    return this.frontEnd !== 0 && this.frontEnd < this.config.mtu;
+  }
+
   /** The guest was reset: what it showed is forgotten. */
   reset(): void {
     this.ignored = false;
     this.current = 0;
     this.previous = 0;
     this.toldSinceMs = Infinity;
+    this.largerSinceMs = Infinity;
+    this.saidLarger = false;
     this.derive();
   }
 

@@ -13,8 +13,10 @@ import { LeaseHolder } from './lease-holder';
 import { natTables } from '../ip/nat';
 import { NeighbourTable } from './neighbours';
 import { PathMtus } from '../ip/path-mtus';
-import { SITE_GUEST_MAC, SITE_GUEST_MTU } from '../kit/site-log';
-import { StationTable } from './stations';
+import { PolicyGate } from '../policy/gate';
+import { Rates } from '../kit/rate';
+import { SITE_GUEST_MAC, SITE_GUEST_MTU, SITE_GUEST_MTU_LARGE } from '../kit/site-log';
+import { HOW_ARP, HOW_NDP, StationTable } from './stations';
 import { MAC_BROADCAST_HI, MAC_BROADCAST_LO, macIsGroup, macText, type Mac } from '../wire/ethernet';
 import { IPV4_BROADCAST, ipv4IsLoopback, ipv4IsMulticast } from '../wire/ipv4';
 import { TCP_HEADERS4, TCP_HEADERS6, TCP_HEADER_LEN, TCP_SYN, tcpCheck, tcpFlags, tcpOptionMss } from '../wire/tcp';
@@ -51,6 +53,8 @@ export function createLinkState(config: StackConfig): LinkState {
     lease6: new LeaseHolder(),
     neighbours: new NeighbourTable(config),
     nat: natTables(config),
+    policy: new PolicyGate(),
+    rates: new Rates(),
     paths: new PathMtus(),
     words4: new Int32Array(4),
   };
@@ -78,6 +82,7 @@ function makeKnown(link: LinkState, config: StackConfig): void {
 /** Forgets what was learnt (the guest was reset), and what the guest knew. */
 export function resetLinkState(link: LinkState): void {
   link.nat.forgetGuest();
+  link.policy.reset();
   link.paths.clear();
   link.guestMacHi = MAC_BROADCAST_HI;
   link.guestMacLo = MAC_BROADCAST_LO;
@@ -145,12 +150,15 @@ function sayMac(ctx: StackContext, hi: number, lo: number): void {
   }
 }
 
-/** Takes the source of a valid IPv4 frame (neither zero, loopback nor multicast), from a guest's Ethernet address. */
-export function learn4(ctx: StackContext, words: Int32Array, at: number): void {
+/**
+ * Takes the source of a valid IPv4 frame (neither zero, loopback nor multicast), from a guest's Ethernet address; or an
+ * address that it has leased. `how`: HOW_… of stations.ts.
+ */
+export function learn4(ctx: StackContext, words: Int32Array, at: number, how: number): void {
   const { link, config, clock } = ctx;
   const src = words[at + 3];
   if (src === link.ours4) return;
-  link.stations.learn(words, at, link.guestMacHi, link.guestMacLo, clock.nowMs);
+  link.stations.learn(words, at, link.guestMacHi, link.guestMacLo, clock.nowMs, how);
   if (src === link.guest4 || config.ip4 === null || config.ip4.addrFixed) return;
   useAs4(ctx, src);
 }
@@ -163,7 +171,7 @@ export function learnArp(ctx: StackContext, sender: number, hi: number, lo: numb
   const { link, config, clock } = ctx;
   if (sender === 0 || sender === IPV4_BROADCAST || sender === link.ours4 || !isGuestMac(link, hi, lo)) return;
   if (ipv4IsLoopback(sender) || ipv4IsMulticast(sender)) return;
-  link.stations.learn(words4(link, sender), 0, hi, lo, clock.nowMs);
+  link.stations.learn(words4(link, sender), 0, hi, lo, clock.nowMs, HOW_ARP);
   if (config.ip4 === null || config.ip4.addrFixed || sender === link.guest4) return;
   const { prefixLen } = config.ip4;
   const mask = prefixLen === 0 ? 0 : (-1 << (32 - prefixLen)) | 0;
@@ -180,19 +188,23 @@ function useAs4(ctx: StackContext, src: number): void {
 
 /**
  * Takes the source of a valid IPv6 frame (neither unspecified, loopback nor multicast), from a guest's Ethernet
- * address.
+ * address; or an address that it leases or is about to use. `how`: HOW_… of stations.ts.
  */
-export function learn6(ctx: StackContext, words: Int32Array, at: number): void {
+export function learn6(ctx: StackContext, words: Int32Array, at: number, how: number): void {
   const { link } = ctx;
-  learn6At(ctx, words, at, link.guestMacHi, link.guestMacLo);
+  learnAt(ctx, words, at, link.guestMacHi, link.guestMacLo, how);
 }
 
 /** As `learn6`, for an address that the guest says is found at `hi`, `lo` (neighbour advertisements). */
 export function learn6At(ctx: StackContext, words: Int32Array, at: number, hi: number, lo: number): void {
+  learnAt(ctx, words, at, hi, lo, HOW_NDP);
+}
+
+function learnAt(ctx: StackContext, words: Int32Array, at: number, hi: number, lo: number, how: number): void {
   const { link, config, clock } = ctx;
   const { stations, guest6, assigned6 } = link;
   if (wordsEqual(link.ours6, 0, words, at) || !isGuestMac(link, hi, lo)) return;
-  stations.learn(words, at, hi, lo, clock.nowMs);
+  stations.learn(words, at, hi, lo, clock.nowMs, how);
   if (isLinkLocal6(words, at)) {
     copyWords(words, at, link.guest6LinkLocal, 0);
     return;
@@ -219,11 +231,19 @@ export function learnMtu(ctx: StackContext, mtu: number): void {
   const { clock, log } = ctx;
   const known = ctx.link.mtu;
   known.shown(mtu, clock.nowMs);
+  if (known.isTooLarge(mtu, clock.nowMs) && log.take(SITE_GUEST_MTU_LARGE)) {
+    log.say(SITE_GUEST_MTU_LARGE, 'warn', tooLargeText(mtu, known));
+  }
   if (!known.isNews(clock.nowMs) || !log.take(SITE_GUEST_MTU)) return;
   const used = known.bound(true);
   // eslint-disable-next-line no-restricted-syntax -- cold: once for each MTU
   const text = `the guest uses an MTU of ${used}, but ${known.told} was advertised: datagrams to it are fragmented to fit`;
   log.say(SITE_GUEST_MTU, 'warn', text);
+}
+
+function tooLargeText(mtu: number, { told, frontEndLimits }: GuestMtu): string {
+  const other = frontEndLimits ? `host_mtu=${mtu} at QEMU's -device` : `--mtu ${mtu}`;
+  return `the guest uses an MTU of ${mtu}, but ${told} was offered: set ${told} in the guest (ip link set dev IFACE mtu ${told}), or offer more (${other})`;
 }
 
 /** A SYN's segment size, if the frame is one, shows the MTU of the guest's interface. Its header is in `port.head`. */

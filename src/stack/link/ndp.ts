@@ -8,12 +8,13 @@
  */
 import { IpFields } from '../wire/ip-fields';
 import { addressWords, copyWords, wordsEqual } from '../ip/address';
-import { DEFAULT_MTU, MAX_DNS } from '../config';
+import { DEFAULT_MTU, INFINITE_SEC, MAX_DNS } from '../config';
 import type { FrameInfo, StackContext } from '../context';
 import type { DropCode } from '../counters';
 import { dropCode } from '../counters';
 import type { Mac } from '../wire/ethernet';
 import { learn6, learn6At, macFor } from './guest-state';
+import { HOW_NDP } from './stations';
 import { CLASS_ICMP, OUTPUT_HEADER_LEN6, outputHeadersTo, sendSmall, trySendSmall } from '../ip/to-guest';
 import { MAX_HEADER } from '../ports';
 import { Withdrawn } from './ra-withdrawals';
@@ -63,6 +64,8 @@ const RA_CUR_HOP_LIMIT = 255;
  * §6.2.1).
  */
 const RA_LIFETIME_SEC_MIN = 1800;
+/** A router's own lifetime has 16 bits (RFC 8319 §4). */
+const RA_ROUTER_SEC_MAX = 0xffff;
 
 /** Unsolicited advertisements come every RA_INTERVAL_MS plus a random part below RA_INTERVAL_SPREAD_S seconds. */
 const RA_INTERVAL_MS = 200_000;
@@ -149,7 +152,7 @@ export class NdpService {
       if (!toGroup || ndpFindOption(head, off + NDP_NS_LEN, end, NDP_OPTION_SOURCE_LL) >= 0) return DROP_NDP_MALFORMED;
       // Duplicate address detection: the guest is about to use it (RFC 4862 §5.4). One that autoconfigures, and then
       // serves without ever sending first, is found by nothing else.
-      learn6(this.ctx, target, 0);
+      learn6(this.ctx, target, 0, HOW_NDP);
       return 0;
     }
     if (this.isGuests(target, 0)) return 0;
@@ -303,14 +306,15 @@ export class NdpService {
     if (ip6 === null) return 0;
     const dv = this.ra;
     const lifetimeSec = Math.max(RA_LIFETIME_SEC_MIN, ip6.leaseSec);
+    const routerSec = Math.min(RA_ROUTER_SEC_MAX, lifetimeSec);
     const managed = config.dhcpv6 && ip6.guestAddr !== null;
-    ndpWriteRa(dv, L4, RA_CUR_HOP_LIMIT, managed ? RA_MANAGED : 0, ip6.withdrawn ? 0 : lifetimeSec);
+    ndpWriteRa(dv, L4, RA_CUR_HOP_LIMIT, managed ? RA_MANAGED : 0, ip6.withdrawn ? 0 : routerSec);
     let at = L4 + NDP_RA_LEN;
     const flags = NDP_PREFIX_ON_LINK | NDP_PREFIX_AUTONOMOUS;
     if (ip6.guestAddr !== null) {
       // A prefix that is withdrawn may come back: addresses of it are deprecated, not removed.
       const preferredSec = ip6.withdrawn ? 0 : lifetimeSec;
-      at = ndpWritePrefix64(dv, at, flags, this.assigned, 2 * lifetimeSec, preferredSec);
+      at = ndpWritePrefix64(dv, at, flags, this.assigned, Math.min(INFINITE_SEC, 2 * lifetimeSec), preferredSec);
     }
     const words = new Int32Array(4);
     for (const prefix of withdrawn.prefixes) {

@@ -8,10 +8,13 @@ import type { StackConfig } from '../config';
 import type { StackContext } from '../context';
 import { DhcpService } from './dhcp';
 import { Dhcpv6Service } from './dhcpv6';
+import { FirstUse } from './first-use';
 import { linkCameUp, reconfigureLink, resetLinkState } from './guest-state';
+import { NameService } from './names';
 import { NdpService } from './ndp';
 import { NEIGHBOUR_WORDS } from './neighbours';
 import { Withdrawn } from './ra-withdrawals';
+import { TftpService } from './tftp';
 
 /** What still has to be sent since the link came up. */
 const ANNOUNCE_ARP = 1;
@@ -26,6 +29,11 @@ export class LinkServices {
   dhcpv6: Dhcpv6Service;
   /** Is there an address for `dhcpv6` to give, and shall it? */
   servesDhcpv6: boolean;
+  /** Null: there are no names of the user's. */
+  names: NameService | null;
+  readonly firstUse: FirstUse;
+  /** Null: the guest gets no files. */
+  readonly tftp: TftpService | null;
   private readonly ctx: StackContext;
   private readonly withdrawn: Withdrawn;
   private announce: number;
@@ -38,7 +46,10 @@ export class LinkServices {
     this.ndp = new NdpService(ctx, this.withdrawn);
     this.dhcp = new DhcpService(ctx);
     this.dhcpv6 = new Dhcpv6Service(ctx);
+    this.names = NameService.create(ctx);
     this.servesDhcpv6 = givesAddress(ctx.config);
+    this.firstUse = new FirstUse(ctx);
+    this.tftp = ctx.files === undefined ? null : new TftpService(ctx, ctx.files);
   }
 
   /**
@@ -48,6 +59,7 @@ export class LinkServices {
   onLinkUp(): void {
     const { config } = this.ctx;
     linkCameUp(this.ctx.link, this.ctx.clock.nowMs);
+    this.firstUse.linkUp();
     this.announce = 0;
     if (config.ip4 !== null) this.announce |= ANNOUNCE_ARP;
     if (config.ip6 !== null && config.ndp) {
@@ -56,6 +68,20 @@ export class LinkServices {
       this.ndp.schedule();
     }
     this.announceAll();
+  }
+
+  /** Runs due timers. */
+  onTimer(): void {
+    this.ndp.onTimer();
+    // What is announced when the link comes up waits for the first buffers.
+    this.firstUse.onTimer(this.announce === 0);
+    this.tftp?.onTimer();
+  }
+
+  /** Milliseconds (clock.nowMs scale) of the earliest timer, or Infinity. */
+  nextDeadline(): number {
+    const tftpMs = this.tftp === null ? Infinity : this.tftp.nextDeadline();
+    return Math.min(this.ndp.nextDeadline(), this.firstUse.nextDeadline(), tftpMs);
   }
 
   /** The guest posted receive buffers. */
@@ -128,6 +154,8 @@ export class LinkServices {
   /** The guest was reset or rebooted: what was learnt of it, and what it was told, is forgotten. */
   reset(): void {
     resetLinkState(this.ctx.link);
+    this.firstUse.reset();
+    this.tftp?.reset();
     if (this.withdrawn.empty) return;
     this.withdrawn.clear();
     this.create();
@@ -140,6 +168,7 @@ export class LinkServices {
     this.ndp = new NdpService(ctx, this.withdrawn);
     this.dhcp = new DhcpService(ctx);
     this.dhcpv6 = new Dhcpv6Service(ctx);
+    this.names = NameService.create(ctx);
     this.servesDhcpv6 = givesAddress(ctx.config);
   }
 

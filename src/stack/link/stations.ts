@@ -28,6 +28,16 @@ export const STALE_MS = 30_000;
 export const ASK_MS = 1000;
 export const ASKS_BEFORE_GONE = 3;
 
+/** How an address was learnt: from a frame's source, ARP, neighbour discovery, or by a lease of ours. */
+export const HOW_FRAME = 0;
+export const HOW_ARP = 1;
+export const HOW_NDP = 2;
+export const HOW_DHCP = 3;
+export const HOW_DHCPV6 = 4;
+
+/** Hears of an address (four words, IPv4 as v4-mapped) that is new, or of which there is a lease by now. */
+export type OnStation = (how: number, words: Int32Array, at: number, hi: number, lo: number) => void;
+
 const BUCKETS = 512;
 /** Slots found last, by the lowest bits of an address: frames of a flow come in rows. */
 const MEMO = 16;
@@ -41,9 +51,12 @@ export class StationTable {
   /** Someone is to ask for the address in `ask` (four words) and clear this. */
   asking: boolean;
   readonly ask: Int32Array;
+  /** Null: nobody wants to know. */
+  onStation: OnStation | null;
   private readonly keys: Int32Array;
   private readonly hi: Int32Array;
   private readonly lo: Int32Array;
+  private readonly how: Uint8Array;
   /** When the address was last seen, and when it was last requested since; number of those requests. */
   private readonly seenMs: Float64Array;
   private readonly askedMs: Float64Array;
@@ -64,6 +77,8 @@ export class StationTable {
     this.macLo = 0;
     this.asking = false;
     this.ask = new Int32Array(4);
+    this.onStation = null;
+    this.how = new Uint8Array(STATIONS);
     this.keys = new Int32Array(4 * STATIONS);
     this.hi = new Int32Array(STATIONS);
     this.lo = new Int32Array(STATIONS);
@@ -80,10 +95,15 @@ export class StationTable {
     this.unknownMs = -Infinity;
   }
 
-  /** `words[at…]` (IPv4 as v4-mapped) was heard of at an Ethernet address. */
-  learn(words: Int32Array, at: number, hi: number, lo: number, nowMs: number): void {
+  /** `words[at…]` (IPv4 as v4-mapped) was heard of at an Ethernet address. `how`: HOW_…. */
+  learn(words: Int32Array, at: number, hi: number, lo: number, nowMs: number, how: number): void {
     let slot = this.find(words, at);
-    if (slot < 0) slot = this.insert(words, at, nowMs);
+    const fresh = slot < 0;
+    if (fresh) slot = this.insert(words, at, nowMs);
+    if (fresh || (how >= HOW_DHCP && this.how[slot] < how)) {
+      this.how[slot] = how;
+      if (this.onStation !== null) this.onStation(how, words, at, hi, lo);
+    }
     this.hi[slot] = hi;
     this.lo[slot] = lo;
     this.seenMs[slot] = nowMs;
@@ -132,11 +152,38 @@ export class StationTable {
     return nowMs - this.seenMs[slot] <= STALE_MS || !this.isGone(slot, nowMs);
   }
 
+  /**
+   * Copies the addresses that are known, the one heard of last first, to `out[at…]`: four words each, as many as fit.
+   * Returns how many.
+   */
+  list(out: Int32Array, at: number): number {
+    let count = 0;
+    let last = -1;
+    for (let room = out.length - at; room >= 4; room -= 4) {
+      let newest = -1;
+      for (let slot = 0; slot < STATIONS; slot++) {
+        if (this.used[slot] === 0 || (last >= 0 && !this.isBefore(slot, last))) continue;
+        if (newest < 0 || this.isBefore(newest, slot)) newest = slot;
+      }
+      if (newest < 0) break;
+      copyWords(this.keys, 4 * newest, out, at + 4 * count);
+      count++;
+      last = newest;
+    }
+    return count;
+  }
+
   /** Requests an address now, unless another request is pending. */
   wantAsked(words: Int32Array, at: number): void {
     if (this.asking) return;
     this.asking = true;
     copyWords(words, at, this.ask, 0);
+  }
+
+  /** Is there an address in the table for which `is` says so? */
+  any(is: (words: Int32Array, at: number) => boolean): boolean {
+    for (let slot = 0; slot < STATIONS; slot++) if (this.used[slot] !== 0 && is(this.keys, 4 * slot)) return true;
+    return false;
   }
 
   /** The guest was reset: all is forgotten. */
@@ -160,6 +207,12 @@ export class StationTable {
     this.askedMs[slot] = nowMs;
     this.wantAsked(this.keys, 4 * slot);
     return false;
+  }
+
+  /** Was `slot` heard of before `other`? Of two that were at one time, the later in the table was. */
+  private isBefore(slot: number, other: number): boolean {
+    const by = this.seenMs[slot] - this.seenMs[other];
+    return by < 0 || (by === 0 && slot > other);
   }
 
   /** Slot of an address, or -1. */

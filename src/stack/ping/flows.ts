@@ -28,6 +28,12 @@ export class PingFlows {
   readonly local: Uint8Array;
   /** Which state of the host's network the socket was made in, or found to fit. */
   readonly epoch: Int32Array;
+  /** When it began, ms, and data in each direction, bytes: for who looks at it. */
+  readonly since: Float64Array;
+  readonly bytesFrom: Float64Array;
+  readonly bytesTo: Float64Array;
+  /** 1: a reply came. */
+  readonly replied: Uint8Array;
   /** For new flows. */
   readonly credit: FlowCredit;
   private readonly clock: Clock;
@@ -45,6 +51,10 @@ export class PingFlows {
     this.scope = new Uint32Array(capacity);
     this.local = new Uint8Array(capacity);
     this.epoch = new Int32Array(capacity);
+    this.since = new Float64Array(capacity);
+    this.bytesFrom = new Float64Array(capacity);
+    this.bytesTo = new Float64Array(capacity);
+    this.replied = new Uint8Array(capacity);
     this.credit = new FlowCredit(capacity, clock, random);
     this.clock = clock;
   }
@@ -70,6 +80,10 @@ export class PingFlows {
     this.scope[slot] = target.scope;
     this.local[slot] = target.local ? 1 : 0;
     this.epoch[slot] = epoch;
+    this.since[slot] = this.clock.nowMs;
+    this.bytesFrom[slot] = 0;
+    this.bytesTo[slot] = 0;
+    this.replied[slot] = 0;
     this.touch(slot);
     return slot;
   }
@@ -84,8 +98,10 @@ export class PingFlows {
     this.table.free(slot);
   }
 
-  /** A reply came. */
-  answered(slot: number): void {
+  /** A reply with `bytes` bytes of data came. */
+  answered(slot: number, bytes: number): void {
+    this.replied[slot] = 1;
+    this.bytesTo[slot] += bytes;
     this.credit.answered(slot);
     this.touch(slot);
   }

@@ -15,16 +15,19 @@ import { familyOf, isLoopback, isMulticast, isUnspecified, isV4, wordsEqual } fr
 import { KEY_KIND_SHIFT, KEY_PING, type FlowHandler, type FrameInfo, type StackContext } from '../context';
 import { MSG_REPLY, ROWS_MISC, ROWS_OUT, SCRATCH_MISC } from '../scratch';
 import { C_DROPS, C_DROPS_TO_GUEST, C_FLOWS_ICMP, C_FLOWS_OPENED_ICMP, dropCode, type DropCode } from '../counters';
+import { FLOW_ICMP, END_DENIED, END_ERROR, END_EVICTED, END_IDLE, END_MOVED, END_RESET } from '../kit/flow-rows';
 import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { FragmentSender, mtuToward } from '../ip/fragment-sender';
 import { ERRORS_IN_A_ROW } from '../ip/socket-error';
 import { FITS_ANYWHERE, setMtuDiscovery, setTos, setTtl } from '../ip/socket-options';
+import { PingFlowView } from './flow-view';
 import { PingFlows } from './flows';
 import { PingErrors } from './socket-errors';
 import { SelfEcho } from './self-echo';
 import { refusedText } from './unavailable';
 import { PingSockets } from './sockets';
 import { isMoved } from '../ip/host-moved';
+import { NO_PORT } from '../policy/gate';
 import { NatResult, natOurAddress, natToHost, type NatTables } from '../ip/nat';
 import {
   CLASS_ICMP,
@@ -67,6 +70,7 @@ const DROP_FLOW_LIMIT = dropCode('flow_limit');
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
+const DROP_POLICY_DENIED = dropCode('policy_denied');
 
 /** What `reply` returns where it is no -errno. */
 const NO_ROOM = 0;
@@ -78,6 +82,7 @@ const REPLIES_PER_SERVICE = 32;
 const REFUSED = -1000;
 
 export class IcmpHandler implements FlowHandler {
+  readonly view: PingFlowView;
   private readonly ctx: StackContext;
   private readonly nat: NatTables;
   private readonly flows: PingFlows;
@@ -101,6 +106,7 @@ export class IcmpHandler implements FlowHandler {
     this.ctx = ctx;
     this.nat = ctx.link.nat;
     this.flows = new PingFlows(capacity, ctx.clock, ctx.random);
+    this.view = new PingFlowView(this.flows, this);
     this.ready = new SlotQueue(capacity);
     this.later = new RestingSockets(capacity);
     this.errors = new PingErrors(ctx, this.nat, this.flows, this.later);
@@ -157,13 +163,14 @@ export class IcmpHandler implements FlowHandler {
 
   private request(slot: number, v4: boolean, frame: FrameInfo): number {
     this.flows.touch(slot);
+    this.flows.bytesFrom[slot] += frame.l4Len - ICMP_HEADER_LEN;
     this.flows.seq[slot] = icmpSeq(this.ctx.port.head, frame.l4Off);
     this.setSocket(slot, v4, frame);
     return this.send(slot);
   }
 
   private reopen(slot: number, frame: FrameInfo, id: number): number {
-    this.close(slot);
+    this.close(slot, END_MOVED);
     return this.admit(frame, id);
   }
 
@@ -193,7 +200,7 @@ export class IcmpHandler implements FlowHandler {
   onTimer(): void {
     const { timers } = this.flows;
     for (let slot = timers.expire(this.ctx.clock.nowMs); slot >= 0; slot = timers.expire(this.ctx.clock.nowMs)) {
-      this.close(slot);
+      this.close(slot, END_IDLE);
     }
     if (this.later.dueMs <= this.ctx.clock.nowMs) this.tryAgain();
     if (this.busy) this.resume();
@@ -207,8 +214,20 @@ export class IcmpHandler implements FlowHandler {
     return !this.stalled && this.ready.length > 0;
   }
 
+  enforce(): void {
+    const { flows, nat, target, ctx } = this;
+    const { policy } = ctx.link;
+    const { keys } = flows.table;
+    for (let slot = 0; policy.on && slot < flows.table.capacity; slot++) {
+      if (flows.fd[slot] < 0) continue;
+      const k = KEY_WORDS * slot;
+      const code = natToHost(nat, IP_PROTO_ICMP, keys, k + 4, 0, target);
+      if (code !== 0 || !policy.keeps(ctx, IP_PROTO_ICMP, keys, k + 4, NO_PORT, target)) this.close(slot, END_DENIED);
+    }
+  }
+
   reset(): void {
-    for (let slot = this.flows.order.first(); slot >= 0; slot = this.flows.order.first()) this.close(slot);
+    for (let slot = this.flows.order.first(); slot >= 0; slot = this.flows.order.first()) this.close(slot, END_RESET);
     this.stalled = false;
   }
 
@@ -242,11 +261,13 @@ export class IcmpHandler implements FlowHandler {
   private evict(): boolean {
     const slot = this.flows.order.first();
     if (slot < 0) return false;
-    this.close(slot);
+    this.close(slot, END_EVICTED);
     return true;
   }
 
-  private close(slot: number): void {
+  /** `reason`: END_… */
+  close(slot: number, reason: number): void {
+    this.view.noteEnd(this.ctx, slot, reason);
     const fd = this.flows.fd[slot];
     this.ready.remove(slot);
     this.later.remove(slot);
@@ -272,6 +293,12 @@ export class IcmpHandler implements FlowHandler {
     if (isLoopback(a, 0)) return -DROP_LOOPBACK_ADDRESS;
     const code = natToHost(this.nat, frame.protocol, a, 4, 0, target);
     if (code !== 0) return -code;
+    const { policy } = ctx.link;
+    if (policy.on && !policy.admits(ctx, IP_PROTO_ICMP, a, 4, NO_PORT, target)) {
+      ctx.ends?.refused(FLOW_ICMP, true, flows.table.probe, 0, policy.verdict);
+      this.errors.prohibited(frame);
+      return -DROP_POLICY_DENIED;
+    }
 
     if (flows.full && !this.evict()) return -DROP_FLOW_TABLE_FULL;
     const family = familyOf(target.dst, 0);
@@ -293,7 +320,7 @@ export class IcmpHandler implements FlowHandler {
     ctx.counters[C_FLOWS_ICMP] = flows.table.count;
     const key = (KEY_PING << KEY_KIND_SHIFT) | slot;
     if (ctx.io.watch(fd, EPOLLIN | EPOLLET, key, flows.table.generation[slot]) < 0) {
-      this.close(slot);
+      this.close(slot, END_ERROR);
       return -DROP_NO_DESCRIPTORS;
     }
     return slot;
@@ -374,7 +401,7 @@ export class IcmpHandler implements FlowHandler {
       if (r < 0) {
         if (++errors >= ERRORS_IN_A_ROW) {
           if (isShortage(r)) this.later.push(slot, this.ctx.clock.nowMs);
-          else this.close(slot);
+          else this.close(slot, END_ERROR);
           return;
         }
         this.errors.drain(slot);
@@ -457,7 +484,7 @@ export class IcmpHandler implements FlowHandler {
       const l4 = this.fragments.begin(ip);
       icmpWrite(port.out, l4, type, 0, checksumFinish(sum), (id << 16) | seq);
       this.fragments.finish(CLASS_ICMP);
-      this.flows.answered(slot);
+      this.flows.answered(slot, payload);
       return REPLIED;
     }
     port.front();
@@ -466,7 +493,7 @@ export class IcmpHandler implements FlowHandler {
     icmpWrite(port.out, at, type, 0, checksumFinish(sum), (id << 16) | seq);
     port.commit(payload, 0, 0, 0, GSO_NONE, 0);
     countToGuest(ctx, CLASS_ICMP, headerLen + payload);
-    this.flows.answered(slot);
+    this.flows.answered(slot, payload);
     return REPLIED;
   }
 }

@@ -1,16 +1,28 @@
 /** Errors about echo requests: the sockets' error queues, turned into ICMP errors to the guest. */
-import { isV4 } from '../ip/address';
+import { isGroup, isV4 } from '../ip/address';
 import { ADDR_SLOT_PING_ERROR, SCRATCH_MISC } from '../scratch';
-import type { StackContext } from '../context';
+import type { FrameInfo, StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
 import { NatResult, natOurAddress } from '../ip/nat';
 import type { NatTables } from '../ip/nat';
-import { SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
+import { MAX_HEAD, SOCKERR_CODE, SOCKERR_INFO, SOCKERR_LENGTH, SOCKERR_TYPE } from '../ports';
 import { isShortage, type RestingSockets } from '../kit/resting';
-import { ICMP_ECHO_REQUEST, ICMP_HEADER_LEN, icmpSeq, icmpType, ICMPV6_ECHO_REQUEST, icmpWrite } from '../wire/icmp';
+import {
+  ICMP_CODE_ADMIN_PROHIBITED,
+  ICMP_DEST_UNREACHABLE,
+  ICMP_ECHO_REQUEST,
+  ICMP_HEADER_LEN,
+  icmpSeq,
+  icmpType,
+  ICMPV6_CODE_ADMIN_PROHIBITED,
+  ICMPV6_DEST_UNREACHABLE,
+  ICMPV6_ECHO_REQUEST,
+  icmpWrite,
+} from '../wire/icmp';
 import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_ICMP, IP_PROTO_ICMPV6 } from '../wire/ipv4';
 import type { PingFlows } from './flows';
+import { ErrorBudget } from '../ip/error-budget';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../ip/icmp-error';
 import {
   ERRORS_PER_CALL,
@@ -29,6 +41,8 @@ export class PingErrors {
   private readonly sender: IcmpErrorSender;
   private readonly found: NatResult;
   private readonly ip: IpFields;
+  /** Errors about requests that the policy forbids. */
+  private readonly budget: ErrorBudget;
 
   /** `later` gets the flows whose errors could not all be read. */
   constructor(ctx: StackContext, nat: NatTables, flows: PingFlows, later: RestingSockets) {
@@ -39,6 +53,7 @@ export class PingErrors {
     this.sender = new IcmpErrorSender(ctx);
     this.found = new NatResult();
     this.ip = new IpFields(IP_PROTO_ICMP, QUOTED_TTL);
+    this.budget = new ErrorBudget(ctx.clock);
   }
 
   /**
@@ -60,6 +75,18 @@ export class PingErrors {
     }
     this.later.push(slot, this.ctx.clock.nowMs);
     return refused;
+  }
+
+  /** The policy forbids the request in hand (RFC 1812 §5.2.7.1; RFC 4443 §3.1). */
+  prohibited(frame: FrameInfo): void {
+    const { found } = this;
+    const { port } = this.ctx;
+    const v4 = frame.version === 4;
+    if (isGroup(v4, frame.addr, 4) || !this.budget.take() || !natOurAddress(this.nat, v4, found)) return;
+    const end = Math.min(port.pull(Math.min(frame.frameLen, MAX_HEAD)), frame.l4Off + frame.l4Len);
+    const type = v4 ? ICMP_DEST_UNREACHABLE : ICMPV6_DEST_UNREACHABLE;
+    const code = v4 ? ICMP_CODE_ADMIN_PROHIBITED : ICMPV6_CODE_ADMIN_PROHIBITED;
+    this.sender.sendAbout(type, code, 0, found.src, frame, end - frame.l3Off);
   }
 
   /** The host's interface cannot carry so long a request. */

@@ -9,6 +9,7 @@ import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
 import { EAGAIN, ECONNABORTED } from '../kit/linux';
 import { isShortage, unwatchedText } from '../kit/resting';
 import { SITE_TCP_LISTENER } from '../kit/site-log';
+import { END_ERROR } from '../kit/flow-rows';
 import { allocateForPeer, mayAccept, peerBucket } from './admission';
 import { abortHost, release } from './close';
 import { open, prepareSocket } from './connect';
@@ -34,10 +35,14 @@ const PORT_TRIES = 16;
 export function watchListeners(t: TcpEngine): void {
   for (let i = 0; i < t.listeners.length; i++) {
     const listener = t.listeners[i];
-    if (listener === null) continue;
-    prepareSocket(t, listener.config.fd);
-    watchListener(t, i, listener);
+    if (listener !== null) beginListening(t, i, listener);
   }
+}
+
+/** Prepares and watches one. What waits in its backlog already is an event. */
+export function beginListening(t: TcpEngine, index: number, listener: Listener): void {
+  prepareSocket(t, listener.config.fd);
+  watchListener(t, index, listener);
 }
 
 /** Watches those that could not be watched before. What waits in their backlogs is an event then. */
@@ -45,7 +50,7 @@ export function watchAgain(t: TcpEngine): void {
   for (let n = t.unwatched.due(t.clock.nowMs); n > 0; n--) {
     const index = t.unwatched.take();
     const listener = t.listeners[index];
-    if (listener !== null) watchListener(t, index, listener);
+    if (listener?.open === true) watchListener(t, index, listener);
   }
 }
 
@@ -89,7 +94,7 @@ export function canAccept(t: TcpEngine): boolean {
 /** Accepts from one listener. Returns true if more may wait there; unblocks `acceptAll` if it may have another. */
 function acceptSome(t: TcpEngine, index: number): boolean {
   const listener = t.listeners[index];
-  if (listener === null) return false;
+  if (listener?.open !== true) return false;
   for (let n = 0; n < ACCEPT_BUDGET; n++) {
     if (!mayAccept(t, index)) return true;
     if (!t.acceptCredit.left(t.clock.nowMs)) {
@@ -98,6 +103,8 @@ function acceptSome(t: TcpEngine, index: number): boolean {
     }
     const fd = t.io.accept(listener.config.fd, ADDR_SLOT_TCP);
     if (fd >= 0) {
+      const { bypass } = t.ctx;
+      if (bypass?.inward === true && bypass.takeTcp(fd, listener.config, listener.rule)) continue;
       const from = t.clock.nowUs();
       const flow = accepted(t, index, listener, fd);
       const cost = t.acceptCredit.spend(t.clock.nowUs() - from);
@@ -121,8 +128,8 @@ function acceptSome(t: TcpEngine, index: number): boolean {
   return true;
 }
 
-/** Returns the flow, or -1 if the connection was refused. */
-function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): number {
+/** The connection `fd`, whose peer is in ADDR_SLOT_TCP. Returns the flow, or -1 if it was refused: then it is closed. */
+export function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): number {
   const { io } = t;
   const nat = t.natResult;
   const port = addrSlotPort(io.addrs, ADDR_SLOT_TCP);
@@ -149,7 +156,7 @@ function accepted(t: TcpEngine, index: number, listener: Listener, fd: number): 
   // Runs from now on, whether or not the guest has room for the SYN: the peer must not wait for ever.
   setTimer(t, flow, TIMER_MAIN, synTimeout(t, 0));
   if (io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]) < 0) {
-    abortHost(t, flow);
+    abortHost(t, flow, END_ERROR);
     countDropToGuest(t, DROP_NO_DESCRIPTORS);
     return -1;
   }

@@ -15,13 +15,14 @@
  *
  * **Time.** A connection attempt costs some tens of microseconds in the kernel, a hundred times as much as its frame.
  * Attempts are paid from a credit of time, which grows by one part in CREDIT_PART of the time that passes, and which
- * gets back what an attempt cost when its handshake completes: attempts that come to nothing take an eighth of the time
+ * gets back what an attempt cost when its handshake completes: attempts that come to nothing take a sixteenth of the time
  * at the most, those that succeed have no limit. The guest sends a SYN again that found no credit, except to a remote end
  * that has answered before; connections from outside wait in the backlog.
  */
 import { C_TCP_EVICTED_HALF_CLOSED, C_TCP_EVICTED_HALF_OPEN } from '../counters';
 import type { SlotQueue } from '../kit/flow-table';
 import { halfSipHash } from '../kit/siphash';
+import { END_EVICTED } from '../kit/flow-rows';
 import { abortHost, release } from './close';
 import { PEER_BUCKETS } from './flow';
 import type { TcpEngine } from './flow';
@@ -38,7 +39,7 @@ const HALF_CLOSED_SILENCE_MS = 60_000;
 
 function evict(t: TcpEngine, flow: number, counter: number): void {
   t.ctx.counters[counter]++;
-  abortHost(t, flow);
+  abortHost(t, flow, END_EVICTED);
 }
 
 function evictHalfOpen(t: TcpEngine, queue: SlotQueue): boolean {

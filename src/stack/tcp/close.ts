@@ -1,10 +1,13 @@
 /** How a flow ends: finished, reset from either side, timed out, discarded. */
 import { C_FLOWS_TCP } from '../counters';
+import { END_CLOSED } from '../kit/flow-rows';
 import {
   F_ACK_OWED,
   F_ACTIVE_CLOSE,
+  F_ANSWERS,
   F_FIN_ACKED,
   F_GUEST_FIN,
+  F_HELD,
   F_HOST_EOF,
   F_SYN_DUE,
   ST_FREE,
@@ -20,6 +23,8 @@ import {
   setTimer,
 } from './flow';
 import type { TcpEngine } from './flow';
+import { forgetHeld } from './first-bytes';
+import { keepCounts, noteEnd } from './flow-view';
 import { discardAcked } from './output';
 import { sendReset } from './send';
 
@@ -44,10 +49,12 @@ function countOut(t: TcpEngine, flow: number): void {
 export function release(t: TcpEngine, flow: number): void {
   if (t.state[flow] === ST_FREE) return;
   t.gathered.drop(flow);
+  if ((t.flags[flow] & (F_HELD | F_ANSWERS)) !== 0) forgetHeld(t, flow);
   if (t.fd[flow] >= 0) t.io.close(t.fd[flow]);
   t.fd[flow] = -1;
   for (let kind = 0; kind < TIMERS; kind++) cancelTimer(t, flow, kind);
   t.ready.remove(flow);
+  t.throttled.remove(flow);
   t.light.remove(flow);
   t.touched.remove(flow);
   t.lingering.remove(flow);
@@ -63,21 +70,25 @@ export function release(t: TcpEngine, flow: number): void {
   t.flags[flow] = 0;
 }
 
-/** The guest reset the flow: the peer sees a reset as well. */
-export function abortHost(t: TcpEngine, flow: number): void {
+/** The flow ends at once, for `reason` (END_…): the peer sees a reset, the guest nothing. */
+export function abortHost(t: TcpEngine, flow: number, reason: number): void {
+  noteEnd(t, flow, reason);
   if (t.fd[flow] >= 0) t.io.abort(t.fd[flow]);
   t.fd[flow] = -1;
   release(t, flow);
 }
 
 /**
- * Resets the flow toward both sides. The RST to the guest is sent now or, if there is no receive buffer, when one
+ * Resets the flow toward both sides, for `reason` (END_…). The RST to the guest is sent now or, if there is no receive buffer, when one
  * comes; until then the slot stays taken.
  */
-export function resetBoth(t: TcpEngine, flow: number): void {
+export function resetBoth(t: TcpEngine, flow: number, reason: number): void {
   const before = t.state[flow];
   if (before === ST_FREE || before === ST_RESET) return;
+  noteEnd(t, flow, reason);
+  keepCounts(t, flow);
   t.gathered.drop(flow);
+  if ((t.flags[flow] & (F_HELD | F_ANSWERS)) !== 0) forgetHeld(t, flow);
   if (t.fd[flow] >= 0) t.io.abort(t.fd[flow]);
   t.fd[flow] = -1;
   // Without a link nothing is owed: the guest's next segment will find no flow.
@@ -91,6 +102,7 @@ export function resetBoth(t: TcpEngine, flow: number): void {
   t.resetFrom[flow] = before;
   t.flags[flow] &= ~(F_ACK_OWED | F_SYN_DUE);
   t.ready.remove(flow);
+  t.throttled.remove(flow);
   t.outward.remove(flow);
   t.inward.remove(flow);
   t.halfClosed.remove(flow);
@@ -106,11 +118,13 @@ export function finishIfDone(t: TcpEngine, flow: number): boolean {
   // left
   // to read with a reset (RFC 2525 §2.17), and the peer would lose what is still on its way to it.
   discardAcked(t, flow);
+  noteEnd(t, flow, END_CLOSED);
   if ((t.flags[flow] & F_ACTIVE_CLOSE) === 0) {
     // LAST-ACK: the guest keeps TIME-WAIT.
     release(t, flow);
     return true;
   }
+  keepCounts(t, flow);
   t.io.close(t.fd[flow]);
   t.fd[flow] = -1;
   t.state[flow] = ST_TIME_WAIT;

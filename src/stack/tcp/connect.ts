@@ -5,6 +5,7 @@ import { addrSlotWrite, familyOf, isGroup } from '../ip/address';
 import { ADDR_SLOT_TCP } from '../scratch';
 import type { FrameInfo } from '../context';
 import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
+import { FLOW_TCP } from '../kit/flow-rows';
 import { KEY_WORDS } from '../kit/flow-table';
 import { natToHost } from '../ip/nat';
 import { AF_INET, SOCK_TCP } from '../ports';
@@ -21,6 +22,7 @@ import {
 import { SITE_TCP_OUTBOUND_ADDR, SITE_TCP_OUTBOUND_IF } from '../kit/site-log';
 import { halfSipHash } from '../kit/siphash';
 import { tcpOptionMss, tcpOptionWindowScale } from '../wire/tcp';
+import { END_ERROR } from '../kit/flow-rows';
 import {
   DEFAULT_MSS4,
   DEFAULT_MSS6,
@@ -44,6 +46,7 @@ import type { TcpEngine } from './flow';
 import { allocateForGuest, countIn, handshakeDone } from './admission';
 import { mayReset } from './challenge';
 import { abortHost } from './close';
+import { holdIfRead } from './first-bytes';
 import { startIdle } from './idle';
 import { countNotConnected } from './connect-results';
 import { DEFAULT_TTL, DSCP_MASK, markSocket } from './ttl-dscp';
@@ -55,6 +58,7 @@ const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_SYN_LIMIT = dropCode('tcp_syn_limit');
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 const DROP_OWN_LISTENER = dropCode('own_listener');
+const DROP_POLICY_DENIED = dropCode('policy_denied');
 
 /** Ports below are given to privileged programs only, by default (net.ipv4.ip_unprivileged_port_start). */
 const PRIVILEGED_PORTS = 1024;
@@ -127,6 +131,10 @@ export function open(
   t.idleProbes[flow] = 0;
   t.idleDoublings[flow] = 0;
   t.cost[flow] = 0;
+  t.openedAt[flow] = now;
+  t.rule[flow] = owner < 0 ? -1 : (t.listeners[owner]?.rule ?? 0);
+  t.kernelFrom[flow] = 0;
+  t.kernelTo[flow] = 0;
   countIn(t, flow, owner, bucket);
   t.ctx.counters[C_FLOWS_TCP]++;
   t.ctx.counters[C_FLOWS_OPENED_TCP]++;
@@ -182,6 +190,13 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
     countDrop(t, code);
     return;
   }
+  const { policy } = t.ctx.link;
+  if (policy.on && !policy.admits(t.ctx, IP_PROTO_TCP, a, 4, ports & 0xffff, nat)) {
+    countDrop(t, DROP_POLICY_DENIED);
+    t.ctx.ends?.refused(FLOW_TCP, true, t.table.probe, 0, policy.verdict);
+    if (mayReset(t)) answerReset(t, frame, ports, seq, 0, 0, 1);
+    return;
+  }
   const { clock, guestCredit } = t;
   if (!guestCredit.take(a, 4, ports & 0xffff)) {
     countDrop(t, DROP_SYN_LIMIT);
@@ -189,7 +204,9 @@ export function connectFromGuest(t: TcpEngine, frame: FrameInfo, ports: number, 
   }
   const from = clock.nowUs();
   const flow = guestCredit.opened(connectHost(t, frame, ports, seq, window));
-  if (flow >= 0) t.connectUs[flow] = from;
+  if (flow < 0) return;
+  t.connectUs[flow] = from;
+  if (policy.on) holdIfRead(t, flow, ports & 0xffff);
 }
 
 /** `natResult` holds where to. Returns the flow, or -1: then the guest was answered, or its SYN counted as dropped. */
@@ -221,7 +238,7 @@ function connectHost(t: TcpEngine, frame: FrameInfo, ports: number, seq: number,
   learnSyn(t, flow, t.port.head, frame.l4Off, seq, window);
   if (t.io.watch(fd, SOCKET_EVENTS, socketKey(flow), t.table.generation[flow]) < 0) {
     // Nobody would learn that the connection is there: as if there had been no descriptor. The guest sends its SYN again.
-    abortHost(t, flow);
+    abortHost(t, flow, END_ERROR);
     countDrop(t, DROP_NO_DESCRIPTORS);
     return -1;
   }

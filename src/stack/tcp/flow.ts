@@ -83,6 +83,7 @@ import { Credit, FlowCredit } from '../kit/credit';
 import { RestingSockets } from '../kit/resting';
 import { newListener } from './listener';
 import type { Listener } from './listener';
+import { FirstBytes } from './first-bytes';
 import { GatheredRows } from './gathered-rows';
 import { ReservedFrames } from './reserved-frames';
 import { Segment } from './segment';
@@ -164,6 +165,12 @@ export const F_PEEK_OFF = 1 << 25;
 export const F_NO_DF = 1 << 26;
 /** The guest may have restarted since its last segment: a keep-alive checks whether it knows the flow (idle.ts). */
 export const F_VERIFY = 1 << 27;
+/** The flow log has its end. */
+export const F_ENDED = 1 << 28;
+
+/** What the guest sends is read before it goes to the socket (first-bytes.ts); answers, before they go to the guest. */
+export const F_HELD = 1 << 28;
+export const F_ANSWERS = 1 << 29;
 
 // ---- timers of a flow: id = flow * TIMERS + kind
 export const TIMERS = 4;
@@ -211,7 +218,8 @@ export const HINT_INITIAL = 16384;
 export class TcpEngine {
   readonly ctx: StackContext;
   readonly io: HostIo;
-  readonly port: GuestPort;
+  /** `StackContext.port`, one step nearer. */
+  port: GuestPort;
   readonly clock: Clock;
   readonly nat: NatTables;
   readonly own: OwnListeners;
@@ -221,7 +229,9 @@ export class TcpEngine {
   readonly peerWords: Int32Array;
   readonly table: FlowTable;
   readonly timers: TimerWheel;
-  readonly listeners: readonly (Listener | null)[];
+  readonly listeners: (Listener | null)[];
+  /** Places of those that are open, by their descriptors; empty until the first change (listener-changes.ts). */
+  readonly places: Map<number, number>;
   /** Listeners in whose backlogs connections may wait (edge seen, not yet accepted until EAGAIN). */
   readonly acceptable: SlotQueue;
   /** Listeners that could not be watched yet, for want of memory or of watches. */
@@ -233,16 +243,16 @@ export class TcpEngine {
 
   /** Bulk flows (F_BULK) that wait for receive buffers or for their next turn. */
   readonly ready: SlotQueue;
+  /** Flows that wait for the rate of what goes to the guest. */
+  readonly throttled: SlotQueue;
   /** Other flows that wait for receive buffers: served before `ready`. */
   readonly light: SlotQueue;
   readonly turn: Turn;
-  /** The guest's segment in hand. */
   readonly segment: Segment;
   /** Payload of one flow gathered in this batch. */
   readonly gathered: GatheredRows;
-  /** Frames reserved for the segments in hand. */
+  readonly first: FirstBytes;
   readonly reserved: ReservedFrames;
-  /** Flows that this batch touched. */
   readonly touched: SlotQueue;
   /** Flows in TIME_WAIT, oldest first. */
   readonly lingering: SlotQueue;
@@ -268,7 +278,6 @@ export class TcpEngine {
   /** Send buffers smaller than this may be made larger (send-buffer.ts), bytes. */
   sendBufferGoal: number;
 
-  /** MSS we offer. */
   readonly mss4: number;
   readonly mss6: number;
   readonly isn0: number;
@@ -342,8 +351,14 @@ export class TcpEngine {
   readonly challengedAt: Float64Array;
   /** The guest's own: when its SYN came, CLOCK_MONOTONIC in µs. */
   readonly connectUs: Float64Array;
+  /** When it began; the rule that it came by (0: of none; -1: the guest's own); what the kernel counted (flow-view.ts). */
+  readonly openedAt: Float64Array;
+  readonly rule: Int32Array;
+  readonly kernelFrom: Float64Array;
+  readonly kernelTo: Float64Array;
 
-  constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
+  /** `more`: how many listeners may be added later. */
+  constructor(ctx: StackContext, listeners: readonly ForwardListener[], more = 0) {
     const { config, random } = ctx;
     const n = config.maxTcpFlows;
     this.ctx = ctx;
@@ -357,16 +372,20 @@ export class TcpEngine {
     this.peerWords = new Int32Array(4);
     this.table = new FlowTable(n, random.u32(), random.u32());
     this.timers = new TimerWheel(n * TIMERS, ctx.clock.nowMs);
-    this.listeners = listeners.map((l) => (l.protocol === 'tcp' ? newListener(l) : null));
-    this.acceptable = new SlotQueue(listeners.length);
-    this.unwatched = new RestingSockets(listeners.length);
+    this.listeners = listeners.map((l) => (l.protocol === 'tcp' && l.inside !== true ? newListener(l) : null));
+    this.places = new Map();
+    for (let i = 0; i < more; i++) this.listeners.push(null);
+    this.acceptable = new SlotQueue(this.listeners.length);
+    this.unwatched = new RestingSockets(this.listeners.length);
     this.acceptBlocked = false;
     this.acceptAt = 0;
     this.ready = new SlotQueue(n);
+    this.throttled = new SlotQueue(n);
     this.light = new SlotQueue(n);
     this.turn = new Turn();
     this.segment = new Segment();
     this.gathered = new GatheredRows();
+    this.first = new FirstBytes(ctx);
     this.reserved = new ReservedFrames();
     this.touched = new SlotQueue(n);
     this.lingering = new SlotQueue(n);
@@ -440,6 +459,10 @@ export class TcpEngine {
     this.idleDoublings = new Uint8Array(n);
     this.challengedAt = new Float64Array(n);
     this.connectUs = new Float64Array(n);
+    this.openedAt = new Float64Array(n);
+    this.rule = new Int32Array(n);
+    this.kernelFrom = new Float64Array(n);
+    this.kernelTo = new Float64Array(n);
   }
 }
 

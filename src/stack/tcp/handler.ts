@@ -13,23 +13,28 @@
  * | connect.ts, accept.ts | new flows from the guest and from the host |
  * | admission.ts, ../kit/credit.ts | which new flows are admitted: half-open flows, shares of the table, time |
  * | close.ts | ends of flows |
+ * | flow-view.ts | flows as others see them: the command `flows`, the flow log |
  * | challenge.ts | bounds on answers to segments outside of any window |
  * | path-mtu.ts | ICMP errors about segments to the guest |
  * | idle.ts | keep-alives |
- * | listener.ts | a forwarded port |
+ * | listener.ts, listener-changes.ts | a forwarded port; those that come and go |
  * | ttl-dscp.ts, traffic-hints.ts | TTL and DSCP of the guest's segments; classification of a flow's traffic |
  * | socket-events.ts, timeout.ts | events and timers |
  */
-import type { ForwardListener } from '../config';
+import type { Adoption, ForwardChange, ForwardListener } from '../config';
 import type { FlowHandler, FrameInfo, QuotedPacket, StackContext } from '../context';
 import { KEY_TCP, KEY_TCP_LISTENER } from '../context';
+import { END_RESET } from '../kit/flow-rows';
 import { acceptAll, acceptFrom, canAccept, watchAgain, watchListeners } from './accept';
 import { abortHost } from './close';
+import { enforcePolicy } from './enforce';
 import { ST_FREE, TcpEngine } from './flow';
+import { makeAdopted, makeListeners } from './listener-changes';
 import { noteRestart } from './idle';
+import { TcpFlowView } from './flows-seen';
 import { flushGathered, segmentFromGuest } from './input';
 import { pathMtu, unreachable } from './path-mtu';
-import { acknowledgeCrowd, serveReady, serveTouched } from './scheduler';
+import { acknowledgeCrowd, serveReady, serveTouched, unthrottle } from './scheduler';
 import { socketEvent } from './socket-events';
 import { runTimers } from './timeout';
 
@@ -39,15 +44,24 @@ const STARVED_RETRY_MS = 1000;
 export class TcpHandler implements FlowHandler {
   /** Everything; for tests and dumps. */
   readonly engine: TcpEngine;
+  readonly view: TcpFlowView;
 
-  /** `listeners`: all of the configuration's; the TCP ones are used, keyed by their index here. */
-  constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
-    this.engine = new TcpEngine(ctx, listeners);
+  /**
+   * `listeners`: all of the configuration's; the TCP ones are used, keyed by their index here. `more`: how many may be
+   * added later.
+   */
+  constructor(ctx: StackContext, listeners: readonly ForwardListener[], more = 0) {
+    this.engine = new TcpEngine(ctx, listeners, more);
+    this.view = new TcpFlowView(this.engine);
   }
 
   /** Begins to accept. The epoll set must exist. */
   start(): void {
     watchListeners(this.engine);
+  }
+
+  portChanged(): void {
+    this.engine.port = this.engine.ctx.port;
   }
 
   fromGuest(frame: FrameInfo): number {
@@ -68,7 +82,7 @@ export class TcpHandler implements FlowHandler {
         socketEvent(t, index, generation, events);
         return;
       case KEY_TCP_LISTENER: {
-        if (index >= t.listeners.length || t.listeners[index] === null) return;
+        if (index >= t.listeners.length || t.listeners[index]?.open !== true) return;
         acceptFrom(t, index);
         return;
       }
@@ -88,6 +102,7 @@ export class TcpHandler implements FlowHandler {
     const t = this.engine;
     runTimers(t);
     if (t.turn.starved && t.port.up && t.clock.nowMs - t.turn.starvedAt >= STARVED_RETRY_MS) t.turn.starved = false;
+    if (t.throttled.length > 0 && t.ctx.link.rates.in.allows(t.clock)) unthrottle(t);
     if (waiting(t) && !t.turn.starved) serveReady(t);
     t.turn.eager = false;
     if (t.acceptAt !== 0 || canAccept(t)) acceptAll(t);
@@ -98,6 +113,7 @@ export class TcpHandler implements FlowHandler {
     const t = this.engine;
     let at = Math.min(t.timers.nextDeadline(), t.unwatched.dueMs);
     if (t.acceptAt !== 0 && t.acceptAt < at) at = t.acceptAt;
+    if (t.throttled.length > 0) at = Math.min(at, t.ctx.link.rates.in.dueMs(t.clock));
     if (t.turn.starved && t.port.up && waiting(t)) at = Math.min(at, t.turn.starvedAt + STARVED_RETRY_MS);
     return at;
   }
@@ -105,6 +121,14 @@ export class TcpHandler implements FlowHandler {
   get busy(): boolean {
     const t = this.engine;
     return (waiting(t) && !t.turn.starved) || canAccept(t);
+  }
+
+  makeForwards(change: ForwardChange): void {
+    makeListeners(this.engine, change);
+  }
+
+  adopt(adoption: Adoption): boolean {
+    return makeAdopted(this.engine, adoption);
   }
 
   onGuestStart(): void {
@@ -119,10 +143,14 @@ export class TcpHandler implements FlowHandler {
     return unreachable(this.engine, quote);
   }
 
+  enforce(): void {
+    enforcePolicy(this.engine);
+  }
+
   reset(): void {
     const t = this.engine;
     for (let flow = 0; flow < t.table.capacity; flow++) {
-      if (t.state[flow] !== ST_FREE) abortHost(t, flow);
+      if (t.state[flow] !== ST_FREE) abortHost(t, flow, END_RESET);
     }
     t.gathered.release();
     t.acceptBlocked = false;

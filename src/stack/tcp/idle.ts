@@ -8,6 +8,7 @@
  * | closed by the guest, open at the peer | 62 s | as long again, twice, four times …; else as above |
  * | any, silent since the guest may have restarted | about a second | as above |
  */
+import { END_TIMEOUT } from '../kit/flow-rows';
 import { F_GUEST_FIN, F_HOST_EOF, F_PROBE_DUE, F_VERIFY, ST_OPEN, TIMERS, TIMER_IDLE, setTimer } from './flow';
 import type { TcpEngine } from './flow';
 import { resetBoth } from './close';
@@ -68,7 +69,7 @@ export function idleTimer(t: TcpEngine, flow: number): void {
     return;
   }
   if (t.idleProbes[flow] >= PROBES) {
-    resetBoth(t, flow);
+    resetBoth(t, flow, END_TIMEOUT);
     return;
   }
   probe(t, flow);

@@ -29,6 +29,7 @@ import {
   tcpSrcPort,
   tcpWindow,
 } from '../wire/tcp';
+import { END_GUEST_RESET } from '../kit/flow-rows';
 import { processAck } from './ack';
 import { mayChallenge, mayReset } from './challenge';
 import { abortHost, finishIfDone, release } from './close';
@@ -41,6 +42,7 @@ import {
   F_ACK_OWED,
   F_FIN_ACKED,
   F_GUEST_FIN,
+  F_HELD,
   F_HOST_EOF,
   F_HOST_ERROR,
   F_KEEPALIVE,
@@ -64,6 +66,7 @@ import {
   DUP_ACKS,
 } from './flow';
 import type { TcpEngine } from './flow';
+import { endHeld, holdPayload } from './first-bytes';
 import { noteHalfClosed } from './idle';
 import { followMarks } from './ttl-dscp';
 import { noteFromGuest } from './traffic-hints';
@@ -231,7 +234,7 @@ function inSynSent(t: TcpEngine, flow: number, frame: FrameInfo): void {
 
 function guestReset(t: TcpEngine, flow: number): void {
   t.ctx.counters[C_TCP_RESETS_FROM_GUEST]++;
-  abortHost(t, flow);
+  abortHost(t, flow, END_GUEST_RESET);
 }
 
 /** What the guest must send next, counting what this batch gathered. */
@@ -363,11 +366,12 @@ function text(t: TcpEngine, flow: number, frame: FrameInfo, ahead: number, windo
     take = window;
     fin = false;
   }
-  if (take > 0 && !gather(t, flow, frame, overlap, take)) {
+  const held = (t.flags[flow] & F_HELD) !== 0;
+  if (take > 0 && !(held ? holdPayload(t, flow, frame, overlap, take) : gather(t, flow, frame, overlap, take))) {
     t.flags[flow] |= F_ACK_DUE;
     return;
   }
-  if (fin) finFromGuest(t, flow);
+  if (fin && (!held || endHeld(t, flow))) finFromGuest(t, flow);
 }
 
 /** Adds payload to what is to be sent at the end of the batch. Returns false if it comes too late for that. */

@@ -10,6 +10,8 @@ export interface Listener {
   readonly target: Int32Array | null;
   /** Its connections in the flow table, TIME-WAIT left out. */
   flows: number;
+  /** False: it was removed. Its place is taken as long as it has connections. */
+  open: boolean;
 }
 
 export function newListener(config: ForwardListener): Listener {
@@ -18,5 +20,5 @@ export function newListener(config: ForwardListener): Listener {
     target = new Int32Array(4);
     addressWords(config.targetAddr, target, 0);
   }
-  return { config, rule: config.rule ?? 0, target, flows: 0 };
+  return { config, rule: config.rule ?? 0, target, flows: 0, open: true };
 }

@@ -8,10 +8,11 @@ import { C_TCP_RETRANSMITS } from '../counters';
 import { COMMIT_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, MSG_PEEK } from '../ports';
 import { rowBytes, setRow } from '../kit/rows';
 import { EAGAIN, SOL_SOCKET, SO_PEEK_OFF } from '../kit/linux';
-import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp';
+import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_FIN, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp';
 import {
   ACK_DELAY_MS,
   F_ACK_OWED,
+  F_ANSWERS,
   F_FIN_ACKED,
   F_HOST_EOF,
   F_HOST_ERROR,
@@ -33,9 +34,10 @@ import {
   timerIsSet,
 } from './flow';
 import type { TcpEngine } from './flow';
+import { answerLimit, readAnswers } from './first-bytes';
 import { noteWindowUsedUp } from './traffic-hints';
 import { MAX_FRAMES } from './reserved-frames';
-import { l4Offset, sendFin, writeSegment } from './send';
+import { l4Offset, noteFirstFin, sendFin, writeSegment } from './send';
 import { refreshWindow, windowField } from './window';
 
 /** Nothing more can be sent before something happens that will be noticed. */
@@ -44,6 +46,9 @@ export const OUT_IDLE = 0;
 export const OUT_STARVED = 1;
 /** The flow had its share of this turn. */
 export const OUT_BUDGET = 2;
+
+/** The guest may not get more at the moment (`--rate-in`): the flow waits in `t.throttled`. */
+export const OUT_THROTTLED = 3;
 
 /** Bytes a bulk flow may send before others have their turn. */
 export const BULK_SHARE = 1024 * 1024;
@@ -54,6 +59,8 @@ const SMALL_FRAME = 1024;
 
 /** Sends up to `budget` bytes of what can be sent, and counts them in `turn.sentNow`. Returns OUT_*. */
 export function output(t: TcpEngine, flow: number, budget: number): number {
+  const rate = t.ctx.link.rates.in;
+  if (rate.on) budget = Math.min(budget, rate.share);
   t.turn.sentNow = 0;
   if ((t.flags[flow] & F_ACK_OWED) !== 0 && mayRead(t, flow)) refreshWindow(t, flow);
   for (;;) {
@@ -65,6 +72,10 @@ export function output(t: TcpEngine, flow: number, budget: number): number {
       noteWindowUsedUp(t, flow);
       persist(t, flow);
       return OUT_IDLE;
+    }
+    if (rate.on && !rate.allows(t.clock)) {
+      t.throttled.push(flow);
+      return OUT_THROTTLED;
     }
     // Less than a segment of it left would make a runt.
     if (budget <= 0 || (t.turn.sentNow > 0 && budget < room && budget < segmentSize(t, flow))) return OUT_BUDGET;
@@ -208,6 +219,7 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
   const mss = segmentSize(t, flow);
   // Whole segments, unless the window leaves no choice: the rest would go out as a runt.
   if (want > mss) want -= want % mss;
+  if ((t.flags[flow] & F_ANSWERS) !== 0) readAnswers(t, flow);
   const skip = skipRows(t, flow, t.sndNxt[flow]);
   if (skip < 0) return -2;
   const frames = reserveFrames(t, flow, want, ROWS_OUT + skip);
@@ -220,9 +232,11 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
     else noteEndOfStream(t, flow);
     return -2;
   }
-  commitFrames(t, flow, frames, n, t.sndNxt[flow]);
+  const next = seqAdd(t.sndNxt[flow], n);
+  const fin = n < asked && endsHere(t, flow, next) && takesFin(t, flow, n) ? 1 : 0;
+  commitFrames(t, flow, frames, n, t.sndNxt[flow], fin);
   if (seqLt(t.sndNxt[flow], t.sndMax[flow])) t.ctx.counters[C_TCP_RETRANSMITS]++;
-  advanceTo(t, flow, seqAdd(t.sndNxt[flow], n));
+  advanceTo(t, flow, seqAdd(next, fin));
   t.turn.sentNow += n;
   t.ctx.traffic.toGuest += n;
   const now = t.clock.nowMs;
@@ -239,6 +253,26 @@ function outputSegments(t: TcpEngine, flow: number, want: number, room: number):
   return n;
 }
 
+/**
+ * A peek returned less than there was room for, up to `next`: notes that the stream ends there if its end was seen before
+ * the peek and no urgent mark can have stopped that, which saves the peek that would say the same.
+ */
+function endsHere(t: TcpEngine, flow: number, next: number): boolean {
+  const seen = t.flags[flow] & (F_RDHUP | F_URGENT | F_HOST_ERROR | F_HOST_EOF);
+  // Rows that skip what is in flight take room from those of the peek.
+  if (seen !== F_RDHUP || !t.ctx.config.tcpPeekOff || t.sndNxt[flow] !== t.sndMax[flow]) return false;
+  t.flags[flow] &= ~F_READABLE;
+  noteFin(t, flow, next);
+  return true;
+}
+
+/** May the FIN go with the `n` bytes before it? With one segment of them: not every guest takes it from a larger frame. */
+function takesFin(t: TcpEngine, flow: number, n: number): boolean {
+  if (n > segmentSize(t, flow) || seqLe(seqAdd(t.sndUna[flow], t.sndWnd[flow]), t.finSeq[flow])) return false;
+  noteFirstFin(t, flow);
+  return true;
+}
+
 /** Next time's guess at how much is there: doubles while reads come back full, halves while they are mostly empty. */
 function adaptHint(t: TcpEngine, flow: number, n: number, asked: number, room: number): void {
   const hint = t.hint[flow];
@@ -249,9 +283,13 @@ function adaptHint(t: TcpEngine, flow: number, n: number, asked: number, room: n
   }
 }
 
-/** Writes headers in front of the `n` bytes read from `seq` on, commits the filled frames and cancels the others. */
-function commitFrames(t: TcpEngine, flow: number, frames: number, n: number, seq: number): void {
+/**
+ * Writes headers in front of the `n` bytes read from `seq` on, commits the filled frames and cancels the others; `fin` 1: the
+ * stream ends behind them.
+ */
+function commitFrames(t: TcpEngine, flow: number, frames: number, n: number, seq: number, fin: number): void {
   const { port } = t;
+  const rate = t.ctx.link.rates.in;
   const { room } = t.reserved;
   const l4 = l4Offset(t, flow);
   const mss = segmentSize(t, flow);
@@ -264,7 +302,9 @@ function commitFrames(t: TcpEngine, flow: number, frames: number, n: number, seq
     const len = Math.min(room[i++], left);
     left -= len;
     port.front();
-    writeSegment(t, flow, seq, ack, TCP_HEADER_LEN, left === 0 ? TCP_ACK | TCP_PSH : TCP_ACK, window, len);
+    const last = TCP_ACK | TCP_PSH | (fin === 1 ? TCP_FIN : 0);
+    writeSegment(t, flow, seq, ack, TCP_HEADER_LEN, left === 0 ? last : TCP_ACK, window, len);
+    rate.take(l4 + TCP_HEADER_LEN + len);
     const large = len > mss;
     port.commit(len, COMMIT_NEEDS_CSUM, l4, TCP_CHECKSUM_OFFSET, large ? gso : GSO_NONE, large ? mss : 0);
     seq = seqAdd(seq, len);
@@ -333,8 +373,13 @@ function noteEndOfStream(t: TcpEngine, flow: number): void {
     t.flags[flow] |= F_HOST_ERROR;
     return;
   }
+  noteFin(t, flow, t.sndNxt[flow]);
+}
+
+/** The host's stream ends: our FIN has the number `seq`. */
+function noteFin(t: TcpEngine, flow: number, seq: number): void {
   t.flags[flow] |= F_HOST_EOF;
-  t.finSeq[flow] = t.sndNxt[flow];
+  t.finSeq[flow] = seq;
 }
 
 /** Sends the segment at sndUna again without moving sndNxt (fast retransmit). Returns OUT_IDLE or OUT_STARVED. */
@@ -360,7 +405,7 @@ export function retransmitFirst(t: TcpEngine, flow: number): number {
     if (n < 0) noteReadError(t, flow, n);
     return OUT_IDLE;
   }
-  commitFrames(t, flow, frames, n, una);
+  commitFrames(t, flow, frames, n, una, 0);
   t.ctx.counters[C_TCP_RETRANSMITS]++;
   t.flags[flow] &= ~F_ACK_OWED;
   setTimer(t, flow, TIMER_MAIN, backedOffRto(t, flow));
@@ -372,6 +417,7 @@ export function discardAcked(t: TcpEngine, flow: number): void {
   const eof = (t.flags[flow] & F_HOST_EOF) !== 0;
   let end = t.sndUna[flow];
   if (eof && seqGt(end, t.finSeq[flow])) end = t.finSeq[flow];
+  if ((t.flags[flow] & F_ANSWERS) !== 0) end = answerLimit(t, flow, end);
   let n = seqDiff(end, t.sockSeq[flow]);
   while (n > 0) {
     // It stops at an urgent mark, hence the loop.

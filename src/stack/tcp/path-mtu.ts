@@ -14,6 +14,7 @@ import { seqLe, seqLt } from '../kit/seq';
 import { C_TCP_RESETS_FROM_GUEST } from '../counters';
 import { IPV6_MIN_MTU } from '../wire/ipv6';
 import { TCP_HEADERS4, TCP_HEADERS6 } from '../wire/tcp';
+import { END_UNREACHABLE } from '../kit/flow-rows';
 import { abortHost } from './close';
 import { F_FIN_ACKED, F_NO_DF, F_RECOVERY, F_RTX_DUE, F_TIMING, ST_OPEN, ST_SYN_SENT, touch } from './flow';
 import type { TcpEngine } from './flow';
@@ -66,6 +67,6 @@ export function unreachable(t: TcpEngine, quote: QuotedPacket): boolean {
   if (flow < 0) return false;
   if (t.state[flow] !== ST_SYN_SENT || quote.head.getInt32(quote.l4Off + 4) !== t.iss[flow]) return false;
   t.ctx.counters[C_TCP_RESETS_FROM_GUEST]++;
-  abortHost(t, flow);
+  abortHost(t, flow, END_UNREACHABLE);
   return true;
 }

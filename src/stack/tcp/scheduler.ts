@@ -2,6 +2,7 @@
  * Sends what a flow has pending for the guest: the one place where segments of a flow are sent. The order of service is
  * explained in flow.ts, "Fairness".
  */
+import { END_PEER_RESET } from '../kit/flow-rows';
 import {
   F_ACK_DUE,
   F_BULK,
@@ -106,7 +107,7 @@ function payOpen(t: TcpEngine, flow: number): void {
     t.flags[flow] |= F_BULK;
     t.ready.push(flow);
   } else if ((t.flags[flow] & F_HOST_ERROR) !== 0) {
-    resetBoth(t, flow);
+    resetBoth(t, flow, END_PEER_RESET);
     return;
   }
   if ((t.flags[flow] & F_PROBE_DUE) !== 0 && !sendProbe(t, flow)) {
@@ -154,6 +155,11 @@ function acknowledgeAll(t: TcpEngine, waiting: SlotQueue): void {
       pay(t, flow);
     }
   }
+}
+
+/** The guest may get more: flows that waited for that are served in turn. */
+export function unthrottle(t: TcpEngine): void {
+  for (let flow = t.throttled.shift(); flow >= 0; flow = t.throttled.shift()) t.ready.push(flow);
 }
 
 /** Once a turn, unless there are no receive buffers: the light flows that waited, each once, then one share of bulk. */

@@ -131,8 +131,13 @@ export function sendFin(t: TcpEngine, flow: number, seq: number): boolean {
   if (!sendBare(t, flow, seq, t.rcvNxt[flow], TCP_FIN | TCP_ACK, windowField(t, flow))) return false;
   t.flags[flow] &= ~F_ACK_OWED;
   if (retransmit) t.ctx.counters[C_TCP_RETRANSMITS]++;
-  else if ((t.flags[flow] & F_GUEST_FIN) === 0) t.flags[flow] |= F_ACTIVE_CLOSE;
+  else noteFirstFin(t, flow);
   return true;
+}
+
+/** Our FIN goes out for the first time: the active close is ours if the guest's has not come (RFC 9293 §3.6). */
+export function noteFirstFin(t: TcpEngine, flow: number): void {
+  if ((t.flags[flow] & F_GUEST_FIN) === 0) t.flags[flow] |= F_ACTIVE_CLOSE;
 }
 
 /**

@@ -1,7 +1,9 @@
 /** Events of the flows' sockets. */
 import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../ports';
+import { END_NOT_CONNECTED, END_PEER_RESET } from '../kit/flow-rows';
 import {
   F_ACK_DUE,
+  F_HELD,
   F_HOST_ERROR,
   F_OUT_ARMED,
   F_RDHUP,
@@ -19,6 +21,7 @@ import type { TcpEngine } from './flow';
 import { resetBoth } from './close';
 import { hostConnected } from './connect';
 import { countConnected, countFailed } from './connect-results';
+import { drainHeld } from './first-bytes';
 import { service } from './scheduler';
 import { EPOLLPRI, reopenWindow } from './window';
 
@@ -36,7 +39,7 @@ export function socketEvent(t: TcpEngine, flow: number, generation: number, even
       return;
     case ST_SYN_SENT:
     case ST_SYN_RCVD:
-      if ((events & EPOLLERR) !== 0) resetBoth(t, flow);
+      if ((events & EPOLLERR) !== 0) resetBoth(t, flow, END_PEER_RESET);
       return;
     case ST_OPEN:
       if ((events & EPOLLERR) !== 0) t.flags[flow] |= F_HOST_ERROR;
@@ -54,7 +57,7 @@ function connectResult(t: TcpEngine, flow: number, events: number): void {
   if ((events & (EPOLLERR | EPOLLHUP)) !== 0) {
     countFailed(t, t.fd[flow]);
     // Whatever the host's reason is, the guest sees its connection refused.
-    resetBoth(t, flow);
+    resetBoth(t, flow, END_NOT_CONNECTED);
     return;
   }
   countConnected(t, flow);
@@ -69,6 +72,7 @@ export function bufferRoom(t: TcpEngine, flow: number, byTimer: boolean): void {
   if (t.state[flow] !== ST_OPEN) return;
   const refused = (t.flags[flow] & F_REFUSED) !== 0;
   t.flags[flow] &= ~(F_OUT_ARMED | F_REFUSED);
+  if ((t.flags[flow] & F_HELD) !== 0) drainHeld(t, flow);
   reopenWindow(t, flow, byTimer);
   if (!refused) return;
   // The guest believes that what was refused is on its way. The first acknowledgement may move the window and is then

@@ -1,4 +1,5 @@
 /** Timers of the flows. */
+import { END_TIMEOUT } from '../kit/flow-rows';
 import {
   ACK_QUICK,
   F_ACK_DUE,
@@ -91,7 +92,7 @@ function handshakeTimer(t: TcpEngine, flow: number): void {
   // What waits in a backlog for this flow to grow old may come.
   t.acceptBlocked = false;
   if (retries >= Math.min(MAX_SYN_RETRIES, tcpSynRetries + tcpSynLinearTimeouts) || isHopeless(t, flow)) {
-    resetBoth(t, flow);
+    resetBoth(t, flow, END_TIMEOUT);
     return;
   }
   if ((t.flags[flow] & F_SYN_DUE) === 0) t.ctx.counters[C_TCP_RETRANSMITS]++;
@@ -109,7 +110,7 @@ function openTimer(t: TcpEngine, flow: number): void {
     return;
   }
   if (t.retries[flow] >= MAX_RETRIES) {
-    resetBoth(t, flow);
+    resetBoth(t, flow, END_TIMEOUT);
     return;
   }
   t.retries[flow]++;

@@ -11,6 +11,10 @@
  * is left is less than two segments (one, as long as a quarter is not used up): in bulk once for many acknowledgements,
  * in an exchange of messages hardly ever.
  *
+ * A guest that may send only so much (`--rate-out`) is told no more than two turns of it, 20 ms: the rest would wait in its
+ * transmit queue, and all it sends later, such as its acknowledgements of what it gets, would wait behind that. It is
+ * enough for the whole rate: the acknowledgement comes from here, and an idle link makes up for 50 ms.
+ *
  * The right edge never moves left (RFC 9293 §3.8.6), and moves right only by a useful step: a segment, or half of the
  * buffer if that is less (§3.8.6.2.2, silly windows).
  *
@@ -63,7 +67,7 @@ function look(t: TcpEngine, flow: number, arm: boolean): boolean {
   if (fd < 0 || (t.flags[flow] & (F_GUEST_FIN | F_HOST_ERROR)) !== 0) return false;
   const io = t.io;
   const mss = (t.flags[flow] & F_V6) !== 0 ? t.mss6 : t.mss4;
-  const most = 65535 * 2 ** t.rcvScale[flow];
+  const most = Math.min(65535 * 2 ** t.rcvScale[flow], 2 * t.ctx.link.rates.out.share);
   let available = WINDOW_BLIND;
   let step = mss;
   let writable = true;
@@ -85,7 +89,7 @@ function look(t: TcpEngine, flow: number, arm: boolean): boolean {
   t.room[flow] = available;
   if (available > most) {
     available = most;
-    // A window that cannot be told in full (a guest that does not scale) is worth a look each time.
+    // A window that cannot be told in full (a guest that does not scale, or has a rate) is worth a look each time.
     t.room[flow] = 2 * most;
   }
   if (step > most / 2) step = most / 2;

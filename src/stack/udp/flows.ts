@@ -29,6 +29,8 @@ export const FLOW_ANY_PORT = 32;
 export const FLOW_PORT_KEPT = 8;
 /** The peer is on the host itself: what is configured for outgoing traffic does not hold. */
 export const FLOW_LOCAL = 64;
+/** The peer began, at a forwarded port. */
+export const FLOW_FORWARDED = 128;
 
 /** In a crowded table: life of a DNS flow after its latest datagram, once each query was answered. */
 const DNS_ANSWERED_MS = 5000;
@@ -69,6 +71,10 @@ export class UdpFlows {
   readonly tooLong: Uint16Array;
   /** Datagrams of this length and more are not joined: the kernel refused to cut them for this path. */
   readonly joinLimit: Int32Array;
+  /** When it began, ms, and payload in each direction, bytes: for who looks at it. */
+  readonly since: Float64Array;
+  readonly bytesFrom: Float64Array;
+  readonly bytesTo: Float64Array;
   /** For the guest's new flows. */
   readonly credit: FlowCredit;
   private readonly used: Uint8Array;
@@ -102,6 +108,9 @@ export class UdpFlows {
     this.discover = new Int8Array(capacity);
     this.tooLong = new Uint16Array(capacity);
     this.joinLimit = new Int32Array(capacity);
+    this.since = new Float64Array(capacity);
+    this.bytesFrom = new Float64Array(capacity);
+    this.bytesTo = new Float64Array(capacity);
     this.credit = new FlowCredit(capacity, clock, random);
     this.used = new Uint8Array(capacity);
     this.queues = [new SlotQueue(capacity), new SlotQueue(capacity), new SlotQueue(capacity)];
@@ -138,6 +147,9 @@ export class UdpFlows {
     this.fromGuest[slot] = 0;
     this.fromHost[slot] = 0;
     this.asked[slot] = 0;
+    this.since[slot] = this.clock.nowMs;
+    this.bytesFrom[slot] = 0;
+    this.bytesTo[slot] = 0;
     this.enter(slot, BRIEF);
     this.arm(slot);
     return slot;
@@ -164,12 +176,15 @@ export class UdpFlows {
     this.table.free(slot);
   }
 
-  touchFromGuest(slot: number): void {
+  /** A datagram of `bytes` bytes, or several of that many. */
+  touchFromGuest(slot: number, bytes: number): void {
+    this.bytesFrom[slot] += bytes;
     if (this.fromGuest[slot] < 2) this.fromGuest[slot]++;
     this.touch(slot, this.listener[slot] < 0);
   }
 
-  touchFromHost(slot: number): void {
+  touchFromHost(slot: number, bytes: number): void {
+    this.bytesTo[slot] += bytes;
     this.credit.answered(slot);
     if (this.fromHost[slot] < 2) this.fromHost[slot]++;
     this.touch(slot, this.listener[slot] >= 0);
@@ -218,7 +233,8 @@ export class UdpFlows {
     return answered && (this.fromGuest[slot] > 1 || this.fromHost[slot] > 1) ? STREAM : BRIEF;
   }
 
-  private isAnswered(slot: number): boolean {
+  /** Did both ends send? */
+  isAnswered(slot: number): boolean {
     return this.fromGuest[slot] > 0 && this.fromHost[slot] > 0;
   }
 

@@ -33,11 +33,13 @@ export class ForwardedPorts {
     this.next = new Int32Array(0);
   }
 
-  /** The listeners are all there. Cold. */
+  /** After every change of the listeners. Cold. */
   makeChains(): void {
     const { listeners, first } = this;
+    first.fill(0);
     this.next = new Int32Array(listeners.length + 1);
     for (let i = listeners.length - 1; i >= 0; i--) {
+      if (listeners[i].fd < 0) continue;
       const port = listeners[i].targetPort;
       this.next[i + 1] = first[port];
       first[port] = i + 1;

@@ -34,7 +34,7 @@ import {
   isUnspecified,
   isV4,
 } from '../ip/address';
-import type { ForwardListener } from '../config';
+import type { ForwardChange, ForwardListener } from '../config';
 import {
   KEY_KIND_SHIFT,
   KEY_UDP,
@@ -46,28 +46,25 @@ import {
 } from '../context';
 import { ADDR_SLOT_UDP_NOW, ADDR_SLOT_UDP_WAS } from '../scratch';
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from '../counters';
+import { END_DENIED, END_ERROR, END_EVICTED, END_IDLE, END_MOVED, END_RESET, END_UNFORWARDED } from '../kit/flow-rows';
 import { KEY_WORDS } from '../kit/flow-table';
-import { isResolverPort, NatResult, natOurAddress, natToHost, type NatTables } from '../ip/nat';
+import { isResolverPort, NatResult, natToHost, type NatTables } from '../ip/nat';
 import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from '../ports';
 import { RowSpan } from '../kit/rows';
-import { EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE } from '../kit/linux';
+import { EMFILE, ENFILE } from '../kit/linux';
+import { UdpRefusals } from './refusals';
+import { QUERY_BAD, QUERY_PASS, UdpResolving } from './resolving';
 import { UdpErrors } from './socket-errors';
 import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_LOCAL, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './flows';
+import { UdpFlowView } from './flow-view';
 import { UdpInbound } from './inbound';
 import { ForwardedPorts } from './forwarded';
-import { listenNow, openUdpListeners, type UdpListener } from './listeners';
+import { closeUdpListener, listenNow, openUdpListeners, type UdpListener, unknownOf } from './listeners';
 import { UdpOutbound } from './outbound';
 import { UdpRoute } from './route';
+import { UdpServerNames } from './server-names';
 import { UdpSockets } from './sockets';
-import { checksumOk, pseudoHeaderSum } from '../wire/checksum';
-import {
-  ICMP_CODE_HOST,
-  ICMP_CODE_NET,
-  ICMP_DEST_UNREACHABLE,
-  ICMPV6_CODE_ADDRESS,
-  ICMPV6_CODE_NO_ROUTE,
-  ICMPV6_DEST_UNREACHABLE,
-} from '../wire/icmp';
+import { isSumGood } from './checksum';
 import { IP_PROTO_UDP, IPV4_BROADCAST } from '../wire/ipv4';
 import { UDP_HEADER_LEN, udpCheck, udpChecksum, udpDstPort, udpLength, udpSrcPort } from '../wire/udp';
 
@@ -82,13 +79,18 @@ const DROP_FLOW_LIMIT = dropCode('flow_limit');
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
+const DROP_POLICY_DENIED = dropCode('policy_denied');
 
 export class UdpHandler implements FlowHandler {
+  readonly view: UdpFlowView;
   private readonly ctx: StackContext;
   private readonly nat: NatTables;
   private readonly flows: UdpFlows;
   private readonly listeners: UdpListener[];
   private readonly forwards: readonly ForwardListener[];
+  /** How many may be added to those of the start, and how many there may be then. */
+  private readonly more: number;
+  private most: number;
   private readonly errors: UdpErrors;
   private readonly inbound: UdpInbound;
   private readonly outbound: UdpOutbound;
@@ -96,14 +98,19 @@ export class UdpHandler implements FlowHandler {
   private readonly forwarded: ForwardedPorts;
   private readonly span: RowSpan;
   private readonly target: NatResult;
+  private readonly refusals: UdpRefusals;
+  private readonly resolving: UdpResolving;
+  private readonly names: UdpServerNames;
   /** Counts changes of the host's network. */
   private epoch: number;
 
-  /** `listeners` of other protocols are ignored. Their descriptors are never closed here. */
-  constructor(ctx: StackContext, listeners: readonly ForwardListener[]) {
+  /** `listeners` of other protocols are ignored. Descriptors are never closed here. `more`: how many may be added later. */
+  constructor(ctx: StackContext, listeners: readonly ForwardListener[], more = 0) {
     const { config } = ctx;
     this.ctx = ctx;
     this.forwards = listeners;
+    this.more = more;
+    this.most = listeners.length;
     this.nat = ctx.link.nat;
     this.flows = new UdpFlows(
       config.maxUdpFlows,
@@ -113,18 +120,20 @@ export class UdpHandler implements FlowHandler {
       ctx.random,
     );
     this.listeners = [];
+    this.view = new UdpFlowView(this.flows, this.listeners, this);
     this.errors = new UdpErrors(ctx, this.nat, this.flows, this.listeners);
+    this.resolving = new UdpResolving(ctx, this.flows);
     const route = new UdpRoute(ctx, this.nat, this.flows, this.listeners, this);
-    this.inbound = new UdpInbound(ctx, this.flows, this.listeners, this.errors, this, route);
+    this.inbound = new UdpInbound(ctx, this.flows, this.listeners, this.errors, this, route, this.resolving);
     this.outbound = new UdpOutbound(ctx, this.flows, this.listeners, this.errors, this);
     this.sockets = new UdpSockets(ctx, this.listeners);
     this.forwarded = new ForwardedPorts(ctx, this.listeners);
     this.span = new RowSpan();
     this.target = new NatResult();
+    this.refusals = new UdpRefusals(ctx, this.flows, this.errors, this.sockets);
+    this.names = new UdpServerNames(ctx, this.flows, this.outbound, this.refusals, this);
     this.epoch = 0;
   }
-
-  // ---- FlowHandler ----------------------------------------------------------------------------------------------
 
   reconfigure(): void {
     this.sockets.reconfigure();
@@ -136,16 +145,33 @@ export class UdpHandler implements FlowHandler {
   }
 
   start(): void {
-    openUdpListeners(this.ctx, this.forwards, this.listeners);
-    this.sockets.ports.makeChains();
-    this.forwarded.makeChains();
-    this.inbound.makeRoom(this.listeners.length);
-    const { capacity } = this.flows.table;
-    for (let i = 0; i < this.listeners.length; i++) {
-      if (!listenNow(this.ctx, this.listeners, i)) this.errors.rest(capacity + i);
-    }
+    const opened = openUdpListeners(this.ctx, this.forwards, this.listeners, Infinity);
+    this.most = this.listeners.length + this.more;
+    this.inbound.makeRoom(this.most);
+    this.makeHeard(opened);
   }
 
+  makeForwards({ remove, add }: ForwardChange): void {
+    const { flows, listeners } = this;
+    const { capacity } = flows.table;
+    const gone = new Set(remove);
+    for (let i = 0; i < listeners.length; i++) {
+      if (!gone.has(listeners[i].fd)) continue;
+      // Their socket is the listener's: they end with it.
+      for (let slot = 0; slot < capacity; slot++) if (flows.listener[slot] === i) this.close(slot, END_UNFORWARDED);
+      this.inbound.forget(capacity + i);
+      closeUdpListener(this.ctx.io, listeners, i);
+    }
+    this.makeHeard(openUdpListeners(this.ctx, unknownOf(add, listeners), listeners, this.most));
+  }
+
+  private makeHeard(places: readonly number[]): void {
+    this.sockets.ports.makeChains();
+    this.forwarded.makeChains();
+    for (const place of places) {
+      if (!listenNow(this.ctx, this.listeners, place)) this.errors.rest(this.flows.table.capacity + place);
+    }
+  }
   fromGuest(frame: FrameInfo): number {
     const { port } = this.ctx;
     const off = frame.l4Off;
@@ -161,7 +187,8 @@ export class UdpHandler implements FlowHandler {
     if (srcPort === 0 || dstPort === 0) return this.drop(frame, DROP_UDP_MALFORMED);
     const { rows } = this.ctx.io;
     if (!this.span.narrow(rows, frame.row, frame.rowCount, off, length)) return this.drop(frame, DROP_UDP_MALFORMED);
-    if (!port.csumPartial && !this.checksumGood(frame, length, checksum)) return this.drop(frame, DROP_UDP_CHECKSUM);
+    if (!port.csumPartial && !isSumGood(this.ctx.io, this.span, frame, length, checksum))
+      return this.drop(frame, DROP_UDP_CHECKSUM);
 
     const payload = length - UDP_HEADER_LEN;
     const segment = port.gsoType === GSO_UDP_L4 && payload > port.gsoSize ? port.gsoSize : 0;
@@ -172,9 +199,22 @@ export class UdpHandler implements FlowHandler {
       slot = this.admit(frame, srcPort, dstPort);
       if (slot < 0) return this.drop(frame, -slot);
     }
-    this.flows.touchFromGuest(slot);
+    this.flows.touchFromGuest(slot, payload);
     this.span.narrow(rows, this.span.first, this.span.count, UDP_HEADER_LEN, payload);
+    if (this.resolving.reader(slot)) return this.query(slot, frame, payload, segment);
+    if (this.names.reads(slot)) return this.names.fromGuest(slot, frame, this.span, payload, segment);
     return this.outbound.add(slot, frame, this.span, payload, segment);
+  }
+
+  /** To a resolver: `span` names the payload. What passes leaves at once, as its copy is the next query's place. */
+  private query(slot: number, frame: FrameInfo, length: number, segment: number): number {
+    const code = this.resolving.query(slot, this.span, length, segment);
+    if (code === QUERY_BAD) return this.drop(frame, DROP_POLICY_DENIED);
+    if (code === QUERY_PASS) {
+      this.outbound.add(slot, frame, this.span, length, 0);
+      this.outbound.flush();
+    }
+    return frame.row;
   }
 
   endOfBatch(): void {
@@ -183,7 +223,7 @@ export class UdpHandler implements FlowHandler {
 
   onSocket(kind: number, index: number, generation: number, events: number): void {
     if (kind === KEY_UDP_LISTENER) {
-      if (index >= this.listeners.length) return;
+      if (index >= this.listeners.length || this.listeners[index].fd < 0) return;
       if ((events & EPOLLERR) !== 0) this.errors.drainListener(index, -1);
       if ((events & EPOLLIN) !== 0) this.inbound.listenerReadable(index);
       return;
@@ -200,7 +240,7 @@ export class UdpHandler implements FlowHandler {
   onTimer(): void {
     const { timers } = this.flows;
     for (let slot = timers.expire(this.ctx.clock.nowMs); slot >= 0; slot = timers.expire(this.ctx.clock.nowMs)) {
-      this.close(slot);
+      this.close(slot, END_IDLE);
     }
     // A turn ends here: flows that used up their share of it continue in the next, in order.
     this.inbound.onTimer();
@@ -212,14 +252,7 @@ export class UdpHandler implements FlowHandler {
 
   /** A datagram to the guest was too long for a router behind it: those that follow are cut (../path-mtus.ts). */
   pathMtu(quote: QuotedPacket, mtu: number): boolean {
-    if (quote.l4Len < UDP_HEADER_LEN) return false;
-    const { probe } = this.flows.table;
-    const { addr, head, l4Off } = quote;
-    copyWords(addr, 4, probe, 0);
-    copyWords(addr, 0, probe, 4);
-    probe[KEY_WORDS - 1] = (udpDstPort(head, l4Off) << 16) | udpSrcPort(head, l4Off);
-    if (this.flows.table.lookup() < 0) return false;
-    return this.ctx.link.paths.learn(this.ctx.clock.nowMs, mtu, addr, 4);
+    return this.errors.pathMtu(quote, mtu);
   }
 
   get busy(): boolean {
@@ -228,8 +261,17 @@ export class UdpHandler implements FlowHandler {
 
   reset(): void {
     this.outbound.reset();
-    for (let slot = this.flows.oldest(); slot >= 0; slot = this.flows.oldest()) this.close(slot);
+    for (let slot = this.flows.oldest(); slot >= 0; slot = this.flows.oldest()) this.close(slot, END_RESET);
     this.inbound.reset();
+    this.resolving.reset();
+  }
+
+  enforce(): void {
+    const { flows, ctx } = this;
+    for (let slot = 0; ctx.link.policy.on && slot < flows.table.capacity; slot++) {
+      // Those of forwarded ports have no socket of their own.
+      if (flows.fd[slot] >= 0 && !this.refusals.keeps(slot)) this.close(slot, END_DENIED);
+    }
   }
 
   // ---- flows ----------------------------------------------------------------------------------------------------
@@ -258,9 +300,11 @@ export class UdpHandler implements FlowHandler {
     return slot;
   }
 
-  /** Closes a flow and its socket, if it has one. */
-  close(slot: number): void {
+  /** Closes a flow and its socket, if it has one, for `reason` (END_…). */
+  close(slot: number, reason: number): void {
     if (this.outbound.pending === slot) this.outbound.flush();
+    this.names.closed(slot);
+    this.view.noteEnd(this.ctx, slot, reason);
     this.inbound.forget(slot);
     const fd = this.flows.fd[slot];
     if (fd >= 0) this.sockets.ports.release(this.hasPeer4(slot), this.flows.hostPort[slot]);
@@ -341,7 +385,7 @@ export class UdpHandler implements FlowHandler {
     if (isResolverPort(dstPort)) {
       const code = natToHost(this.nat, IP_PROTO_UDP, keys, k + 4, dstPort, target);
       if (code !== 0 || !wordsEqual(target.dst, 0, flows.peer, 4 * slot)) {
-        this.close(slot);
+        this.close(slot, END_MOVED);
         for (let i = 0; i < KEY_WORDS; i++) probe[i] = keys[k + i];
         return false;
       }
@@ -362,16 +406,24 @@ export class UdpHandler implements FlowHandler {
   }
 
   private countOpened(slot: number): void {
+    this.resolving.opened(slot);
+    this.names.opened(slot);
     this.inbound.opened(slot);
     this.ctx.counters[C_FLOWS_OPENED_UDP]++;
     this.ctx.counters[C_FLOWS_UDP] = this.flows.table.count;
+  }
+
+  /** The policy has admitted a flow of the guest's own. */
+  private admitted(slot: number, dstPort: number): void {
+    this.resolving.admitted(slot, dstPort);
+    this.names.admitted(slot, dstPort);
   }
 
   /** Closes the flow that is missed least. False if there is none. */
   private evict(): boolean {
     const slot = this.flows.oldest();
     if (slot < 0) return false;
-    this.close(slot);
+    this.close(slot, END_EVICTED);
     return true;
   }
 
@@ -384,14 +436,6 @@ export class UdpHandler implements FlowHandler {
     const { probe } = this.flows.table;
     for (let i = 0; i < 8; i++) probe[i] = frame.addr[i];
     probe[KEY_WORDS - 1] = (srcPort << 16) | dstPort;
-  }
-
-  /** `span` names the UDP header and payload. A checksum of 0 means none in IPv4 and is invalid in IPv6. */
-  private checksumGood(frame: FrameInfo, length: number, checksum: number): boolean {
-    const a = frame.addr;
-    if (checksum === 0) return frame.version === 4;
-    const sum = pseudoHeaderSum(frame.version === 4, a, 0, IP_PROTO_UDP, length);
-    return checksumOk(this.ctx.io.checksum(this.span.first, this.span.count, sum));
   }
 
   /** As `openFromGuest`, if there is credit for it: datagrams that nobody answers take a bounded part of the time. */
@@ -415,17 +459,24 @@ export class UdpHandler implements FlowHandler {
     if (isLoopback(a, 0)) return -DROP_LOOPBACK_ADDRESS;
     const code = natToHost(this.nat, IP_PROTO_UDP, a, 4, dstPort, target);
     if (code !== 0) return -code;
+    const { policy } = ctx.link;
+    if (policy.on && !policy.admits(ctx, IP_PROTO_UDP, a, 4, dstPort, target)) {
+      this.refusals.prohibited(frame, srcPort, dstPort);
+      return -DROP_POLICY_DENIED;
+    }
 
     // Two for one: after a burst a crowd gets smaller.
     for (let i = 0; i < 2; i++) {
       const done = flows.crowdedOut();
-      if (done >= 0) this.close(done);
+      if (done >= 0) this.close(done, END_IDLE);
     }
     const { forwarded } = this;
     forwarded.find(a, srcPort, target);
     if (forwarded.listener >= 0) {
       const slot = this.openForwarded(frame, srcPort, dstPort, forwarded.listener);
-      return slot < 0 ? -DROP_FLOW_TABLE_FULL : slot;
+      if (slot < 0) return -DROP_FLOW_TABLE_FULL;
+      this.admitted(slot, dstPort);
+      return slot;
     }
 
     if (flows.table.count === flows.table.capacity && !this.evict()) return -DROP_FLOW_TABLE_FULL;
@@ -436,7 +487,7 @@ export class UdpHandler implements FlowHandler {
     const error = this.sockets.prepare(fd, family, target, srcPort, dstPort, forwarded.port);
     if (error < 0) {
       ctx.io.close(fd);
-      this.reportUnreachable(frame, srcPort, dstPort, error);
+      this.refusals.unreachable(frame, srcPort, dstPort, error);
       return -DROP_HOST_SOCKET_ERROR;
     }
     // Again: closing another flow may have sent datagrams and looked up flows for their errors.
@@ -447,6 +498,7 @@ export class UdpHandler implements FlowHandler {
       return -DROP_FLOW_TABLE_FULL;
     }
     this.countOpened(slot);
+    this.admitted(slot, dstPort);
     const p = 4 * slot;
     copyWords(target.dst, 0, flows.peer, p);
     flows.peerPort[slot] = dstPort;
@@ -454,26 +506,9 @@ export class UdpHandler implements FlowHandler {
     this.bindSlot(slot, fd, srcPort);
     const key = (KEY_UDP << KEY_KIND_SHIFT) | slot;
     if (ctx.io.watch(fd, EPOLLIN | EPOLLET, key, flows.table.generation[slot]) < 0) {
-      this.close(slot);
+      this.close(slot, END_ERROR);
       return -DROP_NO_DESCRIPTORS;
     }
     return slot;
-  }
-
-  /** The guest's own error, where the host has no route (RFC 1812 §5.2.7.1; RFC 4443 §3.1). */
-  private reportUnreachable(frame: FrameInfo, srcPort: number, dstPort: number, error: number): void {
-    if (error !== -ENETUNREACH && error !== -EHOSTUNREACH) return;
-    const a = frame.addr;
-    const v4 = frame.version === 4;
-    if (isMulticast(a, 4)) return;
-    if (v4 && (a[7] === IPV4_BROADCAST || a[7] === this.sockets.broadcast4)) return;
-    if (!natOurAddress(this.nat, v4, this.target)) return;
-    this.fillProbe(frame, srcPort, dstPort);
-    const net = error === -ENETUNREACH;
-    const { src } = this.target;
-    const { probe } = this.flows.table;
-    if (v4) this.errors.unreachable(ICMP_DEST_UNREACHABLE, net ? ICMP_CODE_NET : ICMP_CODE_HOST, src, probe, 0);
-    else
-      this.errors.unreachable(ICMPV6_DEST_UNREACHABLE, net ? ICMPV6_CODE_NO_ROUTE : ICMPV6_CODE_ADDRESS, src, probe, 0);
   }
 }

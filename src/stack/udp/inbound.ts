@@ -27,14 +27,17 @@ import {
   ROWS_OUT,
   ROWS_OUT_COUNT,
   ROWS_PER_CALL,
+  ROWS_SPLICE,
   SCRATCH_UDP,
   SCRATCH_UDP_STEP,
 } from '../scratch';
-import type { StackContext } from '../context';
+import type { Bypass, StackContext } from '../context';
 import { C_DROPS_TO_GUEST, dropCode } from '../counters';
+import { END_ERROR } from '../kit/flow-rows';
 import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { MSG_PEEK, MSG_TRUNC } from '../ports';
 import { EAGAIN } from '../kit/linux';
+import type { Rate } from '../kit/rate';
 import { isShortage } from '../kit/resting';
 import { setRow } from '../kit/rows';
 import { ERRORS_IN_A_ROW } from '../ip/socket-error';
@@ -45,6 +48,7 @@ import type { UdpErrors } from './socket-errors';
 import { FLOW_FRESH } from './flows';
 import type { UdpFlows } from './flows';
 import { listenNow, type UdpListener } from './listeners';
+import type { UdpResolving } from './resolving';
 import type { FlowOwner, UdpRoute } from './route';
 
 const DROP_NO_RECEIVE_BUFFERS = dropCode('no_receive_buffers');
@@ -82,6 +86,8 @@ export class UdpInbound {
   private readonly errors: UdpErrors;
   private readonly owner: FlowOwner;
   private readonly route: UdpRoute;
+  private readonly resolving: UdpResolving;
+  private readonly rate: Rate;
   private readonly deliver: UdpDeliver;
   private readonly bursts: UdpBursts;
 
@@ -107,6 +113,7 @@ export class UdpInbound {
     errors: UdpErrors,
     owner: FlowOwner,
     route: UdpRoute,
+    resolving: UdpResolving,
   ) {
     this.stalled = false;
     this.ctx = ctx;
@@ -115,6 +122,8 @@ export class UdpInbound {
     this.errors = errors;
     this.owner = owner;
     this.route = route;
+    this.resolving = resolving;
+    this.rate = ctx.link.rates.in;
     this.deliver = new UdpDeliver(ctx, route);
     this.bursts = new UdpBursts(ctx, flows.table.capacity);
     const sockets = flows.table.capacity;
@@ -129,7 +138,6 @@ export class UdpInbound {
     this.stuck = -1;
   }
 
-  /** There are now `count` listeners, and nothing was received yet. Cold. */
   makeRoom(count: number): void {
     const sockets = this.flows.table.capacity + count;
     this.ready = new SlotQueue(sockets);
@@ -139,12 +147,13 @@ export class UdpInbound {
   }
 
   get busy(): boolean {
-    return !this.stalled && this.ready.length > 0;
+    return !this.stalled && this.ready.length > 0 && this.rate.allows(this.ctx.clock);
   }
 
   /** When `onTimer` has something to do; Infinity: never. */
   get deadline(): number {
-    return Math.min(this.stuckUntil, this.errors.later.dueMs);
+    const due = Math.min(this.stuckUntil, this.errors.later.dueMs);
+    return this.stalled || this.ready.length === 0 ? due : Math.min(due, this.rate.dueMs(this.ctx.clock));
   }
 
   flowReadable(slot: number): void {
@@ -162,7 +171,6 @@ export class UdpInbound {
     }
   }
 
-  /** The guest posted receive buffers. */
   onGuestReady(): void {
     this.stalled = this.parkedId >= 0 && !this.unpark();
     this.resume();
@@ -175,7 +183,6 @@ export class UdpInbound {
     if (this.busy) this.resume();
   }
 
-  /** The flow has just been opened. */
   opened(slot: number): void {
     this.guess.opened(slot);
     this.bursts.opened(slot);
@@ -186,14 +193,12 @@ export class UdpInbound {
     this.bursts.opened(slot);
   }
 
-  /** The flow is about to be closed. */
   forget(slot: number): void {
     this.ready.remove(slot);
     this.errors.later.remove(slot);
     if (this.parkedId === slot) this.dropParked();
   }
 
-  /** The guest was reset. */
   reset(): void {
     this.stalled = false;
     this.parkedId = -1;
@@ -212,7 +217,6 @@ export class UdpInbound {
     return id < this.flows.table.capacity;
   }
 
-  /** -1: the flow is gone. */
   private fdOf(id: number): number {
     return this.isFlow(id) ? this.flows.fd[id] : this.listeners[id - this.flows.table.capacity].fd;
   }
@@ -245,7 +249,8 @@ export class UdpInbound {
     let errors = 0;
     let left = DATAGRAMS_PER_SERVICE;
     let bytes = BYTES_PER_SERVICE;
-    while (left > 0 && bytes > 0) {
+    // What the guest may not get yet stays in the socket.
+    while (left > 0 && bytes > 0 && this.rate.allows(this.ctx.clock)) {
       const n = this.take(id, fd, left);
       if (n === NO_ROOM) {
         this.stalled = true;
@@ -255,13 +260,15 @@ export class UdpInbound {
       if (n < 0) {
         if (++errors >= ERRORS_IN_A_ROW) {
           // A listener is never given up, and a flow's socket is not broken where the kernel has no memory.
-          if (this.isFlow(id) && !isShortage(n)) this.owner.close(id);
+          if (this.isFlow(id) && !isShortage(n)) this.owner.close(id, END_ERROR);
           else this.errors.rest(id);
           return;
         }
         this.drainErrors(id);
         continue;
       }
+      // What takes the bypass is not on the link.
+      if (this.taken > 0) this.rate.take(this.taken + n * UDP_FRONT4);
       if (this.drained && this.parkedId < 0) {
         if (this.isFlow(id)) this.flows.flags[id] &= ~FLOW_FRESH;
         return;
@@ -279,12 +286,57 @@ export class UdpInbound {
   /** Takes up to `most` messages: their number, NO_ROOM with all of them left, or -errno. Sets `drained`, `taken`. */
   private take(id: number, fd: number, most: number): number {
     this.drained = false;
+    this.taken = 0;
+    if (this.isFlow(id)) {
+      if (this.resolving.believes(id)) return this.takeAnswer(id, fd);
+    } else if (this.ctx.bypass?.inward === true) {
+      const listener = this.listeners[id - this.flows.table.capacity];
+      if (listener.target === null) return this.takeBypassed(id, listener, this.ctx.bypass);
+    }
     if (this.guess.bytes[id] > 0) {
       const n = this.takeMany(id, fd, most);
       if (n === NO_BUFFER) return NO_ROOM;
       if (n !== NO_ROOM) return n;
     }
     return this.takeOne(id, fd);
+  }
+
+  /** A resolver's answer, by way of memory of our own: in the guest's it could change before it is read. */
+  private takeAnswer(id: number, fd: number): number {
+    const { io } = this.ctx;
+    setRow(io.rows, ROWS_MISC, io.scratchRegion, SCRATCH_UDP, SCRATCH_UDP_STEP);
+    this.route.prepare(id, MSG_IN, ROWS_MISC, 1);
+    const n = io.recvMany(fd, MSG_IN, 1, 0);
+    if (n < 0 && n !== -EAGAIN) return n;
+    this.drained = n <= 0;
+    if (n <= 0) return EMPTY;
+    this.taken = io.msgLen[MSG_IN];
+    this.resolving.answer(id, SCRATCH_UDP, Math.min(this.taken, SCRATCH_UDP_STEP));
+    this.park(id, MSG_IN, MSG_IN + 1);
+    return 1;
+  }
+
+  /** By way of memory of our own, as what comes from the host's loopback does not go to the guest's link. */
+  private takeBypassed(id: number, { fd, port, targetPort, rule }: UdpListener, bypass: Bypass): number {
+    const { io } = this.ctx;
+    for (let i = 0; i < MSG_IN_COUNT; i++) {
+      const at = SCRATCH_UDP + i * SCRATCH_UDP_STEP;
+      setRow(io.rows, ROWS_SPLICE + i, io.scratchRegion, at, SCRATCH_UDP_STEP);
+      this.route.prepare(id, MSG_IN + i, ROWS_SPLICE + i, 1);
+    }
+    const n = io.recvMany(fd, MSG_IN, MSG_IN_COUNT, 0);
+    if (n < 0 && n !== -EAGAIN) return n;
+    this.drained = n < MSG_IN_COUNT;
+    if (n <= 0) return EMPTY;
+    bypass.takeUdp(fd, port, targetPort, rule, MSG_IN, MSG_IN + n);
+    let first = -1;
+    for (let m = MSG_IN; m < MSG_IN + n; m++) {
+      if (io.msgLen[m] < 0) continue;
+      if (first < 0) first = m;
+      this.taken += io.msgLen[m];
+    }
+    if (first >= 0) this.park(id, first, MSG_IN + n);
+    return n;
   }
 
   private takeMany(id: number, fd: number, most: number): number {
@@ -326,7 +378,7 @@ export class UdpInbound {
       if (length > guess || route.find(id, m) !== 0 || route.v4 !== v4) break;
       if (!deliver.isFrame(v4, length, segment)) break;
       deliver.commit(length, segment, io.msgTtl[m], io.msgTos[m]);
-      this.touch();
+      this.touch(length);
     }
     if (m < end) this.again(id, fd, m, end, guess);
     else if (got < asked) port.cancel();
@@ -367,17 +419,20 @@ export class UdpInbound {
       if (length > 0) io.copyRows(io.msgRow[i], io.msgRows[i] - 1, ROWS_MISC, 1);
     }
     port.cancel();
+    if (this.park(id, m, end) && this.bursts.joins(id)) this.separate(id, fd, m, end);
+  }
+
+  /** Messages `m … end - 1` wait in scratch memory: moves them. False if there is no room for all of them yet. */
+  private park(id: number, m: number, end: number): boolean {
     this.parked = m;
     this.parkedEnd = end;
     this.parkedId = id;
-    if (this.unpark()) {
-      if (this.bursts.joins(id)) this.separate(id, fd, m, end);
-      return;
-    }
+    if (this.unpark()) return true;
     this.stalled = true;
-    if (this.stuckUntil !== Infinity) return;
+    if (this.stuckUntil !== Infinity) return false;
     this.stuckUntil = this.ctx.clock.nowMs + STUCK_MS;
     this.stuck = id;
+    return false;
   }
 
   /** Moves what waits in scratch memory. False if there is no room for all of it. */
@@ -387,6 +442,7 @@ export class UdpInbound {
     const id = this.parkedId;
     for (; this.parked < this.parkedEnd; this.parked++) {
       const m = this.parked;
+      if (io.msgLen[m] < 0) continue; // it took the bypass
       const code = this.route.find(id, m);
       // Looking for the flow may have cost this one its place.
       if (this.parkedId < 0) return true;
@@ -396,7 +452,7 @@ export class UdpInbound {
       }
       const at = SCRATCH_UDP + (m - MSG_IN) * SCRATCH_UDP_STEP;
       if (deliver.move(-1, at, io.msgLen[m], io.msgSegment[m], io.msgTtl[m], io.msgTos[m]) === STALLED) return false;
-      this.touch();
+      this.touch(io.msgLen[m]);
     }
     this.parkedId = -1;
     if (this.stuck === id) this.stuckUntil = Infinity;
@@ -442,7 +498,7 @@ export class UdpInbound {
     if (this.stuck === id) this.stuckUntil = Infinity;
     if (segment > 0) this.separate(id, fd, MSG_IN, MSG_IN + 1);
     this.guess.one(id, length, this.route.v4);
-    this.touch();
+    this.touch(length);
     return 1;
   }
 
@@ -461,14 +517,14 @@ export class UdpInbound {
     }
     if (!ctx.port.up || !this.ready.has(id)) return;
     this.onGuestReady();
-    if (this.stuck !== id || this.deadline === Infinity) return;
+    if (this.stuck !== id || this.stuckUntil === Infinity) return;
     this.deliver.discard(this.fdOf(id));
     ctx.counters[C_DROPS_TO_GUEST + DROP_NO_RECEIVE_BUFFERS]++;
     this.stalled = false;
     this.stuckUntil = Infinity;
   }
 
-  private touch(): void {
-    if (this.route.slot >= 0) this.flows.touchFromHost(this.route.slot);
+  private touch(bytes: number): void {
+    if (this.route.slot >= 0) this.flows.touchFromHost(this.route.slot, bytes);
   }
 }

@@ -23,6 +23,7 @@ import {
 const RECEIVE_BUFFER = 4 << 20;
 
 export interface UdpListener {
+  /** -1: it was removed. */
   readonly fd: number;
   /** Port on the host and port of the guest. */
   readonly port: number;
@@ -45,16 +46,41 @@ export interface UdpListener {
   discover6: number;
 }
 
-/** Prepares the UDP listeners among `forwards`; their numbers are their places in `listeners`. `listenNow` follows. */
+/**
+ * Prepares the UDP listeners among `forwards`; their numbers are their places in `listeners`: those of removed ones first,
+ * and never beyond `most`. Returns their numbers. `listenNow` follows.
+ */
 export const openUdpListeners = (
   ctx: StackContext,
   forwards: readonly ForwardListener[],
   listeners: UdpListener[],
-): void => {
+  most: number,
+): number[] => {
+  const opened: number[] = [];
+  let vacant = 0;
   for (const forward of forwards) {
-    if (forward.protocol !== 'udp') continue;
-    listeners.push(makeListener(ctx.io, forward));
+    if (forward.protocol !== 'udp' || forward.inside === true) continue;
+    while (vacant < listeners.length && listeners[vacant].fd >= 0) vacant++;
+    if (vacant >= most) break;
+    listeners[vacant] = makeListener(ctx.io, forward);
+    opened.push(vacant);
   }
+  return opened;
+};
+
+/** Those of `forwards` that are not there yet. */
+export const unknownOf = (
+  forwards: readonly ForwardListener[],
+  listeners: readonly UdpListener[],
+): ForwardListener[] => {
+  const known = new Set(listeners.map(({ fd }) => fd));
+  return forwards.filter(({ fd }) => !known.has(fd));
+};
+
+/** Takes one out; its number may be given again. */
+export const closeUdpListener = (io: HostIo, listeners: UdpListener[], index: number): void => {
+  io.unwatch(listeners[index].fd);
+  listeners[index] = NONE;
 };
 
 /**
@@ -83,6 +109,23 @@ function watch(io: HostIo, listener: UdpListener, index: number): number {
   listener.watched = watched >= 0;
   return watched;
 }
+
+/** In the place of one that was removed: nothing is sent to it, and nothing comes from it. */
+const NONE: UdpListener = {
+  fd: -1,
+  port: 0,
+  targetPort: 0,
+  rule: 0,
+  target: null,
+  bound: new Int32Array(4),
+  wildcard: false,
+  watched: false,
+  takes4: false,
+  takes6: false,
+  onDevice: false,
+  discover4: -1,
+  discover6: -1,
+};
 
 /** Prepares one socket. */
 function makeListener(io: HostIo, listener: ForwardListener): UdpListener {

@@ -17,7 +17,7 @@ import { C_RULES, dropCode, type DropCode } from '../counters';
 import { KEY_WORDS } from '../kit/flow-table';
 import { NatResult, natSourceToGuest, natToGuest } from '../ip/nat';
 import type { NatTables } from '../ip/nat';
-import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';
+import { FLOW_ANY_PORT, FLOW_FORWARDED, FLOW_FRESH, FLOW_GROUP, FLOW_PORT_KEPT } from './flows';
 import type { UdpFlows } from './flows';
 import { comesInOtherFamily, toOtherLoopback } from '../ip/other-loopback';
 import { slotLocal, slotPeer } from '../scratch';
@@ -30,7 +30,8 @@ const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
 export interface FlowOwner {
   /** Makes a flow, keyed by `table.probe`, that is served by listener `listener`. -1: no room. */
   openAtListener(listener: number): number;
-  close(slot: number): void;
+  /** `reason`: END_… */
+  close(slot: number, reason: number): void;
 }
 
 export class UdpRoute {
@@ -140,6 +141,7 @@ export class UdpRoute {
     if (slot < 0) {
       slot = this.owner.openAtListener(index);
       if (slot < 0) return DROP_FLOW_TABLE_FULL;
+      flows.flags[slot] |= FLOW_FORWARDED;
       ctx.counters[C_RULES + listener.rule]++;
     }
     // Two peers can look the same to the guest (both 127.0.0.1 and 127.0.0.2 do): answers go to the latest.

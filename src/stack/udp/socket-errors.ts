@@ -1,7 +1,7 @@
 /** ICMP errors for datagrams we sent: the sockets' error queues, turned into ICMP errors to the guest. */
 import { addrSlotIs, addrSlotPort, addrSlotRead, copyWords, isV4 } from '../ip/address';
 import { ADDR_SLOT_UDP_ERROR, SCRATCH_MISC } from '../scratch';
-import type { StackContext } from '../context';
+import type { QuotedPacket, StackContext } from '../context';
 import { KEY_WORDS } from '../kit/flow-table';
 import { IcmpErrorSender, MAX_QUOTE6 } from '../ip/icmp-error';
 import {
@@ -19,7 +19,7 @@ import { isShortage, RestingSockets } from '../kit/resting';
 import { ICMP_CODE_PORT, ICMP_DEST_UNREACHABLE, ICMPV6_CODE_PORT, ICMPV6_DEST_UNREACHABLE } from '../wire/icmp';
 import { IpFields } from '../wire/ip-fields';
 import { IP_PROTO_UDP } from '../wire/ipv4';
-import { UDP_HEADER_LEN, udpWrite } from '../wire/udp';
+import { UDP_HEADER_LEN, udpDstPort, udpSrcPort, udpWrite } from '../wire/udp';
 import type { UdpFlows } from './flows';
 import { comesInOtherFamily, toOtherLoopback } from '../ip/other-loopback';
 import type { UdpListener } from './listeners';
@@ -115,6 +115,18 @@ export class UdpErrors {
       SCRATCH_MISC,
       UDP_HEADER_LEN,
     );
+  }
+
+  /** As `FlowHandler.pathMtu`. */
+  pathMtu(quote: QuotedPacket, mtu: number): boolean {
+    if (quote.l4Len < UDP_HEADER_LEN) return false;
+    const { table } = this.flows;
+    const { addr, head, l4Off } = quote;
+    copyWords(addr, 4, table.probe, 0);
+    copyWords(addr, 0, table.probe, 4);
+    table.probe[KEY_WORDS - 1] = (udpDstPort(head, l4Off) << 16) | udpSrcPort(head, l4Off);
+    if (table.lookup() < 0) return false;
+    return this.ctx.link.paths.learn(this.ctx.clock.nowMs, mtu, addr, 4);
   }
 
   /** Takes an error off the queue of `fd`, socket `id`. False: there is none, or the kernel could not say. */

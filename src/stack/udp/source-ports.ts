@@ -34,25 +34,24 @@ export class SourcePorts {
   /** By port of the host: number of its first listener plus 1; by listener: the next one on that port. 0: none. */
   private readonly firstListener: Int32Array;
   private nextListener: Int32Array;
-  private known: number;
 
-  /** `listeners` may still grow until the first flow is made. */
   constructor(listeners: readonly UdpListener[]) {
     this.v4 = new FamilyPorts();
     this.v6 = new FamilyPorts();
     this.listeners = listeners;
     this.firstListener = new Int32Array(PORTS);
     this.nextListener = new Int32Array(0);
-    this.known = 0;
   }
 
-  /** The listeners are all there now. Cold. */
+  /** After every change of the listeners. Cold. */
   makeChains(): void {
+    this.firstListener.fill(0);
     this.nextListener = new Int32Array(this.listeners.length + 1);
-    for (; this.known < this.listeners.length; this.known++) {
-      const { port } = this.listeners[this.known];
-      this.nextListener[this.known + 1] = this.firstListener[port];
-      this.firstListener[port] = this.known + 1;
+    for (let i = 0; i < this.listeners.length; i++) {
+      const { fd, port } = this.listeners[i];
+      if (fd < 0) continue;
+      this.nextListener[i + 1] = this.firstListener[port];
+      this.firstListener[port] = i + 1;
     }
   }
 

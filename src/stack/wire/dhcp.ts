@@ -68,7 +68,10 @@ export const DHCP_OPT_MAX_SIZE = 57;
 /** When to renew with the server that leased, and when with any (RFC 2132 §9.11, §9.12). */
 export const DHCP_OPT_T1 = 58;
 export const DHCP_OPT_T2 = 59;
+export const DHCP_OPT_CLASS = 60;
 export const DHCP_OPT_CLIENT_ID = 61;
+export const DHCP_OPT_TFTP_SERVER = 66;
+export const DHCP_OPT_BOOT_FILE = 67;
 export const DHCP_OPT_RAPID_COMMIT = 80;
 export const DHCP_OPT_FQDN = 81;
 export const DHCP_OPT_SEARCH = 119;
@@ -207,6 +210,12 @@ export function dhcpWriteReply(
   for (let i = CHADDR; i < SNAME; i += 4) dv.setInt32(off + i, src.getInt32(from + i));
   for (let i = SNAME; i < MAGIC; i += 4) dv.setInt32(off + i, 0);
   dv.setInt32(off + MAGIC, dhcpMagic(src, from));
+}
+
+/** Writes the server that the guest boots from (int32) and its file, at most 127 bytes, into a reply. */
+export function dhcpWriteBoot(dv: DataView, off: number, server: number, file: Uint8Array): void {
+  dv.setInt32(off + SIADDR, server);
+  for (let i = 0; i < file.length && i < MAGIC - FILE - 1; i++) dv.setUint8(off + FILE + i, file[i]);
 }
 
 /** For traces and tests; allocates. */

@@ -32,6 +32,9 @@ export const DHCPV6_OPT_IA_TA = 4;
 export const DHCPV6_OPT_IAADDR = 5;
 export const DHCPV6_OPT_STATUS_CODE = 13;
 export const DHCPV6_OPT_RAPID_COMMIT = 14;
+/** Vendor class; and where to boot from (RFC 5970). */
+export const DHCPV6_OPT_CLASS = 16;
+export const DHCPV6_OPT_BOOT_URL = 59;
 export const DHCPV6_OPT_DNS = 23;
 export const DHCPV6_OPT_SEARCH = 24;
 export const DHCPV6_OPT_IA_PD = 25;
@@ -82,6 +85,12 @@ export function dhcpv6Xid(dv: DataView, off: number): number {
 /** Code of the option at `at`. */
 export function dhcpv6OptionCode(dv: DataView, at: number): number {
   return dv.getUint16(at);
+}
+
+/** A copy of the option's data. Allocates. */
+export function dhcpv6Data(dv: DataView, at: number): Uint8Array {
+  const from = dv.byteOffset + at + DHCPV6_OPTION_HEADER_LEN;
+  return Uint8Array.from(new Uint8Array(dv.buffer, from, dhcpv6OptionLen(dv, at)));
 }
 
 /** Bytes of the option's data. */

@@ -94,6 +94,7 @@ export class BareRig {
       counters: this.counters,
       link: createLinkState(config),
       log: new SiteLog(clock, () => undefined),
+      ends: null,
     };
     const stack = new Stack(context, {
       tcp: new TcpHandler(context, []),
@@ -102,7 +103,7 @@ export class BareRig {
     });
     control.serve(stack);
     this.control = control;
-    this.loop = new EventLoop(native, clock, control, stack, this.counters, control.port);
+    this.loop = new EventLoop(native, clock, control, stack, this.counters);
     const layout = (base: number): SplitRingLayout => ({
       size: RING,
       desc: { buffer, offset: base },

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include <cerrno>
+#include <ctime>
 
 #if defined(__x86_64__)
 
@@ -28,15 +29,34 @@ bool Stops(pid_t pid, int& signal) {
 
 long Request(pid_t pid, __ptrace_request what, void* data) { return ptrace(what, pid, nullptr, data); }
 
+// Stops `pid`, which is traced, where it waits in a call: 0 with its registers, else a negative errno. EBUSY: it has been at
+// work for five seconds.
+long StopInCall(pid_t pid, user_regs_struct& regs) {
+  constexpr int kTries = 5000;
+  constexpr timespec kMoment = {0, 1000000};
+  for (int i = 0; i < kTries; i++) {
+    int signal = 0;
+    if (Request(pid, PTRACE_INTERRUPT, nullptr) != 0 || !Stops(pid, signal)) return -ESRCH;
+    if (Request(pid, PTRACE_GETREGS, &regs) != 0) return -errno;
+    if (static_cast<long>(regs.rax) == kRestart) return 0;
+    // It has just been woken, or works on what woke it.
+    if (Request(pid, PTRACE_CONT, nullptr) != 0) return -errno;
+    nanosleep(&kMoment, nullptr);
+  }
+  return -EBUSY;
+}
+
 }  // namespace
 
 long CallIn(pid_t pid, long number, const long (&args)[3]) {
   if (ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) != 0) return -errno;
-  int signal = 0;
   user_regs_struct before = {};
-  if (ptrace(PTRACE_INTERRUPT, pid, nullptr, nullptr) != 0 || !Stops(pid, signal)) return -ESRCH;
-  if (Request(pid, PTRACE_GETREGS, &before) != 0) return -errno;
-  if (static_cast<long>(before.rax) != kRestart) return -EBUSY;  // it does not wait
+  const long stopped = StopInCall(pid, before);
+  if (stopped != 0) {
+    ptrace(PTRACE_DETACH, pid, nullptr, nullptr);
+    return stopped;
+  }
+  int signal = 0;
   user_regs_struct regs = before;
   regs.rip -= kInstruction;
   regs.orig_rax = -1ULL;     // which is not to begin anew now

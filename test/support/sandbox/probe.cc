@@ -71,12 +71,13 @@ long ConnectTo(const char* name, size_t skip) {
   return Call(SYS_connect, fd, &address, offsetof(sockaddr_un, sun_path) + skip + strlen(name));
 }
 
-// A request of the service's to its broker: "OP TEXT". The result of the reply.
+// A request of the service's to its broker: "OP[,A]:TEXT". The result of the reply.
 long AskBroker(const char* argument) {
   char* text = nullptr;
   tubetti::BrokerAsk ask = {};
   ask.seq = UINT32_MAX;
   ask.op = static_cast<tubetti::BrokerOp>(strtol(argument, &text, 10));
+  if (*text == ',') ask.a = static_cast<uint32_t>(strtol(text + 1, &text, 10));
   while (*text == ':') text++;
   strncpy(ask.text, text, sizeof(ask.text) - 1);
   // The one socket that keeps messages apart.
@@ -98,6 +99,11 @@ long OwnMemory() {
   const long fd = OpenAt("/proc/self/mem", O_RDWR);
   if (fd < 0) return fd;
   return reinterpret_cast<long>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, static_cast<int>(fd), 0));
+}
+
+long Pipe() {
+  int ends[2];
+  return Call(SYS_pipe2, ends, 0);
 }
 
 long Try(const std::string& what, const char* argument) {
@@ -123,6 +129,8 @@ long Try(const std::string& what, const char* argument) {
   if (what == "process-vm") return Call(SYS_process_vm_readv, getppid(), nullptr, 0, nullptr, 0, 0);
   if (what == "thread") return Call(SYS_clone, CLONE_THREAD | CLONE_SIGHAND | CLONE_VM | CLONE_NEWUSER, 0, 0, 0, 0);
   if (what == "memfd") return Call(SYS_memfd_create, "probe", 0);
+  if (what == "splice") return Call(SYS_splice, -1, nullptr, -1, nullptr, 1, 0);
+  if (what == "pipe2") return Pipe();
   if (what == "newer") return Call(4000);
   return -ENOTSUP;
 }

@@ -3,8 +3,21 @@ import { SocketAddress } from 'node:net';
 import { addressWords } from '../../../src/stack/ip/address';
 import { IpFields } from '../../../src/stack/wire/ip-fields';
 
+/** What was read lately: tests use few addresses, and use them often. */
+const known = new Map<string, Uint8Array>();
+
 /** Address bytes (4 or 16) from text. */
 export function ip(address: string): Uint8Array {
+  let found = known.get(address);
+  if (found === undefined) {
+    found = parse(address);
+    if (known.size > 1000) known.clear();
+    known.set(address, found);
+  }
+  return found.slice();
+}
+
+function parse(address: string): Uint8Array {
   if (!address.includes(':')) return Uint8Array.from(address.split('.').map(Number));
   const [head, tail] = address.split('::');
   const left = head === '' ? [] : head.split(':');

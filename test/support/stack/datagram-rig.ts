@@ -4,6 +4,8 @@ import type { StackContext } from '../../../src/stack/context';
 import { COUNTERS, C_DROPS, C_DROPS_TO_GUEST, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
 import { IcmpHandler } from '../../../src/stack/ping/handler';
+import type { Clock } from '../../../src/stack/ports';
+import type { FlowEnds } from '../../../src/stack/kit/flow-ends';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/ip/guest-hints';
@@ -25,6 +27,8 @@ export interface DatagramRigOptions {
   readonly ip4?: Partial<Ip4Config> | null;
   readonly ip6?: Partial<Ip6Config> | null;
   readonly port?: FakeGuestPortOptions;
+  /** A flow log. */
+  readonly ends?: (clock: Clock) => FlowEnds;
   /** Before the handlers start. */
   readonly prepare?: (host: FakeDatagramHost) => void;
 }
@@ -36,6 +40,7 @@ export interface Forward {
   readonly targetPort?: number;
   readonly targetAddr?: Uint8Array;
   readonly dual?: boolean;
+  readonly rule?: number;
 }
 
 export function addressText(bytes: Uint8Array): string {
@@ -69,6 +74,7 @@ export class DatagramRig {
       traffic: new Traffic(),
       link: createLinkState(config),
       log: new SiteLog(this.clock, (level, message) => void this.logged.push(`${level}: ${message}`)),
+      ends: options.ends?.(this.clock) ?? null,
     };
     this.ctx.link.guestMacHi = 0x5254;
     this.ctx.link.guestMacLo = 0x00123456;
@@ -82,6 +88,7 @@ export class DatagramRig {
         port: f.port,
         targetPort: f.targetPort ?? f.port,
         targetAddr: f.targetAddr ?? null,
+        rule: f.rule ?? 0,
       };
     });
     this.udp = new UdpHandler(this.ctx, opened);

@@ -22,9 +22,12 @@ import {
   MEMINFO_SNDBUF,
   MEMINFO_WMEM_QUEUED,
   MSG_PEEK,
+  TCPI_BYTES_ACKED,
+  TCPI_BYTES_RECEIVED,
+  TCPI_RTT,
 } from '../../../src/stack/ports';
 import { text, words } from './addresses';
-import { FakeHostTables, refuse } from './fake-host-tables';
+import { FakeHostTables } from './fake-host-tables';
 import { FakeSocket } from './fake-socket';
 import type { Endpoint } from './fake-socket';
 
@@ -319,6 +322,16 @@ export class FakeHostIo extends FakeHostTables {
     return n;
   }
 
+  override tcpInfo(fd: number): number {
+    const s = this.get(fd);
+    const r = this.enter('tcpInfo');
+    if (r < 0) return r;
+    this.tcpInfoOut[TCPI_RTT] = s.rttUs;
+    this.tcpInfoOut[TCPI_BYTES_ACKED] = s.bytesAcked;
+    this.tcpInfoOut[TCPI_BYTES_RECEIVED] = s.bytesReceived;
+    return 0;
+  }
+
   override memInfo(fd: number): number {
     const s = this.get(fd);
     const r = this.enter('memInfo');
@@ -334,8 +347,9 @@ export class FakeHostIo extends FakeHostTables {
     return this.get(fd).sent.length;
   }
 
-  override copyRows(): number {
-    return refuse('copyRows');
+  override copyRows(from: number, fromCount: number, to: number, toCount: number): number {
+    this.enter('copyRows');
+    return super.copyRows(from, fromCount, to, toCount);
   }
 
   override checksum(row: number, rowCount: number, initial: number): number {

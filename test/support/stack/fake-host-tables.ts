@@ -11,6 +11,7 @@ import { onesComplementSum } from './rows';
 export abstract class FakeHostTables implements HostIo {
   readonly rows: Rows;
   readonly addrs = new DataView(new ArrayBuffer(ADDR_SLOTS * ADDR_SLOT_SIZE));
+  readonly tcpInfoOut = new Float64Array(3);
   readonly memInfoOut = new Float64Array(4);
   readonly sockErrOut = new Int32Array(6);
   readonly msgRow = new Int32Array(MSGS_TOTAL);
@@ -98,6 +99,9 @@ export abstract class FakeHostTables implements HostIo {
   }
   recvError(_fd: number, _offenderSlot: number, _destSlot: number, _row: number, _rowCount: number): number {
     return refuse('recvError');
+  }
+  tcpInfo(_fd: number): number {
+    return refuse('tcpInfo');
   }
   memInfo(_fd: number): number {
     return refuse('memInfo');

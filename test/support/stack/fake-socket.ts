@@ -57,6 +57,10 @@ export class FakeSocket {
   noSpace = false;
   readonly backlog: FakeSocket[] = [];
   sends = 0;
+  // What TCP_INFO says.
+  rttUs = 1234;
+  bytesAcked = 0;
+  bytesReceived = 0;
 
   constructor(io: EventQueue, fd: number, family: number) {
     this.io = io;

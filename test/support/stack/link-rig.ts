@@ -2,6 +2,7 @@
  * A Stack on a fake port with recording flow handlers, and frames as hexadecimal text. The builders and checks here
  * share no code with src/stack/wire: bytes are put together and verified the long way.
  */
+import type { FlowView } from '../../../src/stack/kit/flow-rows';
 import type { FlowHandler, FrameInfo, StackContext } from '../../../src/stack/context';
 import { SCRATCH_SIZE } from '../../../src/stack/scratch';
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
@@ -9,6 +10,7 @@ import { COUNTERS, C_DROPS, C_DROPS_TO_GUEST, DROP_NAMES } from '../../../src/st
 import type { DropName } from '../../../src/stack/counters';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import type { HostIo } from '../../../src/stack/ports';
+import type { FileSource } from '../../../src/stack/link/tftp';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/ip/guest-hints';
 import { ip } from './addresses';
@@ -24,16 +26,22 @@ export const GUEST_MAC = '52 54 00 12 34 56';
 export const OUR_MAC = '9a 55 9a 55 9a 55';
 export const BROADCAST_MAC = 'ff ff ff ff ff ff';
 
+function fromHex(text: string): Uint8Array {
+  const digits = text.replace(/\s/g, '');
+  if (!/^([0-9a-f]{2})*$/i.test(digits)) throw new Error(`not hexadecimal: ${text}`);
+  return Buffer.from(digits, 'hex');
+}
+
 /** Bytes from hexadecimal text (blanks ignored) and arrays. */
 export function bytes(...parts: (string | readonly number[] | Uint8Array)[]): Uint8Array {
-  return Uint8Array.from(
-    parts.flatMap((p) => {
-      if (typeof p !== 'string') return [...p];
-      const hex = p.replace(/\s/g, '');
-      if (!/^([0-9a-f]{2})*$/i.test(hex)) throw new Error(`not hexadecimal: ${p}`);
-      return [...Buffer.from(hex, 'hex')];
-    }),
-  );
+  const all = parts.map((part) => (typeof part === 'string' ? fromHex(part) : part));
+  const joined = new Uint8Array(all.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of all) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
 }
 
 export function hex(data: Uint8Array): string {
@@ -204,10 +212,14 @@ export function dissect(frame: Uint8Array): Dissected {
   }
 }
 
+/** Of a handler without flows. */
+export const NO_FLOWS: FlowView = { capacity: 0, view: () => false, close: () => false };
+
 /** A flow handler that writes down what it was given, and keeps `keep` rows a frame. */
 export class RecordingHandler implements FlowHandler {
   readonly frames: FrameInfo[] = [];
   readonly calls: string[] = [];
+  readonly view = NO_FLOWS;
   keep = 0;
   busy = false;
   deadline = Infinity;
@@ -257,6 +269,7 @@ export function linkRig(
   ip4: Partial<Ip4Config> | null = {},
   ip6: Partial<Ip6Config> | null = {},
   portOptions: FakeGuestPortOptions = {},
+  files?: FileSource,
 ): LinkRig {
   const config = stackConfig(over, ip4, ip6);
   const port = new FakeGuestPort({ memorySize: 4 << 20, ...portOptions });
@@ -295,6 +308,8 @@ export function linkRig(
     counters,
     link: createLinkState(config),
     log: new SiteLog(clock, (level, message) => void logged.push(`${level}: ${message}`)),
+    ends: null,
+    ...(files === undefined ? {} : { files }),
   };
   const tcp = new RecordingHandler();
   const udp = new RecordingHandler();

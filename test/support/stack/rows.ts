@@ -13,9 +13,9 @@ export function makeRows(capacity: number): Rows {
 /** As `HostIo.checksum`: the folded one's complement sum of `bytes`, byte by byte, from `initial` on. */
 export function onesComplementSum(bytes: Uint8Array | readonly number[], initial: number): number {
   let sum = initial;
-  bytes.forEach((byte: number, i: number) => {
-    sum += i % 2 === 0 ? byte * 256 : byte;
-  });
+  const pairs = bytes.length & ~1;
+  for (let i = 0; i < pairs; i += 2) sum += bytes[i] * 256 + bytes[i + 1];
+  if (pairs < bytes.length) sum += bytes[pairs] * 256;
   while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
   return sum;
 }

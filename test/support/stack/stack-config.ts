@@ -1,5 +1,6 @@
 /** A StackConfig for tests: 192.0.2.10/24 and 2001:db8::10, gateways 192.0.2.1 and fe80::1. */
 import type { Ip4Config, Ip6Config, StackConfig } from '../../../src/stack/config';
+import { NO_EXTRAS } from '../../../src/stack/config';
 import { ip } from './addresses';
 
 export function stackConfig(
@@ -75,6 +76,7 @@ export function stackConfig(
     tcpKeepaliveMs: 7_200_000,
     tcpPeekOff: true,
     ownListeners: [],
+    extras: NO_EXTRAS,
     ...over,
   };
 }

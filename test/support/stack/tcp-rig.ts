@@ -7,6 +7,8 @@ import type { ForwardListener, Ip4Config, Ip6Config, StackConfig } from '../../.
 import type { FlowHandler, StackContext } from '../../../src/stack/context';
 import { COUNTERS, C_DROPS, C_DROPS_TO_GUEST, DROP_NAMES } from '../../../src/stack/counters';
 import type { DropName } from '../../../src/stack/counters';
+import type { Clock } from '../../../src/stack/ports';
+import type { FlowEnds } from '../../../src/stack/kit/flow-ends';
 import { createLinkState } from '../../../src/stack/link/guest-state';
 import { Stack } from '../../../src/stack/stack';
 import { Traffic } from '../../../src/stack/ip/guest-hints';
@@ -29,6 +31,7 @@ export type { GuestSegment, Segment } from './tcp-segment';
 /** A handler for the protocols a test does not use. */
 export function idleHandler(): FlowHandler {
   return {
+    view: { capacity: 0, view: () => false, close: () => false },
     fromGuest: (frame) => frame.row,
     endOfBatch: () => undefined,
     onSocket: () => undefined,
@@ -47,7 +50,9 @@ export interface TcpRigOptions {
   readonly port?: FakeGuestPortOptions;
   readonly seed?: number;
   /** Forwarded ports. Each gets a fake listener. */
-  readonly forward?: readonly { port: number; targetPort?: number; targetAddr?: string }[];
+  readonly forward?: readonly { port: number; targetPort?: number; targetAddr?: string; rule?: number }[];
+  /** A flow log. */
+  readonly ends?: (clock: Clock) => FlowEnds;
   /** Before the stack starts. */
   readonly prepare?: (host: FakeHostIo) => void;
 }
@@ -80,6 +85,7 @@ export class TcpRig {
       traffic: new Traffic(),
       link: createLinkState(config),
       log: new SiteLog(this.clock, (level, message) => this.logs.push(`${level} ${message}`)),
+      ends: o.ends?.(this.clock) ?? null,
     };
     const forwards = (o.forward ?? []).map((f): ForwardListener => {
       const s = this.host.listener();
@@ -91,6 +97,7 @@ export class TcpRig {
         port: f.port,
         targetPort: f.targetPort ?? f.port,
         targetAddr: f.targetAddr === undefined ? null : ip(f.targetAddr),
+        rule: f.rule ?? 0,
       };
     });
     this.tcp = new TcpHandler(this.ctx, forwards);

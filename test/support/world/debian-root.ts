@@ -10,7 +10,7 @@ import { whyNoNamespaces } from './host-world';
 
 export interface DebianRootOptions {
   /** As scripts/lib/roots.mjs calls it. */
-  readonly name: 'debian-12' | 'debian-13';
+  readonly name: 'debian-12' | 'debian-13' | 'libvirt' | 'podman';
   /** A directory that the root has under its own name, too: sockets and files to install. */
   readonly shared: string;
   /** Directories of this machine, and where the root has them, read-only. */
@@ -19,7 +19,8 @@ export interface DebianRootOptions {
   readonly path?: readonly string[];
 }
 
-const ENTER = `
+/** The arguments are those of {@link overlayWords}; what comes after them is left. The root is made in the current directory. */
+export const OVERLAY = `
 set -e
 lower=$1 shared=$2 binds=$3 path=$4
 shift 4
@@ -36,11 +37,19 @@ for pair in $binds; do
   mount --bind "\${pair%%=*}" "./\${pair#*=}"
   mount -o remount,bind,ro "./\${pair#*=}"
 done
-for name in dev proc sys; do mount --rbind "/$name" "$name"; done
 cat /etc/resolv.conf >etc/resolv.conf
+`;
+
+/** Makes the current directory the root. */
+export const PIVOT = `
 pivot_root . mnt
 cd /
 umount -l /mnt
+`;
+
+const ENTER = `${OVERLAY}
+for name in dev proc sys; do mount --rbind "/$name" "$name"; done
+${PIVOT}
 exec env -i HOME=/root LC_ALL=C.UTF-8 PATH="$path" "$@"
 `;
 
@@ -53,10 +62,18 @@ export function whyNoDebianRoot(name: DebianRootOptions['name']): string | null 
   return whyNoNamespaces() ?? (there ? null : `no .cache/roots/${name}: see what "node scripts/setup.mjs" says`);
 }
 
+/** PATH in such a root. */
+export function debianPath(options: DebianRootOptions): string {
+  return [...(options.path ?? []), ...DEBIAN_PATH].join(':');
+}
+
+/** The arguments that {@link OVERLAY} begins with. */
+export function overlayWords(options: DebianRootOptions): string[] {
+  const binds = Object.entries(options.binds ?? {}).map(([from, to]) => `${from}=${to}`);
+  return [join(CACHE_DIR, 'roots', options.name), options.shared, binds.join(' '), debianPath(options)];
+}
+
 /** The command line that runs `argv` there. What it mounts goes with it. */
 export function inDebianRoot(options: DebianRootOptions, argv: readonly string[]): string[] {
-  const binds = Object.entries(options.binds ?? {}).map(([from, to]) => `${from}=${to}`);
-  const path = [...(options.path ?? []), ...DEBIAN_PATH].join(':');
-  const words = [join(CACHE_DIR, 'roots', options.name), options.shared, binds.join(' '), path];
-  return ['unshare', '--mount', '--', 'sh', '-c', ENTER, 'sh', ...words, ...argv];
+  return ['unshare', '--mount', '--', 'sh', '-c', ENTER, 'sh', ...overlayWords(options), ...argv];
 }

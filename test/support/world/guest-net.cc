@@ -17,6 +17,9 @@
 
 namespace {
 
+// UDP_SEGMENT of <linux/udp.h>, which does not go together with <netinet/udp.h> everywhere.
+constexpr int kUdpSegment = 103;
+
 [[noreturn]] void Fail(const char* what) {
   perror(what);
   exit(1);
@@ -146,13 +149,16 @@ int UdpDf(const char* mode, const char* address, int port, size_t size, int coun
 }
 
 // Sends `count` datagrams in bursts, each with its number, of `size` bytes but for the last of a burst, which is shorter,
-// and wants them back as they were and in order.
-int UdpBurst(const char* address, int port, size_t size, int count) {
+// and wants them back as they were and in order. `segment`: each burst is one message that the kernel, or the network card,
+// cuts (UDP_SEGMENT, udp(7)).
+int UdpBurst(const char* address, int port, size_t size, int count, bool segment) {
   constexpr int kBurst = 24;
   sockaddr_storage peer{};
   const socklen_t length = ParseAddress(address, port, &peer);
   const int fd = BoundTo(peer.ss_family, 0);
   if (connect(fd, reinterpret_cast<sockaddr*>(&peer), length) < 0) Fail("udp");
+  const int cut = static_cast<int>(size);
+  if (segment && setsockopt(fd, IPPROTO_UDP, kUdpSegment, &cut, sizeof cut) < 0) Fail("UDP_SEGMENT");
   std::vector<unsigned char> out(size * kBurst), in(65536);
   int exact = 0;
   for (int at = 0; at < count; at += kBurst) {
@@ -166,7 +172,13 @@ int UdpBurst(const char* address, int port, size_t size, int count) {
       messages[i].msg_hdr.msg_iov = &parts[i];
       messages[i].msg_hdr.msg_iovlen = 1;
     }
-    for (int i = 0; i < n;) {
+    if (segment) {
+      msghdr whole{};
+      whole.msg_iov = parts;
+      whole.msg_iovlen = static_cast<size_t>(n);
+      if (sendmsg(fd, &whole, 0) < 0) Fail("sendmsg");
+    }
+    for (int i = segment ? n : 0; i < n;) {
       const int put = sendmmsg(fd, messages + i, static_cast<unsigned>(n - i), 0);
       if (put < 0) Fail("sendmmsg");
       i += put;
@@ -408,8 +420,8 @@ int main(int argc, char** argv) {
     const int source_port = argc == 7 ? atoi(argv[6]) : 0;
     return UdpEcho(argv[2], atoi(argv[3]), static_cast<size_t>(atol(argv[4])), atoi(argv[5]), source_port);
   }
-  if (!strcmp(verb, "udp-burst") && argc == 6) {
-    return UdpBurst(argv[2], atoi(argv[3]), static_cast<size_t>(atol(argv[4])), atoi(argv[5]));
+  if (!strcmp(verb, "udp-burst") && (argc == 6 || (argc == 7 && !strcmp(argv[6], "segment")))) {
+    return UdpBurst(argv[2], atoi(argv[3]), static_cast<size_t>(atol(argv[4])), atoi(argv[5]), argc == 7);
   }
   if (!strcmp(verb, "udp-many") && argc == 5) return UdpMany(argv[2], atoi(argv[3]), atoi(argv[4]));
   if (!strcmp(verb, "udp-ports") && argc == 5) return UdpPorts(argv[2], atoi(argv[3]), atoi(argv[4]));
@@ -424,7 +436,7 @@ int main(int argc, char** argv) {
   fprintf(stderr,
           "guest-net udp-echo ADDRESS PORT SIZE COUNT [SOURCE-PORT] | udp-many ADDRESS PORT COUNT | "
           "udp-ports ADDRESS PORT COUNT | "
-          "udp-burst ADDRESS PORT SIZE COUNT | "
+          "udp-burst ADDRESS PORT SIZE COUNT [segment] | "
           "udp-discover GROUP PORT | udp-df MODE ADDRESS PORT SIZE COUNT | udp-serve PORT [MODE] | tcp-serve PORT | tcp-send ADDRESS PORT | "
           "tcp-receive ADDRESS PORT\n");
   return 2;

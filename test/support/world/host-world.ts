@@ -103,6 +103,11 @@ export class HostWorld {
     return [...enter(this.holders[1].pid), ...dieWithParent(argv)];
   }
 
+  /** Moves a link of the host's to the remote side. */
+  moveToRemote(link: string): Promise<string> {
+    return command(this.inHost(['ip', 'link', 'set', link, 'netns', String(this.holders[1].pid)]));
+  }
+
   async destroy(): Promise<void> {
     await Promise.all([this.host.stop(), this.remote.stop()]);
     await Promise.all(this.holders.map((holder) => holder.stop('SIGKILL')));

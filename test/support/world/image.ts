@@ -7,20 +7,20 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { CpioArchive } from './cpio';
-import { CACHE_DIR, SYSTEM_PATH, cacheDirectory } from './paths';
+import { CACHE_DIR, cacheDirectory, which } from './paths';
+import { umlKernel, whyNoUml, type Kernel } from './uml-kernel';
 
 export type GuestKind = 'uml' | 'qemu';
 /** Those, and one that runs outside of guests only. */
 export type HelperName = (typeof HELPERS)[number] | 'hostile-fds';
 
 export interface GuestImage {
-  /** The kernel: an ELF program for UML, a bzImage for QEMU. */
+  /** The kernel: a program for UML, a bzImage for QEMU. */
   readonly kernel: string;
   readonly initrd: string;
 }
 
 const GUEST_FILES = join(__dirname, 'guest');
-const UML_MODULES = '/usr/lib/uml/modules';
 /** Loaded at boot, with what they depend on; a name the kernel has built in is passed over. */
 const MODULES = ['virtio_pci', 'virtio_net', 'ipv6', 'af_packet'];
 /** There for tests that load them, in the order of /etc/modules.more. */
@@ -35,7 +35,7 @@ const OPTIONAL_PROGRAMS = [DHCLIENT];
 export function whyNoGuest(kind: GuestKind): string | null {
   if (which('busybox') === null) return 'busybox-static is not installed';
   if (which('g++') === null) return 'g++ is not installed';
-  if (kind === 'uml') return which('linux.uml') === null ? 'user-mode-linux is not installed' : null;
+  if (kind === 'uml') return whyNoUml();
   if (which('qemu-system-x86_64') === null) return 'qemu-system-x86 is not installed';
   return newestKernel() === null ? 'no guest kernel in .cache (node scripts/setup.mjs fetches one)' : null;
 }
@@ -55,7 +55,16 @@ export function guestImage(kind: GuestKind): GuestImage {
   const programs = OPTIONAL_PROGRAMS.filter((path) => existsSync(path));
   const scripts = readdirSync(GUEST_FILES).map((name) => join(GUEST_FILES, name));
   const compiled = helpers.map(([, path]) => path);
-  const inputs = [kernel, busybox, ...compiled, __filename, join(__dirname, 'cpio.ts'), ...programs, ...scripts];
+  const inputs = [
+    kernel,
+    modules,
+    busybox,
+    ...compiled,
+    __filename,
+    join(__dirname, 'cpio.ts'),
+    ...programs,
+    ...scripts,
+  ];
   const key = fingerprint(inputs);
   const initrd = join(cacheDirectory('images'), `${kind}-${key}.cpio.gz`);
   if (!existsSync(initrd)) {
@@ -88,12 +97,7 @@ export function imageWithFiles(
   return { kernel: image.kernel, initrd: target };
 }
 
-function umlKernel(): { kernel: string; modules: string } {
-  const version = readdirSync(UML_MODULES).sort().pop() ?? '';
-  return { kernel: which('linux.uml') ?? '', modules: join(UML_MODULES, version) };
-}
-
-function qemuKernel(): { kernel: string; modules: string } {
+function qemuKernel(): Kernel {
   const root = newestKernel() ?? '';
   const image = readdirSync(join(root, 'boot')).find((name) => name.startsWith('vmlinuz')) ?? '';
   // /lib is /usr/lib in packages of newer distributions.
@@ -187,13 +191,14 @@ export function helperProgram(name: HelperName): string {
 
 // ---- Files ---------------------------------------------------------------------------------------------------------
 
-/** Changes when one of the files does: small files by content, big ones by size and time. */
+/** Changes when one of the files does: small files by content, big ones and directories by size and time. */
 function fingerprint(paths: readonly string[]): string {
   const hash = createHash('sha256');
   for (const path of paths) {
-    const { size, mtimeMs } = statSync(path);
+    const stat = statSync(path);
+    const { size, mtimeMs } = stat;
     hash.update(`${path} ${String(size)}\n`);
-    hash.update(size < 65536 ? readFileSync(path) : String(mtimeMs));
+    hash.update(stat.isFile() && size < 65536 ? readFileSync(path) : String(mtimeMs));
   }
   return hash.digest('hex').slice(0, 16);
 }
@@ -201,12 +206,4 @@ function fingerprint(paths: readonly string[]): string {
 function writeAtomically(path: string, content: Buffer): void {
   writeFileSync(`${path}.new`, content);
   renameSync(`${path}.new`, path);
-}
-
-export function which(name: string): string | null {
-  for (const directory of SYSTEM_PATH.split(':')) {
-    const path = join(directory, name);
-    if (directory !== '' && existsSync(path)) return path;
-  }
-  return null;
 }

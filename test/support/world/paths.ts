@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
@@ -10,6 +10,15 @@ export const CACHE_DIR = join(REPO_ROOT, '.cache');
 
 /** `PATH` with the system directories: `ip`, `nsenter` and others are not on an ordinary user's path in Debian. */
 export const SYSTEM_PATH = `${process.env.PATH ?? ''}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin`;
+
+/** The full path of a program of the system, or null. */
+export function which(name: string): string | null {
+  for (const directory of SYSTEM_PATH.split(':')) {
+    const path = join(directory, name);
+    if (directory !== '' && existsSync(path)) return path;
+  }
+  return null;
+}
 
 /** A directory of the cache, made if it is not there. */
 export function cacheDirectory(name: string): string {

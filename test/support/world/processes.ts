@@ -21,6 +21,8 @@ export interface ManagedOptions {
   readonly ipc?: boolean;
   /** Descriptors of ours that it inherits, as 3, 4 … Not together with `ipc`. */
   readonly fds?: readonly number[];
+  /** The number of pipes between it and us, as its 3, 4 …: `child.stdio`. Instead of `fds`. */
+  readonly pipes?: number;
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
 }
@@ -45,7 +47,12 @@ export class ManagedProcess {
     this.events.setMaxListeners(50);
     const [file, ...args] = argv;
     this.child = spawn(file, args, {
-      stdio: ['pipe', 'pipe', 'pipe', ...(options.ipc === true ? ['ipc' as const] : (options.fds ?? []))],
+      stdio: [
+        'pipe',
+        'pipe',
+        'pipe',
+        ...(options.ipc === true ? ['ipc' as const] : (options.fds ?? Array<'pipe'>(options.pipes ?? 0).fill('pipe'))),
+      ],
       detached: true,
       cwd: options.cwd,
       env: { ...process.env, PATH: SYSTEM_PATH, ...options.env },

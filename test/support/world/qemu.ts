@@ -16,6 +16,8 @@ export interface QemuOptions {
   readonly socketPath: string;
   readonly scratch: string;
   readonly memoryMiB?: number;
+  /** False: the memory's file is private to QEMU (`share=off`), so that the back-end sees nothing of what the guest writes. */
+  readonly sharedMemory?: boolean;
   /** Another kernel or initramfs than the tests' own. */
   readonly image?: GuestImage;
   /** QEMU's own user-mode stack instead of a vhost-user back-end; run it where it shall find the network. */
@@ -77,6 +79,7 @@ function netdev(options: QemuOptions): string[] {
 export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
   const { kernel, initrd } = options.image ?? guestImage('qemu');
   const memory = `${String(options.memoryMiB ?? 1024)}M`;
+  const share = options.sharedMemory === false ? 'off' : 'on';
   const kvm = options.accel === 'kvm';
   const qmpPath = join(options.scratch, `qmp${String(++instances)}`);
   const device = [
@@ -102,7 +105,7 @@ export async function bootQemu(options: QemuOptions): Promise<QemuGuest> {
       '-smp',
       String(options.cpus ?? 1),
     ],
-    ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`, '-numa', 'node,memdev=mem'],
+    ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=${share}`, '-numa', 'node,memdev=mem'],
     ...netdev(options),
     ...['-device', device.join(',')],
     ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],

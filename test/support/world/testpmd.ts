@@ -1,6 +1,6 @@
 /** DPDK's testpmd as a guest: a vhost-user front-end that sends datagrams as fast as descriptors come free. */
 import { REMOTE_ADDRESS_4, HOST_ADDRESS_4 } from './host-world';
-import { which } from './image';
+import { which } from './paths';
 import { ManagedProcess, dieWithParent } from './processes';
 
 export interface TestpmdOptions {

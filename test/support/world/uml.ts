@@ -1,4 +1,4 @@
-/** User Mode Linux as a guest: the distribution's kernel as an ordinary process, its network card a vhost-user one. */
+/** User Mode Linux as a guest: a distribution's kernel as an ordinary process, its network card a vhost-user one. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Guest } from './guest';
@@ -41,6 +41,9 @@ export async function bootUml(options: UmlOptions): Promise<Guest> {
     'quiet',
     'loglevel=3',
     'panic=-1',
+    // From 6.16 on: the processes' system calls are caught by seccomp and not by ptrace(2), which does not carry all that a
+    // processor with AMX has (uml-kernel.ts). Older kernels pass the word on to /init.
+    'seccomp=on',
     ...(options.kernelArguments ?? []),
   ];
   const managed = new ManagedProcess('uml', argv, { env: { HOME: directory } });

@@ -35,6 +35,8 @@ export interface WorldCalls {
    */
   tftpOn: { args: { port: number }; result: { port: number } };
   lastTftpPut: { args: Record<string, never>; result: { sha256: string; bytes: number } | null };
+  /** Answers questions for addresses of whatever name, on a port of every address of the namespace. */
+  dnsOn: { args: { port: number; a: string; aaaa: string }; result: { port: number } };
   /** Joins an IPv4 group on the interface with `address`, and echoes what is sent there, from that address. */
   groupResponder: { args: { group: string; address: string; port: number }; result: { port: number } };
   /** Binds a datagram socket and counts what comes. */

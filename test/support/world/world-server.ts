@@ -4,10 +4,14 @@ import { createSocket, type Socket as DatagramSocket } from 'node:dgram';
 import { get } from 'node:http';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { dnsAnswer } from '../stack/dns';
 import { listenTftp } from './tftp-server';
 import type { TransferResult, WorldCall, WorldCalls, WorldReply, WorldRequest } from './world-protocol';
 
 const CHUNK = 1 << 20;
+/** Types of RFC 1035 §3.2.2 and RFC 3596 §2.1. */
+const DNS_A = 1;
+const DNS_AAAA = 28;
 
 type Handlers = { [C in WorldCall]: (args: WorldCalls[C]['args']) => Promise<WorldCalls[C]['result']> };
 
@@ -89,6 +93,26 @@ const handlers: Handlers = {
   },
 
   lastTftpPut: () => Promise.resolve(lastTftpPut),
+
+  dnsOn: async ({ port, a, aaaa }) => {
+    let bound = port;
+    for (const address of globalAddresses()) {
+      bound = await bindUdp(address, bound, (socket, query, remotePort, remote) => {
+        // Behind the header: labels with their lengths up to an empty one, then the type.
+        let end = 12;
+        while (end < query.length && query[end] !== 0) end += 1 + query[end];
+        if (end + 5 > query.length) return;
+        const name = query
+          .toString('latin1', 12, end)
+          .replace(/[^-\w]/g, '.')
+          .slice(1);
+        const type = query.readUInt16BE(end + 1);
+        const records = type === DNS_A ? [{ name, a }] : type === DNS_AAAA ? [{ name, a: aaaa }] : [];
+        socket.send(dnsAnswer(query.readUInt16BE(0), name, records, type), remotePort, remote);
+      });
+    }
+    return { port: bound };
+  },
 
   groupResponder: ({ group, address, port }) =>
     new Promise((settle, fail) => {

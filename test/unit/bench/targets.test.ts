@@ -149,3 +149,33 @@ test('interrupts of virtio devices are those of all processors', () => {
     ' 11:  7  8  IO-APIC  11-fasteoi   virtio0\n 4: 99 1 IO-APIC 4-edge ttyS0\n 12:  1  2  x  virtio1-input.0\n';
   expect(virtioInterrupts(text)).toBe(18);
 });
+
+describe('a namespace beside pasta', () => {
+  const netns = (backend: string, name: string, mtu: number, round: number, values: Values): Sample => ({
+    ...{ backend, case: name, guest: 'netns', mtu, family: 4, round, values },
+  });
+  const argv = ['--guest', 'netns', '--peer', 'pasta=p', '--cases', 'true,bulk-up,rr'];
+
+  test('from it at MTU 1500: by our own at the full one, round by round', () => {
+    const id = 'bulk-up netns 1500 IPv4 gbits/own-65520';
+    const samples = [
+      [8, 10],
+      [9, 10],
+      [1, 10],
+    ].flatMap(([small, full], i) => [
+      netns('tubetti', 'bulk-up', 1500, i + 1, { gbits: small }),
+      netns('tubetti', 'bulk-up', 65520, i + 1, { gbits: full }),
+    ]);
+    expect(verdict([report(samples, argv)], id)).toMatchObject({ state: 'met', detail: '0.80 (0.10–0.90)' });
+    expect(verdict([report(samples.slice(0, 1), argv)], id)).toMatchObject({ state: 'not measured' });
+  });
+
+  test('the time of `true`: by how much it is more than theirs', () => {
+    const id = 'true netns 65520 IPv4 commandMs/pasta';
+    const samples = [290, 320, 305].flatMap((commandMs, i) => [
+      netns('tubetti', 'true', 65520, i + 1, { commandMs }),
+      netns('pasta', 'true', 65520, i + 1, { commandMs: 100 }),
+    ]);
+    expect(verdict([report(samples, argv)], id)).toMatchObject({ state: 'MISSED', detail: '205 (190–220)' });
+  });
+});

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { activated, HANDED_ON, passedFds, takePassed } from '../../../src/cli/activation';
+import { activated, HANDED_ON, passedFds, sorted, takePassed } from '../../../src/cli/activation';
 import { WAITING_FD } from '../../../src/cli/background-service';
 import type { Transport } from '../../../src/cli/options';
 import { LAUNCH, Launched } from '../../../src/sandbox/launched';
@@ -39,7 +39,41 @@ describe('takePassed', () => {
   test('descriptors from 3 on, as many as are worth keeping', () => {
     expect(passedFds(null)).toEqual([]);
     expect(passedFds({ count: 2, names: '' })).toEqual([3, 4]);
-    expect(passedFds({ count: 1_000_000, names: '' })).toHaveLength(8);
+    expect(passedFds({ count: 1_000_000, names: '' })).toHaveLength(32);
+  });
+});
+
+describe('sorted', () => {
+  const ports = new Set([4, 5]);
+  const sort = (names: string, forwards: readonly string[], later = false, count = names.split(':').length) =>
+    sorted({ count, names }, { names: new Set(forwards), later, isPort: (fd) => ports.has(fd) });
+
+  test('scrapers by name, forwards by name, ports where there may be forwards, the rest is for front-ends', () => {
+    const web = { fd: 4, name: 'web' };
+    const spare = { fd: 5, name: 'spare' };
+    const rest = { metrics: 6, frontEnds: { count: 1, names: 'vm' }, first: 3 };
+    expect(sort('vm:web:spare:metrics', ['web'])).toEqual({ ...rest, forwards: [web, spare] });
+    expect(sort('vm:web:spare:metrics', [], true)).toEqual({ ...rest, forwards: [web, spare] });
+    expect(sort('vm:web', [])).toEqual({
+      ...{ metrics: null, forwards: [], frontEnds: { count: 2, names: 'vm:web' }, first: 3 },
+    });
+    expect(sort('metrics:vm', ['vm'])).toMatchObject({
+      metrics: 3,
+      forwards: [{ fd: 4, name: 'vm' }],
+      frontEnds: null,
+    });
+  });
+
+  test('sockets without names are "unknown"', () => {
+    const sockets = [4, 5].map((fd) => ({ fd, name: 'unknown' }));
+    expect(sort('', ['unknown'], false, 3).forwards).toEqual([{ fd: 3, name: 'unknown' }, ...sockets]);
+    expect(sort('', [], true, 3)).toMatchObject({ forwards: sockets, frontEnds: { count: 1, names: '' }, first: 3 });
+  });
+
+  test('what cannot be', () => {
+    expect(() => sort('metrics:metrics', [])).toThrow('several sockets named metrics');
+    expect(() => sort('metrics', ['metrics'])).toThrow('the socket of that name is for scrapers');
+    expect(() => sort('', [], false, 33)).toThrow('has passed 33 sockets: give at most 32');
   });
 });
 

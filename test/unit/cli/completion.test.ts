@@ -31,12 +31,14 @@ function output(shell: string, ...args: string[]): string {
 const lines = (text: string): string[] => text.split('\n').filter((line) => line !== '');
 
 /** Has bash call the function that `complete` names, as it does when the user presses the tabulator. */
-function bash(...words: string[]): string[] {
+const bash = (...words: string[]): string[] => bashOf('tubetti', ...words);
+
+function bashOf(program: string, ...words: string[]): string[] {
   const script = `source ./tubetti.bash
-    spec=$(complete -p tubetti)
-    [[ $spec =~ -F\\ ([_a-z]+)\\ tubetti ]] || exit 2
-    COMP_WORDS=(tubetti "$@") COMP_CWORD=$#
-    \${BASH_REMATCH[1]} tubetti "\${COMP_WORDS[COMP_CWORD]}" "\${COMP_WORDS[COMP_CWORD - 1]}"
+    spec=$(complete -p ${program})
+    [[ $spec =~ -F\\ ([_a-z]+)\\ ${program} ]] || exit 2
+    COMP_WORDS=(${program} "$@") COMP_CWORD=$#
+    \${BASH_REMATCH[1]} ${program} "\${COMP_WORDS[COMP_CWORD]}" "\${COMP_WORDS[COMP_CWORD - 1]}"
     printf '%s\\n' "\${COMPREPLY[@]}"`;
   return lines(output('bash', '--norc', '-c', script, 'bash', ...words));
 }
@@ -51,7 +53,17 @@ const SUPPORTED = OPTIONS.filter(({ group }) => group !== 'later' && group !== '
 const LONG = SUPPORTED.flatMap((option) => option.long.map((name) => `--${name}`)).sort();
 const isThere = (shell: string): boolean => spawnSync(shell, ['-c', 'true']).status === 0;
 
+/** Of the words that a namespace knows. */
+const OF_NAMESPACES = ['--netns', '--netns-only'];
+
 describe('bash', () => {
+  test('the network of a namespace, under both of its names', () => {
+    expect(bash('netn')).toEqual(['netns']);
+    expect(bash('netns', '--netns').sort()).toEqual(OF_NAMESPACES);
+    expect(bashOf('tubetti-pasta', '--netns').sort()).toEqual(OF_NAMESPACES);
+    expect(bashOf('tubetti-pasta', '-q', '--vhost')).toEqual([]);
+  });
+
   test('options: all that are supported, by their beginning', () => {
     expect(bash('--').sort()).toEqual(LONG);
     expect(bash('--no-dhcp').sort()).toEqual(['--no-dhcp', '--no-dhcp-dns', '--no-dhcp-search', '--no-dhcpv6']);
@@ -96,6 +108,8 @@ withFish('fish offers the same', () => {
   expect(fish('tubetti --sandbox=s')).toEqual(['--sandbox=strict']);
   expect(fish('tubetti --config on')).toEqual(['one.conf']);
   expect(fish('tubetti pr')).toEqual(['probe']);
+  expect(fish('tubetti netns --netns').sort()).toEqual(OF_NAMESPACES);
+  expect(fish('tubetti-pasta --netns').sort()).toEqual(OF_NAMESPACES);
   expect(fish('tubetti probe --s').sort()).toEqual(['--socket', '--spawn']);
 });
 
@@ -110,12 +124,13 @@ withZsh('zsh reads its function, with a specification for each name of an option
   expect(output('zsh', '-n', './_tubetti')).toBe('');
   const specs = zsh('--');
   expect(specs.flatMap((spec) => /^\*(--[a-z0-9-]+)/.exec(spec)?.[1] ?? []).sort()).toEqual(LONG);
-  expect(specs).toContain('1:command:(probe)');
+  expect(specs).toContain('1:command:(netns probe ctl flows top)');
   expect(specs.find((spec) => spec.startsWith('*--moderation='))).toMatch(/\]:LEVEL:\(off standard adaptive\)$/);
   expect(specs.find((spec) => spec.startsWith('*-l+'))).toMatch(/\]:PATH:_files$/);
   // Brackets and colons of a text would end it.
   for (const spec of specs.slice(2))
     expect(spec.replace(/\\./g, '')).toMatch(/^\*[^[\]:]+\[[^[\]:]*\](:[^:]*:[^:]+)?$/);
+  expect(zsh('netns', '--').some((spec) => spec.startsWith('*--netns='))).toBe(true);
   const probe = zsh('probe', '--s');
   expect(probe.some((spec) => spec.startsWith('*--spawn='))).toBe(true);
   expect(probe.some((spec) => spec.startsWith('*--moderation='))).toBe(false);

@@ -318,6 +318,7 @@ describe('values that are refused: option, value and what would be right', () =>
     [['--stats', '0'], /^--stats 0: give a number from 1 to 86400$/],
     [['-P', ''], /^-P "": give the path of a file$/],
     [['--pcap', ''], /^--pcap "": give the path of a file$/],
+    [['--flow-log', ''], /^--flow-log "": give the path of a file$/],
   ])('%j', (argv, message) => {
     const error = refusal(...argv);
     expect(error.code).toBe('CFG_ERR_VALUE');
@@ -344,10 +345,14 @@ describe('values that are refused: option, value and what would be right', () =>
   });
 });
 
+test('sockets that take orders', () => {
+  const { control, confPath, slirpApi } = parse('--control', '/c', '-c', '/p', '--slirp-api', '/s');
+  expect([control, confPath, slirpApi]).toEqual(['/c', '/p', '/s']);
+  expect(refusal('--conf-path', '').message).toBe('--conf-path "": give a path of 1 to 107 bytes');
+});
+
 describe('options of passt that are not served are known by name', () => {
   test.each<[string[], RegExp]>([
-    [['--conf-path', 'x'], /^--conf-path is not supported yet: forwarded ports cannot be changed at run time$/],
-    [['-c', 'x'], /^-c is not supported yet/],
     [['--repair-path', '/x'], /^--repair-path \/x is not supported yet: .* give "none"$/],
     [['--migrate-exit'], /^--migrate-exit is not supported yet: connections are not migrated$/],
     [['--migrate-no-linger'], /^--migrate-no-linger is not supported yet: connections are not migrated$/],

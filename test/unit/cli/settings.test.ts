@@ -88,7 +88,7 @@ describe('a configuration file', () => {
     ['mtuu: 1', 'FILE: mtuu: no such option, did you mean mtu?'],
     ['help: true', 'FILE: help: allowed on the command line only'],
     ['config: x', 'FILE: config: allowed on the command line only'],
-    ['conf-path: x', 'FILE: conf-path is not supported yet: forwarded ports cannot be changed at run time'],
+    ['migrate-exit: true', 'FILE: migrate-exit is not supported yet: connections are not migrated'],
     ['netns: x', 'FILE: netns is for pasta mode only'],
     ['- mtu', 'FILE: give the options as keys and values, like "mtu: 1500"'],
     ['tcp-ports: 0', 'FILE: tcp-ports 0: '],

@@ -1,3 +1,4 @@
+import { isIPv4, isIPv6 } from 'node:net';
 import fc from 'fast-check';
 import * as a from '../../../src/config/address-text';
 
@@ -32,6 +33,26 @@ test('dotted quads', () => {
   expect(a.parseIp4('192.0.2.1')).toEqual(Uint8Array.of(192, 0, 2, 1));
   for (const text of ['192.0.2', '192.0.2.256', '0192.0.2.1', '127.1', ' 1.2.3.4']) expect(a.parseIp4(text)).toBeNull();
   expect(a.parseIp6('::ffff:192.0.2.1')).toEqual(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1));
+});
+
+test('what is an address is what Node takes for one, but for zones', () => {
+  const part = fc.oneof(
+    fc.stringMatching(/^[0-9a-f]{0,5}$/),
+    fc.nat(300).map(String),
+    fc.constantFrom('::', '%', '01'),
+  );
+  const text = fc
+    .array(fc.tuple(part, fc.constantFrom(':', '.', '::', '')), { maxLength: 10 })
+    .map((parts) => parts.flat().join(''));
+  const near = fc.tuple(fc.ipV6(), fc.constantFrom('', ':', '::', ':1', '.1')).map(([address, end]) => address + end);
+  fc.assert(
+    fc.property(fc.oneof(text, near, fc.ipV4(), fc.ipV6()), (candidate) => {
+      expect([candidate, a.parseIp4(candidate) !== null]).toEqual([candidate, isIPv4(candidate)]);
+      const isAddress = isIPv6(candidate) && !candidate.includes('%');
+      expect([candidate, a.parseIp6(candidate) !== null]).toEqual([candidate, isAddress]);
+    }),
+    { numRuns: 3000 },
+  );
 });
 
 test("masks and prefixes are each other's inverse", () => {

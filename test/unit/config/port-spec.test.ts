@@ -3,10 +3,13 @@ import { formatIp } from '../../../src/config/address-text';
 import {
   checkRules,
   describeRule,
+  isOfPorts,
   MAX_RULES,
   parsePortSpec,
   type PortRule,
   PortTable,
+  sameRule,
+  specOf,
 } from '../../../src/config/port-spec';
 import { ConfigError } from '../../../src/errors';
 
@@ -421,4 +424,83 @@ test('rules are described for the summary', () => {
   expect(rulesOf('[::1]%lo/80-81:8080-8081').map(describeRule)).toEqual(['tcp [::1]%lo:80-81 -> 8080-8081']);
   expect(rulesOf('192.0.2.1/22:10.0.0.1/23').map(describeRule)).toEqual(['tcp 192.0.2.1:22 -> 10.0.0.1 23']);
   expect(rulesOf('all')[0] && describeRule(rulesOf('all')[0])).toBe('tcp *:1-32767 -> 1-32767 (those that are free)');
+});
+
+describe('UNIX sockets', () => {
+  const long = `/${'x'.repeat(107)}`;
+
+  test.each([
+    ['unix:/run/x.sock:22', 'tcp unix:/run/x.sock -> 22'],
+    ['unix:/run/a:b,c:22', 'tcp unix:/run/a:b,c -> 22'],
+    ['unix:/run/x:192.0.2.9/22', 'tcp unix:/run/x -> 192.0.2.9 22'],
+    ['unix:/run/x:[2001:db8::9]/22', 'tcp unix:/run/x -> 2001:db8::9 22'],
+  ])('%s', (spec, text) => {
+    const [rule] = rulesOf(spec);
+    expect([describeRule(rule), specOf(rule)]).toEqual([text, spec]);
+    expect(sameRule(rule, rulesOf(specOf(rule))[0])).toBe(true);
+  });
+
+  test.each([
+    ['unix:', 'give unix:PATH:PORT'],
+    ['unix:/run/x:0', 'port 0 is out of range'],
+    ['unix:/run/x:22-23', 'give unix:PATH:PORT'],
+    ['unix:run/x:22', '"run/x" is not a path from the root on'],
+    ['unix:/run/:22', '"/run/" cannot be'],
+    ['unix:/run/a b:22', '"/run/a b" cannot be'],
+    ['unix:/run/a\0b:22', '"/run/a\\u0000b" cannot be'],
+    [`unix:${long}:22`, 'at most 107 bytes'],
+    ['unix:/run/x:[2001:db8::g]/22', 'is not an address'],
+    ['unix:/run/x:224.0.0.1/22', 'multicast'],
+  ])('%j: one line that says what would be right', (spec, message) => {
+    expect(() => rulesOf(spec)).toThrow(`-t ${spec}: `);
+    expect(() => rulesOf(spec)).toThrow(message);
+  });
+
+  test.each([
+    ['fd:web:80', 'tcp fd:web -> 80'],
+    ['fd:web.socket:192.0.2.9/80', 'tcp fd:web.socket -> 192.0.2.9 80'],
+    ['fd:a,b/c:[2001:db8::9]/22', 'tcp fd:a,b/c -> 2001:db8::9 22'],
+  ])('passed sockets: %s', (spec, text) => {
+    const [rule] = rulesOf(spec);
+    expect([describeRule(rule), specOf(rule), isOfPorts(rule)]).toEqual([text, spec, false]);
+    expect(sameRule(rule, rulesOf(specOf(rule))[0])).toBe(true);
+    expect(sameRule(rule, rulesOf('fd:other:80')[0])).toBe(false);
+  });
+
+  test.each([
+    ['fd:', 'give fd:NAME:PORT'],
+    ['fd:web', 'give fd:NAME:PORT'],
+    ['fd::80', '"" is not a socket\'s name'],
+    ['fd:a:b:80', '"a:b" is not a socket\'s name'],
+    ['fd:a b:80', '"a b" is not a socket\'s name'],
+    ['fd:\u00e4:80', "is not a socket's name"],
+    [`fd:${'x'.repeat(256)}:80`, "is not a socket's name"],
+    ['fd:web:0', 'port 0 is out of range'],
+    ['fd:web:80-81', 'give fd:NAME:PORT'],
+  ])('passed sockets: %j cannot be', (spec, message) => {
+    expect(() => rulesOf(spec)).toThrow(message);
+  });
+
+  test('a name twice, but for TCP and UDP', () => {
+    const table = new PortTable(EPHEMERAL);
+    table.add('tcp', 'fd:web:80', '-t fd:web:80');
+    table.add('udp', 'fd:web:80', '-u fd:web:80');
+    expect(() => {
+      table.add('udp', 'fd:web:81', '-u fd:web:81');
+    }).toThrow('udp fd:web is forwarded here and in -u fd:web:80');
+  });
+
+  test('the same path twice, and a family that is off', () => {
+    const table = new PortTable(EPHEMERAL);
+    table.add('tcp', 'unix:/run/x:22', '-t unix:/run/x:22');
+    table.add('tcp', 'unix:/run/y:22', '-t unix:/run/y:22');
+    expect(() => {
+      table.add('tcp', 'unix:/run/x:23', '-t unix:/run/x:23');
+    }).toThrow('/run/x is forwarded here and in -t unix:/run/x:22');
+    const on = { v4: true, v6: false, tcp: true, udp: true };
+    expect(() => {
+      checkRules(rulesOf('unix:/run/x:[2001:db8::9]/22'), on);
+    }).toThrow('IPv6 is off');
+    checkRules(rulesOf('unix:/run/x:192.0.2.9/22'), on);
+  });
 });

@@ -15,7 +15,7 @@ const registry = createExporter({
   counters: shared,
   guestConnected: () => true,
   version: '1.2.3',
-  rules: RULES,
+  rules: () => RULES.map((rule, i) => ({ number: i + 1, rule })),
   labels: { vm: 'web1', note: 'a "b"\\\nc' },
   layers: () => [{ name: 'seccomp', state: 'on' }],
   nowUs: () => now,

@@ -1,6 +1,9 @@
 // Loaded into a test's process: SIGUSR2 takes every mapping the process may still have (vm.max_map_count), the next one
-// gives them back.
+// gives them back. The heap gets a reserve first: without a mapping the kernel refuses brk(2) as well, and Node itself ends
+// at the next malloc that needs a page.
+#include <malloc.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include <cstddef>
@@ -10,6 +13,7 @@ namespace {
 constexpr size_t kPage = 4096;
 constexpr size_t kSize = (1 << 18) * kPage;
 constexpr int kSingles = 64;
+constexpr int kHeapReserve = 16 << 20;
 
 char* g_block = nullptr;
 void* g_single[kSingles];
@@ -43,6 +47,11 @@ void Handle(int) {
   }
 }
 
-__attribute__((constructor)) void Install() { signal(SIGUSR2, Handle); }
+__attribute__((constructor)) void Install() {
+  mallopt(M_MMAP_THRESHOLD, 2 * kHeapReserve);
+  mallopt(M_TOP_PAD, kHeapReserve);
+  free(malloc(kHeapReserve));
+  signal(SIGUSR2, Handle);
+}
 
 }  // namespace

@@ -18,6 +18,9 @@ import {
   SOCK_ICMP,
   SOCK_TCP,
   SOCK_UDP,
+  TCPI_BYTES_ACKED,
+  TCPI_BYTES_RECEIVED,
+  TCPI_RTT,
 } from '../../../src/stack/ports';
 import {
   AGAIN,
@@ -160,6 +163,24 @@ describe('TCP', () => {
     for (let i = 0; i < 1024; i++) setRows(i, [memory.id, 4096 + 2 * i, 1]);
     expect(native.recv(server, 0, 1024, 0)).toBe(1024);
     expect(memory.bytes[4096 + 2 * 1023]).toBe(0x61);
+  });
+
+  test('tells how far its bytes have come', () => {
+    const [client, server] = tcpPair();
+    setRows(0, [memory.id, 0, 10_000]);
+    expect(native.send(client, 0, 1, 0)).toBe(10_000);
+    readable(server);
+    expect(native.tcpInfo(client)).toBe(0);
+    expect(native.tcpInfoOut[TCPI_BYTES_ACKED] - 10_000).toBeLessThanOrEqual(1); // the SYN
+    expect(native.tcpInfoOut[TCPI_BYTES_ACKED] - 10_000).toBeGreaterThanOrEqual(0);
+    expect(native.tcpInfoOut[TCPI_BYTES_RECEIVED]).toBe(0);
+    expect(native.tcpInfoOut[TCPI_RTT]).toBeGreaterThan(0);
+    expect(native.tcpInfo(server)).toBe(0);
+    expect(native.tcpInfoOut[TCPI_BYTES_RECEIVED]).toBe(10_000);
+    const udp = ok(native.socket(AF_INET, SOCK_UDP));
+    expect(native.tcpInfo(udp)).toBeLessThan(0);
+    native.close(udp);
+    expect(native.tcpInfo(-1)).toBe(-9);
   });
 
   test('tells its queues', () => {

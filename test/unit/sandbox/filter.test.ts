@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { loadNative } from '../../../src/native';
 import { compileFilter, INSTRUCTION, type Target, TRAP_DATA_PLANE, TRAP_PERFORM } from '../../../src/sandbox/filter';
-import { BROKER, CALLS, NEWEST_CALL } from '../../../src/sandbox/syscalls';
+import { BROKER, CALLS, callsOf, NEWEST_CALL } from '../../../src/sandbox/syscalls';
 import { runFilter } from '../../support/sandbox/bpf';
 
 const ALLOW = 0x7fff_0000;
@@ -49,8 +49,10 @@ describe('the table', () => {
     const order = { kill: 0, absent: 1, refuse: 1, deny: 1, allow: 3 };
     const rank = (verdict: (typeof CALLS)[number]['process']): number =>
       typeof verdict === 'string' ? order[verdict] : 2;
-    for (const call of CALLS) expect([call.name, rank(call.dataPlane)]).toEqual([call.name, expect.any(Number)]);
-    expect(CALLS.filter((call) => rank(call.dataPlane) > rank(call.process)).map(({ name }) => name)).toEqual([]);
+    for (const calls of [CALLS, callsOf('namespace')]) {
+      for (const call of calls) expect([call.name, rank(call.dataPlane)]).toEqual([call.name, expect.any(Number)]);
+      expect(calls.filter((call) => rank(call.dataPlane) > rank(call.process)).map(({ name }) => name)).toEqual([]);
+    }
   });
 });
 
@@ -66,6 +68,44 @@ test('what is allowed, killed and absent, whatever its arguments are', () => {
         expect([call.name, run(dataPlane, numbers[i], args)]).toEqual([call.name, want]);
       }
     }
+  });
+});
+
+describe('what moves streams past the link is for namespaces', () => {
+  const namespace = {
+    process: compileFilter('process', callsOf('namespace'), target),
+    dataPlane: compileFilter('dataPlane', callsOf('namespace'), target),
+  };
+  const [F_GETFL, F_SETPIPE_SZ, SIOCATMARK, SIOCOUTQ] = [3, 1031, 0x8905, 0x5411];
+
+  test.each<[name: string, args: Args, process: number, dataPlane: number]>([
+    ['splice', [], KILL, KILL],
+    ['pipe2', [], ALLOW, REFUSE],
+    ['fcntl', [3, F_SETPIPE_SZ], REFUSE, REFUSE],
+    ['ioctl', [3, SIOCATMARK], REFUSE, REFUSE],
+  ])('%s %j', (name, args, inService, inWorker) => {
+    expect(inProcess(name, ...args)).toBe(inService);
+    expect(inDataPlane(name, ...args)).toBe(inWorker === REFUSE ? REFUSE | TRAP_DATA_PLANE : inWorker);
+    for (const program of [namespace.process, namespace.dataPlane]) expect(run(program, of(name), args)).toBe(ALLOW);
+    expect([ABSENT, DENY, KILL]).toContain(inBroker(name, ...args));
+  });
+
+  test('all else is the same', () => {
+    expect(CALLS.filter((call) => call.namespace !== undefined).map(({ name }) => name)).toEqual([
+      'splice',
+      'pipe2',
+      'fcntl',
+      'ioctl',
+    ]);
+    for (const [name, args] of [
+      ['fcntl', [3, F_GETFL]],
+      ['ioctl', [3, SIOCOUTQ]],
+    ] as const) {
+      for (const program of [process, dataPlane, namespace.process, namespace.dataPlane]) {
+        expect(run(program, of(name), args)).toBe(ALLOW);
+      }
+    }
+    expect(run(namespace.dataPlane, of('fcntl'), [3, 8])).toBe(REFUSE | TRAP_DATA_PLANE);
   });
 });
 

@@ -50,6 +50,9 @@ const TABLES: readonly (readonly [table: string, size: number, parts: readonly P
     [
       ['SCRATCH_UDP', map.SCRATCH_UDP, map.SCRATCH_UDP_SIZE],
       ['SCRATCH_TCP', map.SCRATCH_TCP, map.SCRATCH_TCP_SIZE],
+      ['SCRATCH_QUIC', map.SCRATCH_QUIC, map.SCRATCH_QUIC_SIZE],
+      ['SCRATCH_QUERY', map.SCRATCH_QUERY, map.SCRATCH_QUERY_SIZE],
+      ['SCRATCH_FIRST', map.SCRATCH_FIRST, map.SCRATCH_FIRST_SLOT * map.SCRATCH_FIRST_SLOTS],
       ['SCRATCH_MISC', map.SCRATCH_MISC, map.SCRATCH_MISC_SIZE],
       ['SCRATCH_FRAGMENT', map.SCRATCH_FRAGMENT, map.SCRATCH_FRAGMENT_SLOT * map.SCRATCH_FRAGMENT_SLOTS],
     ],

@@ -4,8 +4,10 @@ import { DataPlane, type DataPlaneOptions, type DataPlaneSetup } from '../../../
 import { SESSION_DEATHS } from '../../../src/supervisor/restart-policy';
 import { createLog, LOG_LIMIT_PER_SECOND } from '../../../src/log';
 import { loadNative } from '../../../src/native';
+import { Filters } from '../../../src/sandbox/seccomp';
 import type { DeviceRing } from '../../../src/vhost/device';
 import { C_DATA_PLANE_EXITS, COUNTERS } from '../../../src/stack/counters';
+import { NO_REACH } from '../../../src/stack/policy/types';
 import { stackConfig } from '../../support/stack/stack-config';
 
 const workerFile = join(__dirname, '../../fixtures/dataplane/fake-worker.js');
@@ -38,6 +40,9 @@ function ring(index: number, usedOffset: number): DeviceRing {
     logAddr: -1,
   };
 }
+
+/** What a filter's program begins with (linux/bpf_common.h). */
+const BPF_LD_W_ABS = 0x20;
 
 describe('DataPlane', () => {
   let told: Told[];
@@ -140,6 +145,42 @@ describe('DataPlane', () => {
     await plane.detach();
     expect(told.filter((t) => t.kind === 'mtu')).toEqual([{ kind: 'mtu', mtu: 0 }]);
     await plane.stop();
+  });
+
+  it('gets a command for each change while it serves', async () => {
+    await plane.setConfig(stackConfig({ mtu: 1400 }));
+    await plane.setRates({ in: 5e6, out: 0 });
+    await plane.setPolicy({ policy: null, reach: NO_REACH, verdicts: new SharedArrayBuffer(16) });
+    await plane.forward({ remove: [7], add: [], closeFlows: true });
+    await plane.setNeighbours(Int32Array.of(1, 2));
+    await plane.hostMoved();
+    expect(told).toMatchObject([
+      { kind: 'config', config: { mtu: 1400 } },
+      { kind: 'rates', rates: { in: 5e6, out: 0 } },
+      { kind: 'policy', setup: { policy: null, verdicts: 16 } },
+      { kind: 'forward', change: { remove: [7], add: [], closeFlows: true } },
+      { kind: 'neighbours', entries: { 0: 1, 1: 2 } },
+      { kind: 'moved' },
+    ]);
+  });
+
+  it('asks the worker for flows, and of none for the flow of another one', async () => {
+    const { worker, next } = await plane.lookAtFlows(new SharedArrayBuffer(64), { protocols: 1, from: 0, most: 1 });
+    expect([told.at(-1)?.kind, next]).toEqual(['flows', 0]);
+    expect(await plane.closeFlow(worker, 0, 17, 3)).toBe(false); // the worker answers 0
+    expect(told.at(-1)).toMatchObject({ kind: 'closeFlow', slot: 17, generation: 3 });
+    const before = told.length;
+    expect(await plane.closeFlow(worker + 1, 0, 17, 3)).toBe(false);
+    expect(told).toHaveLength(before);
+    expect(await plane.adopt({ fd: 9, peerPort: 5001, targetPort: 22, targetAddr: null, rule: 0 })).toBe(false);
+    expect(told.at(-1)).toMatchObject({ kind: 'adopt', adoption: { fd: 9, peerPort: 5001, targetPort: 22 } });
+  });
+
+  it('has the thread confined, unless there is no sandbox', async () => {
+    expect(await plane.confine(new Filters(loadNative(), 'off'))).toEqual({ name: 'seccomp-data-plane', state: 'off' });
+    expect(told).toEqual([]);
+    expect(await plane.confine(new Filters(loadNative(), 'on'))).toEqual({ name: 'seccomp-data-plane', state: 'on' });
+    expect(told).toMatchObject([{ kind: 'confine', program: { 0: BPF_LD_W_ABS } }]);
   });
 
   it('gets a worker out of a notification that the front-end makes it wait in', async () => {

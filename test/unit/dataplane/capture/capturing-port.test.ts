@@ -1,5 +1,13 @@
 /** A capture whose file takes little, or nothing more: the port behind it goes on, whole records remain. */
-import { CAPTURE_BLOCK, CapturingPort, type CaptureIo } from '../../../../src/dataplane/capture/capturing-port';
+import {
+  CAPTURE_BLOCK,
+  CaptureSink,
+  SINK_DONE,
+  type SinkIo,
+  type SinkSetup,
+} from '../../../../src/dataplane/capture/capture-sink';
+import { CapturingPort, type CaptureIo } from '../../../../src/dataplane/capture/capturing-port';
+import { CAPTURE_BYTES, CAPTURE_COUNTS, CAPTURE_FRAMES, CAPTURE_LEFT_OUT } from '../../../../src/dataplane/commands';
 import { allocateBlock } from '../../../../src/dataplane/private-block';
 import { frameText } from '../../../../src/dataplane/capture/tracing-port';
 import { COUNTERS, C_CAPTURED, C_CAPTURE_LOST } from '../../../../src/stack/counters';
@@ -9,6 +17,7 @@ import { StreamRig, framed, unframed } from '../../../support/stream/stream-rig'
 
 const ENOSPC = 28;
 const EAGAIN = 11;
+const EPIPE = 32;
 
 let rig: StreamRig;
 let written: Buffer[];
@@ -18,6 +27,9 @@ let failures: number[];
 let cut: number;
 let counters: Float64Array;
 let port: CapturingPort;
+let sink: CaptureSink;
+let counts: Float64Array;
+let makeSink: (more?: Partial<SinkSetup>) => CaptureSink;
 
 beforeEach(() => {
   rig = new StreamRig();
@@ -27,7 +39,7 @@ beforeEach(() => {
   answer = (length) => length;
   counters = new Float64Array(COUNTERS);
   const { rows } = rig.native;
-  const io: CaptureIo = {
+  const io: CaptureIo & SinkIo = {
     rows,
     checksum: rig.native.checksum.bind(rig.native),
     copyRows: rig.native.copyRows.bind(rig.native),
@@ -45,9 +57,14 @@ beforeEach(() => {
       return 0;
     },
   };
-  port = new CapturingPort(rig.port, io, allocateBlock(rig.native, CAPTURE_BLOCK), 7, counters, (e) =>
-    failures.push(e),
-  );
+  makeSink = (more = {}) => {
+    const all = { fd: 7, snap: 262144, frames: Infinity, bytes: Infinity, head: new Uint8Array(0) };
+    const block = allocateBlock(rig.native, CAPTURE_BLOCK);
+    return new CaptureSink(io, counters, block, { ...all, counts, ...more }, (end) => failures.push(end));
+  };
+  counts = new Float64Array(CAPTURE_COUNTS);
+  sink = makeSink();
+  port = new CapturingPort(rig.port, io, [sink]);
 });
 afterEach(() => {
   rig.close();
@@ -139,6 +156,93 @@ test('a disk that is full in the middle of a record keeps whole records, and wha
   expect([failures, cut]).toEqual([[ENOSPC], 50]);
   expect(records()).toEqual([0, 1].map((i) => Buffer.from(noise(100, i))));
   expect([counters[C_CAPTURED], counters[C_CAPTURE_LOST]]).toEqual([2, 5]);
+});
+
+test('limits: bytes kept of a frame, frames, bytes; what comes behind them is not counted as left out', () => {
+  const few = makeSink({ snap: 60, frames: 2, head: Buffer.from('head') });
+  port.sinks = [few];
+  fromGuest(noise(100, 1));
+  const header = noise(42, 2);
+  const payload = noise(500, 3);
+  for (const used of [500, 10]) {
+    expect(port.reserve(42, 500, 2048)).toBe(1);
+    rig.scatter(2048, 1, payload);
+    port.front();
+    header.forEach((byte, i) => port.out.setUint8(port.outOff + i, byte));
+    port.commit(used, 0, 0, 0, 0, 0);
+  }
+  expect(failures).toEqual([]);
+  port.flush();
+  expect(failures).toEqual([SINK_DONE]);
+  const all = Buffer.concat(written);
+  expect(all.subarray(0, 4).toString()).toBe('head');
+  const lengths = [4, 4 + 76].map((at) => [all.readUInt32LE(at + 8), all.readUInt32LE(at + 12)]);
+  expect([all.length, lengths]).toEqual([
+    4 + 2 * 76,
+    [
+      [60, 100],
+      [60, 542],
+    ],
+  ]);
+  expect(all.subarray(20, 80)).toEqual(Buffer.from(noise(100, 1)).subarray(0, 60));
+  expect(all.subarray(96, 156)).toEqual(Buffer.concat([header, payload]).subarray(0, 60));
+  expect([...counts]).toEqual([2, 152, 0]);
+  expect(few.isOver).toBe(true);
+
+  port.sinks = [makeSink({ bytes: 2 * 116 + 115 })];
+  for (let i = 0; i < 4; i++) fromGuest(noise(100, i));
+  port.flush();
+  expect(failures).toEqual([SINK_DONE, SINK_DONE]);
+  expect([counts[CAPTURE_FRAMES], counts[CAPTURE_BYTES], counts[CAPTURE_LEFT_OUT]]).toEqual([4, 384, 0]);
+});
+
+test('a client that does not read: written to again when it can be, and what its frames cost is a comparison', () => {
+  let calls = 0;
+  answer = () => {
+    calls++;
+    return -EAGAIN;
+  };
+  sink.watched = true;
+  for (let i = 0; i < 100; i++) {
+    fromGuest(noise(60_000, i));
+    port.flush();
+  }
+  expect(calls).toBe(1);
+  const kept = 100 - counts[CAPTURE_LEFT_OUT];
+  expect(kept).toBe(Math.floor(CAPTURE_BLOCK / 60_016));
+  // It reads a little: nothing is moved for that, or each of its reads would cost a megabyte.
+  answer = (length) => Math.min(length, 61_000);
+  sink.writable();
+  fromGuest(noise(60_000, 100));
+  expect(counts[CAPTURE_LEFT_OUT]).toBe(100 - kept + 1);
+  answer = (length) => length;
+  sink.writable();
+  fromGuest(noise(60_000, 101));
+  sink.stop();
+  expect(failures).toEqual([SINK_DONE]);
+  expect(records()).toHaveLength(kept + 1);
+  expect(counts[CAPTURE_FRAMES]).toBe(kept + 1);
+});
+
+test('a client that leaves: what it did not get is left out', () => {
+  answer = () => -EAGAIN;
+  sink.watched = true;
+  for (let i = 0; i < 3; i++) fromGuest(noise(100, i));
+  port.flush();
+  sink.fail(EPIPE);
+  sink.fail(EPIPE);
+  expect(failures).toEqual([EPIPE]);
+  expect([...counts]).toEqual([0, 0, 3]);
+});
+
+test('several at once: each gets its own', () => {
+  const one = makeSink({ frames: 1 });
+  port.sinks = [sink, one];
+  fromGuest(noise(100, 1));
+  fromGuest(noise(100, 2));
+  port.flush();
+  expect(records().map((record) => record.equals(Buffer.from(noise(100, 1))))).toEqual([true, false, true]);
+  expect(failures).toEqual([SINK_DONE]);
 });
 
 test('a frame with a priority tag is traced and captured as one without, its checksum completed', () => {

@@ -1,4 +1,11 @@
-import { DEVICE_FEATURES, bit, has, negotiated, offeredFeatures } from '../../../../src/dataplane/virtio/features';
+import {
+  DEVICE_FEATURES,
+  bit,
+  featureNames,
+  has,
+  negotiated,
+  offeredFeatures,
+} from '../../../../src/dataplane/virtio/features';
 import * as f from '../../../../src/dataplane/virtio/features';
 
 const bits = (...numbers: number[]): bigint => numbers.reduce((sum, n) => sum | bit(n), 0n);
@@ -67,5 +74,14 @@ describe('what is negotiated', () => {
     [[f.VIRTIO_F_VERSION_1], 12],
   ])('with %j the header has %i bytes', (numbers, expected) => {
     expect(negotiated(bits(...numbers)).headerLen).toBe(expected);
+  });
+
+  it('is named as TUBETTI_FEATURES names it, in the order of the bits', () => {
+    expect(featureNames(0n)).toEqual([]);
+    const some = bits(f.VIRTIO_NET_F_HOST_USO, f.VIRTIO_NET_F_CSUM, f.VIRTIO_F_VERSION_1, f.VIRTIO_RING_F_EVENT_IDX);
+    expect(featureNames(some)).toEqual(['csum', 'event_idx', 'version_1', 'host_uso']);
+    // PROTOCOL_FEATURES is vhost-user's own.
+    expect(featureNames(bits(30, f.VHOST_F_LOG_ALL))).toEqual([]);
+    expect(featureNames(DEVICE_FEATURES)).toHaveLength(16);
   });
 });

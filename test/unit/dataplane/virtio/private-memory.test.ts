@@ -38,12 +38,21 @@ test('a guest with EVENT_IDX, which kicks each ring once more and never again', 
   expect(watch.look(1000 + SILENT_MS)).toBe(true);
 });
 
-test('a guest that kicks its transmit ring for each frame, also long after the start', () => {
+test('one that fills its receive ring while QEMU starts it, and sends long after that', () => {
   const { watch } = started();
-  watch.kicked(TX, 50_000);
+  watch.kicked(RX, 20);
   expect(watch.dueMs).toBe(Infinity);
-  watch.kicked(TX, 54_000);
-  expect(watch.look(54_000)).toBe(true);
+  watch.kicked(TX, 50_000);
+  expect(watch.look(50_000)).toBe(true);
+});
+
+test('one whose front-end gives no kicks of its own', () => {
+  const watch = new PrivateMemoryWatch();
+  [RX, TX].forEach((ring) => watch.started(ring, new FakeQueue() as unknown as SplitQueueDevice, 0));
+  watch.kicked(TX, 5000);
+  expect(watch.dueMs).toBe(Infinity);
+  watch.kicked(TX, 5001);
+  expect(watch.look(5001)).toBe(true);
 });
 
 test('it is said once in a session, however often the guest restarts its rings', () => {
@@ -74,6 +83,12 @@ describe('never', () => {
   test('one that kicks both rings at their start', () => {
     const { watch } = started();
     for (const ring of [RX, TX]) watch.kicked(ring, 20);
+    expect(found(watch)).toBe(false);
+  });
+
+  test('one that kicks its receive ring now and then, without memory for it', () => {
+    const { watch } = started();
+    watch.kicked(RX, 500);
     expect(found(watch)).toBe(false);
   });
 

@@ -50,7 +50,7 @@ test.each<[string, Uint8Array]>([
   const rig = linkRig();
   expect(rig.exchange(frame)).toEqual([]);
   expect(rig.drops('ip_protocol_unsupported')).toBe(1);
-  expect(rig.logged.filter((line) => line.includes('carried'))).toEqual([]);
+  expect(rig.logged.filter((line) => line.includes('not supported'))).toEqual([]);
 });
 
 test('a header whose checksum is wrong is no word of a protocol: nothing is said of it', () => {
@@ -59,7 +59,7 @@ test('a header whose checksum is wrong is no word of a protocol: nothing is said
   frame[23] ^= 0x41;
   expect(rig.exchange(frame)).toEqual([]);
   expect(rig.drops('ip_protocol_unsupported')).toBe(1);
-  expect(rig.logged.filter((line) => line.includes('carried'))).toEqual([]);
+  expect(rig.logged.filter((line) => line.includes('not supported'))).toEqual([]);
 });
 
 test('fragments: once, about the whole; no source, no answer', () => {
@@ -82,6 +82,8 @@ test('a flood: ten errors, then ten a second, and one line for each protocol', (
   const lines = (): string[] => rig.logged.filter((line) => line.includes('which is not supported'));
   expect(lines()).toHaveLength(2);
   expect(lines()[0]).toContain('ESP (IP protocol 50)');
+  expect(lines()[0]).toContain('NAT traversal');
+  expect(lines()[1]).toMatch(/SCTP .*RFC 6951/);
   for (let i = 0; i < 100; i++) {
     rig.clock.advance(1000);
     for (let protocol = 0; protocol < 256; protocol++) rig.exchange(packet(G4, '9.9.9.9', protocol, ESP));

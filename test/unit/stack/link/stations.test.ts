@@ -1,7 +1,16 @@
 /** More than one Ethernet and IP address behind the link: bridges, containers, VRRP in the guest. */
 import { FragmentSender } from '../../../../src/stack/ip/fragment-sender';
 import { outputHeadersTo } from '../../../../src/stack/ip/to-guest';
-import { ASKS_BEFORE_GONE, ASK_MS, STALE_MS, STATIONS, StationTable } from '../../../../src/stack/link/stations';
+import {
+  ASKS_BEFORE_GONE,
+  ASK_MS,
+  HOW_ARP,
+  HOW_DHCP,
+  HOW_FRAME,
+  STALE_MS,
+  STATIONS,
+  StationTable,
+} from '../../../../src/stack/link/stations';
 import { ip, ipFields, text } from '../../../support/stack/addresses';
 import {
   BROADCAST_MAC,
@@ -290,14 +299,38 @@ describe('the table', () => {
     const table = new StationTable();
     table.several = true;
     const at = (n: number): Int32Array => Int32Array.of(0, 0, 0xffff, n);
-    for (let n = 1; n <= STATIONS; n++) table.learn(at(n), 0, 1, n, n);
-    table.learn(at(1), 0, 1, 1, STATIONS + 1);
-    table.learn(at(9999), 0, 1, 9999, STATIONS + 2);
+    for (let n = 1; n <= STATIONS; n++) table.learn(at(n), 0, 1, n, n, HOW_FRAME);
+    table.learn(at(1), 0, 1, 1, STATIONS + 1, HOW_FRAME);
+    table.learn(at(9999), 0, 1, 9999, STATIONS + 2, HOW_FRAME);
     const found = (n: number): number => {
       table.lookup(at(n), 0, 0, 0, STATIONS + 2);
       return table.macLo;
     };
     expect([found(1), found(2), found(3), found(STATIONS), found(9999)]).toEqual([1, 0, 3, STATIONS, 9999]);
+  });
+
+  test('tells of an address when it is new, and when there is a lease of it; not of a renewal', () => {
+    const table = new StationTable();
+    const told: unknown[] = [];
+    const address = Int32Array.of(0, 0, 0xffff, 1);
+    const learn = (how: number, nowMs: number): void => {
+      table.learn(address, 0, 0x5254, 7, nowMs, how);
+    };
+    learn(HOW_FRAME, 0); // nobody listens
+    table.reset();
+    table.onStation = (how, words, at, hi, lo) => told.push([how, words[at + 3], hi, lo]);
+    learn(HOW_ARP, 1);
+    learn(HOW_FRAME, 2);
+    learn(HOW_DHCP, 3);
+    learn(HOW_DHCP, 4);
+    learn(HOW_ARP, 5);
+    expect(told).toEqual([
+      [HOW_ARP, 1, 0x5254, 7],
+      [HOW_DHCP, 1, 0x5254, 7],
+    ]);
+    table.reset();
+    learn(HOW_FRAME, 6);
+    expect(told).toHaveLength(3);
   });
 
   test('holds what a plain map holds, whatever comes and goes', () => {
@@ -309,7 +342,7 @@ describe('the table', () => {
       seed = (Math.imul(seed, 1103515245) + 12345) | 0;
       const n = (seed >>> 8) % 600;
       // As often as not all are forgotten that were learnt before the last 256.
-      table.learn(Int32Array.of(n, 0, 0, n), 0, n, i, i);
+      table.learn(Int32Array.of(n, 0, 0, n), 0, n, i, i, HOW_FRAME);
       model.delete(n);
       model.set(n, i);
       if (model.size > STATIONS) model.delete(model.keys().next().value!);

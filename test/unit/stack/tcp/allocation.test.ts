@@ -129,6 +129,7 @@ test('half a million segments each way cause no garbage', async () => {
     link: createLinkState(config),
     traffic: new Traffic(),
     log: new SiteLog(clock, () => undefined),
+    ends: null,
   };
   const tcp = new TcpHandler(ctx, []);
   const addr = Int32Array.from([0, 0, 0xffff, 0x0a000002, 0, 0, 0xffff, 0x0a000001]);

@@ -63,10 +63,50 @@ describe('half-close', () => {
     });
     expect(c.received().map((s) => s.flags)).toEqual(['P.']);
     c.acknowledge(1460);
-    expect(c.received().map((s) => [s.flags, s.seq])).toEqual([
-      ['P.', 1460],
-      ['F.', 2000],
+    expect(c.received().map((s) => [s.flags, s.seq])).toEqual([['FP.', 1460]]);
+  });
+
+  test('the FIN goes by itself where the window ends with the last byte', () => {
+    const rig = new TcpRig();
+    const c = openFromGuest(rig, { ws: 0 });
+    c.flags('.', { win: 1000 });
+    rig.act(() => {
+      c.socket.write(Buffer.alloc(1000));
+      c.socket.close();
+    });
+    expect(c.received().map((s) => s.flags)).toEqual(['P.']);
+    c.acknowledge(1000);
+    expect(c.received().map((s) => [s.flags, s.seq])).toEqual([['F.', 1000]]);
+    c.acknowledge(1);
+    c.flags('F.');
+    expect(c.socket.ending).toBe('closed');
+  });
+
+  test('the FIN goes by itself behind a frame of several segments', () => {
+    const rig = new TcpRig({ port: { gsoTcp4: true } });
+    const c = openFromGuest(rig);
+    rig.act(() => {
+      c.socket.write(Buffer.alloc(4000));
+      c.socket.close();
+    });
+    expect(rig.sent().map((s) => [s.flags, s.payload.length])).toEqual([
+      ['P.', 4000],
+      ['F.', 0],
     ]);
+  });
+
+  test('an urgent mark ends a read, not the stream', () => {
+    const rig = new TcpRig();
+    const c = openFromGuest(rig);
+    rig.act(() => {
+      c.socket.write('ab');
+      c.socket.writeUrgent(0x63);
+      c.socket.write('d');
+      c.socket.close();
+    });
+    const sent = rig.sent();
+    expect(Buffer.concat(sent.map((s) => s.payload)).toString()).toBe('abcd');
+    expect(sent.map((s) => s.flags.includes('F'))).toEqual(sent.map((_, i) => i === sent.length - 1));
   });
 
   test('by the host, and then by the guest with what acknowledges the last data: an orderly end for the peer', () => {
@@ -76,7 +116,7 @@ describe('half-close', () => {
       c.socket.write('request');
       c.socket.close();
     });
-    expect(c.received().map((s) => s.flags)).toEqual(['P.', 'F.']);
+    expect(c.received().map((s) => s.flags)).toEqual(['FP.']);
     c.ack += 8;
     c.send('answer', 'FP.');
     expect(c.socket.readText()).toBe('answer');

@@ -39,6 +39,7 @@ function handler(maxTcpFlows: number): TcpHandler {
     link: createLinkState(config),
     traffic: new Traffic(),
     log: new SiteLog(new FakeClock(), () => undefined),
+    ends: null,
   };
   return new TcpHandler(ctx, []);
 }

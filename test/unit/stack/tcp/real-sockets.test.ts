@@ -75,6 +75,7 @@ class RealRig {
       traffic: new Traffic(),
       link: createLinkState(config),
       log: new SiteLog(this.clock, () => undefined),
+      ends: null,
     };
     this.tcp = new TcpHandler(ctx, o.listener === undefined ? [] : [o.listener]);
     this.stack = new Stack(ctx, { tcp: this.tcp, udp: idleHandler(), icmp: idleHandler() });

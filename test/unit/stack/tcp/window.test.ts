@@ -1,4 +1,5 @@
 /** The window told to the guest, and a host socket that is full. */
+import { Rate } from '../../../../src/stack/kit/rate';
 import { TcpRig, openFromGuest, pattern } from '../../../support/stack/tcp-rig';
 import type { Connection } from '../../../support/stack/tcp-rig';
 
@@ -33,6 +34,40 @@ describe('window toward the guest', () => {
     expect(c.socket.sent.length).toBe(n);
     expect(rig.drops('tcp_socket_full')).toBe(0);
   });
+
+  test.each([
+    ['10 Mbit/s', 10e6, 25_000],
+    ['10 kbit/s', 10e3, 2920],
+  ])(
+    '--rate-out %s: no more than 20 ms of it or two segments, for guests of 64 KiB too; all is sent',
+    (_, bits, most) => {
+      const rig = new TcpRig({ config: { mtu: 65520 } });
+      const { engine } = rig.tcp;
+      const { out } = engine.ctx.link.rates;
+      const rate = new Rate();
+      rate.set(engine.clock, bits);
+      // The frames themselves need not wait here.
+      out.share = rate.share;
+      const c = openFromGuest(rig, { mss: 65480 });
+      const told = (): number => (engine.rcvAdv[0] - engine.rcvNxt[0]) | 0;
+      // To the scale's unit.
+      expect(told()).toBeLessThan(most + 256);
+      for (let at = 0; at < 10 * most; at += most / 2) {
+        c.send(pattern(most / 2));
+        rig.sent();
+        c.socket.read();
+        expect(told()).toBeGreaterThanOrEqual(most / 2);
+        expect(told()).toBeLessThan(most + 256);
+      }
+      expect(engine.rcvNxt[0] >>> 0).toBe(c.seq);
+      // Taken away: the window is the buffer's again.
+      rate.set(engine.clock, 0);
+      out.share = rate.share;
+      c.send(pattern(most / 2));
+      c.send(pattern(10));
+      expect(told()).toBeGreaterThan(80_000);
+    },
+  );
 
   test('reopens promptly when the peer reads: by an event, without any timer', () => {
     const rig = new TcpRig();

@@ -174,6 +174,7 @@ test.each([
       counters,
       link,
       log: new SiteLog(clock, () => undefined),
+      ends: null,
     };
     const udp = new UdpHandler(ctx, []);
     // The others stay idle; a recording handler would write down every turn.

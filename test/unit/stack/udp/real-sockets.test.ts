@@ -72,6 +72,7 @@ class RealRig {
       counters: this.counters,
       link: createLinkState(config),
       log: new SiteLog(new FakeClock(), () => undefined),
+      ends: null,
     };
     const udp = new UdpHandler(ctx, listeners);
     this.stack = new Stack(ctx, { tcp: new RecordingHandler(), udp, icmp: new IcmpHandler(ctx) });

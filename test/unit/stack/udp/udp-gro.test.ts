@@ -1,4 +1,5 @@
 /** Datagrams that come joined (UDP_GRO) and go to the guest as one frame, or one by one where it does not take that. */
+import { END_IDLE } from '../../../../src/stack/kit/flow-rows';
 import { createHash } from 'node:crypto';
 import { GSO_UDP_L4 } from '../../../../src/stack/ports';
 import type { FakeGuestPortOptions, SentFrame } from '../../../support/stack/fake-guest-port';
@@ -185,7 +186,7 @@ describe.each([
     rig.port.freeBuffers = 1;
     send(rig, socket, ends, repeat(10, 1000));
     if (how === 'time passes') rig.later(60);
-    else if (how === 'the flow ends') rig.udp.close(0);
+    else if (how === 'the flow ends') rig.udp.close(0, END_IDLE);
     else rig.stack.reset();
     expect(rig.drops('no_receive_buffers')).toBe(1);
     rig.port.post(64);
