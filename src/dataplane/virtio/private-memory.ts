@@ -5,9 +5,10 @@
  *
  * A kick alone proves nothing: QEMU gives one to each ring when it starts, and Linux kicks a receive ring that it has put
  * nothing into. So neither available index may have moved for two seconds and more since the rings started, and either
- * one ring was kicked three times, or the transmit ring a second time after its start was over, or both were kicked after
- * that: with EVENT_IDX a guest that gets no answer kicks each ring once, the receive ring maybe as early as QEMU. One
- * that is in order moves an index before its first kick, and is not looked at after that.
+ * one ring was kicked three times, or both were kicked a second time, or the transmit ring a second time after its start
+ * was over, or both were kicked after that: with EVENT_IDX a guest that gets no answer kicks each ring once, as early as
+ * QEMU (a fast one both within the start, a slow one none of them). One that is in order moves an index before its first
+ * kick, and is not looked at after that.
  */
 import type { SplitQueueDevice } from 'virtio-ring-ts';
 
@@ -101,6 +102,7 @@ export class PrivateMemoryWatch {
   private isSuspicious(): boolean {
     const [rx, tx] = this.rings;
     if (rx.kicks >= KICKS || tx.kicks >= KICKS) return true;
+    if (rx.kicks > 1 && tx.kicks > 1) return true;
     return tx.late > 0 && (tx.kicks > 1 || rx.late > 0);
   }
 
