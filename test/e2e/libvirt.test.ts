@@ -238,78 +238,104 @@ describeWith('libvirt', whyNotGuest('qemu') ?? whyNoDebianRoot('libvirt'), () =>
     await expectNetwork(guest);
   });
 
-  check(
-    'QEMU of backports: -netdev passt, with and without vhost-user, and -netdev stream with reconnect-ms',
-    async () => {
-      await type(link);
-      const { kernel, initrd } = putGuestImage(shared);
-      const consoleSocket = join(shared, 'console-qemu');
-      const managed = await listenForConsole('qemu-new', consoleSocket);
-      running.push(managed);
-      const directory = join(shared, 'new');
-      mkdirSync(directory);
-      chmodSync(directory, 0o777);
-      const socket = join(directory, 'stream.sock');
-      const start = (): ManagedProcess => {
-        const argv = ['setpriv', '--reuid=libvirt-qemu', '--regid=kvm', '--clear-groups', 'tubetti', '--stream'];
-        const started = new ManagedProcess('tubetti', machine.inside([...argv, '--socket', socket]));
-        running.push(started);
-        return started;
-      };
-      const first = start();
-      const mem = 'memory-backend-memfd,id=mem,size=1G,share=on';
-      const passt = 'passt,path=/usr/local/bin/passt';
-      const argv = [
-        ...['setpriv', '--reuid=libvirt-qemu', '--regid=kvm', '--clear-groups', 'env', '-C', directory],
-        '/opt/backports/usr/bin/qemu-system-x86_64',
-        ...['-L', '/opt/backports/usr/share/qemu', '-L', '/usr/share/seabios', '-L', '/usr/lib/ipxe/qemu'],
-        ...[
-          '-nodefaults',
-          '-no-user-config',
-          '-display',
-          'none',
-          '-M',
-          'q35',
-          '-accel',
-          'tcg',
-          '-cpu',
-          'max',
-          '-m',
-          '1G',
-        ],
-        ...['-object', mem, '-numa', 'node,memdev=mem'],
-        ...['-netdev', `${passt},id=n0,tcp-ports=2222:22`],
-        ...['-netdev', `${passt},id=n1,vhost-user=on,tcp-ports=2223:22`],
-        ...['-netdev', `stream,id=n2,server=off,addr.type=unix,addr.path=${socket},reconnect-ms=200`],
-        ...[0, 1, 2].flatMap((n) => ['-device', `virtio-net-pci,netdev=n${n},mac=52:54:00:12:34:6${n},romfile=`]),
-        ...['-chardev', `socket,id=console,path=${consoleSocket}`, '-serial', 'chardev:console'],
-        ...['-kernel', kernel, '-initrd', initrd, '-append', 'console=ttyS0 quiet loglevel=3 panic=-1'],
-      ];
-      const qemu = new ManagedProcess('qemu', machine.inside(argv));
-      running.push(qemu);
-      const guest = new Guest('qemu', managed);
-      guests.push(guest);
-      await guest.ready().catch(async (error: unknown) => {
-        await qemu.stop();
-        throw new Error(`${(error as Error).message}\n${qemu.tail()}`);
-      });
-      for (const device of ['eth0', 'eth1']) {
-        await expectNetwork(guest, device);
-        await guest.sh(`${STOP_SERVERS}; guest-net tcp-serve 22`);
-        expect(await tcpEcho(device === 'eth0' ? 2222 : 2223)).toBe(true);
-      }
-      await expectNetwork(guest, 'eth2');
-      await first.stop('SIGKILL');
-      start();
-      await expectBack(guest);
-      await expectFile(guest);
-      await guest.powerOff();
-      await qemu.exited;
-      await poll(
-        "QEMU's back-ends to end",
-        async () => ((await machine.run('pgrep --full -- "[-]-fd 3 "')).code === 1 ? true : null),
-        15_000,
-      );
-    },
-  );
+  /** QEMU 11 of backports with these network back-ends, as `-netdev` has them, n0 being eth0. */
+  async function bootQemu(netdevs: readonly string[]): Promise<{ guest: Guest; qemu: ManagedProcess }> {
+    const { kernel, initrd } = putGuestImage(shared);
+    const consoleSocket = join(shared, 'console-qemu');
+    const managed = await listenForConsole('qemu-new', consoleSocket);
+    running.push(managed);
+    const argv = [
+      ...['setpriv', '--reuid=libvirt-qemu', '--regid=kvm', '--clear-groups', 'env', '-C', runDirectory()],
+      '/opt/backports/usr/bin/qemu-system-x86_64',
+      ...['-L', '/opt/backports/usr/share/qemu', '-L', '/usr/share/seabios', '-L', '/usr/lib/ipxe/qemu'],
+      ...[
+        '-nodefaults',
+        '-no-user-config',
+        '-display',
+        'none',
+        '-M',
+        'q35',
+        '-accel',
+        'tcg',
+        '-cpu',
+        'max',
+        '-m',
+        '1G',
+      ],
+      ...['-object', 'memory-backend-memfd,id=mem,size=1G,share=on', '-numa', 'node,memdev=mem'],
+      ...netdevs.flatMap((netdev, n) => [
+        ...['-netdev', `${netdev},id=n${n}`],
+        ...['-device', `virtio-net-pci,netdev=n${n},mac=52:54:00:12:34:6${n},romfile=`],
+      ]),
+      ...['-chardev', `socket,id=console,path=${consoleSocket}`, '-serial', 'chardev:console'],
+      ...['-kernel', kernel, '-initrd', initrd, '-append', 'console=ttyS0 quiet loglevel=3 panic=-1'],
+    ];
+    const qemu = new ManagedProcess('qemu', machine.inside(argv));
+    running.push(qemu);
+    const guest = new Guest('qemu', managed);
+    guests.push(guest);
+    await guest.ready().catch(async (error: unknown) => {
+      await qemu.stop();
+      throw new Error(`${(error as Error).message}\n${qemu.tail()}`);
+    });
+    return { guest, qemu };
+  }
+
+  /** A directory in which QEMU's user may make sockets. */
+  function runDirectory(): string {
+    const directory = join(shared, 'new');
+    mkdirSync(directory, { recursive: true });
+    chmodSync(directory, 0o777);
+    return directory;
+  }
+
+  /** The guest's first device has its addresses, and the host's port 2222 is its port 22. */
+  async function expectPasst(guest: Guest): Promise<void> {
+    await expectNetwork(guest);
+    await guest.sh(`${STOP_SERVERS}; guest-net tcp-serve 22`);
+    expect(await tcpEcho(2222)).toBe(true);
+  }
+
+  /** The guest ends, then QEMU, then the back-ends that QEMU started. */
+  async function expectQemuEnd(guest: Guest, qemu: ManagedProcess): Promise<void> {
+    await guest.powerOff();
+    await qemu.exited;
+    await poll(
+      "QEMU's back-ends to end",
+      async () => ((await machine.run('pgrep --full -- "[-]-fd 3 "')).code === 1 ? true : null),
+      15_000,
+    );
+  }
+
+  // Not both kinds in one QEMU: 11.1 closes the descriptor that it has given to passt once more if there is no vhost-user,
+  // a moment after passt is up, and by then another of its sockets may have that number.
+  check('QEMU of backports: -netdev passt with vhost-user', async () => {
+    await type(link);
+    const { guest, qemu } = await bootQemu(['passt,path=/usr/local/bin/passt,vhost-user=on,tcp-ports=2222:22']);
+    await expectPasst(guest);
+    await expectQemuEnd(guest, qemu);
+  });
+
+  check('QEMU of backports: -netdev passt without it, and -netdev stream with reconnect-ms', async () => {
+    await type(link);
+    const socket = join(runDirectory(), 'stream.sock');
+    const start = (): ManagedProcess => {
+      const argv = ['setpriv', '--reuid=libvirt-qemu', '--regid=kvm', '--clear-groups', 'tubetti', '--stream'];
+      const started = new ManagedProcess('tubetti', machine.inside([...argv, '--socket', socket]));
+      running.push(started);
+      return started;
+    };
+    const first = start();
+    const { guest, qemu } = await bootQemu([
+      'passt,path=/usr/local/bin/passt,tcp-ports=2222:22',
+      `stream,server=off,addr.type=unix,addr.path=${socket},reconnect-ms=200`,
+    ]);
+    await expectPasst(guest);
+    await expectNetwork(guest, 'eth1');
+    await first.stop('SIGKILL');
+    start();
+    await expectBack(guest);
+    await expectFile(guest);
+    await expectQemuEnd(guest, qemu);
+  });
 });
