@@ -25,9 +25,9 @@ import { BypassEnds } from './ends';
 import type { SpliceIo } from './io';
 import { NamespaceSockets } from './sockets';
 import { SpliceTcp } from './tcp';
-import { SPLICE_BLOCK, SpliceUdp } from './udp';
+import { SpliceUdp } from './udp';
 
-export { SPLICE_BLOCK };
+export { SPLICE_BLOCK } from './batch';
 
 /** Listeners inside at the most. */
 export const MOST_INSIDE = 1024;
@@ -84,7 +84,7 @@ export class LoopbackBypass implements Bypass {
   }
 
   get busy(): boolean {
-    return this.tcp.ready.length > 0 || this.udp.ready.length > 0 || this.canAccept;
+    return this.tcp.busy || this.udp.busy || this.canAccept;
   }
 
   start(): void {

@@ -9,8 +9,6 @@ import { KEY_WORDS } from '../kit/flow-table';
 import { IP_PROTO_TCP, IP_PROTO_UDP } from '../wire/ipv4';
 
 const LOOPBACK_4 = 0x7f000001;
-/** Of four parts of a table of flows, those that the namespace's flows may take. */
-export const GUEST_SHARE = 3;
 
 const DROP_DESTINATION_INVALID = dropCode('destination_invalid');
 const DROP_OWN_LISTENER = dropCode('own_listener');
@@ -69,7 +67,7 @@ export class BypassEnds {
     if (this.isOurs(protocol, port)) return DROP_OWN_LISTENER;
     const { policy } = ctx.link;
     const ip = protocol === 'tcp' ? IP_PROTO_TCP : IP_PROTO_UDP;
-    if (!policy.on || policy.admits(ctx, ip, local, 0, port, this.reach(local))) return 0;
+    if (!policy.on || policy.admits(ctx, ip, local, 0, port, this.reach(local, 0))) return 0;
     copyWords(peer, 0, key, 0);
     copyWords(local, 0, key, 4);
     key[KEY_WORDS - 1] = (peerPort << 16) | port;
@@ -77,9 +75,15 @@ export class BypassEnds {
     return DROP_POLICY_DENIED;
   }
 
-  /** The host's loopback address `words`, as a policy reads destinations. */
-  reach(words: Int32Array): NatResult {
-    copyWords(words, 0, this.target.dst, 0);
+  /** Does the policy let a flow of the namespace's live? `protocol`: IP_PROTO_*; its key is at `key[k…]`. */
+  keeps(protocol: number, key: Int32Array, k: number): boolean {
+    const port = key[k + KEY_WORDS - 1] & 0xffff;
+    return this.ctx.link.policy.keeps(this.ctx, protocol, key, k + 4, port, this.reach(key, k + 4));
+  }
+
+  /** The host's loopback address `words[at…]`, as a policy reads destinations. */
+  private reach(words: Int32Array, at: number): NatResult {
+    copyWords(words, at, this.target.dst, 0);
     this.target.local = true;
     return this.target;
   }

@@ -10,7 +10,7 @@
  * the other in the same way: an end of stream is passed on when all before it is, a reset at once. There are no timers.
  *
  * The host's connections come from listeners of the stack (tcp/accept.ts); the namespace's from listeners in there, which
- * are this one's. No more than GUEST_SHARE of the table is the namespace's: further connections wait in the backlog.
+ * are this one's. The namespace has a part of the table at the most (flows.ts): further connections wait in the backlog.
  */
 import { addrSlotPort, addrSlotRead, addrSlotWrite, copyWords, familyOf } from '../ip/address';
 import { KEY_BYPASS_TCP, KEY_KIND_SHIFT, type StackContext } from '../context';
@@ -36,25 +36,20 @@ import {
   END_RESET,
   END_UNFORWARDED,
   FLOW_FROM_GUEST,
-  FLOW_OF_GUEST,
-  FLOW_PROTOCOL,
-  FLOW_RTT_US,
-  FLOW_RULE,
-  FLOW_SINCE,
   FLOW_STATE,
   FLOW_STATE_CONNECTING,
   FLOW_STATE_OPEN,
   FLOW_TCP_SPLICE,
   FLOW_TO_GUEST,
   type FlowView,
-  viewKey,
 } from '../kit/flow-rows';
-import { FlowTable, KEY_WORDS, SlotQueue } from '../kit/flow-table';
+import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
 import { ECONNRESET, EPIPE, EINPROGRESS, SO_OOBINLINE, SOL_SOCKET } from '../kit/linux';
 import { EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SOCK_TCP } from '../ports';
 import { ADDR_SLOT_SPLICE_TO, ADDR_SLOT_TCP } from '../scratch';
 import { IP_PROTO_TCP } from '../wire/ipv4';
-import { type BypassEnds, GUEST_SHARE } from './ends';
+import type { BypassEnds } from './ends';
+import { BypassFlows } from './flows';
 import { SPLICE_DONE, SPLICE_FAILED, SPLICE_FROM_A, SPLICE_FROM_B, SPLICE_MORE, type SpliceIo } from './io';
 import type { NamespaceSockets } from './sockets';
 
@@ -82,29 +77,23 @@ const DROP_NO_DESCRIPTORS = dropCode('no_descriptors');
 
 export class SpliceTcp implements FlowView {
   readonly capacity: number;
-  /** Connections with more to move than they might. */
-  readonly ready: SlotQueue;
   private readonly ctx: StackContext;
   private readonly io: SpliceIo;
   private readonly sockets: NamespaceSockets;
   private readonly ends: BypassEnds;
-  private readonly table: FlowTable;
+  private readonly flows: BypassFlows;
   /** Those that wait for a socket of the namespace. */
   private readonly waiting: SlotQueue;
   private readonly state: Uint8Array;
-  private readonly ofGuest: Uint8Array;
-  private readonly rule: Int32Array;
-  private readonly since: Float64Array;
-  /** The socket that was accepted, and the listener that it came by; -1: that is gone. */
+  /** Descriptor of the socket that was accepted. */
   private readonly accepted: Int32Array;
-  private readonly listener: Int32Array;
   /** The last call for it moved STREAM_BYTES. */
   private readonly streams: Uint8Array;
   /** Bytes that it moved of its TURN_BYTES. */
   private readonly used: Int32Array;
   /** What was seen at the sockets of one that is in `ready`: EPOLL* bits of side 0 and of side 1. */
   private readonly seen: Int32Array;
-  private guestFlows: number;
+  /** Addresses of the connection that begins, four words each. */
   private readonly peer: Int32Array;
   private readonly local: Int32Array;
 
@@ -114,21 +103,20 @@ export class SpliceTcp implements FlowView {
     this.capacity = capacity;
     this.sockets = sockets;
     this.ends = ends;
-    this.table = new FlowTable(capacity, ctx.random.u32(), ctx.random.u32());
-    this.ready = new SlotQueue(capacity);
+    this.flows = new BypassFlows(ctx, capacity);
     this.waiting = new SlotQueue(capacity);
     this.state = new Uint8Array(capacity);
-    this.ofGuest = new Uint8Array(capacity);
-    this.rule = new Int32Array(capacity);
-    this.since = new Float64Array(capacity);
     this.accepted = new Int32Array(capacity);
-    this.listener = new Int32Array(capacity);
     this.streams = new Uint8Array(capacity);
     this.used = new Int32Array(capacity);
     this.seen = new Int32Array(2 * capacity);
-    this.guestFlows = 0;
     this.peer = new Int32Array(4);
     this.local = new Int32Array(4);
+  }
+
+  /** Connections have more to move than their turn allowed. */
+  get busy(): boolean {
+    return this.flows.ready.length > 0;
   }
 
   /** Connections wait for a socket of the namespace. */
@@ -138,7 +126,7 @@ export class SpliceTcp implements FlowView {
 
   /** May another connection of the namespace's be accepted? */
   get takesGuest(): boolean {
-    return this.guestFlows * 4 < this.capacity * GUEST_SHARE && this.table.count < this.capacity;
+    return !this.flows.guestShareUsed && !this.flows.full;
   }
 
   /**
@@ -174,7 +162,7 @@ export class SpliceTcp implements FlowView {
     const peerPort = addrSlotPort(io.addrs, ADDR_SLOT_TCP);
     io.getsockname(fd, ADDR_SLOT_TCP);
     addrSlotRead(io.addrs, ADDR_SLOT_TCP, local, 0);
-    const code = this.ends.refusal('tcp', peer, peerPort, local, port, this.table.probe);
+    const code = this.ends.refusal('tcp', peer, peerPort, local, port, this.flows.table.probe);
     if (code !== 0) {
       io.abort(fd);
       ctx.counters[C_DROPS + code]++;
@@ -196,25 +184,22 @@ export class SpliceTcp implements FlowView {
 
   /** A slot for the accepted connection, or -1. */
   private begin(fd: number, listener: number, rule: number, ofGuest: number): number {
-    const slot = this.table.alloc();
+    const { flows, ctx } = this;
+    const slot = flows.table.alloc();
     if (slot < 0) return -1;
+    flows.begin(slot, ofGuest, listener, rule);
     this.state[slot] = WAITING;
     this.streams[slot] = this.used[slot] = this.seen[2 * slot] = this.seen[2 * slot + 1] = 0;
     this.accepted[slot] = fd;
-    this.listener[slot] = listener;
-    this.rule[slot] = rule;
-    this.ofGuest[slot] = ofGuest;
-    this.since[slot] = this.ctx.clock.nowMs;
-    this.guestFlows += ofGuest;
-    this.ctx.counters[C_FLOWS_TCP_SPLICE] = this.table.count;
-    this.ctx.counters[C_FLOWS_OPENED_TCP_SPLICE]++;
+    ctx.counters[C_FLOWS_TCP_SPLICE] = flows.table.count;
+    ctx.counters[C_FLOWS_OPENED_TCP_SPLICE]++;
     this.io.setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, 1);
     return slot;
   }
 
   /** Who talks to whom: the guest's end first. Never looked up. */
   private keep(slot: number, guest: Int32Array, guestPort: number, other: Int32Array, otherPort: number): void {
-    const { keys } = this.table;
+    const { keys } = this.flows.table;
     const k = KEY_WORDS * slot;
     copyWords(guest, 0, keys, k);
     copyWords(other, 0, keys, k + 4);
@@ -223,9 +208,9 @@ export class SpliceTcp implements FlowView {
 
   /** Connects the socket `b` of the other side. */
   private connect(slot: number, b: number): void {
-    const { io } = this;
-    const { keys, generation } = this.table;
-    const of = this.ofGuest[slot] === 1;
+    const { io, flows } = this;
+    const { keys, generation } = flows.table;
+    const of = flows.ofGuest[slot] === 1;
     const at = KEY_WORDS * slot + (of ? 4 : 0);
     const ports = keys[KEY_WORDS * slot + KEY_WORDS - 1];
     addrSlotWrite(io.addrs, ADDR_SLOT_SPLICE_TO, familyOf(keys, at), of ? ports & 0xffff : ports >>> 16, 0, keys, at);
@@ -247,10 +232,10 @@ export class SpliceTcp implements FlowView {
 
   /** Sockets of the namespace have come. */
   serveWaiting(): void {
-    const { waiting, table } = this;
+    const { waiting, flows } = this;
     while (waiting.length > 0) {
       const slot = waiting.first();
-      const family = familyOf(table.keys, KEY_WORDS * slot);
+      const family = familyOf(flows.table.keys, KEY_WORDS * slot);
       const b = this.sockets.take(family, SOCK_TCP, this.ctx.clock.nowMs);
       if (b < 0) {
         // Another family's may be there: those are tried with the next answer.
@@ -266,7 +251,7 @@ export class SpliceTcp implements FlowView {
   onSocket(index: number, generation: number, events: number): void {
     const slot = index >>> 1;
     const side = index & 1;
-    if (slot >= this.capacity || this.state[slot] < CONNECTING || this.table.generation[slot] !== generation) return;
+    if (!this.flows.isCurrent(slot, generation) || this.state[slot] < CONNECTING) return;
     if (side === 1 && this.state[slot] === CONNECTING) {
       if ((events & EPOLLERR) !== 0) {
         this.end(slot, END_NOT_CONNECTED);
@@ -275,32 +260,33 @@ export class SpliceTcp implements FlowView {
       if ((events & EPOLLOUT) !== 0) this.state[slot] = OPEN;
     }
     this.seen[index] |= events;
-    if (this.streams[slot] === 1) this.ready.push(slot);
+    if (this.streams[slot] === 1) this.flows.ready.push(slot);
     else this.move(slot);
   }
 
   /** Those that had more to do, each in its turn, until BUDGET is used up. */
   resume(): void {
-    for (let n = this.ready.length, left = BUDGET; n > 0 && left > 0; n--) left -= this.move(this.ready.first());
+    const { ready } = this.flows;
+    for (let n = ready.length, left = BUDGET; n > 0 && left > 0; n--) left -= this.move(ready.first());
   }
 
   /** Returns the bytes moved. */
   private move(slot: number): number {
-    const { io, seen } = this;
+    const { io, seen, flows } = this;
     const { counters } = this.ctx;
     const out = io.spliceOut;
     const result = io.spliceMove(slot, seen[2 * slot], seen[2 * slot + 1], BUDGET);
     seen[2 * slot] = seen[2 * slot + 1] = 0;
     const moved = out[SPLICE_FROM_A] + out[SPLICE_FROM_B];
     this.streams[slot] = moved >= STREAM_BYTES ? 1 : 0;
-    const of = this.ofGuest[slot];
+    const of = flows.ofGuest[slot];
     counters[C_BYTES_FROM_GUEST_TCP_SPLICE] += out[of === 1 ? SPLICE_FROM_A : SPLICE_FROM_B];
     counters[C_BYTES_TO_GUEST_TCP_SPLICE] += out[of === 1 ? SPLICE_FROM_B : SPLICE_FROM_A];
     if (result === SPLICE_MORE) {
       this.used[slot] += moved;
       // Another turn of its own comes after those of all others.
       if (this.used[slot] >= TURN_BYTES) this.pause(slot);
-      this.ready.push(slot);
+      flows.ready.push(slot);
       return moved;
     }
     this.pause(slot);
@@ -311,50 +297,44 @@ export class SpliceTcp implements FlowView {
 
   /** The turn of its own is over. */
   private pause(slot: number): void {
-    this.ready.remove(slot);
+    this.flows.ready.remove(slot);
     this.used[slot] = 0;
   }
 
   private reasonOf(slot: number, error: number): number {
     if (error !== -ECONNRESET && error !== -EPIPE) return END_ERROR;
-    const ofGuest = (this.io.spliceOut[SPLICE_FAILED] === 0) === (this.ofGuest[slot] === 1);
+    const ofGuest = (this.io.spliceOut[SPLICE_FAILED] === 0) === (this.flows.ofGuest[slot] === 1);
     return ofGuest ? END_GUEST_RESET : END_PEER_RESET;
   }
 
   private end(slot: number, reason: number): void {
-    const { io, table, ctx } = this;
+    const { io, flows, ctx } = this;
     if (ctx.ends !== null) endWith(ctx.ends, this, slot, reason);
     if (this.state[slot] === WAITING) io.abort(this.accepted[slot]);
     else io.spliceClose(slot, reason === END_CLOSED ? 0 : 1);
     this.state[slot] = FREE;
-    this.ready.remove(slot);
     this.waiting.remove(slot);
-    this.guestFlows -= this.ofGuest[slot];
-    table.free(slot);
-    ctx.counters[C_FLOWS_TCP_SPLICE] = table.count;
+    flows.free(slot);
+    ctx.counters[C_FLOWS_TCP_SPLICE] = flows.table.count;
   }
 
   /** A listener is gone. */
   forget(listener: number, closeFlows: boolean): void {
+    const { flows } = this;
     for (let slot = 0; slot < this.capacity; slot++) {
-      if (this.state[slot] === FREE || this.listener[slot] !== listener) continue;
+      if (this.state[slot] === FREE || flows.listener[slot] !== listener) continue;
       if (closeFlows) this.end(slot, END_UNFORWARDED);
-      else this.listener[slot] = -1;
+      else flows.listener[slot] = -1;
     }
   }
 
   /** The policy changed. */
   enforce(): void {
-    const { policy } = this.ctx.link;
-    if (!policy.on) return;
-    const { keys } = this.table;
-    const to = this.local;
+    if (!this.ctx.link.policy.on) return;
+    const { keys } = this.flows.table;
     for (let slot = 0; slot < this.capacity; slot++) {
-      if (this.state[slot] === FREE || this.ofGuest[slot] === 0) continue;
-      const k = KEY_WORDS * slot;
-      copyWords(keys, k + 4, to, 0);
-      const port = keys[k + KEY_WORDS - 1] & 0xffff;
-      if (!policy.keeps(this.ctx, IP_PROTO_TCP, to, 0, port, this.ends.reach(to))) this.end(slot, END_DENIED);
+      if (this.state[slot] === FREE || this.flows.ofGuest[slot] === 0) continue;
+      if (!this.ends.keeps(IP_PROTO_TCP, keys, KEY_WORDS * slot)) this.end(slot, END_DENIED);
     }
   }
 
@@ -364,21 +344,16 @@ export class SpliceTcp implements FlowView {
 
   view(slot: number, into: Float64Array, at: number): boolean {
     if (this.state[slot] === FREE) return false;
-    const of = this.ofGuest[slot] === 1;
-    viewKey(this.table, slot, into, at);
-    into[at + FLOW_PROTOCOL] = FLOW_TCP_SPLICE;
-    into[at + FLOW_OF_GUEST] = of ? 1 : 0;
+    const of = this.flows.ofGuest[slot] === 1;
+    this.flows.view(slot, FLOW_TCP_SPLICE, into, at);
     into[at + FLOW_STATE] = this.state[slot] === OPEN ? FLOW_STATE_OPEN : FLOW_STATE_CONNECTING;
-    into[at + FLOW_SINCE] = this.since[slot];
     into[at + FLOW_FROM_GUEST] = this.io.spliceMoved(slot, of ? 0 : 1);
     into[at + FLOW_TO_GUEST] = this.io.spliceMoved(slot, of ? 1 : 0);
-    into[at + FLOW_RTT_US] = -1;
-    into[at + FLOW_RULE] = this.rule[slot];
     return true;
   }
 
   close(slot: number, generation: number): boolean {
-    if (slot >= this.capacity || this.state[slot] === FREE || this.table.generation[slot] !== generation) return false;
+    if (!this.flows.isCurrent(slot, generation) || this.state[slot] === FREE) return false;
     this.end(slot, END_OPERATOR);
     return true;
   }

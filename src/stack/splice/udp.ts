@@ -44,11 +44,6 @@ import {
   END_RESET,
   END_UNFORWARDED,
   FLOW_FROM_GUEST,
-  FLOW_OF_GUEST,
-  FLOW_PROTOCOL,
-  FLOW_RTT_US,
-  FLOW_RULE,
-  FLOW_SINCE,
   FLOW_STATE,
   FLOW_STATE_ANSWERED,
   FLOW_STATE_UNANSWERED,
@@ -56,11 +51,9 @@ import {
   FLOW_UDP_SPLICE,
   type FlowView,
   viewEnds,
-  viewKey,
 } from '../kit/flow-rows';
-import { FlowTable, KEY_WORDS, SlotQueue } from '../kit/flow-table';
-import { EAGAIN, IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_RECVPKTINFO } from '../kit/linux';
-import { setRow } from '../kit/rows';
+import { KEY_WORDS, SlotQueue } from '../kit/flow-table';
+import { IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_RECVPKTINFO } from '../kit/linux';
 import { EPOLLET, EPOLLIN, SOCK_UDP } from '../ports';
 import {
   ADDR_SLOT_IN,
@@ -74,20 +67,17 @@ import {
   ROWS_SPLICE,
 } from '../scratch';
 import { IP_PROTO_UDP } from '../wire/ipv4';
-import { type BypassEnds, GUEST_SHARE } from './ends';
+import { DatagramBatch } from './batch';
+import type { BypassEnds } from './ends';
+import { BypassFlows } from './flows';
 import type { SpliceIo } from './io';
 import type { NamespaceSockets } from './sockets';
 
-/** Memory of one datagram. */
-const STEP = 1 << 16;
-/** Bytes of the block that datagrams are received to. */
-export const SPLICE_BLOCK = STEP * MSG_SPLICE_COUNT;
 /** Calls on one socket before others have their turn. */
 const BATCHES = 4;
-/** Errors of a socket that are read off in a row: ICMP's, one each. */
-const MOST_ERRORS = 4;
+/** How often flows are looked at whose time may be over. */
 const LOOK_MS = 1000;
-/** In the first word of a key: the namespace began. */
+/** Bit that differs in the first word of a key where the namespace began the flow. */
 const OF_GUEST = 0x40000000;
 
 const DROP_FLOW_TABLE_FULL = dropCode('flow_table_full');
@@ -97,36 +87,36 @@ const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
 
 export class SpliceUdp implements FlowView {
   readonly capacity: number;
-  /** Flows whose sockets may have more than was read in their turn. */
-  readonly ready: SlotQueue;
   private readonly ctx: StackContext;
   private readonly io: SpliceIo;
   private readonly sockets: NamespaceSockets;
   private readonly ends: BypassEnds;
-  private readonly region: number;
-  private readonly table: FlowTable;
+  private readonly batch: DatagramBatch;
+  private readonly flows: BypassFlows;
+  /** Flows without an answer and with one, in the order of their last datagram. */
   private readonly young: SlotQueue;
   private readonly old: SlotQueue;
+  /** When `onTimer` looks for flows whose time is over, ms. */
   private lookAt: number;
-  private guestFlows: number;
-  /** The flow's own socket, -1: the slot is free; the listener's. */
+  /** The flow's own socket; -1: the slot is free. */
   private readonly fd: Int32Array;
-  private readonly listener: Int32Array;
-  private readonly ofGuest: Uint8Array;
   private readonly answered: Uint8Array;
-  private readonly rule: Int32Array;
-  private readonly since: Float64Array;
+  /** Of the last datagram, ms. */
   private readonly lastAt: Float64Array;
+  /** Sent by the flow's own socket; sent to its peer. */
   private readonly bytesOut: Float64Array;
   private readonly bytesBack: Float64Array;
+  /** Scope of the peer's address (interface number); 0: it has none. */
   private readonly scope: Int32Array;
   /** As people are shown it: a key of the flow table's form, the guest's end first. */
   private readonly shown: Int32Array;
+  /** Addresses of the datagram at hand, four words each. */
   private readonly peer: Int32Array;
   private readonly local: Int32Array;
-  /** What `pass` is about: the listener, and where its datagrams go. */
+  /** What `pass` is about: the listener, and the port that its datagrams go to. */
   private readonly at: { fd: number; port: number; targetPort: number; rule: number; guest: boolean };
 
+  /** `region`: memory for datagrams, SPLICE_BLOCK bytes. */
   constructor(
     ctx: StackContext,
     io: SpliceIo,
@@ -140,19 +130,13 @@ export class SpliceUdp implements FlowView {
     this.capacity = capacity;
     this.sockets = sockets;
     this.ends = ends;
-    this.region = region;
-    this.table = new FlowTable(capacity, ctx.random.u32(), ctx.random.u32());
-    this.ready = new SlotQueue(capacity);
+    this.batch = new DatagramBatch(ctx, io, region);
+    this.flows = new BypassFlows(ctx, capacity);
     this.young = new SlotQueue(capacity);
     this.old = new SlotQueue(capacity);
     this.lookAt = 0;
-    this.guestFlows = 0;
     this.fd = new Int32Array(capacity).fill(-1);
-    this.listener = new Int32Array(capacity);
-    this.ofGuest = new Uint8Array(capacity);
     this.answered = new Uint8Array(capacity);
-    this.rule = new Int32Array(capacity);
-    this.since = new Float64Array(capacity);
     this.lastAt = new Float64Array(capacity);
     this.bytesOut = new Float64Array(capacity);
     this.bytesBack = new Float64Array(capacity);
@@ -163,8 +147,14 @@ export class SpliceUdp implements FlowView {
     this.at = { fd: -1, port: 0, targetPort: 0, rule: 0, guest: false };
   }
 
+  /** Sockets may have more than was read in their turn. */
+  get busy(): boolean {
+    return this.flows.ready.length > 0;
+  }
+
+  /** When `onTimer` has something to do that is not `busy`, ms; Infinity: never. */
   get dueMs(): number {
-    return this.table.count > 0 ? this.lookAt : Infinity;
+    return this.flows.table.count > 0 ? this.lookAt : Infinity;
   }
 
   /** A listener inside: it is to say where its datagrams went. Cold. */
@@ -189,35 +179,17 @@ export class SpliceUdp implements FlowView {
 
   /** The listener `listener` inside has datagrams. */
   fromGuest(listener: ForwardListener): void {
-    const { io, at } = this;
+    const { at } = this;
     at.fd = listener.fd;
     at.port = listener.port;
     at.targetPort = listener.targetPort;
     at.rule = listener.rule ?? 0;
     at.guest = true;
-    let errors = 0;
     // A listener is emptied: what comes faster than it can be passed on is lost in its queue.
-    for (;;) {
-      this.room();
-      for (let i = 0; i < MSG_SPLICE_COUNT; i++) {
-        io.msgPeer[MSG_SPLICE + i] = ADDR_SLOT_SPLICE + 2 * i;
-        io.msgLocal[MSG_SPLICE + i] = ADDR_SLOT_SPLICE + 2 * i + 1;
-      }
-      const n = io.recvMany(at.fd, MSG_SPLICE, MSG_SPLICE_COUNT, 0);
-      if (n === 0 || n === -EAGAIN || (n < 0 && ++errors > MOST_ERRORS)) return;
-      if (n < 0) continue;
+    let n = MSG_SPLICE_COUNT;
+    while (n === MSG_SPLICE_COUNT) {
+      n = this.batch.receive(at.fd, ADDR_SLOT_SPLICE);
       this.pass(MSG_SPLICE, MSG_SPLICE + n, ADDR_SLOT_SPLICE - 2 * MSG_SPLICE, true);
-      if (n < MSG_SPLICE_COUNT) return;
-    }
-  }
-
-  /** All messages of our own have room for a whole datagram each. */
-  private room(): void {
-    const { io, region } = this;
-    for (let i = 0; i < MSG_SPLICE_COUNT; i++) {
-      setRow(io.rows, ROWS_SPLICE + i, region, i * STEP, STEP);
-      io.msgRow[MSG_SPLICE + i] = ROWS_SPLICE + i;
-      io.msgRows[MSG_SPLICE + i] = 1;
     }
   }
 
@@ -256,29 +228,11 @@ export class SpliceUdp implements FlowView {
       io.msgPeer[m] = -1;
       io.msgLocal[m] = -1;
     }
-    this.sendAll(this.fd[slot], first, end);
+    this.batch.send(this.fd[slot], first, end);
     for (let m = first; m < end; m++) io.msgLen[m] = -1;
     this.bytesOut[slot] += bytes;
-    this.count(this.ofGuest[slot] === 1, bytes);
+    this.count(this.flows.ofGuest[slot] === 1, bytes);
     this.touch(slot);
-  }
-
-  private sendAll(fd: number, first: number, end: number): void {
-    const { io } = this;
-    for (let m = first; m < end; m++) {
-      io.msgTtl[m] = -1;
-      io.msgTos[m] = -1;
-    }
-    let errors = 0;
-    for (let m = first; m < end;) {
-      const n = io.sendMany(fd, m, end - m);
-      if (n > 0) m += n;
-      else if (n === -EAGAIN || ++errors > MOST_ERRORS) {
-        // The socket is full, or nobody listens: a datagram may be lost.
-        this.ctx.counters[C_DROPS + DROP_HOST_SOCKET_ERROR] += end - m;
-        return;
-      }
-    }
   }
 
   private count(fromGuest: boolean, bytes: number): void {
@@ -294,7 +248,8 @@ export class SpliceUdp implements FlowView {
 
   /** The flow of the datagram whose peer is in `slot` of the addresses (and in `peer`), local address behind it; -1: none. */
   private flowOf(slot: number): number {
-    const { io, table, local, peer, at } = this;
+    const { io, local, peer, at } = this;
+    const { table } = this.flows;
     const { probe } = table;
     if (addrSlotFamily(io.addrs, slot + 1) === 0) copyWords(anyOf(isV4(peer, 0)), 0, local, 0);
     else addrSlotRead(io.addrs, slot + 1, local, 0);
@@ -315,17 +270,18 @@ export class SpliceUdp implements FlowView {
 
   /** Of a new flow of the namespace's. Returns 0 or a drop code. */
   private refusal(peerPort: number): number {
-    const { at, local, table } = this;
+    const { at, local } = this;
     if (!at.guest) return 0;
-    return this.ends.refusal('udp', this.peer, peerPort, local, at.targetPort, table.probe);
+    return this.ends.refusal('udp', this.peer, peerPort, local, at.targetPort, this.flows.table.probe);
   }
 
   /** Opens the flow that `probe` is the key of. */
   private open(addressSlot: number, peerPort: number): number {
-    const { io, table, peer, local, at, ctx, shown } = this;
+    const { io, flows, peer, local, at, ctx, shown } = this;
+    const { table } = flows;
     const guest = at.guest;
-    if (guest && this.guestFlows * 4 >= this.capacity * GUEST_SHARE) this.evict(true);
-    else if (table.count === this.capacity) this.evict(false);
+    if (guest && flows.guestShareUsed) this.evict(true);
+    else if (flows.full) this.evict(false);
     const family = familyOf(peer, 0);
     const fd = guest ? io.socket(family, SOCK_UDP) : this.sockets.take(family, SOCK_UDP, ctx.clock.nowMs);
     if (fd < 0) {
@@ -347,12 +303,9 @@ export class SpliceUdp implements FlowView {
       return -1;
     }
     table.insert(slot);
+    flows.begin(slot, guest ? 1 : 0, at.fd, at.rule);
     this.fd[slot] = fd;
-    this.listener[slot] = at.fd;
-    this.ofGuest[slot] = guest ? 1 : 0;
     this.answered[slot] = 0;
-    this.rule[slot] = at.rule;
-    this.since[slot] = ctx.clock.nowMs;
     this.bytesOut[slot] = 0;
     this.bytesBack[slot] = 0;
     this.scope[slot] = addrSlotScope(io.addrs, addressSlot);
@@ -361,7 +314,6 @@ export class SpliceUdp implements FlowView {
     copyWords(guest ? to : peer, 0, shown, k + 4);
     shown[k + KEY_WORDS - 1] = guest ? (peerPort << 16) | at.targetPort : (at.targetPort << 16) | peerPort;
     if (table.count === 1) this.lookAt = ctx.clock.nowMs + LOOK_MS;
-    if (guest) this.guestFlows++;
     ctx.counters[C_FLOWS_UDP_SPLICE] = table.count;
     ctx.counters[C_FLOWS_OPENED_UDP_SPLICE]++;
     ctx.counters[C_RULES + at.rule]++;
@@ -375,7 +327,7 @@ export class SpliceUdp implements FlowView {
     for (const queue of [this.young, this.old]) {
       for (let n = queue.length; n > 0; n--) {
         const slot = queue.first();
-        if (!guest || this.ofGuest[slot] === 1) {
+        if (!guest || this.flows.ofGuest[slot] === 1) {
           this.end(slot, END_EVICTED);
           return;
         }
@@ -386,28 +338,26 @@ export class SpliceUdp implements FlowView {
   }
 
   flowReadable(slot: number, generation: number): void {
-    if (slot >= this.capacity || this.fd[slot] < 0 || this.table.generation[slot] !== generation) return;
+    if (!this.isOpen(slot, generation)) return;
     this.read(slot);
+  }
+
+  private isOpen(slot: number, generation: number): boolean {
+    return this.flows.isCurrent(slot, generation) && this.fd[slot] >= 0;
   }
 
   /** What came back: from the flow's own socket to its peer, by the listener. */
   private read(slot: number): void {
-    const { io } = this;
-    const { keys } = this.table;
+    const { io, flows } = this;
+    const { keys } = flows.table;
     const fd = this.fd[slot];
+    const guest = flows.ofGuest[slot] === 1;
     const k = KEY_WORDS * slot;
-    let errors = 0;
     for (let batch = 0; batch < BATCHES; batch++) {
-      this.room();
-      for (let i = 0; i < MSG_SPLICE_COUNT; i++) {
-        io.msgPeer[MSG_SPLICE + i] = -1;
-        io.msgLocal[MSG_SPLICE + i] = -1;
-      }
-      const n = io.recvMany(fd, MSG_SPLICE, MSG_SPLICE_COUNT, 0);
-      if (n === 0 || n === -EAGAIN || (n < 0 && ++errors > MOST_ERRORS)) return;
-      if (n < 0) continue;
+      const n = this.batch.receive(fd, -1);
+      if (n === 0) return;
       copyWords(keys, k, this.local, 0);
-      if (this.ofGuest[slot] === 1) this.local[0] ^= OF_GUEST;
+      if (guest) this.local[0] ^= OF_GUEST;
       const named = !isUnspecified(this.local, 0);
       const family = familyOf(keys, k + 4);
       const peerPort = keys[k + KEY_WORDS - 1] & 0xffff;
@@ -421,9 +371,9 @@ export class SpliceUdp implements FlowView {
         io.msgPeer[m] = ADDR_SLOT_SPLICE_PEER;
         io.msgLocal[m] = named ? ADDR_SLOT_SPLICE_LOCAL : -1;
       }
-      this.sendAll(this.listener[slot], MSG_SPLICE, MSG_SPLICE + n);
+      this.batch.send(flows.listener[slot], MSG_SPLICE, MSG_SPLICE + n);
       this.bytesBack[slot] += bytes;
-      this.count(this.ofGuest[slot] === 0, bytes);
+      this.count(!guest, bytes);
       if (this.answered[slot] === 0) {
         this.young.remove(slot);
         this.answered[slot] = 1;
@@ -431,16 +381,17 @@ export class SpliceUdp implements FlowView {
       this.touch(slot);
       if (n < MSG_SPLICE_COUNT) return;
     }
-    this.ready.push(slot);
+    flows.ready.push(slot);
   }
 
   onTimer(): void {
-    for (let n = this.ready.length; n > 0; n--) {
-      const slot = this.ready.shift();
+    const { ready, table } = this.flows;
+    for (let n = ready.length; n > 0; n--) {
+      const slot = ready.shift();
       if (slot >= 0) this.read(slot);
     }
     const { nowMs } = this.ctx.clock;
-    if (this.table.count === 0 || this.lookAt > nowMs) return;
+    if (table.count === 0 || this.lookAt > nowMs) return;
     this.lookAt = nowMs + LOOK_MS;
     const { udpTimeoutMs, udpStreamTimeoutMs } = this.ctx.config;
     this.expire(this.young, nowMs - udpTimeoutMs);
@@ -454,37 +405,30 @@ export class SpliceUdp implements FlowView {
   }
 
   private end(slot: number, reason: number): void {
-    const { ctx, table } = this;
+    const { ctx, flows } = this;
     if (ctx.ends !== null) endWith(ctx.ends, this, slot, reason);
     this.io.close(this.fd[slot]);
     this.fd[slot] = -1;
     this.young.remove(slot);
     this.old.remove(slot);
-    this.ready.remove(slot);
-    this.guestFlows -= this.ofGuest[slot];
-    table.remove(slot);
-    table.free(slot);
-    ctx.counters[C_FLOWS_UDP_SPLICE] = table.count;
+    flows.table.remove(slot);
+    flows.free(slot);
+    ctx.counters[C_FLOWS_UDP_SPLICE] = flows.table.count;
   }
 
   /** A listener is gone, and its flows with it. */
   forget(listener: number): void {
     for (let slot = 0; slot < this.capacity; slot++) {
-      if (this.fd[slot] >= 0 && this.listener[slot] === listener) this.end(slot, END_UNFORWARDED);
+      if (this.fd[slot] >= 0 && this.flows.listener[slot] === listener) this.end(slot, END_UNFORWARDED);
     }
   }
 
   /** The policy changed. */
   enforce(): void {
-    const { policy } = this.ctx.link;
-    if (!policy.on) return;
+    if (!this.ctx.link.policy.on) return;
     for (let slot = 0; slot < this.capacity; slot++) {
-      if (this.fd[slot] < 0 || this.ofGuest[slot] === 0) continue;
-      const k = KEY_WORDS * slot;
-      copyWords(this.shown, k + 4, this.local, 0);
-      const port = this.shown[k + KEY_WORDS - 1] & 0xffff;
-      const to = this.ends.reach(this.local);
-      if (!policy.keeps(this.ctx, IP_PROTO_UDP, this.local, 0, port, to)) this.end(slot, END_DENIED);
+      if (this.fd[slot] < 0 || this.flows.ofGuest[slot] === 0) continue;
+      if (!this.ends.keeps(IP_PROTO_UDP, this.shown, KEY_WORDS * slot)) this.end(slot, END_DENIED);
     }
   }
 
@@ -494,22 +438,17 @@ export class SpliceUdp implements FlowView {
 
   view(slot: number, into: Float64Array, at: number): boolean {
     if (this.fd[slot] < 0) return false;
-    const of = this.ofGuest[slot] === 1;
-    viewKey(this.table, slot, into, at);
+    const of = this.flows.ofGuest[slot] === 1;
+    this.flows.view(slot, FLOW_UDP_SPLICE, into, at);
     viewEnds(this.shown, KEY_WORDS * slot, into, at);
-    into[at + FLOW_PROTOCOL] = FLOW_UDP_SPLICE;
-    into[at + FLOW_OF_GUEST] = of ? 1 : 0;
     into[at + FLOW_STATE] = this.answered[slot] === 1 ? FLOW_STATE_ANSWERED : FLOW_STATE_UNANSWERED;
-    into[at + FLOW_SINCE] = this.since[slot];
     into[at + FLOW_FROM_GUEST] = of ? this.bytesOut[slot] : this.bytesBack[slot];
     into[at + FLOW_TO_GUEST] = of ? this.bytesBack[slot] : this.bytesOut[slot];
-    into[at + FLOW_RTT_US] = -1;
-    into[at + FLOW_RULE] = this.rule[slot];
     return true;
   }
 
   close(slot: number, generation: number): boolean {
-    if (slot >= this.capacity || this.fd[slot] < 0 || this.table.generation[slot] !== generation) return false;
+    if (!this.isOpen(slot, generation)) return false;
     this.end(slot, END_OPERATOR);
     return true;
   }
