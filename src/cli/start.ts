@@ -16,7 +16,7 @@ import { C_FRONT_END_RECONNECTS, countersFor } from '../stack/counters';
 import { ServerError } from '../front-end/server';
 import type { StreamServer } from '../stream/server';
 import { NamespaceLink, describeTarget } from '../pasta/namespace';
-import type { OutwardPorts } from '../pasta/outward';
+import type { OutwardInfo, OutwardPorts } from '../pasta/outward';
 import type { VhostServer } from '../vhost/server';
 import { startStats } from '../metrics/stats';
 import { watchRefused } from '../sandbox/seccomp';
@@ -199,6 +199,7 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
     const names = await flowNames(options);
     // Known once the namespace is entered.
     let outward: () => OutwardPorts | null = () => null;
+    const outwardNow = (): readonly OutwardInfo[] => outward()?.list() ?? [];
     const specOf = (rule: number): string | null =>
       rule > rulesMost ? (outward()?.specOf(rule) ?? null) : specOfRule(opened, orders, rule);
     const words = {
@@ -223,13 +224,14 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       connected: guestConnected,
       guest: plane,
       forwards: () => forwardInfos(rules(), new Float64Array(counters)),
-      outward: () => outward()?.list() ?? [],
+      outward: outwardNow,
     });
     let metricsUrl: string | null = null;
     let ownListeners: readonly OwnListener[] = [];
     if (options.metrics !== null) {
       const verdicts = (): readonly VerdictCount[] => policy.counts();
-      const exported = { counters, guestConnected, version: version(), layers, rules, labels, verdicts };
+      const leading = hooks.namespace === null ? {} : { outward: outwardNow };
+      const exported = { counters, guestConnected, version: version(), layers, rules, labels, verdicts, ...leading };
       // Before the data plane begins: it must know where the guest may not connect to.
       const metrics = await startMetrics(options.metrics, exported, native, hooks.broker, { status, flows });
       undo.push(() => metrics.close());

@@ -1,12 +1,21 @@
 /** Reads the data plane's counters at a scrape: the data plane itself knows nothing of Prometheus. */
 import { Registry } from 'prom-client';
-import type { ForwardRule, NumberedRule } from '../stack/config';
+import type { NumberedRule } from '../stack/config';
 import { C_RULES, C_STARVED_SINCE, C_STARVED_US, type Counters, countersFor, type Histogram } from '../stack/counters';
-import { addChanging, addChangingFamily, addFamily, type Labels, type Line, seriesName } from './families';
+import { addChanging, addFamily, type Labels, type Line, seriesName } from './families';
 import { HISTOGRAMS, type HistogramSpec, METRICS, OTHERS, type OtherSpec } from './names';
 import type { Layer } from '../sandbox/layer';
 import { LAYER_NAMES } from '../sandbox/layer';
 import { addProcessMetrics } from './process';
+
+/** A forwarding rule, and what it has done. */
+interface CountedRule {
+  readonly protocol: string;
+  /** As it was given. */
+  readonly spec: string;
+  readonly listeners: number;
+  readonly connections: number;
+}
 
 export interface ExporterOptions {
   /** COUNTERS Float64 elements and those of the rules, shared with the data plane. */
@@ -18,6 +27,8 @@ export interface ExporterOptions {
   readonly layers?: () => readonly Layer[];
   /** The user's forwarding rules of this moment. Default: there never are any. */
   readonly rules?: () => readonly NumberedRule[];
+  /** Those that lead from a namespace to the host, at this moment. Default: there is no namespace. */
+  readonly outward?: () => readonly CountedRule[];
   /** Of `--label`. Default: none. */
   readonly labels?: Labels;
   /** What the rules of the policy have decided, at this moment; none: there is no policy. */
@@ -70,7 +81,7 @@ const monotonicUs = (): number => Number(process.hrtime.bigint() / 1000n);
 /** A registry with the data plane's metrics, those of the process, and who we are. */
 export function createExporter(options: ExporterOptions): Registry {
   const registry = new Registry();
-  const { rules, labels = {}, layers, verdicts, nowUs = monotonicUs } = options;
+  const { rules, outward, labels = {}, layers, verdicts, nowUs = monotonicUs } = options;
   if (options.counters.byteLength < countersFor(0) * Float64Array.BYTES_PER_ELEMENT) {
     throw new RangeError('the counters do not fit into their buffer');
   }
@@ -96,18 +107,26 @@ export function createExporter(options: ExporterOptions): Registry {
     );
     addFamily(registry, { name: spec.name, help: spec.help, type: 'histogram' }, lines);
   }
-  const ofRule = ({ protocol, spec }: ForwardRule): Labels => ({ protocol, rule: spec });
-  if (rules !== undefined) {
-    const ofRules = (spec: OtherSpec, read: (one: NumberedRule) => number): void => {
-      const line = (one: NumberedRule): Line => ({
-        name: seriesName(spec.name, ofRule(one.rule)),
-        read: () => read(one),
-      });
-      addChangingFamily(registry, { name: spec.name, help: spec.help, type: spec.kind }, () => rules().map(line));
+  const addRules = (list: () => readonly CountedRule[], listeners: OtherSpec, connections: OtherSpec): void => {
+    const ofRules = ({ name, help, kind }: OtherSpec, read: (rule: CountedRule) => number): void => {
+      addChanging(registry, { name, help, type: kind }, () =>
+        list().map((rule) => ({
+          name: seriesName(name, { protocol: rule.protocol, rule: rule.spec }),
+          value: read(rule),
+        })),
+      );
     };
-    ofRules(OTHERS.listeners, ({ rule }) => rule.listeners);
-    ofRules(OTHERS.forwarded, ({ number }) => counters[C_RULES + number]);
+    ofRules(listeners, (rule) => rule.listeners);
+    ofRules(connections, (rule) => rule.connections);
+  };
+  if (rules !== undefined) {
+    const counted = ({ rule, number }: NumberedRule): CountedRule => ({
+      ...rule,
+      connections: counters[C_RULES + number],
+    });
+    addRules(() => rules().map(counted), OTHERS.listeners, OTHERS.forwarded);
   }
+  if (outward !== undefined) addRules(outward, OTHERS.outwardListeners, OTHERS.outward);
   if (verdicts !== undefined) {
     const { name, kind, help } = OTHERS.verdicts;
     addChanging(registry, { name, help, type: kind }, () =>

@@ -69,16 +69,3 @@ export function addChanging(
   };
   registry.registerMetric(metric as unknown as Metric);
 }
-
-/** Adds a family whose lines are others from page to page. */
-export function addChangingFamily(registry: Registry, family: Family, lines: () => readonly Line[]): void {
-  const metric = {
-    ...family,
-    values: [] as Sample[],
-    get: () => {
-      metric.values = lines().map(({ name, read }) => ({ metricName: name, labels: NO_LABELS, value: read() }));
-      return metric;
-    },
-  };
-  registry.registerMetric(metric as unknown as Metric);
-}

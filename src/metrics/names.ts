@@ -262,6 +262,20 @@ export const OTHERS = {
     'protocol',
     'rule',
   ),
+  outwardListeners: other(
+    'gauge',
+    'tubetti_outward_listeners',
+    'Sockets in the namespace that listen for a rule that leads to the host, by protocol and rule as it was given (-T, -U).',
+    'protocol',
+    'rule',
+  ),
+  outward: other(
+    'counter',
+    'tubetti_outward_connections_total',
+    'Connections and, with UDP, flows that processes in the namespace opened at the listeners of a rule that leads to the host.',
+    'protocol',
+    'rule',
+  ),
   verdicts: other(
     'counter',
     'tubetti_policy_verdicts_total',

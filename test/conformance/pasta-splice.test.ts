@@ -40,7 +40,8 @@ afterEach(async () => {
 const LOOPBACKS = ['127.0.0.1', '::1'] as const;
 
 test('TCP, both directions and families: content, half-close; it shows as a flow past the link', async () => {
-  await rig.start('-t', '7101', '-T', '7102:7103');
+  const metrics = join(dir, 'metrics.sock');
+  await rig.start('-t', '7101', '-T', '7102:7103', '--metrics', `unix:${metrics}`);
   await rig.serve('inside', 'sum', '::', 7101);
   await rig.serve('host', 'sum', '::', 7103);
   for (const address of LOOPBACKS) {
@@ -61,6 +62,10 @@ test('TCP, both directions and families: content, half-close; it shows as a flow
   const { outward, forwards } = (await new ControlClient(rig.control).forwards()).body;
   expect(forwards).toContainEqual({ protocol: 'tcp', spec: '7101', listeners: 1, connections: 6 });
   expect(outward).toContainEqual({ protocol: 'tcp', spec: '7102:7103', listeners: 1, connections: 6 });
+  const lines = (await command(['curl', '-sS', '--unix-socket', metrics, 'http://tubetti/metrics'])).split('\n');
+  expect(lines).toContain('tubetti_forward_connections_total{protocol="tcp",rule="7101"} 6');
+  expect(lines).toContain('tubetti_outward_listeners{protocol="tcp",rule="7102:7103"} 1');
+  expect(lines).toContain('tubetti_outward_connections_total{protocol="tcp",rule="7102:7103"} 6');
 });
 
 test('resets go through in both directions, and a port that nobody listens on resets', async () => {

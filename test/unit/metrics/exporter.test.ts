@@ -15,6 +15,7 @@ const registry = createExporter({
   counters: shared,
   guestConnected: () => true,
   version: '1.2.3',
+  outward: () => [{ protocol: 'tcp', spec: 'auto', listeners: 3, connections: 9 }],
   rules: () => RULES.map((rule, i) => ({ number: i + 1, rule })),
   labels: { vm: 'web1', note: 'a "b"\\\nc' },
   layers: () => [{ name: 'seccomp', state: 'on' }],
@@ -53,6 +54,8 @@ test('forwarding rules: listeners, and what came to them', async () => {
   expect(samples.get('tubetti_forward_connections_total{protocol="tcp",rule="2222:22"}')).toBe(7);
   expect(samples.get('tubetti_forward_listeners{protocol="udp",rule="[::1]/53,\\"\\\\"}')).toBe(2);
   expect(samples.get('tubetti_forward_connections_total{protocol="udp",rule="[::1]/53,\\"\\\\"}')).toBe(8);
+  expect(samples.get('tubetti_outward_listeners{protocol="tcp",rule="auto"}')).toBe(3);
+  expect(samples.get('tubetti_outward_connections_total{protocol="tcp",rule="auto"}')).toBe(9);
 });
 
 test("the user's labels are on tubetti_info, and on nothing else", async () => {
