@@ -11,9 +11,8 @@
  * flow to TFTP's port becomes one to the port that the server answers from, with the first answer.
  *
  * The host may move to another network. A flow's next datagram then leaves from the address that the kernel would
- * choose now, as that of an unconnected socket would: each change counts up an epoch (`moved`), and a flow of an older
- * one is checked when the guest sends. A query to a resolver that the host no longer uses gets a flow to the current
- * one.
+ * choose now, as that of an unconnected socket would (udp/flow-sockets.ts). A query to a resolver that the host no longer
+ * uses gets a flow to the current one.
  *
  * Datagrams that the guest sends from a port forwarded to it leave from the listener's socket, too, to any destination
  * and with or without an earlier flow (udp/forwarded.ts).
@@ -24,19 +23,9 @@
  * Nothing is queued here: from the guest, datagrams are sent within the turn; to the guest, they wait in the socket
  * until there are receive buffers (udp/inbound.ts).
  */
-import {
-  addrSlotsEqual,
-  copyWords,
-  wordsEqual,
-  familyOf,
-  isLoopback,
-  isMulticast,
-  isUnspecified,
-  isV4,
-} from '../ip/address';
+import { copyWords, familyOf, isLoopback, isMulticast, isUnspecified, isV4 } from '../ip/address';
 import type { ForwardChange, ForwardListener } from '../config';
 import {
-  KEY_KIND_SHIFT,
   KEY_UDP,
   KEY_UDP_LISTENER,
   type FlowHandler,
@@ -44,18 +33,18 @@ import {
   type QuotedPacket,
   type StackContext,
 } from '../context';
-import { ADDR_SLOT_UDP_NOW, ADDR_SLOT_UDP_WAS } from '../scratch';
 import { C_DROPS, C_FLOWS_OPENED_UDP, C_FLOWS_UDP, dropCode, type DropCode } from '../counters';
 import { END_DENIED, END_ERROR, END_EVICTED, END_IDLE, END_MOVED, END_RESET, END_UNFORWARDED } from '../kit/flow-rows';
 import { KEY_WORDS } from '../kit/flow-table';
-import { isResolverPort, NatResult, natToHost, type NatTables } from '../ip/nat';
-import { EPOLLERR, EPOLLET, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from '../ports';
+import { NatResult, natToHost, type NatTables } from '../ip/nat';
+import { EPOLLERR, EPOLLIN, GSO_NONE, GSO_UDP_L4, SOCK_UDP } from '../ports';
 import { RowSpan } from '../kit/rows';
 import { EMFILE, ENFILE } from '../kit/linux';
 import { UdpRefusals } from './refusals';
 import { QUERY_BAD, QUERY_PASS, UdpResolving } from './resolving';
 import { UdpErrors } from './socket-errors';
-import { FLOW_ANY_PORT, FLOW_FRESH, FLOW_GROUP, FLOW_LOCAL, FLOW_MULTICAST, FLOW_PORT_KEPT, UdpFlows } from './flows';
+import { UdpFlowSockets } from './flow-sockets';
+import { UdpFlows } from './flows';
 import { UdpFlowView } from './flow-view';
 import { UdpInbound } from './inbound';
 import { ForwardedPorts } from './forwarded';
@@ -95,14 +84,13 @@ export class UdpHandler implements FlowHandler {
   private readonly inbound: UdpInbound;
   private readonly outbound: UdpOutbound;
   private readonly sockets: UdpSockets;
+  private readonly flowSockets: UdpFlowSockets;
   private readonly forwarded: ForwardedPorts;
   private readonly span: RowSpan;
   private readonly target: NatResult;
   private readonly refusals: UdpRefusals;
   private readonly resolving: UdpResolving;
   private readonly names: UdpServerNames;
-  /** Counts changes of the host's network. */
-  private epoch: number;
 
   /** `listeners` of other protocols are ignored. Descriptors are never closed here. `more`: how many may be added later. */
   constructor(ctx: StackContext, listeners: readonly ForwardListener[], more = 0) {
@@ -125,14 +113,14 @@ export class UdpHandler implements FlowHandler {
     this.resolving = new UdpResolving(ctx, this.flows);
     const route = new UdpRoute(ctx, this.nat, this.flows, this.listeners, this);
     this.inbound = new UdpInbound(ctx, this.flows, this.listeners, this.errors, this, route, this.resolving);
-    this.outbound = new UdpOutbound(ctx, this.flows, this.listeners, this.errors, this);
     this.sockets = new UdpSockets(ctx, this.listeners);
+    this.target = new NatResult();
+    this.flowSockets = new UdpFlowSockets(ctx, this.nat, this.flows, this.sockets, this.inbound, this.target);
+    this.outbound = new UdpOutbound(ctx, this.flows, this.listeners, this.errors, this.flowSockets);
     this.forwarded = new ForwardedPorts(ctx, this.listeners);
     this.span = new RowSpan();
-    this.target = new NatResult();
     this.refusals = new UdpRefusals(ctx, this.flows, this.errors, this.sockets);
     this.names = new UdpServerNames(ctx, this.flows, this.outbound, this.refusals, this);
-    this.epoch = 0;
   }
 
   reconfigure(): void {
@@ -141,7 +129,7 @@ export class UdpHandler implements FlowHandler {
   }
 
   moved(): void {
-    this.epoch = (this.epoch + 1) | 0;
+    this.flowSockets.moved();
   }
 
   start(): void {
@@ -194,7 +182,7 @@ export class UdpHandler implements FlowHandler {
     const segment = port.gsoType === GSO_UDP_L4 && payload > port.gsoSize ? port.gsoSize : 0;
     this.fillProbe(frame, srcPort, dstPort);
     let slot = this.flows.table.lookup();
-    if (slot >= 0 && this.flows.epoch[slot] !== this.epoch && !this.stillFits(slot, dstPort)) slot = -1;
+    if (slot >= 0 && !this.flowSockets.isOfNow(slot) && !this.stillFits(slot)) slot = -1;
     if (slot < 0) {
       slot = this.admit(frame, srcPort, dstPort);
       if (slot < 0) return this.drop(frame, -slot);
@@ -307,102 +295,24 @@ export class UdpHandler implements FlowHandler {
     this.view.noteEnd(this.ctx, slot, reason);
     this.inbound.forget(slot);
     const fd = this.flows.fd[slot];
-    if (fd >= 0) this.sockets.ports.release(this.hasPeer4(slot), this.flows.hostPort[slot]);
+    if (fd >= 0) this.flowSockets.take(slot, fd);
     this.flows.free(slot);
-    if (fd >= 0) this.ctx.io.close(fd);
     this.ctx.counters[C_FLOWS_UDP] = this.flows.table.count;
   }
 
-  private hasPeer4(slot: number): boolean {
-    const { peer } = this.flows;
-    return isV4(peer, 4 * slot);
-  }
-
-  /** For UdpOutbound: a new socket toward the flow's peer, with the port of the old one if that can be. */
-  renew(slot: number): boolean {
-    const { ctx, flows, target, sockets } = this;
-    const old = flows.fd[slot];
-    this.loadPeer(slot);
-    const v4 = this.hasPeer4(slot);
-    const family = familyOf(target.dst, 0);
-    const srcPort = flows.table.keys[KEY_WORDS * slot + KEY_WORDS - 1] >>> 16;
-    const fd = ctx.io.socket(family, SOCK_UDP);
-    if (fd < 0) return false;
-    const key = (KEY_UDP << KEY_KIND_SHIFT) | slot;
-    if (
-      sockets.prepare(fd, family, target, srcPort, flows.peerPort[slot], flows.hostPort[slot]) < 0 ||
-      ctx.io.watch(fd, EPOLLIN | EPOLLET, key, flows.table.generation[slot]) < 0
-    ) {
-      ctx.io.close(fd);
-      return false;
-    }
-    sockets.ports.release(v4, flows.hostPort[slot]);
-    ctx.io.close(old);
-    flows.fresh(slot);
-    this.inbound.renewed(slot);
-    this.bindSlot(slot, fd, srcPort);
-    return true;
-  }
-
-  /** `target` becomes the flow's peer. */
-  private loadPeer(slot: number): void {
-    const { flows, target } = this;
-    copyWords(flows.peer, 4 * slot, target.dst, 0);
-    target.scope = flows.peerScope[slot];
-    target.local = (flows.flags[slot] & FLOW_LOCAL) !== 0;
-  }
-
-  /** The flow's socket is `fd`, as `sockets.prepare` left it toward `target`. */
-  private bindSlot(slot: number, fd: number, srcPort: number): void {
-    const { flows, sockets, target } = this;
-    const { dst } = target;
-    const { group, anyPort, hostPort } = sockets;
-    let flags =
-      flows.flags[slot] & ~(FLOW_GROUP | FLOW_FRESH | FLOW_PORT_KEPT | FLOW_ANY_PORT | FLOW_MULTICAST | FLOW_LOCAL);
-    flags |= group || anyPort ? FLOW_GROUP : FLOW_FRESH;
-    if (anyPort) flags |= FLOW_ANY_PORT;
-    if (hostPort === srcPort) flags |= FLOW_PORT_KEPT;
-    if (isMulticast(dst, 0)) flags |= FLOW_MULTICAST;
-    if (target.local) flags |= FLOW_LOCAL;
-    flows.flags[slot] = flags;
-    flows.fd[slot] = fd;
-    flows.hostPort[slot] = hostPort;
-    flows.epoch[slot] = this.epoch;
-    sockets.ports.hold(isV4(dst, 0), srcPort, hostPort);
-  }
-
   /**
-   * The host's network changed since the flow was looked at: gives it a socket that fits, if its own does not. False if
-   * the flow is closed, because its datagrams now have another destination. The probe holds the flow's key again then.
+   * The host's network changed since the flow was looked at. False if the flow is closed, as its datagrams now have another
+   * destination; the probe holds its key again then.
    */
-  private stillFits(slot: number, dstPort: number): boolean {
-    const { ctx, flows, target, sockets } = this;
-    const { addrs } = ctx.io;
-    flows.epoch[slot] = this.epoch;
-    if (flows.fd[slot] < 0) return true;
-    const { keys, probe } = flows.table;
-    const k = KEY_WORDS * slot;
-    if (isResolverPort(dstPort)) {
-      const code = natToHost(this.nat, IP_PROTO_UDP, keys, k + 4, dstPort, target);
-      if (code !== 0 || !wordsEqual(target.dst, 0, flows.peer, 4 * slot)) {
-        this.close(slot, END_MOVED);
-        for (let i = 0; i < KEY_WORDS; i++) probe[i] = keys[k + i];
-        return false;
-      }
-    }
+  private stillFits(slot: number): boolean {
     // What was gathered goes out as it was meant to.
     if (this.outbound.pending === slot) this.outbound.flush();
-    if ((flows.flags[slot] & FLOW_GROUP) !== 0) {
-      // Its address is chosen with each datagram, but not its interface.
-      if ((flows.flags[slot] & FLOW_ANY_PORT) === 0) this.renew(slot);
-      return true;
-    }
-    this.loadPeer(slot);
-    const family = familyOf(target.dst, 0);
-    if (sockets.probe(family, target, flows.peerPort[slot], ADDR_SLOT_UDP_NOW) < 0) return true;
-    if (ctx.io.getsockname(flows.fd[slot], ADDR_SLOT_UDP_WAS) < 0) return true;
-    if (!addrSlotsEqual(addrs, ADDR_SLOT_UDP_NOW, ADDR_SLOT_UDP_WAS)) this.renew(slot);
-    return true;
+    if (this.flowSockets.refit(slot)) return true;
+    this.close(slot, END_MOVED);
+    const { keys, probe } = this.flows.table;
+    const k = KEY_WORDS * slot;
+    for (let i = 0; i < KEY_WORDS; i++) probe[i] = keys[k + i];
+    return false;
   }
 
   private countOpened(slot: number): void {
@@ -503,9 +413,8 @@ export class UdpHandler implements FlowHandler {
     copyWords(target.dst, 0, flows.peer, p);
     flows.peerPort[slot] = dstPort;
     flows.peerScope[slot] = target.scope;
-    this.bindSlot(slot, fd, srcPort);
-    const key = (KEY_UDP << KEY_KIND_SHIFT) | slot;
-    if (ctx.io.watch(fd, EPOLLIN | EPOLLET, key, flows.table.generation[slot]) < 0) {
+    this.flowSockets.give(slot, fd, srcPort);
+    if (this.flowSockets.watch(slot, fd) < 0) {
       this.close(slot, END_ERROR);
       return -DROP_NO_DESCRIPTORS;
     }

@@ -44,6 +44,7 @@ import { ERRORS_IN_A_ROW } from '../ip/socket-error';
 import { BatchGuess } from './batch-guess';
 import { UdpBursts } from './bursts';
 import { STALLED, UdpDeliver, UDP_FRONT4, UDP_FRONT6 } from './deliver';
+import { ParkedMessages, StuckSocket } from './parked';
 import type { UdpErrors } from './socket-errors';
 import { FLOW_FRESH } from './flows';
 import type { UdpFlows } from './flows';
@@ -69,9 +70,6 @@ const SMALL = 1536;
  */
 const ROWS_LIMIT = ROWS_OUT + ROWS_OUT_COUNT - ROWS_PER_CALL - 2;
 
-/** How soon a datagram that the guest's idle ring cannot hold is tried again, and then given up. */
-const STUCK_MS = 50;
-
 // What `take…` return where it is no count of datagrams and no -errno.
 const EMPTY = 0;
 const NO_ROOM = -100_000;
@@ -90,6 +88,8 @@ export class UdpInbound {
   private readonly rate: Rate;
   private readonly deliver: UdpDeliver;
   private readonly bursts: UdpBursts;
+  private readonly parked: ParkedMessages;
+  private readonly stuck: StuckSocket;
 
   // By socket: flow number, or the table's capacity and the listener's number.
   private ready: SlotQueue;
@@ -98,13 +98,6 @@ export class UdpInbound {
   private taken: number;
   /** The last `take…` left nothing in the socket. */
   private drained: boolean;
-  /** Messages that wait in scratch memory, and whose they are; -1: none. */
-  private parked: number;
-  private parkedEnd: number;
-  private parkedId: number;
-  /** Socket whose datagram does not fit the guest's ring, and until when that may go on; Infinity: none. */
-  private stuckUntil: number;
-  private stuck: number;
 
   constructor(
     ctx: StackContext,
@@ -126,16 +119,13 @@ export class UdpInbound {
     this.rate = ctx.link.rates.in;
     this.deliver = new UdpDeliver(ctx, route);
     this.bursts = new UdpBursts(ctx, flows.table.capacity);
+    this.parked = new ParkedMessages(ctx, this.deliver, route);
+    this.stuck = new StuckSocket(ctx.clock);
     const sockets = flows.table.capacity;
     this.ready = new SlotQueue(sockets);
     this.guess = new BatchGuess(sockets);
     this.taken = 0;
     this.drained = false;
-    this.parked = 0;
-    this.parkedEnd = 0;
-    this.parkedId = -1;
-    this.stuckUntil = Infinity;
-    this.stuck = -1;
   }
 
   makeRoom(count: number): void {
@@ -152,7 +142,7 @@ export class UdpInbound {
 
   /** When `onTimer` has something to do; Infinity: never. */
   get deadline(): number {
-    const due = Math.min(this.stuckUntil, this.errors.later.dueMs);
+    const due = Math.min(this.stuck.untilMs, this.errors.later.dueMs);
     return this.stalled || this.ready.length === 0 ? due : Math.min(due, this.rate.dueMs(this.ctx.clock));
   }
 
@@ -172,13 +162,13 @@ export class UdpInbound {
   }
 
   onGuestReady(): void {
-    this.stalled = this.parkedId >= 0 && !this.unpark();
+    this.stalled = this.parked.id >= 0 && !this.unpark();
     this.resume();
   }
 
   onTimer(): void {
     const { nowMs } = this.ctx.clock;
-    if (this.stuckUntil <= nowMs) this.giveUp();
+    if (this.stuck.untilMs <= nowMs) this.giveUp();
     if (this.errors.later.dueMs <= nowMs) this.tryAgain();
     if (this.busy) this.resume();
   }
@@ -196,13 +186,13 @@ export class UdpInbound {
   forget(slot: number): void {
     this.ready.remove(slot);
     this.errors.later.remove(slot);
-    if (this.parkedId === slot) this.dropParked();
+    if (this.parked.id === slot) this.dropParked();
   }
 
   reset(): void {
     this.stalled = false;
-    this.parkedId = -1;
-    this.stuckUntil = Infinity;
+    this.parked.id = -1;
+    this.stuck.untilMs = Infinity;
     this.bursts.reset();
   }
 
@@ -233,14 +223,9 @@ export class UdpInbound {
         if (!listenNow(this.ctx, this.listeners, index)) this.errors.rest(id);
         continue;
       }
-      this.drainErrors(id);
+      this.errors.drain(id);
       this.readable(id);
     }
-  }
-
-  private drainErrors(id: number): void {
-    if (this.isFlow(id)) this.errors.drainFlow(id);
-    else this.errors.drainListener(id - this.flows.table.capacity, -1);
   }
 
   private serve(id: number): void {
@@ -264,12 +249,12 @@ export class UdpInbound {
           else this.errors.rest(id);
           return;
         }
-        this.drainErrors(id);
+        this.errors.drain(id);
         continue;
       }
       // What takes the bypass is not on the link.
       if (this.taken > 0) this.rate.take(this.taken + n * UDP_FRONT4);
-      if (this.drained && this.parkedId < 0) {
+      if (this.drained && this.parked.id < 0) {
         if (this.isFlow(id)) this.flows.flags[id] &= ~FLOW_FRESH;
         return;
       }
@@ -278,7 +263,7 @@ export class UdpInbound {
       bytes -= this.taken;
       // Another's datagram may have cost this very flow its place.
       if (this.fdOf(id) !== fd) return;
-      if (this.parkedId >= 0) break;
+      if (this.parked.id >= 0) break;
     }
     this.ready.push(id);
   }
@@ -378,7 +363,7 @@ export class UdpInbound {
       if (length > guess || route.find(id, m) !== 0 || route.v4 !== v4) break;
       if (!deliver.isFrame(v4, length, segment)) break;
       deliver.commit(length, segment, io.msgTtl[m], io.msgTos[m]);
-      this.touch(length);
+      route.touch(length);
     }
     if (m < end) this.again(id, fd, m, end, guess);
     else if (got < asked) port.cancel();
@@ -424,49 +409,28 @@ export class UdpInbound {
 
   /** Messages `m … end - 1` wait in scratch memory: moves them. False if there is no room for all of them yet. */
   private park(id: number, m: number, end: number): boolean {
-    this.parked = m;
-    this.parkedEnd = end;
-    this.parkedId = id;
+    this.parked.put(id, m, end);
     if (this.unpark()) return true;
     this.stalled = true;
-    if (this.stuckUntil !== Infinity) return false;
-    this.stuckUntil = this.ctx.clock.nowMs + STUCK_MS;
-    this.stuck = id;
+    this.stuck.begin(id);
     return false;
   }
 
   /** Moves what waits in scratch memory. False if there is no room for all of it. */
   private unpark(): boolean {
-    const { ctx, deliver } = this;
-    const { io, counters } = ctx;
-    const id = this.parkedId;
-    for (; this.parked < this.parkedEnd; this.parked++) {
-      const m = this.parked;
-      if (io.msgLen[m] < 0) continue; // it took the bypass
-      const code = this.route.find(id, m);
-      // Looking for the flow may have cost this one its place.
-      if (this.parkedId < 0) return true;
-      if (code !== 0) {
-        counters[C_DROPS_TO_GUEST + code]++;
-        continue;
-      }
-      const at = SCRATCH_UDP + (m - MSG_IN) * SCRATCH_UDP_STEP;
-      if (deliver.move(-1, at, io.msgLen[m], io.msgSegment[m], io.msgTtl[m], io.msgTos[m]) === STALLED) return false;
-      this.touch(io.msgLen[m]);
-    }
-    this.parkedId = -1;
-    if (this.stuck === id) this.stuckUntil = Infinity;
+    const { id } = this.parked;
+    if (!this.parked.move()) return false;
+    this.stuck.end(id);
     return true;
   }
 
   private dropParked(): void {
-    this.ctx.counters[C_DROPS_TO_GUEST + DROP_NO_RECEIVE_BUFFERS] += this.parkedEnd - this.parked;
-    this.parkedId = -1;
+    this.ctx.counters[C_DROPS_TO_GUEST + DROP_NO_RECEIVE_BUFFERS] += this.parked.drop();
     this.stalled = false;
   }
 
   private takeOne(id: number, fd: number): number {
-    const { ctx, deliver } = this;
+    const { ctx, deliver, route } = this;
     const { io } = ctx;
     setRow(io.rows, ROWS_MISC, io.scratchRegion, SCRATCH_UDP, 1);
     this.route.prepare(id, MSG_IN, ROWS_MISC, 1);
@@ -488,17 +452,14 @@ export class UdpInbound {
       return 1;
     }
     if (deliver.move(fd, 0, length, segment, io.msgTtl[MSG_IN], io.msgTos[MSG_IN]) === STALLED) {
-      if (this.stuckUntil === Infinity && (segment > 0 || !deliver.isFrame(this.route.v4, length, 0))) {
-        this.stuckUntil = ctx.clock.nowMs + STUCK_MS;
-        this.stuck = id;
-      }
+      if (segment > 0 || !deliver.isFrame(route.v4, length, 0)) this.stuck.begin(id);
       return NO_ROOM;
     }
     if (deliver.error !== 0) return deliver.error;
-    if (this.stuck === id) this.stuckUntil = Infinity;
+    this.stuck.end(id);
     if (segment > 0) this.separate(id, fd, MSG_IN, MSG_IN + 1);
     this.guess.one(id, length, this.route.v4);
-    this.touch(length);
+    route.touch(length);
     return 1;
   }
 
@@ -508,23 +469,19 @@ export class UdpInbound {
    */
   private giveUp(): void {
     const { ctx } = this;
-    const id = this.stuck;
-    this.stuckUntil = Infinity;
-    if (this.parkedId >= 0) {
+    const { id } = this.stuck;
+    this.stuck.untilMs = Infinity;
+    if (this.parked.id >= 0) {
       this.onGuestReady();
-      if (this.parkedId >= 0) this.dropParked();
+      if (this.parked.id >= 0) this.dropParked();
       return;
     }
     if (!ctx.port.up || !this.ready.has(id)) return;
     this.onGuestReady();
-    if (this.stuck !== id || this.stuckUntil === Infinity) return;
+    if (this.stuck.id !== id || this.stuck.untilMs === Infinity) return;
     this.deliver.discard(this.fdOf(id));
     ctx.counters[C_DROPS_TO_GUEST + DROP_NO_RECEIVE_BUFFERS]++;
     this.stalled = false;
-    this.stuckUntil = Infinity;
-  }
-
-  private touch(bytes: number): void {
-    if (this.route.slot >= 0) this.flows.touchFromHost(this.route.slot, bytes);
+    this.stuck.untilMs = Infinity;
   }
 }

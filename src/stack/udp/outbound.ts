@@ -15,7 +15,7 @@
  * gets EMSGSIZE for a datagram that has arrived (docs/adr/0009-df-of-datagrams.md). `--df keep` does as a router would.
  *
  * A connected socket keeps the address that it had when it was connected. When the host has that no more, the kernel
- * refuses what is sent, and the flow gets a new socket (`FlowOwner.renew`); a listener's answer leaves from whatever
+ * refuses what is sent, and the flow gets a new socket (flow-sockets.ts); a listener's answer leaves from whatever
  * address the host has now.
  */
 import type { RowSpan } from '../kit/rows';
@@ -37,8 +37,8 @@ import { FITS_ANYWHERE, setMtuDiscovery, setMulticastTtl, setTos, setTtl } from 
 import type { HostIo } from '../ports';
 import { EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS, EPERM, PMTUDISC_DONT, PMTUDISC_PROBE } from '../kit/linux';
 import type { UdpErrors } from './socket-errors';
-import { FLOW_GROUP, FLOW_MULTICAST } from './flows';
-import type { UdpFlows } from './flows';
+import type { UdpFlowSockets } from './flow-sockets';
+import { FLOW_GROUP, FLOW_MULTICAST, type UdpFlows } from './flows';
 import type { UdpListener } from './listeners';
 
 const DROP_HOST_SOCKET_ERROR = dropCode('host_socket_error');
@@ -52,18 +52,12 @@ const JOIN_MAX = 64;
 /** Their bytes: what an IPv6 packet without jumbo payload carries, and less than one of IPv4. */
 const JOIN_BYTES = 65_535 - 40 - 8;
 
-/** What the owner of the flow table does for us. */
-export interface RenewOwner {
-  /** Gives the flow a new socket, as its own fits the host's network no more. False if that cannot be. */
-  renew(slot: number): boolean;
-}
-
 export class UdpOutbound {
   private readonly ctx: StackContext;
   private readonly flows: UdpFlows;
   private readonly listeners: readonly UdpListener[];
   private readonly errors: UdpErrors;
-  private readonly owner: RenewOwner;
+  private readonly sockets: Pick<UdpFlowSockets, 'renew'>;
   /** A new way out was tried for what is being sent: once for each batch, whatever comes of it. */
   private renewed: boolean;
   private slot: number;
@@ -81,10 +75,10 @@ export class UdpOutbound {
     flows: UdpFlows,
     listeners: readonly UdpListener[],
     errors: UdpErrors,
-    owner: RenewOwner,
+    sockets: Pick<UdpFlowSockets, 'renew'>,
   ) {
     this.ctx = ctx;
-    this.owner = owner;
+    this.sockets = sockets;
     this.renewed = false;
     this.flows = flows;
     this.listeners = listeners;
@@ -221,7 +215,7 @@ export class UdpOutbound {
       const ttl = flows.ttl[slot];
       const tos = flows.tos[slot];
       const discover = flows.discover[slot];
-      if (!this.owner.renew(slot)) return false;
+      if (!this.sockets.renew(slot)) return false;
       // What was gathered was gathered for a socket that is set like the old one.
       this.setSocket(slot, ttl, tos);
       if (discover >= 0) this.setDiscover(slot, discover);

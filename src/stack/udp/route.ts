@@ -93,6 +93,11 @@ export class UdpRoute {
     return isV4(this.key, this.k);
   }
 
+  /** `bytes` of what was found go to the guest: its flow, if it has one, lives on. */
+  touch(bytes: number): void {
+    if (this.slot >= 0) this.flows.touchFromHost(this.slot, bytes);
+  }
+
   /** Message `m` from flow `slot`'s own socket. Returns 0 or a drop code. */
   private fromFlow(slot: number, m: number): DropCode {
     const { flows } = this;

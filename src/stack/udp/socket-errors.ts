@@ -64,6 +64,13 @@ export class UdpErrors {
     this.later = new RestingSockets(this.flows.table.capacity + count);
   }
 
+  /** Empties the error queue of socket `id`, numbered as in `later`, now or later. */
+  drain(id: number): void {
+    const { capacity } = this.flows.table;
+    if (id < capacity) this.drainFlow(id);
+    else this.drainListener(id - capacity, -1);
+  }
+
   /** Empties the error queue of a flow's own socket, now or later. */
   drainFlow(slot: number): void {
     const fd = this.flows.fd[slot];
