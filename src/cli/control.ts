@@ -142,8 +142,8 @@ export class Control {
     if (control !== null) servers.push(faces.startControlServer({ ...listen('control', control, FOR_CONTROL), error }));
     if (confPath !== null) {
       const { tcp, udp } = options.host;
-      const info = (message: string): void => {
-        log.info(message);
+      const info = (message: string, site: string): void => {
+        log.log('info', message, site);
       };
       const at = listen('conf-path', confPath, FOR_PESTO);
       servers.push(new faces.PestoServer({ ...at, abilities: { ...families, tcp, udp }, info }));

@@ -3,15 +3,18 @@
  *
  * Theory of operation. OwnerSocket admits connections, node:http reads requests, routes.ts finds the operation. Who may
  * connect is the service's own user, but a client may be broken, so everything has a bound: MAX_CONNECTIONS at a time (a
- * new one takes the place of the oldest that waits for nothing from us), MAX_REQUESTS on each, MAX_HEAD and MAX_BODY
- * bytes of a request, REQUEST_MS from its first byte, or from the answer before it, until its answer is with the kernel;
- * streams, of which there are MAX_STREAMS, have no time limit, but one whose client does not read is cut off when
+ * new one takes the place of the oldest that waits for nothing from us: it is silent, in the middle of its request, or reads
+ * its answer), MAX_REQUESTS on each, MAX_HEAD and MAX_BODY bytes of a request, REQUEST_MS from its first byte, or from the
+ * answer before it, until its answer is with the kernel. Streams, and pipes into the guest, are not of these connections:
+ * there are MAX_STREAMS and MAX_PIPES of them, without a time limit, but a stream whose client does not read is cut off when
  * STREAM_BACKLOG bytes wait for it. An operation costs the data plane one command at the most.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { messageOf } from '../errors';
+import type { Native } from '../native';
+import { HalfOpen } from './half-open';
 import { join } from './joined';
 import { OwnerSocket, type OwnerSocketIo, type OwnerSocketOptions } from './owner-socket';
 import type { ControlParts } from './parts';
@@ -34,12 +37,13 @@ const MAX_HEAD = 8192;
 export const MAX_BODY = 65536;
 export const REQUEST_MS = 10_000;
 export const MAX_STREAMS = 16;
+export const MAX_PIPES = 32;
 const STREAM_BACKLOG = 1 << 18;
 /** How often streams are looked at. */
 const STREAM_CHECK_MS = 1000;
 
 export interface ControlServerOptions extends Omit<OwnerSocketOptions, 'onClient'> {
-  readonly native: OwnerSocketIo;
+  readonly native: OwnerSocketIo & Pick<Native, 'sendFds'>;
   /** Bugs of ours that a request ran into. */
   readonly error: (message: string) => void;
   readonly routes?: readonly Route[];
@@ -55,8 +59,9 @@ interface Connection {
   readonly socket: Socket;
   readonly fd: number;
   timer: NodeJS.Timeout | null;
-  /** A request is there, and its answer not with the kernel yet. */
-  waits: boolean;
+  /** Requests that are there as a whole, and not answered. */
+  waits: number;
+  /** It is a stream, or a pipe. */
   streams: boolean;
 }
 
@@ -98,11 +103,16 @@ function queryOf(search: string): Record<string, string> {
 async function bodyOf(request: IncomingMessage): Promise<unknown> {
   const chunks: Buffer[] = [];
   let length = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    if (length > MAX_BODY) throw refuse(413, 'too-large', `a request has at most ${MAX_BODY} bytes`);
-    chunks.push(chunk);
+  try {
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      length += chunk.length;
+      if (length > MAX_BODY) break;
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    throw refuse(400, 'http', `the request has no end: ${messageOf(error)}`);
   }
+  if (length > MAX_BODY) throw refuse(413, 'too-large', `a request has at most ${MAX_BODY} bytes`);
   if (length === 0) return {};
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks))) as unknown;
@@ -140,11 +150,15 @@ class HttpControl implements ControlServer {
   /** Ends of streams. */
   private readonly streams = new Map<ServerResponse, () => void>();
   private watch: NodeJS.Timeout | null = null;
+  /** Connections that are pipes, and those of them whose client may be gone. */
+  private pipes = 0;
+  private readonly halfOpen: HalfOpen;
   private parts: ControlParts = {};
 
   constructor(options: ControlServerOptions) {
     this.options = options;
     this.routes = options.routes ?? ROUTES;
+    this.halfOpen = new HalfOpen(options.native);
     const { native, fd, startedAs, shown, warn } = options;
     this.door = new OwnerSocket(native, {
       fd,
@@ -189,6 +203,7 @@ class HttpControl implements ControlServer {
     }
     this.streams.clear();
     if (this.watch !== null) clearInterval(this.watch);
+    this.halfOpen.close();
     for (const { socket } of this.connections.values()) socket.destroy();
     this.http.close();
   }
@@ -196,13 +211,13 @@ class HttpControl implements ControlServer {
   // ---- connections ----------------------------------------------------------------------------------------------
 
   private enter(fd: number): void {
-    if (this.connections.size >= MAX_CONNECTIONS && !this.makeRoom()) {
+    if (this.countShort() >= MAX_CONNECTIONS && !this.makeRoom()) {
       this.options.native.close(fd);
       return;
     }
     // A question that has ended may have an answer still, through a pipe into the guest; node:http ends the others.
     const socket = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
-    const connection: Connection = { socket, fd, timer: null, waits: false, streams: false };
+    const connection: Connection = { socket, fd, timer: null, waits: 0, streams: false };
     this.connections.set(socket, connection);
     socket.on('error', () => undefined); // 'close' follows
     socket.once('close', () => {
@@ -213,10 +228,17 @@ class HttpControl implements ControlServer {
     this.http.emit('connection', socket);
   }
 
-  /** The oldest connection that waits for nothing goes. */
+  /** Connections that are no streams. */
+  private countShort(): number {
+    let count = 0;
+    for (const { streams } of this.connections.values()) if (!streams) count++;
+    return count;
+  }
+
+  /** The oldest connection that waits for nothing from us goes. */
   private makeRoom(): boolean {
     for (const [key, { socket, waits, streams }] of this.connections) {
-      if (waits || streams) continue;
+      if (waits > 0 || streams) continue;
       this.connections.delete(key);
       socket.destroy();
       return true;
@@ -243,15 +265,12 @@ class HttpControl implements ControlServer {
 
   private async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const connection = this.connections.get(request.socket);
-    if (connection !== undefined) {
-      connection.waits = true;
+    if (connection !== undefined)
       response.once('finish', () => {
-        connection.waits = false;
         this.limit(connection);
       });
-    }
     try {
-      const result = await this.call(request);
+      const result = await this.call(request, connection);
       if ('status' in result) send(response, result);
       else if ('stream' in result) this.stream(response, connection, result);
       else if ('handOver' in result) await this.handOver(connection, result);
@@ -291,7 +310,7 @@ class HttpControl implements ControlServer {
     return refuse(500, 'internal', 'the service failed to do this: its log says more');
   }
 
-  private async call(request: IncomingMessage, upgrades = false): Promise<Result> {
+  private async call(request: IncomingMessage, connection: Connection | undefined, upgrades = false): Promise<Result> {
     const { url = '/', method = 'GET' } = request;
     const [path, search = ''] = url.split('?', 2);
     const { route, id } = find(this.routes, method, path);
@@ -301,7 +320,13 @@ class HttpControl implements ControlServer {
     const body = upgrades ? {} : await bodyOf(request);
     check(route.body, body, 'body');
     const ifMatch = versionOf(request.headers['if-match']);
-    const result = await route.run({ parts: this.parts, id, query, body, ifMatch }, request);
+    if (connection !== undefined) connection.waits++;
+    let result: Result;
+    try {
+      result = await route.run({ parts: this.parts, id, query, body, ifMatch }, request);
+    } finally {
+      if (connection !== undefined) connection.waits--;
+    }
     if (method !== 'GET' && path.startsWith('/v1/policy') && 'status' in result)
       this.parts.events?.emit('policy-changed', { version: result.version ?? 0 });
     return result;
@@ -362,12 +387,19 @@ class HttpControl implements ControlServer {
   private async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const connection = this.connections.get(socket);
     try {
-      const result = await this.call(request, true);
+      const result = await this.call(request, connection, true);
       if (!('upgrade' in result)) throw refuse(400, 'upgrade', 'this operation is plain HTTP: leave "Upgrade" out');
-      this.unlimited(connection);
-      if (connection !== undefined) connection.streams = true;
       const protocol = request.headers.upgrade ?? '';
       if (protocol !== 'tcp') throw refuse(400, 'upgrade', 'give "Upgrade: tcp"');
+      if (connection === undefined) return; // it is gone
+      if (this.pipes >= MAX_PIPES) throw refuse(503, 'busy', `there are ${MAX_PIPES} pipes already: end one of them`);
+      this.unlimited(connection);
+      connection.streams = true;
+      this.pipes++;
+      socket.once('close', () => {
+        this.pipes--;
+      });
+      this.halfOpen.watch(connection.socket, connection.fd);
       const other = await result.upgrade();
       if (socket.destroyed) {
         other.destroy();
@@ -380,7 +412,10 @@ class HttpControl implements ControlServer {
       const { status, errors } = this.refusalOf(error);
       const text = Buffer.from(`${JSON.stringify({ errors })}\n`);
       const type = `Content-Type: application/json\r\nContent-Length: ${text.length}\r\n`;
-      socket.end(Buffer.concat([Buffer.from(`HTTP/1.1 ${status} Refused\r\n${type}Connection: close\r\n\r\n`), text]));
+      const head = Buffer.from(`HTTP/1.1 ${status} Refused\r\n${type}Connection: close\r\n\r\n`);
+      socket.end(Buffer.concat([head, text]));
+      // Without waiting for the client's end, which has no limit any more.
+      connection?.socket.destroySoon();
     }
   }
 }

@@ -4,26 +4,23 @@
  * Theory of operation. The data plane reads TCP sockets in ways that UNIX sockets do not know (SO_PEEK_OFF with MSG_TRUNC,
  * TCP_INFO, resets), so connections are accepted here, and each is carried by a connection over the host's loopback that the
  * data plane adopts (guest-pipe.ts). The guest sees them come from where it sees the host's loopback. Bytes go as fast as the
- * slower side takes them; the end of one direction leaves the other open. A client that has closed its socket looks as one that
- * has ended its direction only, until something is written to it: a message without bytes tells, every HALF_OPEN_MS.
+ * slower side takes them; the end of one direction leaves the other open (half-open.ts).
  *
- * Bounds: MAX_CARRIED connections at a time, those that come then wait in the kernel's backlog.
+ * Bounds: MAX_CARRIED connections at a time, of which those of one socket may be SHARE times what is free: 128 where it is the
+ * only one, and its clients always leave room for those of another. Those that come then wait in the kernel's backlog.
  */
 import { Socket } from 'node:net';
-import { constants } from 'node:os';
 import type { Duplex } from 'node:stream';
 import type { Native } from '../native';
 import type { Adoption, ForwardListener } from '../stack/config';
+import { HalfOpen } from './half-open';
 import { join } from './joined';
 import { isRefusal } from './problem';
 import { UnixDoor, type UnixDoorIo } from './unix-door';
 
-export const MAX_CARRIED = 128;
-const HALF_OPEN_MS = 1000;
-const NOTHING = new Uint8Array(1);
-const NO_FDS = new Int32Array(0);
-
-const { EPIPE } = constants.errno;
+const MAX_CARRIED = 160;
+/** Of the free places, times this: what one socket's clients may hold, as with TCP ports (stack/tcp/admission.ts). */
+const SHARE = 4;
 
 /** Where a connection shall lead. */
 export type PipeTarget = Pick<Adoption, 'targetPort' | 'targetAddr' | 'rule'>;
@@ -44,19 +41,18 @@ export class UnixForwards {
   private readonly options: UnixForwardsOptions;
   private readonly doors = new Map<number, Carried>();
   private carried = 0;
-  /** Clients that have said all they had to say, and their descriptors. */
-  private readonly halfOpen = new Map<Socket, number>();
-  private watch: NodeJS.Timeout | null = null;
+  private readonly halfOpen: HalfOpen;
   private serving = false;
 
   constructor(options: UnixForwardsOptions) {
     this.options = options;
+    this.halfOpen = new HalfOpen(options.io);
   }
 
   /** Connections are accepted from now on; those that came before have waited. */
   serve(): void {
     this.serving = true;
-    this.openDoors();
+    this.admit();
   }
 
   /** Accepts on a socket that listens. */
@@ -71,7 +67,7 @@ export class UnixForwards {
       },
     });
     this.doors.set(fd, { door, clients });
-    this.openDoors();
+    this.admit();
   }
 
   /** Accepts nothing there any more. The descriptor stays the caller's. */
@@ -85,41 +81,31 @@ export class UnixForwards {
 
   close(): void {
     for (const fd of [...this.doors.keys()]) this.remove(fd, true);
-    if (this.watch !== null) clearInterval(this.watch);
+    this.halfOpen.close();
   }
 
-  private watchHalfOpen(client: Socket, fd: number): void {
-    this.halfOpen.set(client, fd);
-    this.watch ??= setInterval(() => {
-      for (const [each, descriptor] of this.halfOpen) {
-        if (this.options.io.sendFds(descriptor, NOTHING, 0, 0, NO_FDS, 0) === -EPIPE) each.destroy();
-      }
-    }, HALF_OPEN_MS).unref();
-  }
-
-  private openDoors(): void {
-    if (!this.serving || this.carried >= MAX_CARRIED) return;
-    for (const { door } of this.doors.values()) door.serve();
+  /** Each socket is accepted on as long as its clients have less than their share. */
+  private admit(): void {
+    if (!this.serving) return;
+    const room = SHARE * (MAX_CARRIED - this.carried);
+    for (const { door, clients } of this.doors.values()) {
+      if (clients.size < room) door.serve();
+      else door.stop();
+    }
   }
 
   private async carry(fd: number, clients: Set<Duplex>, target: PipeTarget): Promise<void> {
     const client = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
     client.on('error', () => undefined); // 'close' follows
     clients.add(client);
-    client.once('end', () => {
-      this.watchHalfOpen(client, fd);
-    });
+    this.halfOpen.watch(client, fd);
     client.once('close', () => {
       clients.delete(client);
-      this.halfOpen.delete(client);
-      if (this.halfOpen.size === 0 && this.watch !== null) {
-        clearInterval(this.watch);
-        this.watch = null;
-      }
       this.carried--;
-      this.openDoors();
+      this.admit();
     });
-    if (++this.carried >= MAX_CARRIED) for (const { door } of this.doors.values()) door.stop();
+    this.carried++;
+    this.admit();
     try {
       const guest = await this.options.connect(target);
       if (client.destroyed) guest.destroy();

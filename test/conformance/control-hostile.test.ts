@@ -2,22 +2,36 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { request } from 'node:http';
-import { connect, type Socket } from 'node:net';
+import { connect, Socket } from 'node:net';
 import { join } from 'node:path';
+import type { PortRule } from '../../src/config/port-spec';
+import { writeRule } from '../../src/control/pesto';
 import { loadNative } from '../../src/native';
 import { dial, freePorts, type Ordered, startOrdered } from '../support/control/service';
 import { Guest } from '../support/guest/guest';
 import { residentBytes } from '../support/run-service';
+import { poll } from '../support/world/processes';
 
 jest.setTimeout(60_000);
 
 const MIB = 1 << 20;
 const native = loadNative();
 let service: Ordered;
+let guest: Guest | null = null;
+const clients: Socket[] = [];
 
 afterEach(() => {
+  guest?.close();
+  guest = null;
+  for (const socket of clients.splice(0)) socket.destroy();
   service.remove();
 });
+
+async function withGuest(): Promise<Guest> {
+  guest = await Guest.start(native, { socket: service.socket });
+  await guest.dhcp();
+  return guest;
+}
 
 const FACES = { control: 'c', pesto: 'pesto', slirp: 'slirp' } as const;
 const start = async (...argv: string[]): Promise<void> => {
@@ -29,6 +43,7 @@ function client(face: keyof typeof FACES): Promise<Socket> {
     const socket = connect(join(service.dir, FACES[face]), () => {
       socket.off('error', reject);
       socket.on('error', () => undefined);
+      clients.push(socket);
       resolve(socket);
     });
     socket.once('error', reject);
@@ -122,12 +137,39 @@ test.each(Object.keys(FACES) as (keyof typeof FACES)[])('10⁶ bytes of noise at
   expect(residentBytes(service.child.pid ?? 0) - before).toBeLessThan(40 * MIB);
 });
 
+test('changes as fast as they can be made: five lines of log a second at the most', async () => {
+  const port = await freePorts(2);
+  await start();
+  const began = performance.now();
+  const CHANGES = 200;
+  for (let n = 0; n < CHANGES; n++) {
+    const rule: PortRule = {
+      ...{
+        protocol: 'tcp',
+        addr: Uint8Array.of(127, 0, 0, 1),
+        ifname: null,
+        first: port + (n % 2),
+        last: port + (n % 2),
+      },
+      ...{ targetFirst: 80, targetAddr: null, weak: false, origin: '' },
+    };
+    const head = Buffer.from([1, 0, 0, 0, 1]);
+    const on = { v4: true, v6: true, tcp: true, udp: true };
+    await send('pesto', Buffer.concat([head, writeRule(rule, on), Buffer.alloc(1)]));
+  }
+  const { body } = await service.client.forwards();
+  const seconds = Math.ceil((performance.now() - began) / 1000);
+  expect(body.version).toBeGreaterThan(CHANGES / 2);
+  const said = service.stderr().match(/pesto has changed the forwarded ports/g)?.length ?? 0;
+  expect(said).toBeGreaterThan(0);
+  expect(said).toBeLessThanOrEqual(Math.min(CHANGES / 2, 5 * (seconds + 1)));
+});
+
 test('clients that stall and clients that flood: orders are taken, the guest is served', async () => {
   const port = await freePorts(2);
   await start('-t', `${port}:80`);
-  const guest = await Guest.start(native, { socket: service.socket });
-  await guest.dhcp();
-  const listener = guest.tcpListen(80);
+  const inside = await withGuest();
+  const listener = inside.tcpListen(80);
   const pid = service.child.pid ?? 0;
   const before = residentBytes(pid);
   const stalled: Socket[] = [];
@@ -160,8 +202,62 @@ test('clients that stall and clients that flood: orders are taken, the guest is 
   await flood;
   expect(residentBytes(pid) - before).toBeLessThan(60 * MIB);
   for (const socket of stalled) socket.destroy();
-  expect(guest.violations).toEqual([]);
-  await guest.stop();
+  expect(inside.violations).toEqual([]);
+});
+
+test('clients in the middle of their requests: the others are answered, and who leaves is no bug', async () => {
+  await start();
+  const halfway: Socket[] = [];
+  for (let n = 0; n < 40; n++) {
+    const socket = await client('control');
+    socket.write('POST /v1/forwards HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{');
+    halfway.push(socket);
+    expect((await ask('GET', '/v1/forwards')).status).toBe(200);
+  }
+  for (const socket of halfway) socket.destroy();
+  expect((await ask('GET', '/v1/forwards')).status).toBe(200);
+  expect(service.stderr()).not.toMatch(/error/i);
+});
+
+describe('pipes into the guest', () => {
+  const MOST = 32;
+  const UPGRADE = 'POST /v1/connect/80 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n';
+
+  /** Opens one, whose bytes lie unread; the answer's first line. */
+  async function pipe(): Promise<{ readonly socket: Socket; readonly answer: string }> {
+    const socket = await client('control');
+    socket.write(UPGRADE);
+    const [head] = (await once(socket, 'data')) as [Buffer];
+    return { socket, answer: head.toString('latin1').split('\r\n', 1)[0] };
+  }
+
+  test('as many as there may be leave room for orders; one whose client was killed ends, whatever the guest does', async () => {
+    await start();
+    const listener = (await withGuest()).tcpListen(80);
+    const pipes: Socket[] = [];
+    for (let n = 0; n < MOST; n++) {
+      const { socket, answer } = await pipe();
+      expect(answer).toBe('HTTP/1.1 101 Switching Protocols');
+      pipes.push(socket);
+      await listener.accept(); // and it neither says nor ends anything
+    }
+    expect((await pipe()).answer).toBe('HTTP/1.1 503 Refused');
+    expect((await ask('GET', '/v1/forwards')).status).toBe(200);
+    for (const socket of pipes) socket.destroy();
+    await poll('a place for another', async () => ((await pipe()).answer.includes(' 101 ') ? true : null), 5000);
+  });
+
+  test('one that is refused is closed, though its client stays', async () => {
+    await start();
+    for (let n = 0; n < MOST + 8; n++) {
+      const socket = new Socket({ allowHalfOpen: true });
+      clients.push(socket.on('error', () => undefined).connect(join(service.dir, FACES.control)));
+      const ended = once(socket.resume(), 'end');
+      socket.write(UPGRADE);
+      await ended;
+    }
+    expect((await ask('GET', '/v1/forwards')).status).toBe(200);
+  });
 });
 
 test('a client that does not read its events: the others hear them', async () => {

@@ -157,6 +157,20 @@ test('more of them than are carried wait, and have their turn; the ports of the 
   expect(inside.violations).toEqual([]);
 });
 
+test("the clients of one socket, as many as come, leave room for another's", async () => {
+  const inside = await withGuest('-t', 'unix:{}/many:80', '-t', 'unix:{}/other:81');
+  const [many, other] = [inside.tcpListen(80), inside.tcpListen(81)];
+  const clients = await Promise.all(Array.from({ length: 120 }, () => dialUnix('many')));
+  for (let n = 0; n < 120; n++) await many.accept();
+  clients.push(...(await Promise.all(Array.from({ length: 120 }, () => dialUnix('many')))));
+  for (let n = 0; n < 8; n++) await many.accept();
+  const late = await dialUnix('other');
+  const stream = await other.accept();
+  late.write('x');
+  expect(Buffer.from(await stream.readExactly(1)).toString()).toBe('x');
+  for (const client of [...clients, late]) client.destroy();
+});
+
 test("gvproxy's clients: a path that leads to a port of the guest", async () => {
   const listener = (await withGuest()).tcpListen(22);
   const local = at('gv');
