@@ -1,22 +1,9 @@
 /** The usage text, made from the option table. */
 import type { Program } from './draft';
 import { GROUPS, type Group, OPTIONS, type OptionSpec } from './option-table';
+import { described, WIDTH, wrap } from '../usage-text';
 
 const COLUMN = 30;
-const WIDTH = 100;
-
-/** Breaks `text` into lines of at most `width` characters. */
-function wrap(text: string, width: number): string[] {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(' ')) {
-    if (line !== '' && line.length + 1 + word.length > width) {
-      lines.push(line);
-      line = word;
-    } else line = line === '' ? word : `${line} ${word}`;
-  }
-  return [...lines, line];
-}
 
 /** Help texts that differ under the name passt, where the defaults are passt's. */
 const PASST_HELP: Readonly<Record<string, string>> = {
@@ -40,10 +27,7 @@ function groupText(group: Group, program: Program): string[] {
   for (const option of members) {
     const short = option.short === '' ? '   ' : `-${option.short},`;
     const names = `  ${short} --${option.long[0]}${option.arg === '' ? '' : ` ${option.arg}`}`;
-    const [first, ...more] = wrap(helpOf(option, program), WIDTH - COLUMN);
-    if (names.length + 2 > COLUMN) lines.push(names, ' '.repeat(COLUMN) + first);
-    else lines.push(names.padEnd(COLUMN) + first);
-    for (const line of more) lines.push(' '.repeat(COLUMN) + line);
+    lines.push(described(names, helpOf(option, program), COLUMN));
   }
   return lines;
 }

@@ -1,6 +1,6 @@
 /** A rule of the policy: `[tcp|udp|icmp/]HOST[:PORTS]` (docs/policy.md). */
 import { domainToASCII } from 'node:url';
-import { isV4Mapped, parseIp } from './address-text';
+import { formatIp, isV4Mapped, parseIp, sameAddress } from './address-text';
 import type { PolicyHost, PolicyRule, PolicyVerdict } from '../stack/policy/types';
 
 /** Words that are a host of their own. */
@@ -21,7 +21,7 @@ function hostName(text: string): PolicyHost {
   if (name === '' || name.length > MAX_NAME || !labels.every((label) => LABEL.test(label)) || !/[a-z]/.test(name)) {
     const why = text.includes('*') ? 'a name may have "*." in front, and no other "*"; write "any" for everybody' : '';
     throw new RuleError(
-      why === '' ? `"${text}" is no address, prefix, domain name or one of ${CLASSES.join(', ')}` : why,
+      why === '' ? `"${text}" is not an address, a prefix, a domain name, or one of ${CLASSES.join(', ')}` : why,
     );
   }
   if (name === 'localhost') throw new RuleError('"localhost" is the guest itself there; write "host" for this host');
@@ -30,13 +30,16 @@ function hostName(text: string): PolicyHost {
 }
 
 function hostOf(text: string): PolicyHost {
-  if (text === '') throw new RuleError('the host is missing');
+  if (text === '') throw new RuleError('the host is missing: give an address, a prefix, a name or "any"');
   for (const kind of CLASSES) if (text === kind) return { kind };
   if (text === '*') throw new RuleError('write "any" for everybody');
   const slash = text.indexOf('/');
   const address = parseIp(slash < 0 ? text : text.slice(0, slash));
   if (address === null) {
-    if (slash >= 0) throw new RuleError(`"${text.slice(0, slash)}" is no address (protocols are tcp, udp and icmp)`);
+    if (slash >= 0)
+      throw new RuleError(
+        `"${text.slice(0, slash)}" is neither a protocol (tcp, udp, icmp) nor an address in front of a prefix length`,
+      );
     return hostName(text);
   }
   if (isV4Mapped(address)) throw new RuleError('write the IPv4 address itself');
@@ -47,10 +50,10 @@ function hostOf(text: string): PolicyHost {
     throw new RuleError(`give a prefix length from 0 to ${most} after the slash`);
   }
   const length = Number(digits);
-  for (let bit = length; bit < most; bit++) {
-    if ((address[bit >> 3] & (0x80 >> (bit & 7))) !== 0) {
-      throw new RuleError(`the address has bits set behind its prefix of ${length}`);
-    }
+  const network = address.map((byte, i) => byte & (0xff00 >> Math.min(8, Math.max(0, length - 8 * i))));
+  if (!sameAddress(network, address)) {
+    const right = `${formatIp(network)}/${length}, or ${formatIp(address)} for this address alone`;
+    throw new RuleError(`the address has bits set behind its prefix of ${length}: write ${right}`);
   }
   return { kind: 'prefix', address, length };
 }
@@ -88,7 +91,8 @@ export function parseRule(verdict: PolicyVerdict, text: string, opensPrivate = f
   const protocol = (match?.[1] ?? 'any') as PolicyRule['protocol'];
   const { host: hostText, ports: portText } = splitPorts(match === null ? text : match[2]);
   const host = hostOf(hostText);
-  if (portText !== null && protocol === 'icmp') throw new RuleError('ICMP has no ports');
+  if (portText !== null && protocol === 'icmp')
+    throw new RuleError('ICMP has no ports: leave them out, or give tcp/ or udp/');
   if (host.kind === 'dns' && (portText !== null || protocol === 'icmp')) {
     throw new RuleError('"dns" is port 53 of the resolvers, by TCP and UDP');
   }

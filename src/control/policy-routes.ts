@@ -95,6 +95,7 @@ export const POLICY_ROUTES: readonly Route[] = [
     name: 'setPolicy',
     summary: 'Replaces the policy as a whole.',
     body: POLICY,
+    checksBody: true,
     answers: CHANGED,
     run: async ({ parts, body, ifMatch }) => {
       const result = checkPolicy(body);

@@ -64,6 +64,8 @@ export interface Route {
   readonly summary: string;
   readonly query: TSchema;
   readonly body: TSchema;
+  /** `run` checks the body itself, and says more of what is wrong than its schema can. */
+  readonly checksBody?: true;
   /** What it answers with, by status. */
   readonly answers: Readonly<
     Record<number, { readonly text: string; readonly schema?: TSchema; readonly type?: string }>

@@ -29,8 +29,9 @@ function queryOf({ values }: Line): CaptureQuery {
   for (const name of ['packets', 'bytes', 'seconds', 'snap'] as const) {
     const text = values.get(name);
     if (text === undefined) continue;
-    if (!(name === 'seconds' ? /^[0-9]{1,9}(\.[0-9]{1,3})?$/ : /^[0-9]{1,15}$/).test(text))
-      throw usageError(`--${name} ${text}: give a number`, PROGRAM);
+    const shape = name === 'seconds' ? /^[0-9]{1,9}(\.[0-9]{1,3})?$/ : /^[0-9]{1,15}$/;
+    if (!shape.test(text) || Number(text) === 0)
+      throw usageError(`--${name} ${text}: give a number greater than 0`, PROGRAM);
     query[name] = Number(text);
   }
   return query;

@@ -1,6 +1,8 @@
 /** What the programs that speak to a running service have in common: `tubetti ctl`, `flows`, `top`. */
 import { type OptionNames, parseLine } from '../cli/getopt';
+import { described } from '../usage-text';
 import { ConfigError } from '../errors';
+import type { ItemError } from '../control/types';
 import { ControlClient, Denied } from './client';
 import { controlPath } from './socket-path';
 
@@ -66,12 +68,23 @@ export function usageError(message: string, program: string): ConfigError {
   return new ConfigError('CFG_ERR_USAGE', `${message} (see ${program} --help)`);
 }
 
+/** The version that `--version` names. Throws ConfigError. */
+export function versionOf({ values }: Line, program: string): { readonly ifVersion?: number } {
+  const text = values.get('version');
+  if (text === undefined) return {};
+  if (!/^[0-9]{1,15}$/.test(text))
+    throw usageError(`--version ${text}: give a number, as "forward list --json" and "policy get" have it`, program);
+  return { ifVersion: Number(text) };
+}
+
+const OPTION_COLUMN = 26;
+
 /** Two columns: names and what they mean. */
 export function optionLines(options: readonly CtlOption[]): string {
   return options
     .map(({ long, short, arg, help }) => {
       const names = `  ${short === '' ? '   ' : `-${short},`} --${long[0]}${arg === '' ? '' : ` ${arg}`}`;
-      return `${names.padEnd(26)}${help}`;
+      return described(names, help, OPTION_COLUMN);
     })
     .join('\n');
 }
@@ -91,13 +104,34 @@ export function tableText(headings: readonly string[], rows: readonly (readonly 
     .join('\n');
 }
 
-/** Runs a program: what it throws becomes lines on standard error, and an exit status. */
-export async function guarded(program: string, body: () => Promise<number>): Promise<number> {
+/**
+ * What a refusal says, with the words of the command line in place of HTTP's: a list of forwards names each by its own text, a
+ * header and a parameter of the query are options.
+ */
+function refusalText({ at, message }: ItemError, line: Line | null): string {
+  if (at === '' || /^forwards\/[0-9]+(\/spec)?$/.test(at)) return message;
+  const option = at === 'If-Match' ? 'version' : /^query\/([a-z]+)$/.exec(at)?.[1];
+  const value = option === undefined ? undefined : line?.values.get(option);
+  if (value !== undefined) return `--${option} ${value}: ${message}`;
+  // Of a file, the place in it; else what stands in the path is the command's last word.
+  return `${line === null ? '' : `${line.words.join(' ')}: `}${at === 'id' || at === 'port' ? '' : `${at}: `}${message}`;
+}
+
+/** Runs a program: what it throws becomes lines on standard error, and an exit status. `line`: its command line, once it is read. */
+export async function guarded(
+  program: string,
+  body: () => Promise<number>,
+  line: () => Line | null = () => null,
+): Promise<number> {
   try {
     return await body();
   } catch (error) {
-    if (!(error instanceof Denied) && !(error instanceof ConfigError)) throw error;
-    for (const line of error.message.split('\n')) process.stderr.write(`${program}: ${line}\n`);
+    let lines: string[];
+    if (error instanceof Denied) lines = error.errors.map((one) => refusalText(one, line()));
+    else if (error instanceof ConfigError)
+      lines = error.message.replace(/\(see --help\)$/, `(see ${program} --help)`).split('\n');
+    else throw error;
+    for (const text of lines) process.stderr.write(`${program}: ${text}\n`);
     return error instanceof Denied ? REFUSED : UNUSABLE;
   }
 }

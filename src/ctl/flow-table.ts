@@ -24,9 +24,10 @@ export function shortTime(ms: number): string {
   return `${Math.floor(s / 86_400)}d`;
 }
 
-/** µs: `0.2ms`, `15ms`, `1.2s`. */
+/** µs: `40us`, `1.5ms`, `15ms`, `1.2s`. */
 export function shortRtt(us: number | null): string {
   if (us === null) return '-';
+  if (us < 1000) return `${Math.round(us)}us`;
   if (us < 9950) return `${(us / 1000).toFixed(1)}ms`;
   return us < 999_500 ? `${Math.round(us / 1000)}ms` : `${(us / 1e6).toFixed(1)}s`;
 }

@@ -42,13 +42,14 @@ export function flowsUsage(): string {
 
 Shows who talks to whom: the flows of a service that was started with --control PATH. ">" is a flow
 that the guest began, "<" one that came by a forwarded port; FROM and TO are payload bytes from and
-to the guest. As wide as the terminal; all columns where the output is none.
+to the guest. A narrow terminal has fewer columns; output to a file or a pipe has all.
 
 ${optionLines(FLOWS_OPTIONS)}
 
 With --json: an object a line.
 
-Exit status: 0; 1 if the service refused, or has no flow of that ID; 2 if the command line cannot be used or there is no service.
+Exit status: 0 if it was done; 1 if the service refused it, or has no flow of that ID; 2 if the
+command line cannot be used, or no service answers.
 `;
 }
 
@@ -94,7 +95,9 @@ export function run(argv: readonly string[]): Promise<number> {
     const id = line.values.get('close');
     if (id !== undefined) {
       if (await client.closeFlow(id)) return DONE;
-      throw new Denied(404, [{ at: '--close', code: 'not-found', message: `there is no flow ${id}` }]);
+      throw new Denied(404, [
+        { at: '', code: 'not-found', message: `--close ${id}: there is no such flow, give the ID of an open one` },
+      ]);
     }
     process.stdout.on('error', () => undefined);
     try {

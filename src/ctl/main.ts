@@ -2,16 +2,21 @@
  * `tubetti ctl`, `tubetti flows`, `tubetti top`: programs that speak to a running service by its control socket
  * (`--control`). bin/tubetti.js calls `run`; the service loads nothing of them.
  */
+import { nearestName } from '../cli/getopt';
+import { described } from '../usage-text';
 import { readableStack } from '../stack-trace';
-import { DONE, guarded, optionLines, readLine, UNUSABLE, usageError } from './command';
+import { DONE, guarded, type Line, optionLines, readLine, UNUSABLE, usageError } from './command';
 import { CTL_OPTIONS, SUBCOMMANDS } from './subcommands';
 
 const PROGRAM = 'tubetti ctl';
+const COMMAND_COLUMN = 26;
 
 export { CTL_OPTIONS, SUBCOMMANDS } from './subcommands';
 
 export function ctlUsage(): string {
-  const rows = SUBCOMMANDS.map(({ name, words, help }) => `  ${`${name} ${words}`.trimEnd().padEnd(30)}  ${help}`);
+  const rows = SUBCOMMANDS.map(({ name, words, help }) =>
+    described(`  ${name} ${words}`.trimEnd(), help, COMMAND_COLUMN),
+  );
   return `Usage: tubetti ctl [OPTION]... COMMAND [WORD]...
 
 Gives orders to a service that was started with --control PATH, and shows what it does.
@@ -20,14 +25,15 @@ ${rows.join('\n')}
 
 ${optionLines(CTL_OPTIONS)}
 
-Exit status: 0 if it was done, 1 if the service refused it, 2 if the command line cannot be used or
-there is no service, or it is gone without a word.
+Exit status: 0 if it was done; 1 if the service refused it; 2 if the command line cannot be used, or
+no service answers.
 `;
 }
 
 function ctl(argv: readonly string[]): Promise<number> {
-  return guarded(PROGRAM, async () => {
-    const line = readLine(CTL_OPTIONS, argv);
+  let line: Line | null = null;
+  const body = async (): Promise<number> => {
+    line = readLine(CTL_OPTIONS, argv);
     if (line.values.has('help')) {
       process.stdout.write(ctlUsage());
       return DONE;
@@ -35,10 +41,19 @@ function ctl(argv: readonly string[]): Promise<number> {
     const name = line.words.at(0);
     const words = line.words.slice(1);
     const command = SUBCOMMANDS.find((each) => each.name === name);
-    if (command === undefined)
-      throw usageError(name === undefined ? 'give a command' : `there is no command "${name}"`, PROGRAM);
+    if (command === undefined) {
+      const names = SUBCOMMANDS.map((each) => each.name);
+      const near = name === undefined ? null : nearestName(name, names, 2);
+      throw usageError(
+        name === undefined
+          ? `give a command: ${names.join(', ')}`
+          : `there is no command "${name}", ${near === null ? `give ${names.join(', ')}` : `did you mean "${near}"?`}`,
+        PROGRAM,
+      );
+    }
     return command.run({ words, values: line.values });
-  });
+  };
+  return guarded(PROGRAM, body, () => line);
 }
 
 /** Runs a program by its name with the arguments behind it. Returns its exit status. */

@@ -1,7 +1,7 @@
 /** `tubetti ctl policy` and `tubetti ctl rates`. */
 import { rateValue } from '../cli/option-values';
 import { readConfigFile } from '../cli/settings';
-import { clientFor, DONE, type Line, usageError } from './command';
+import { clientFor, DONE, type Line, usageError, versionOf } from './command';
 import { allFlows } from './flows';
 import { Learnt, learnFrom } from './learn';
 import type { Subcommand } from './subcommands';
@@ -46,7 +46,7 @@ async function learn(line: Line, log: string | undefined): Promise<number> {
 export const policy: Subcommand = {
   name: 'policy',
   words: 'get | set FILE | clear | learn [FLOW-LOG]',
-  help: 'whom the guest may talk to; FILE is YAML or JSON, as --policy takes it; learn prints one that allows the flows there are, or those of a flow log',
+  help: 'whom the guest may talk to; FILE is YAML or JSON, as for --policy; learn prints a policy that allows the open flows, or those of a flow log',
   run: async (line) => {
     const order = line.words.at(0) ?? 'get';
     const file = line.words.at(1);
@@ -54,8 +54,7 @@ export const policy: Subcommand = {
       throw usageError(`policy ${order}: one word too many`, PROGRAM);
     if (order === 'learn') return learn(line, file);
     const client = clientFor(line);
-    const version = line.values.get('version');
-    const asked = version === undefined ? {} : { ifVersion: Number(version) };
+    const asked = versionOf(line, PROGRAM);
     let answer: PolicyAnswer;
     switch (order) {
       case 'get':
@@ -65,7 +64,7 @@ export const policy: Subcommand = {
         answer = (await client.ask<PolicyAnswer>('DELETE', '/v1/policy', asked)).body;
         break;
       case 'set': {
-        if (file === undefined) throw usageError('policy set: give a file', PROGRAM);
+        if (file === undefined) throw usageError('policy set: give a file, YAML or JSON', PROGRAM);
         const body = readConfigFile(file, 'policy set') ?? {};
         answer = (await client.ask<PolicyAnswer>('PUT', '/v1/policy', { body, ...asked })).body;
         break;
@@ -82,15 +81,27 @@ interface Rates {
   readonly out: number;
 }
 
-const rateText = (rate: number): string => (rate === 0 ? 'no limit' : `${rate} bit/s`);
+/** `50 Mbit/s`, exact. */
+function rateText(rate: number): string {
+  if (rate === 0) return 'no limit';
+  const [unit, name] = (
+    [
+      [1e9, 'G'],
+      [1e6, 'M'],
+      [1e3, 'k'],
+    ] as const
+  ).find(([one]) => rate >= one) ?? [1, ''];
+  return `${rate / unit} ${name}bit/s`;
+}
 
 export const rates: Subcommand = {
   name: 'rates',
   words: '[IN OUT]',
-  help: 'most that goes to the guest and comes from it, like 50M 10M; 0: no limit',
+  help: 'limits in bit/s of what goes to the guest and comes from it, like 50M 10M; 0: no limit',
   run: async (line) => {
     const { words } = line;
-    if (words.length !== 0 && words.length !== 2) throw usageError('rates: give two of them, or none', PROGRAM);
+    if (words.length !== 0 && words.length !== 2)
+      throw usageError('rates: give two, IN and OUT, like 50M 10M; or none, to see them', PROGRAM);
     const client = clientFor(line);
     const ask =
       words.length === 0 ? {} : { body: { in: rateValue('rates', words[0]), out: rateValue('rates', words[1]) } };

@@ -3,7 +3,16 @@ import type { ForwardInfo, ServiceStatus } from '../control/types';
 import { CAPTURE_OPTIONS, runCapture } from './capture';
 import type { ForwardList } from './client';
 import { policy, rates } from './policy';
-import { clientFor, COMMON_OPTIONS, type CtlOption, DONE, type Line, tableText, usageError } from './command';
+import {
+  clientFor,
+  COMMON_OPTIONS,
+  type CtlOption,
+  DONE,
+  type Line,
+  tableText,
+  usageError,
+  versionOf,
+} from './command';
 
 const PROGRAM = 'tubetti ctl';
 
@@ -21,8 +30,13 @@ export const CTL_OPTIONS: readonly CtlOption[] = [
   ...CAPTURE_OPTIONS,
   { long: ['udp'], short: 'u', arg: '', help: 'forward: UDP ports; default: TCP ports' },
   { long: ['outward'], short: '', arg: '', help: "forward: from a namespace's loopback to the host's, as -T and -U" },
-  { long: ['close'], short: '', arg: '', help: 'forward remove, set: reset the connections that came by what goes' },
-  { long: ['version'], short: '', arg: 'N', help: 'forward, policy: refuse if it is of another version by now' },
+  { long: ['close'], short: '', arg: '', help: 'forward remove, set: reset the connections of the forwards that go' },
+  {
+    long: ['version'],
+    short: '',
+    arg: 'N',
+    help: 'forward, policy: refuse if what the service has is not of this version',
+  },
 ];
 
 function print(line: Line, value: unknown, text: () => string): void {
@@ -116,14 +130,6 @@ const ORDERS = {
   set: { method: 'PUT', below: '' },
 } as const;
 
-function versionOf({ values }: Line): number | undefined {
-  const text = values.get('version');
-  if (text === undefined) return undefined;
-  if (!/^[0-9]{1,15}$/.test(text))
-    throw usageError(`--version ${text}: give a number, as "forward list --json" has it`, PROGRAM);
-  return Number(text);
-}
-
 /** `8080:80`, `tcp/8080:80` and `udp/53` (which may stand among those of the other protocol). */
 function itemOf(word: string, udp: boolean): { readonly protocol: 'tcp' | 'udp'; readonly spec: string } {
   const named = /^(tcp|udp)\/(.*)$/s.exec(word);
@@ -149,10 +155,9 @@ const forward: Subcommand = {
         throw usageError(`forward ${order}: give ports, such as 8080:80`, PROGRAM);
       const { method, below } = ORDERS[order as keyof typeof ORDERS];
       const path = `${line.values.has('outward') ? '/v1/outward' : '/v1/forwards'}${below}`;
-      const ifVersion = versionOf(line);
       const forwards = specs.map((word) => itemOf(word, line.values.has('udp')));
       const query = line.values.has('close') ? { query: { closeFlows: 'true' } } : {};
-      const asked = { body: { forwards }, ...query, ...(ifVersion === undefined ? {} : { ifVersion }) };
+      const asked = { body: { forwards }, ...query, ...versionOf(line, PROGRAM) };
       list = (await client.ask<ForwardList>(method, path, asked)).body;
     }
     print(line, list, () => {
@@ -170,7 +175,7 @@ const forward: Subcommand = {
 const events: Subcommand = {
   name: 'events',
   words: '',
-  help: 'what happens, a line each, until the service ends or it is interrupted',
+  help: 'a line for each thing that happens, until the service ends',
   run: async (line) => {
     noMore(line.words);
     const stop = new AbortController();
@@ -195,7 +200,7 @@ const events: Subcommand = {
 const connect: Subcommand = {
   name: 'connect',
   words: 'PORT',
-  help: 'standard input and output become a connection to this TCP port of the guest',
+  help: 'connects standard input and output to this TCP port of the guest',
   run: async (line) => {
     const port = line.words.at(0);
     noMore(line.words.slice(1));

@@ -43,7 +43,8 @@ Keys: ${KEYS}.
 
 With --json: an array a line, every second, with the members "fromRate" and "toRate".
 
-Exit status: 0; 1 if the service refused; 2 if the command line cannot be used or there is no service.
+Exit status: 0 if it was done; 1 if the service refused it; 2 if the command line cannot be used, or
+no service answers.
 `;
 }
 

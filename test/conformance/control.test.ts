@@ -311,7 +311,7 @@ test('ctl: tables for people, JSON for programs, an exit status for both', async
   expect(await scraped()).toContain(`tubetti_forward_listeners{protocol="udp",rule="${port + 1}:53"} 1`);
   expect(await ctl('forward', 'add', `${port}:81`)).toMatchObject({
     status: 1,
-    err: `tubetti ctl: forwards/0/spec: tcp ${port}:81: tcp port ${port} is taken by the forward tcp ${port}:80\n`,
+    err: `tubetti ctl: tcp ${port}:81: tcp port ${port} is taken by the forward tcp ${port}:80\n`,
   });
   expect(await ctl('forward', 'add')).toMatchObject({ status: 2, err: expect.stringMatching(/give ports/) as string });
   expect(await ctl('no-such')).toMatchObject({ status: 2 });

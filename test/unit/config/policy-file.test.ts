@@ -45,7 +45,10 @@ test('the example in docs/policy.md', () => {
 });
 
 test.each<[string[], string]>([
-  [['--allow', 'x y'], '--allow x y: "x y" is no address, prefix, domain name or one of any, host, lan, metadata, dns'],
+  [
+    ['--allow', 'x y'],
+    '--allow x y: "x y" is not an address, a prefix, a domain name, or one of any, host, lan, metadata, dns',
+  ],
   [['--policy-audit'], '--policy-audit: there is no policy, give --allow, --deny or --policy'],
   [
     ['--deny', 'any', '--policy', join(EXAMPLES, 'agent.yaml')],

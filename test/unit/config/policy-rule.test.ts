@@ -38,22 +38,25 @@ test.each([
 });
 
 test.each([
-  ['', 'the host is missing'],
+  ['', 'the host is missing: give an address, a prefix, a name or "any"'],
   ['*', 'write "any" for everybody'],
   ['a.*.example', 'a name may have "*." in front, and no other "*"; write "any" for everybody'],
-  ['300.1.1.1', '"300.1.1.1" is no address, prefix, domain name or one of any, host, lan, metadata, dns'],
-  ['10.0.0.1/8', 'the address has bits set behind its prefix of 8'],
+  ['300.1.1.1', '"300.1.1.1" is not an address, a prefix, a domain name, or one of any, host, lan, metadata, dns'],
+  [
+    '10.0.0.1/8',
+    'the address has bits set behind its prefix of 8: write 10.0.0.0/8, or 10.0.0.1 for this address alone',
+  ],
   ['10.0.0.0/33', 'give a prefix length from 0 to 32 after the slash'],
-  ['sctp/any', '"sctp" is no address (protocols are tcp, udp and icmp)'],
+  ['sctp/any', '"sctp" is neither a protocol (tcp, udp, icmp) nor an address in front of a prefix length'],
   ['::ffff:10.0.0.1', 'write the IPv4 address itself'],
   ['any:', 'ports are numbers from 1 to 65535, like 443, 80,443 or 8000-8999, not ""'],
   ['any:0', 'ports are numbers from 1 to 65535, like 443, 80,443 or 8000-8999, not "0"'],
   ['any:9-8', 'ports are numbers from 1 to 65535, like 443, 80,443 or 8000-8999, not "9-8"'],
-  ['icmp/any:1', 'ICMP has no ports'],
+  ['icmp/any:1', 'ICMP has no ports: leave them out, or give tcp/ or udp/'],
   ['[2001:db8::1', 'write IPv6 with ports like [2001:db8::1]:443'],
   ['localhost', '"localhost" is the guest itself there; write "host" for this host'],
   ['dns:5353', '"dns" is port 53 of the resolvers, by TCP and UDP'],
-  ['-x.example', '"-x.example" is no address, prefix, domain name or one of any, host, lan, metadata, dns'],
+  ['-x.example', '"-x.example" is not an address, a prefix, a domain name, or one of any, host, lan, metadata, dns'],
 ])('%s is refused', (text, why) => {
   expect(() => parseRule('allow', text)).toThrow(new RuleError(why));
 });

@@ -214,7 +214,7 @@ describe('HTTP', () => {
     ['POST', '/v1/forwards', { forwards: [{ protocol: 'tcp' }] }, {}, [400, 'body/forwards/0/spec', 'invalid']],
     ['POST', '/v1/forwards', 'x'.repeat(65537), {}, [413, '', 'too-large']],
     ['DELETE', '/v1/policy', undefined, { 'If-Match': 'seven' }, [400, 'If-Match', 'invalid']],
-    ['PUT', '/v1/policy', { rules: 'none' }, {}, [400, 'body/rules', 'invalid']],
+    ['PUT', '/v1/policy', { rules: 'none' }, {}, [400, 'rules', 'invalid']],
     ['PUT', '/v1/rates', { in: 5, out: 0 }, {}, [400, 'body/in', 'invalid']],
     ['POST', '/v1/connect/22', undefined, {}, [426, '', 'upgrade']],
   ])('%s %s %j %j is refused', async (method, path, body, headers, expected) => {

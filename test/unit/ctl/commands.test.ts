@@ -61,33 +61,50 @@ const failed = (status: number, err: string): Ran => ({ status, out: '', err });
 /** A command line that cannot be used. */
 const unusable = (message: string): Ran => failed(2, `tubetti ctl: ${message} (see tubetti ctl --help)\n`);
 
+const NAMES = SUBCOMMANDS.map(({ name }) => name).join(', ');
+
 describe('the command line', () => {
   test('help names every command, and the exit statuses', async () => {
     expect(await ctl('--help')).toEqual({ status: 0, out: ctlUsage(), err: '' });
-    for (const { name, help } of SUBCOMMANDS) expect(ctlUsage()).toMatch(new RegExp(`^  ${name} .*${help}$`, 'm'));
-    expect(ctlUsage()).toContain('Exit status: 0 if it was done, 1 if the service refused it, 2 if');
+    const inOneLine = ctlUsage()
+      .replace(/\n {3,}/g, ' ')
+      .replace(/ +/g, ' ');
+    for (const { name, words, help } of SUBCOMMANDS)
+      expect(inOneLine).toContain(`${`\n ${name} ${words}`.trimEnd()} ${help}`);
+    for (const line of ctlUsage().split('\n')) expect(line.length).toBeLessThanOrEqual(100);
+    expect(ctlUsage()).toContain('Exit status: 0 if it was done; 1 if the service refused it; 2 if');
   });
 
   test.each<[string[], string]>([
-    [[], 'give a command'],
-    [['frobnicate'], 'there is no command "frobnicate"'],
+    [[], `give a command: ${NAMES}`],
+    [['frobnicate'], `there is no command "frobnicate", give ${NAMES}`],
+    [['forwrad'], 'there is no command "forwrad", did you mean "forward"?'],
     [['status', 'now'], '"now" is one word too many'],
     [['end', 'it'], '"it" is one word too many'],
     [['events', 'all'], '"all" is one word too many'],
     [['forward', 'list', 'all'], '"all" is one word too many'],
     [['forward', 'open', '80'], 'forward open: give list, add, remove or set'],
     [['forward', 'add'], 'forward add: give ports, such as 8080:80'],
-    [['forward', 'set', '80', '--version=x'], '--version x: give a number, as "forward list --json" has it'],
+    [
+      ['forward', 'set', '80', '--version=x'],
+      '--version x: give a number, as "forward list --json" and "policy get" have it',
+    ],
     [['policy', 'get', 'it'], 'policy get: one word too many'],
-    [['policy', 'set'], 'policy set: give a file'],
+    [['policy', 'set'], 'policy set: give a file, YAML or JSON'],
     [['policy', 'open'], 'policy open: give get, set, clear or learn'],
-    [['rates', '50M'], 'rates: give two of them, or none'],
+    [['rates', '50M'], 'rates: give two, IN and OUT, like 50M 10M; or none, to see them'],
     [['connect'], 'connect: give a port of the guest'],
     [['capture', 'all'], 'capture all: give list, stop, or no word'],
     [['capture', 'list', 'all'], '"all" is one word too many'],
     [['capture', 'stop', '1', '2'], '"2" is one word too many'],
     [['capture', 'stop'], 'capture stop: give the ID that "capture list" shows'],
-    [['capture', '--seconds', 'x'], '--seconds x: give a number'],
+    [['capture', '--seconds', 'x'], '--seconds x: give a number greater than 0'],
+    [['capture', '--packets', '0'], '--packets 0: give a number greater than 0'],
+    [
+      ['policy', 'clear', '--version', 'x'],
+      '--version x: give a number, as "forward list --json" and "policy get" have it',
+    ],
+    [['--frobnicate'], 'unknown option --frobnicate'],
     [['connect', 'http'], 'connect: give a port of the guest'],
   ])('%j cannot be used', async (argv, message) => {
     expect(await ctl(...argv)).toEqual(unusable(message));
@@ -175,7 +192,7 @@ describe('forward', () => {
     );
     expect((await ctl('forward', 'remove', '--outward', '8080:80')).out).toBe('no ports are forwarded\n');
     expect(await ctl('forward', 'remove', '--outward', '8080:80')).toEqual(
-      failed(1, 'tubetti ctl: forwards/0: tcp 8080:80 does not lead to the host\n'),
+      failed(1, 'tubetti ctl: tcp 8080:80 does not lead to the host\n'),
     );
     await ctl('forward', 'set', '--outward', '8081', 'udp/53');
     expect(service.outward.list()).toMatchObject([{ spec: '8081' }, { protocol: 'udp', spec: '53' }]);
@@ -188,9 +205,7 @@ describe('forward', () => {
     expect(out).toBe('no ports are forwarded\n');
     expect(service.changes.map(({ closeFlows }) => closeFlows)).toEqual([false, false, true]);
     expect(service.io.open.size).toBe(0);
-    expect(await ctl('forward', 'remove', '8080:80')).toEqual(
-      failed(1, 'tubetti ctl: forwards/0: tcp 8080:80 is not forwarded\n'),
-    );
+    expect(await ctl('forward', 'remove', '8080:80')).toEqual(failed(1, 'tubetti ctl: tcp 8080:80 is not forwarded\n'));
   });
 
   test('set leaves these and no others, and none without words', async () => {
@@ -206,12 +221,10 @@ describe('forward', () => {
     expect(await ctl('forward', 'add', '8080', 'seventy', '8090-8080')).toMatchObject({
       status: 1,
       out: '',
-      err: expect.stringMatching(
-        /^tubetti ctl: forwards\/1\/spec: tcp seventy: .*\ntubetti ctl: forwards\/2\/spec: tcp 8090-8080: .*\n$/,
-      ) as string,
+      err: expect.stringMatching(/^tubetti ctl: tcp seventy: .*\ntubetti ctl: tcp 8090-8080: .*\n$/) as string,
     });
     expect(await ctl('forward', 'add', '8080', String(TAKEN))).toEqual(
-      failed(1, `tubetti ctl: forwards/1/spec: tcp ${TAKEN}: cannot bind port ${TAKEN}: address already in use\n`),
+      failed(1, `tubetti ctl: tcp ${TAKEN}: cannot bind port ${TAKEN}: address already in use\n`),
     );
     expect(service.io.open.size).toBe(0);
     expect(service.changes).toEqual([]);
@@ -220,7 +233,7 @@ describe('forward', () => {
   test('of another version by now: refused', async () => {
     await ctl('forward', 'add', '8080');
     expect(await ctl('forward', 'add', '8081', '--version', '1')).toEqual(
-      failed(1, 'tubetti ctl: If-Match: the forwards have changed: this is version 2\n'),
+      failed(1, 'tubetti ctl: --version 1: the forwards have changed: this is version 2\n'),
     );
     expect((await ctl('forward', 'add', '8081', '--version', '2')).status).toBe(0);
   });
@@ -248,15 +261,31 @@ describe('policy', () => {
     const file = join(service.dir, 'policy.json');
     writeFileSync(file, '{"rules": [{"allow": "example.com:443"}, {"deny": "tcp/:::"}]}');
     const ran = await ctl('policy', 'set', file);
-    expect([ran.status, ran.err]).toEqual([1, expect.stringMatching(/^tubetti ctl: rules\/1\/deny: /)]);
+    expect([ran.status, ran.err]).toEqual([
+      1,
+      expect.stringMatching(/^tubetti ctl: policy set .*policy\.json: rules\/1\/deny: /),
+    ]);
     expect(service.policy.version).toBe(1);
+  });
+
+  test('of a file, everything that is wrong is said at once', async () => {
+    const file = join(service.dir, 'policy.yaml');
+    writeFileSync(file, 'rules:\n  - allow: [example.com, x y]\nsni: yes\nlog: true\n');
+    const ran = await ctl('policy', 'set', file);
+    const lines = ran.err.trimEnd().split('\n');
+    expect(ran.status).toBe(1);
+    expect(lines.map((line) => line.replace(`tubetti ctl: policy set ${file}: `, ''))).toEqual([
+      'log: no such key: there are rules, default, audit, denied-names, sni',
+      expect.stringMatching(/^rules\/0\/allow\/1: x y: /),
+      'sni: give "off" or "require"',
+    ]);
   });
 
   test('a file that cannot be read, and a version that is over', async () => {
     const missing = await ctl('policy', 'set', join(service.dir, 'none.yaml'));
     expect([missing.status, missing.err]).toEqual([2, expect.stringMatching(/policy set .*none\.yaml: cannot read: /)]);
     expect(await ctl('policy', 'clear', '--version', '7')).toEqual(
-      failed(1, 'tubetti ctl: If-Match: the policy has changed: this is version 1\n'),
+      failed(1, 'tubetti ctl: --version 7: the policy has changed: this is version 1\n'),
     );
   });
 });
@@ -264,9 +293,7 @@ describe('policy', () => {
 describe('rates', () => {
   test('set and shown', async () => {
     expect((await ctl('rates')).out).toBe('to the guest: no limit\nfrom the guest: no limit\n');
-    expect((await ctl('rates', '50M', '800k')).out).toBe(
-      'to the guest: 50000000 bit/s\nfrom the guest: 800000 bit/s\n',
-    );
+    expect((await ctl('rates', '50M', '800k')).out).toBe('to the guest: 50 Mbit/s\nfrom the guest: 800 kbit/s\n');
     expect(service.rates.current).toEqual({ in: 50e6, out: 8e5 });
     expect(printed(await ctl('rates', '--json'))).toEqual({ in: 50e6, out: 8e5 });
   });
@@ -302,7 +329,7 @@ describe('flows and top', () => {
     expect(await tubetti('flows', '--close', 'udp-1-2-1')).toEqual({ status: 0, out: '', err: '' });
     expect(service.flows.all.map(({ id }) => id)).toEqual(['tcp-1-1-1', 'tcp-1-3-1']);
     expect(await tubetti('flows', '--close', 'udp-1-2-1')).toEqual(
-      failed(1, 'tubetti flows: --close: there is no flow udp-1-2-1\n'),
+      failed(1, 'tubetti flows: --close udp-1-2-1: there is no such flow, give the ID of an open one\n'),
     );
   });
 
@@ -352,7 +379,7 @@ describe('capture', () => {
 
   test('interrupted, or stopped by its ID', async () => {
     expect((await ctl('capture', 'list')).out).toBe('there are no captures\n');
-    expect(await ctl('capture', 'stop', '1')).toEqual(failed(1, 'tubetti ctl: id: no capture 1 runs\n'));
+    expect(await ctl('capture', 'stop', '1')).toEqual(failed(1, 'tubetti ctl: capture stop 1: no capture 1 runs\n'));
     for (const [stop, reason] of [
       [(): unknown => process.emit('SIGINT'), 'order'],
       [(): unknown => new ControlClient(service.path).stopCapture('2'), 'order'],
@@ -444,7 +471,9 @@ describe('the client', () => {
   });
 
   test('a port that there is not', async () => {
-    expect(await ctl('connect', '70000')).toEqual(failed(1, 'tubetti ctl: port: give a port from 1 to 65535\n'));
+    expect(await ctl('connect', '70000')).toEqual(
+      failed(1, 'tubetti ctl: connect 70000: give a port from 1 to 65535\n'),
+    );
     expect(service.connected).toEqual([]);
   });
 

@@ -40,7 +40,7 @@ test.each<[number, string]>([
 
 test('times', () => {
   expect([-5, 59_999, 60_000, 3_725_000, 90_000_000].map(shortTime)).toEqual(['0s', '59s', '1m00s', '1h02m', '1d']);
-  expect([null, 40, 9949, 9950, 1_200_000].map(shortRtt)).toEqual(['-', '0.0ms', '9.9ms', '10ms', '1.2s']);
+  expect([null, 40, 9949, 9950, 1_200_000].map(shortRtt)).toEqual(['-', '40us', '9.9ms', '10ms', '1.2s']);
 });
 
 test('a table with all columns where there is room', () => {
