@@ -2,6 +2,7 @@
  * `--dhcp-option`, `--dhcp6-option` and their like: from what dnsmasq's users write (`option:ntp-server,192.0.2.1`,
  * `42=192.0.2.1`) to bytes. Codes and formats: IANA's registries of DHCP (RFC 2132 and what it lists) and DHCPv6 options.
  */
+import { nearestName } from './getopt';
 import { parseIp, parseIp4, parseIp6 } from '../config/address-text';
 import { type ExtraOption, INFINITE_SEC } from '../stack/config';
 import { encodeName } from '../stack/wire/domain-name';
@@ -99,7 +100,7 @@ const KNOWN6 = table(`
   60 bootfile-param params
   103 captive-portal text`);
 
-const PROTOCOL = 'that one is part of the protocol';
+const PROTOCOL = 'the server sets this option itself, leave it out';
 
 const DHCP: Family = {
   version: 4,
@@ -153,8 +154,11 @@ function optionOf(family: Family, left: string, shown: string, value: string): {
   );
   if (known !== undefined) return known;
   if (number === null) {
-    const names = family.known.map(({ name }) => name).join(', ');
-    throw badValue(shown, value, `there is no option "${word}"; give its number, or one of ${names}`);
+    const names = family.known.map(({ name }) => name);
+    const part = word.length < 2 ? undefined : names.find((name) => name.includes(word.toLowerCase()));
+    const near = part ?? nearestName(word, names, 2);
+    const right = near === null ? `give its number, or one of ${names.join(', ')}` : `did you mean "${near}"?`;
+    throw badValue(shown, value, `there is no option "${word}", ${right}`);
   }
   if (number < 1 || number > family.maxCode) throw badValue(shown, value, `give a code from 1 to ${family.maxCode}`);
   return { code: number, format: null };

@@ -88,6 +88,8 @@ class SpecReader {
       const port = this.port(text);
       return { first: port, last: port };
     }
+    if (dash === 0) this.fail(`range ${text} has no first port, give FIRST-LAST`);
+    if (dash === text.length - 1) this.fail(`range ${text} has no last port, give FIRST-LAST`);
     const range = { first: this.port(text.slice(0, dash)), last: this.port(text.slice(dash + 1)) };
     if (range.last < range.first) this.fail(`range ${text} runs backwards, give FIRST-LAST`);
     return range;
@@ -118,6 +120,7 @@ class SpecReader {
   }
 
   target(text: string): Target {
+    if (text === '') this.fail('there is nothing behind ":", give a port of the guest, like 8080:80');
     const slash = text.indexOf('/');
     if (slash >= 0) return { addr: this.targetAddr(text.slice(0, slash)), range: this.range(text.slice(slash + 1)) };
     if (/^[0-9]+(-[0-9]*)?$/.test(text)) return { addr: null, range: this.range(text) };

@@ -70,7 +70,10 @@ const TABLE: Readonly<Record<string, Row>> = {
     bad: ['__a=b', `--label __a=b: names that begin with "__" are Prometheus's own`],
   },
   control: { good: ['/run/tubetti/c'], bad: ['', '--control "": give a path of 1 to 107 bytes'] },
-  allow: { good: ['any', 'tcp/192.0.2.1:443'], bad: ['', '--allow "": the host is missing'] },
+  allow: {
+    good: ['any', 'tcp/192.0.2.1:443'],
+    bad: ['', '--allow "": the host is missing: give an address, a prefix, a name or "any"'],
+  },
   deny: { good: ['lan', '[2001:db8::]/32'], bad: ['', '--deny "": the host is missing'] },
   policy: { good: [], bad: ['/nonexistent', '--policy /nonexistent: cannot read: no such file or directory'] },
   'flow-log': { good: ['/tmp/flows'], bad: ['', ''] },
@@ -100,7 +103,7 @@ const TABLE: Readonly<Record<string, Row>> = {
   fqdn: { good: ['guest.example.org'], bad: ['a..b', ''] },
   'dhcp-option': {
     good: ['42=192.0.2.1', 'option:ntp-server,192.0.2.1', '224=0x01', '6='],
-    bad: ['53=1', '--dhcp-option 53=1: that one is part of the protocol'],
+    bad: ['53=1', '--dhcp-option 53=1: the server sets this option itself, leave it out'],
   },
   'dhcp6-option': { good: ['59=http://x/', '56=2001:db8::1'], bad: ['23=192.0.2.1', 'give IPv6 addresses'] },
   'lease-time': { good: ['3600', '12h', 'infinite'], bad: ['1', 'give at least 60 seconds'] },
