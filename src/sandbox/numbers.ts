@@ -43,8 +43,11 @@ export const IP_OPTIONS: readonly number[] = [1, 2, 8, 10, 11, 12, 13, 15, 32, 3
  * RECVTCLASS, TCLASS, FREEBIND.
  */
 export const IPV6_OPTIONS: readonly number[] = [16, 17, 18, 23, 25, 26, 29, 49, 51, 66, 67, 78];
-/** NODELAY, KEEPIDLE, KEEPINTVL, KEEPCNT. Not ULP, CONGESTION: they load modules. */
-export const TCP_OPTIONS: readonly number[] = [1, 4, 5, 6];
+/**
+ * NODELAY, KEEPIDLE, KEEPINTVL, KEEPCNT, CONGESTION, which loads a module for those who have CAP_NET_ADMIN only. Not ULP, which
+ * does for everybody.
+ */
+export const TCP_OPTIONS: readonly number[] = [1, 4, 5, 6, 13];
 
 export const F_GETFD = 1;
 export const F_SETFD = 2;

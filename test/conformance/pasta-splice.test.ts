@@ -101,6 +101,27 @@ test('a peer that never reads: the sender is stopped by full buffers, and all ar
   await rig.noFlowsLeft();
 });
 
+test.each(LOOPBACKS)(
+  'nothing paces the bytes within the host, whatever its congestion control is: %s',
+  async (address) => {
+    await rig.start('-t', '7125', '-T', '7126:7127', '-u', 'none', '-U', 'none');
+    await rig.serve('inside', 'echo', '::', 7125);
+    await rig.serve('host', 'echo', '::', 7127);
+    for (const [from, port, to, target] of [
+      ['host', 7125, 'inside', 7125],
+      ['inside', 7126, 'host', 7127],
+    ] as const) {
+      const open = rig.begin(from, 'together', address, port, 1);
+      await open.waitForLine(/^open 1$/, 5000);
+      // The socket that was accepted, and the one that connects.
+      expect(await rig.sockets(from, 'sport', '=', `:${port}`)).toMatch(/ reno /);
+      expect(await rig.sockets(to, 'dport', '=', `:${target}`)).toMatch(/ reno /);
+      open.child.stdin?.write('close');
+      await open.waitForLine(/"right":1/, 5000);
+    }
+  },
+);
+
 test('a reset ends a connection whose other side takes nothing', async () => {
   await rig.start('-t', '7131', '-u', 'none', '-T', 'none', '-U', 'none');
   const silent = await rig.serve('inside', 'silent', '::', 7131);

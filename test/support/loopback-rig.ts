@@ -39,7 +39,11 @@ export class LoopbackRig {
 
   /** The command line of a peer. */
   private argv(where: Where, words: readonly (string | number)[]): string[] {
-    const argv = [process.execPath, PEER, ...words.map(String)];
+    return this.at(where, [process.execPath, PEER, ...words.map(String)]);
+  }
+
+  /** The command line of a program there. */
+  private at(where: Where, argv: readonly string[]): string[] {
     if (where === 'host') return this.world.inHost(argv);
     if (where === 'remote') return this.world.inRemote(argv);
     const target = String(this.container.pid);
@@ -60,6 +64,11 @@ export class LoopbackRig {
 
   async run(where: Where, ...words: (string | number)[]): Promise<Record<string, unknown>> {
     return JSON.parse(await command(this.argv(where, words))) as Record<string, unknown>;
+  }
+
+  /** What the kernel says of the established TCP sockets there that match a filter of ss(8). */
+  async sockets(where: Where, ...filter: string[]): Promise<string> {
+    return (await command(this.at(where, ['ss', '-tinH', 'state', 'established', ...filter]))).trim();
   }
 
   async stopPeersInside(): Promise<void> {

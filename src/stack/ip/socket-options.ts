@@ -1,6 +1,7 @@
 /** Socket options of flows' sockets that IPv4 and IPv6 have by different names. */
 import type { HostIo } from '../ports';
 import {
+  CONGESTION_RENO,
   IP_MTU_DISCOVER,
   IP_MULTICAST_TTL,
   IP_RECVERR,
@@ -10,6 +11,7 @@ import {
   IP_TTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
+  IPPROTO_TCP,
   IPV6_MTU_DISCOVER,
   IPV6_MULTICAST_HOPS,
   IPV6_RECVERR,
@@ -17,6 +19,7 @@ import {
   IPV6_RECVTCLASS,
   IPV6_TCLASS,
   IPV6_UNICAST_HOPS,
+  TCP_CONGESTION,
 } from '../kit/linux';
 
 /**
@@ -51,4 +54,14 @@ export function setTos(io: HostIo, fd: number, v4: boolean, tos: number): void {
 /** Whether the socket sets DF: PMTUDISC_*. */
 export function setMtuDiscovery(io: HostIo, fd: number, v4: boolean, how: number): void {
   io.setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, how);
+}
+
+/**
+ * Tells a TCP socket whose other end is on this host too that there is no path to be careful of: it gets Reno, which every
+ * kernel has and lets everybody choose. BBR, the default of many hosts, paces what it sends by a timer for each segment; within
+ * a host that takes up to two thirds of the processor time that sending takes, and makes sending slower. Best before `connect`:
+ * what BBR has started with keeps some of the pacing. Where it fails the connection is slower, not wrong.
+ */
+export function endsOnThisHost(io: HostIo, fd: number): void {
+  io.setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, CONGESTION_RENO);
 }

@@ -25,6 +25,11 @@ export const IP_MULTICAST_ALL = 49;
 export const PMTUDISC_DONT = 0;
 export const PMTUDISC_PROBE = 3;
 
+export const IPPROTO_TCP = 6;
+export const TCP_CONGESTION = 13;
+/** Value of TCP_CONGESTION, which is a name: the four bytes "reno", little-endian as all tables that the addon reads. */
+export const CONGESTION_RENO = 0x6f6e6572;
+
 export const IPPROTO_UDP = 17;
 export const UDP_GRO = 104;
 

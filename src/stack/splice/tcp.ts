@@ -13,6 +13,7 @@
  * are this one's. The namespace has a part of the table at the most (flows.ts): further connections wait in the backlog.
  */
 import { addrSlotPort, addrSlotRead, addrSlotWrite, copyWords, familyOf } from '../ip/address';
+import { endsOnThisHost } from '../ip/socket-options';
 import { KEY_BYPASS_TCP, KEY_KIND_SHIFT, type StackContext } from '../context';
 import {
   C_BYTES_FROM_GUEST_TCP_SPLICE,
@@ -214,8 +215,10 @@ export class SpliceTcp implements FlowView {
     const at = KEY_WORDS * slot + (of ? 4 : 0);
     const ports = keys[KEY_WORDS * slot + KEY_WORDS - 1];
     addrSlotWrite(io.addrs, ADDR_SLOT_SPLICE_TO, familyOf(keys, at), of ? ports & 0xffff : ports >>> 16, 0, keys, at);
-    const result = io.connect(b, ADDR_SLOT_SPLICE_TO);
     const a = this.accepted[slot];
+    endsOnThisHost(io, a);
+    endsOnThisHost(io, b);
+    const result = io.connect(b, ADDR_SLOT_SPLICE_TO);
     io.spliceOpen(slot, a, b);
     this.state[slot] = CONNECTING;
     if (result < 0 && result !== -EINPROGRESS) {

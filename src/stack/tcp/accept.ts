@@ -4,7 +4,8 @@ import { KEY_KIND_SHIFT, KEY_TCP_LISTENER } from '../context';
 import { ADDR_SLOT_TCP } from '../scratch';
 import { comesInOtherFamily, speaksOnlyOther, toOtherLoopback } from '../ip/other-loopback';
 import { C_RULES, dropCode } from '../counters';
-import { natToGuest } from '../ip/nat';
+import { isHosts, natToGuest } from '../ip/nat';
+import { endsOnThisHost } from '../ip/socket-options';
 import { AF_INET6, EPOLLET, EPOLLIN } from '../ports';
 import { EAGAIN, ECONNABORTED } from '../kit/linux';
 import { isShortage, unwatchedText } from '../kit/resting';
@@ -151,6 +152,7 @@ export function accepted(t: TcpEngine, index: number, listener: Listener, fd: nu
   }
   const v6 = familyOf(nat.dst, 0) === AF_INET6;
   open(t, flow, ST_SYN_SENT, fd, v6, index, bucket);
+  if (isHosts(t.nat, t.peerWords, 0)) endsOnThisHost(io, fd);
   t.ctx.counters[C_RULES + listener.rule]++;
   t.flags[flow] |= F_SYN_DUE;
   // Runs from now on, whether or not the guest has room for the SYN: the peer must not wait for ever.

@@ -8,6 +8,7 @@ import { C_FLOWS_OPENED_TCP, C_FLOWS_TCP, dropCode } from '../counters';
 import { FLOW_TCP } from '../kit/flow-rows';
 import { KEY_WORDS } from '../kit/flow-table';
 import { natToHost } from '../ip/nat';
+import { endsOnThisHost } from '../ip/socket-options';
 import { AF_INET, SOCK_TCP } from '../ports';
 import {
   EACCES,
@@ -291,6 +292,7 @@ function startConnect(t: TcpEngine, fd: number, family: number, from: number, po
       return -EINVAL;
     }
   }
+  if (to.local) endsOnThisHost(io, fd);
   const d = to.dst;
   addrSlotWrite(io.addrs, ADDR_SLOT_TCP, family, port, to.scope, d, 0);
   const r = io.connect(fd, ADDR_SLOT_TCP);

@@ -1,6 +1,6 @@
 /** Connections opened by the guest. */
 import { C_FLOWS_TCP, C_TCP_RESETS_TO_GUEST } from '../../../../src/stack/counters';
-import { EACCES, EADDRINUSE, EADDRNOTAVAIL } from '../../../../src/stack/kit/linux';
+import { CONGESTION_RENO, EACCES, EADDRINUSE, EADDRNOTAVAIL } from '../../../../src/stack/kit/linux';
 import { ENETUNREACH, ENOMEM, ETIMEDOUT } from '../../../support/stack/fake-host-io';
 import { ip } from '../../../support/stack/addresses';
 import { GUEST_ISN, TcpRig, openFromGuest, payloadText } from '../../../support/stack/tcp-rig';
@@ -62,6 +62,19 @@ describe('connection from the guest', () => {
     expect(rig.host.last.remote).toEqual({ address: '127.0.0.1', port: 80, scope: 0 });
     expect(rig.host.last.local).toBeNull();
     expect(rig.host.last.device).toBeNull();
+  });
+
+  test('only a connection that ends on this host is told that there is no path', () => {
+    for (const [dst, congestion] of [
+      ['192.0.2.1', CONGESTION_RENO],
+      ['198.51.100.7', undefined],
+    ] as const) {
+      const rig = new TcpRig();
+      let atConnect: number | undefined = -1;
+      rig.host.onConnect = (s): void => void (atConnect = s.options.get('6.13')); // TCP_CONGESTION
+      rig.guest({ ...SYN, dst });
+      expect(atConnect).toBe(congestion);
+    }
   });
 
   test('outbound address and interface', () => {

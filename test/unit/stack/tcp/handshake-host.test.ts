@@ -1,4 +1,5 @@
 /** Connections accepted on forwarded ports. */
+import { CONGESTION_RENO } from '../../../../src/stack/kit/linux';
 import { REST_MS } from '../../../../src/stack/kit/resting';
 import { ECONNRESET, EMFILE, ENOMEM } from '../../../support/stack/fake-host-io';
 import { GUEST_ISN, TcpRig, openFromHost, payloadText } from '../../../support/stack/tcp-rig';
@@ -57,6 +58,19 @@ describe('connection from the host', () => {
     rig.host.incoming(rig.listeners[0], '2001:db8:5::1', 1234);
     rig.settle();
     expect(rig.one().mss).toBe(1440);
+  });
+
+  test('only a connection that begins on this host is told that there is no path', () => {
+    for (const [from, congestion] of [
+      ['127.0.0.1', CONGESTION_RENO],
+      ['::1', CONGESTION_RENO],
+      ['203.0.113.5', undefined],
+    ] as const) {
+      const rig = new TcpRig(FORWARD);
+      rig.host.incoming(rig.listeners[0], from, 1234);
+      rig.settle();
+      expect(rig.host.last.options.get('6.13')).toBe(congestion); // TCP_CONGESTION
+    }
   });
 
   test('two peers that look the same to the guest get different ports', () => {
