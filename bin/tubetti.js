@@ -5,6 +5,9 @@ const { existsSync } = require('node:fs');
 const { join } = require('node:path');
 const { load } = require('./load.js');
 
+// Node opens a debugger on this signal, at a port of the loopback: to every user of the host, and to the guest.
+process.on('SIGUSR1', () => undefined);
+
 /** Programs of their own, of which the service loads nothing: bundle, and the module that it is made of. */
 const PROGRAMS = {
   probe: ['probe.js', 'probe/main.js'],

@@ -187,6 +187,18 @@ describe('the guest and our own listeners', () => {
   });
 });
 
+test('SIGUSR1 opens no debugger, which the guest and all users of the host could reach', async () => {
+  const service = await startService('-s', join(dir, 's'));
+  children.push(service.child);
+  for (let n = 0; n < 20; n++) {
+    service.child.kill('SIGUSR1');
+    await scrape(service.metricsPort);
+  }
+  service.child.kill('SIGTERM');
+  expect(await service.exit).toEqual({ status: 0, signal: null });
+  expect(service.stderr()).not.toMatch(/debugger/i);
+});
+
 describe('rights and descriptors that it was given', () => {
   const NONE = '0000000000000000';
 
