@@ -148,7 +148,8 @@ export const applyPolicy: Apply = (draft, value, shown) => {
     return;
   }
   const [{ at, message }] = result.errors;
-  const more = result.errors.length === 1 ? '' : ` (and ${result.errors.length - 1} more errors)`;
+  const others = result.errors.length - 1;
+  const more = others === 0 ? '' : ` (and ${others} more error${others === 1 ? '' : 's'})`;
   throw new ConfigError('CFG_ERR_VALUE', `${shown} ${value}: ${at === '' ? '' : `${at}: `}${message}${more}`);
 };
 

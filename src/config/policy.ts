@@ -98,6 +98,9 @@ export function checkPolicy(value: unknown): PolicyResult {
   } else {
     check.wrong('rules', 'give a list of rules, like [{"allow": "github.com:443"}]');
   }
+  // A file that was cut short, or a mistake, is not to open everything.
+  if (rules.length === 0 && top.default === undefined && check.errors.length === 0)
+    check.wrong('rules', 'there are none: give some, or "default" with "allow" or "deny"');
   const base = policyOf(rules, check.flag('audit', top.audit));
   const policy: Policy = {
     ...base,

@@ -35,7 +35,7 @@ export class Learnt {
   /** A file for `--policy`. YAML, of which JSON's strings are a part. */
   text(): string {
     const rules = [...this.rules].sort();
-    if (rules.length === 0) return '# The guest has talked to nobody.\nrules: []\n';
+    if (rules.length === 0) return '# The guest has talked to nobody.\nrules: []\ndefault: deny\n';
     return `rules:\n  - allow:\n${rules.map((rule) => `      - ${JSON.stringify(rule)}\n`).join('')}`;
   }
 }

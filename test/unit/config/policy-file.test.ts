@@ -19,10 +19,20 @@ const errorsOf = (value: unknown): string[] => {
   return 'errors' in result ? result.errors.map(({ at }) => at) : [];
 };
 
+test.each([{}, { rules: [] }, { sni: 'require' }, { rules: [{ allow: [] }] }])(
+  '%j would open everything by a mistake: a file without rules says the default',
+  (file) => {
+    expect(errorsOf(file)).toEqual(['rules']);
+    expect(errorsOf({ ...file, default: 'allow' })).toEqual([]);
+    expect(checkPolicy({ ...file, default: 'deny' })).toMatchObject({ policy: { rules: [], otherwise: 'deny' } });
+  },
+);
+
 test('every key and word of the schema is read, and no other', () => {
   for (const [key, { enum: words }] of Object.entries(schema.properties)) {
-    for (const word of words ?? []) expect([key, word, errorsOf({ [key]: word })]).toEqual([key, word, []]);
-    if (words !== undefined) expect(errorsOf({ [key]: 'other' })).toEqual([key]);
+    for (const word of words ?? [])
+      expect([key, word, errorsOf({ default: 'deny', [key]: word })]).toEqual([key, word, []]);
+    if (words !== undefined) expect(errorsOf({ rules: [{ deny: 'any' }], [key]: 'other' })).toEqual([key]);
   }
   const result = checkPolicy({ rules: [{ allow: 'a.example', private: true }, { deny: ['lan', 'host'] }] });
   if (!('policy' in result)) throw new Error('refused');

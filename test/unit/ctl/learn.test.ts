@@ -41,7 +41,9 @@ test('the text is a policy that allows each of them once, and nobody else', () =
 });
 
 test('nothing seen: a policy without rules', () => {
-  expect(checkPolicy(parse(new Learnt().text()))).toMatchObject({ policy: { rules: [] } });
+  expect(checkPolicy(parse(new Learnt().text()))).toMatchObject({
+    policy: { rules: [], otherwise: 'deny' },
+  });
 });
 
 test('more than a policy may have are left out, and said', () => {
