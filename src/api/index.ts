@@ -1,23 +1,29 @@
 /**
  * The package's API for Node programs that run virtual machines: a back-end as a child process, and orders to it with types
- * (docs/control.md, "From Node"). It is the client of `--control`; the service is the same as on a command line.
+ * (docs/api.md). It is the client of `--control`; the service is the same as on a command line.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
-import { ControlClient, Denied } from '../ctl/client';
+import { type Change, ControlClient, Denied } from '../ctl/client';
 import type {
   Addresses,
   CaptureInfo,
   CaptureQuery,
   FlowPage,
   FlowQuery,
+  Forward,
   ForwardInfo,
+  ForwardList,
+  PolicyFile,
+  PolicyState,
+  Rates,
   ServiceStatus,
 } from '../control/types';
+import { BackendError, type BackendOptions, checkOptions, wordsOf } from './options';
 
 export type {
   Addresses,
@@ -27,47 +33,35 @@ export type {
   FlowInfo,
   FlowPage,
   FlowQuery,
+  Forward,
   ForwardInfo,
+  ForwardList,
   HostAddress,
   ItemError,
+  PolicyFile,
+  PolicyItem,
+  PolicyState,
+  Rates,
   ServiceStatus,
 } from '../control/types';
-export { ControlClient, Denied };
-
-/** A forwarded port, as `-t` and `-u` have it. */
-export interface Forward {
-  readonly protocol: 'tcp' | 'udp';
-  readonly spec: string;
-}
-
-export interface BackendOptions {
-  /** Where the hypervisor connects. */
-  readonly socket: string;
-  /** Ports that are forwarded from the start. */
-  readonly forwards?: readonly Forward[];
-  /** More options, as on a command line: `['--no-map-gw']`. */
-  readonly args?: readonly string[];
-  /** The control socket's path. Default: one in a temporary directory that is removed at the end. */
-  readonly control?: string;
-  /** Gets each line of the service's log. Default: nobody does. */
-  readonly onLog?: (line: string) => void;
-  /** The program. Default: that of this package. */
-  readonly program?: string;
-}
-
-/** The service has ended, and says why. */
-export class BackendError extends Error {
-  constructor(message: string) {
-    super(message);
-    this.name = 'BackendError';
-  }
-}
+export { type Change, ControlClient, Denied };
+export { BackendError, type BackendOptions } from './options';
 
 const PROGRAM = resolve(__dirname, '..', '..', 'bin', 'tubetti');
 /** Descriptor of the child's that tells when it is ready. */
 const READY_FD = 3;
 /** Lines of the log that an error repeats. */
 const LAST_LINES = 5;
+
+/** Something that happened. */
+export interface BackendEvent {
+  /** `front-end-connected` and the like: docs/control.md has all. */
+  readonly event: string;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+  /** More about it. */
+  readonly data: Readonly<Record<string, string | number>>;
+}
 
 export class Backend {
   readonly socket: string;
@@ -104,20 +98,52 @@ export class Backend {
     return (await this.client.forwards()).body.forwards;
   }
 
+  /** The same with its version, by which a change can be refused if there was another since. */
+  async forwardList(): Promise<ForwardList> {
+    return (await this.client.forwards()).body;
+  }
+
   /** All or none. Throws Denied, with an error for each that cannot be. */
-  async addForwards(...forwards: readonly Forward[]): Promise<void> {
-    await this.client.ask('POST', '/v1/forwards', { body: { forwards } });
+  addForwards(forwards: Forward | readonly Forward[], change: Change = {}): Promise<ForwardList> {
+    return this.client.changeForwards('add', forwards, change);
   }
 
-  /** Named as they were given: all or none. Connections that came by them live on, unless they are to be closed. */
-  async removeForwards(forwards: readonly Forward[], { closeFlows = false } = {}): Promise<void> {
-    const query = { closeFlows: `${closeFlows}` };
-    await this.client.ask('POST', '/v1/forwards/remove', { body: { forwards }, query });
+  /** Named as they were given: all or none. Connections that came by them live on, unless `closeFlows`. */
+  removeForwards(
+    forwards: Forward | readonly Forward[],
+    change: Change & { readonly closeFlows?: boolean } = {},
+  ): Promise<ForwardList> {
+    return this.client.changeForwards('remove', forwards, change);
   }
 
-  /** These and no others. */
-  async replaceForwards(...forwards: readonly Forward[]): Promise<void> {
-    await this.client.ask('PUT', '/v1/forwards', { body: { forwards } });
+  /** These and no others. Connections that came by those that go live on, unless `closeFlows`. */
+  replaceForwards(
+    forwards: Forward | readonly Forward[],
+    change: Change & { readonly closeFlows?: boolean } = {},
+  ): Promise<ForwardList> {
+    return this.client.changeForwards('set', forwards, change);
+  }
+
+  /** Whom the guest may talk to; null: everybody. */
+  policy(): Promise<PolicyState> {
+    return this.client.policy();
+  }
+
+  /**
+   * Replaces the policy as a whole; null: the guest may talk to everybody. When it settles, flows that the new one forbids are
+   * closed. Throws Denied, with an error for each place that is wrong.
+   */
+  setPolicy(policy: PolicyFile | null, change: Change = {}): Promise<PolicyState> {
+    return this.client.setPolicy(policy, change);
+  }
+
+  /** Limits of what goes to the guest and comes from it, bit/s; 0: none. */
+  rates(): Promise<Rates> {
+    return this.client.rates();
+  }
+
+  setRates(rates: Rates): Promise<Rates> {
+    return this.client.setRates(rates);
   }
 
   flows(query: FlowQuery = {}): Promise<FlowPage> {
@@ -129,10 +155,8 @@ export class Backend {
   }
 
   /** What happens, from now on, until `signal` ends it. */
-  async *events(signal?: AbortSignal): AsyncGenerator<{ readonly event: string; readonly at: number }> {
-    for await (const { data } of this.client.events('/v1/events', signal)) {
-      yield JSON.parse(data) as { event: string; at: number };
-    }
+  async *events(signal?: AbortSignal): AsyncGenerator<BackendEvent> {
+    for await (const { data } of this.client.events('/v1/events', signal)) yield JSON.parse(data) as BackendEvent;
   }
 
   /**
@@ -167,23 +191,15 @@ export class Backend {
   }
 }
 
-/** Starts a back-end; settles when it is ready. Throws BackendError if it cannot start. */
+/** Starts a back-end; settles when it is ready. Throws BackendError if it cannot start, or an option is wrong. */
 export async function startBackend(options: BackendOptions): Promise<Backend> {
-  const { socket, forwards = [], args = [], onLog, program = PROGRAM } = options;
-  const own = options.control === undefined ? mkdtempSync(join(tmpdir(), 'tubetti-')) : null;
+  checkOptions(options);
+  const { socket, policy, onLog, program = PROGRAM } = options;
+  const own = options.control === undefined || policy !== undefined ? mkdtempSync(join(tmpdir(), 'tubetti-')) : null;
   const control = options.control ?? join(own ?? '', 'control');
-  const ports = forwards.flatMap(({ protocol, spec }) => [protocol === 'tcp' ? '-t' : '-u', spec]);
-  const words = [
-    '--foreground',
-    '--ready-fd',
-    `${READY_FD}`,
-    '--socket',
-    socket,
-    '--control',
-    control,
-    ...ports,
-    ...args,
-  ];
+  const file = own === null || policy === undefined ? null : join(own, 'policy.json');
+  if (file !== null) writeFileSync(file, JSON.stringify(policy));
+  const words = [...wordsOf(options, file), ...['--control', control, '--ready-fd', `${READY_FD}`]];
   const child = spawn(program, words, { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
   const last: string[] = [];
   let rest = '';

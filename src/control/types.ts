@@ -53,6 +53,13 @@ export interface FlowPage {
   readonly next: string | null;
 }
 
+/** A forwarded port, as `-t` and `-u` have it. */
+export interface Forward {
+  readonly protocol: 'tcp' | 'udp';
+  /** `8080:80` */
+  readonly spec: string;
+}
+
 export interface ForwardInfo {
   readonly protocol: 'tcp' | 'udp';
   /** As it was given: `2222:22`. */
@@ -61,6 +68,46 @@ export interface ForwardInfo {
   readonly connections: number;
   /** Of `auto` in a namespace (`outward`): the ports that are forwarded at the moment. */
   readonly ports?: readonly number[];
+}
+
+export interface ForwardList {
+  /** Higher after each change. */
+  readonly version: number;
+  readonly forwards: readonly ForwardInfo[];
+  readonly outward: readonly ForwardInfo[];
+}
+
+/** Either `allow` or `deny`: a rule like `github.com:443`, or a list of them. */
+export interface PolicyItem {
+  readonly allow?: string | readonly string[];
+  readonly deny?: string | readonly string[];
+  /** The name may lead to addresses of private networks. */
+  readonly private?: boolean;
+}
+
+/** What a policy file has (docs/policy.md). */
+export interface PolicyFile {
+  /** The first that matches decides. */
+  readonly rules?: readonly PolicyItem[];
+  /** Where none does. Default: `deny` if any rule allows. */
+  readonly default?: 'allow' | 'deny';
+  /** Log what would be refused, and let it pass. */
+  readonly audit?: boolean;
+  readonly 'denied-names'?: 'refused' | 'nxdomain';
+  readonly sni?: 'off' | 'require';
+}
+
+export interface PolicyState {
+  /** Another after each change. */
+  readonly version: number;
+  /** Null: the guest may talk to everybody. */
+  readonly policy: PolicyFile | null;
+}
+
+/** Limits in bit/s of what goes to the guest and comes from it; 0: none. */
+export interface Rates {
+  readonly in: number;
+  readonly out: number;
 }
 
 export interface ServiceStatus {

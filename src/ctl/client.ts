@@ -9,8 +9,12 @@ import type {
   CaptureQuery,
   FlowPage,
   FlowQuery,
-  ForwardInfo,
+  Forward,
+  ForwardList,
   ItemError,
+  PolicyFile,
+  PolicyState,
+  Rates,
   ServiceStatus,
 } from '../control/types';
 
@@ -37,10 +41,17 @@ export interface Reply<T> {
   readonly version: number | null;
 }
 
-export interface ForwardList {
-  readonly version: number;
-  readonly forwards: readonly ForwardInfo[];
-  readonly outward: readonly ForwardInfo[];
+/** A change that is refused if there was another since. */
+export interface Change {
+  /** The version that the caller has seen. */
+  readonly ifVersion?: number;
+}
+
+export interface ForwardChange extends Change {
+  /** Resets the connections that came by forwards that go. Default: they live on. */
+  readonly closeFlows?: boolean;
+  /** Ports of a namespace's loopback that lead to the host's. */
+  readonly outward?: boolean;
 }
 
 export interface Ask {
@@ -72,6 +83,12 @@ function versionOf(response: IncomingMessage): number | null {
   return match === null ? null : Number(match[1]);
 }
 
+const FORWARD_ORDERS = {
+  add: { method: 'POST', below: '' },
+  remove: { method: 'POST', below: '/remove' },
+  set: { method: 'PUT', below: '' },
+} as const;
+
 export class ControlClient {
   readonly path: string;
 
@@ -89,6 +106,39 @@ export class ControlClient {
 
   forwards(): Promise<Reply<ForwardList>> {
     return this.ask<ForwardList>('GET', '/v1/forwards');
+  }
+
+  async changeForwards(
+    order: keyof typeof FORWARD_ORDERS,
+    forwards: Forward | readonly Forward[],
+    { closeFlows = false, outward = false, ...change }: ForwardChange = {},
+  ): Promise<ForwardList> {
+    const { method, below } = FORWARD_ORDERS[order];
+    const path = `${outward ? '/v1/outward' : '/v1/forwards'}${below}`;
+    const query = closeFlows ? { query: { closeFlows: 'true' } } : {};
+    return (await this.ask<ForwardList>(method, path, { body: { forwards: [forwards].flat() }, ...query, ...change }))
+      .body;
+  }
+
+  policy(): Promise<PolicyState> {
+    return this.ask<PolicyState>('GET', '/v1/policy').then(({ body }) => body);
+  }
+
+  /** Null: the guest may talk to everybody. */
+  setPolicy(policy: PolicyFile | null, change: Change = {}): Promise<PolicyState> {
+    const asked =
+      policy === null
+        ? this.ask<PolicyState>('DELETE', '/v1/policy', change)
+        : this.ask<PolicyState>('PUT', '/v1/policy', { body: policy, ...change });
+    return asked.then(({ body }) => body);
+  }
+
+  rates(): Promise<Rates> {
+    return this.ask<Rates>('GET', '/v1/rates').then(({ body }) => body);
+  }
+
+  setRates(rates: Rates): Promise<Rates> {
+    return this.ask<Rates>('PUT', '/v1/rates', { body: rates }).then(({ body }) => body);
   }
 
   flows({ protocol, from, most }: FlowQuery = {}): Promise<FlowPage> {

@@ -1,6 +1,7 @@
 /** `tubetti ctl policy` and `tubetti ctl rates`. */
 import { rateValue } from '../cli/option-values';
 import { readConfigFile } from '../cli/settings';
+import type { PolicyState } from '../control/types';
 import { clientFor, DONE, type Line, usageError, versionOf } from './command';
 import { allFlows } from './flows';
 import { Learnt, learnFrom } from './learn';
@@ -8,20 +9,15 @@ import type { Subcommand } from './subcommands';
 
 const PROGRAM = 'tubetti ctl';
 
-interface PolicyAnswer {
-  readonly version: number;
-  readonly policy: {
-    readonly rules: readonly { readonly allow?: string; readonly deny?: string; readonly private?: boolean }[];
-    readonly [key: string]: unknown;
-  } | null;
-}
+/** The service shows each rule by itself. */
+const textOf = (rules: string | readonly string[] = ''): string => [rules].flat().join(', ');
 
-function policyText({ version, policy: set }: PolicyAnswer): string {
+function policyText({ version, policy: set }: PolicyState): string {
   if (set === null) return `version ${version}: the guest may talk to everybody`;
-  const { rules, ...rest } = set;
+  const { rules = [], ...rest } = set;
   const words = Object.entries(rest).map(([key, value]) => `${key} ${String(value)}`);
   const lines = rules.map(({ allow, deny, private: opens }) => {
-    const rule = allow === undefined ? `deny  ${deny ?? ''}` : `allow ${allow}`;
+    const rule = allow === undefined ? `deny  ${textOf(deny)}` : `allow ${textOf(allow)}`;
     return opens === true ? `${rule} (private)` : rule;
   });
   return [`version ${version}: ${words.join(', ')}`, ...lines].join('\n');
@@ -55,18 +51,18 @@ export const policy: Subcommand = {
     if (order === 'learn') return learn(line, file);
     const client = clientFor(line);
     const asked = versionOf(line, PROGRAM);
-    let answer: PolicyAnswer;
+    let answer: PolicyState;
     switch (order) {
       case 'get':
-        answer = (await client.ask<PolicyAnswer>('GET', '/v1/policy')).body;
+        answer = await client.policy();
         break;
       case 'clear':
-        answer = (await client.ask<PolicyAnswer>('DELETE', '/v1/policy', asked)).body;
+        answer = await client.setPolicy(null, asked);
         break;
       case 'set': {
         if (file === undefined) throw usageError('policy set: give a file, YAML or JSON', PROGRAM);
         const body = readConfigFile(file, 'policy set') ?? {};
-        answer = (await client.ask<PolicyAnswer>('PUT', '/v1/policy', { body, ...asked })).body;
+        answer = await client.setPolicy(body, asked);
         break;
       }
       default:
@@ -75,11 +71,6 @@ export const policy: Subcommand = {
     return show(line, answer, policyText(answer));
   },
 };
-
-interface Rates {
-  readonly in: number;
-  readonly out: number;
-}
 
 /** `50 Mbit/s`, exact. */
 function rateText(rate: number): string {
@@ -103,9 +94,10 @@ export const rates: Subcommand = {
     if (words.length !== 0 && words.length !== 2)
       throw usageError('rates: give two, IN and OUT, like 50M 10M; or none, to see them', PROGRAM);
     const client = clientFor(line);
-    const ask =
-      words.length === 0 ? {} : { body: { in: rateValue('rates', words[0]), out: rateValue('rates', words[1]) } };
-    const { body } = await client.ask<Rates>(words.length === 0 ? 'GET' : 'PUT', '/v1/rates', ask);
+    const body =
+      words.length === 0
+        ? await client.rates()
+        : await client.setRates({ in: rateValue('rates', words[0]), out: rateValue('rates', words[1]) });
     return show(line, body, `to the guest: ${rateText(body.in)}\nfrom the guest: ${rateText(body.out)}`);
   },
 };

@@ -1,7 +1,6 @@
 /** The commands of `tubetti ctl`. */
-import type { ForwardInfo, ServiceStatus } from '../control/types';
+import type { ForwardInfo, ForwardList, ServiceStatus } from '../control/types';
 import { CAPTURE_OPTIONS, runCapture } from './capture';
-import type { ForwardList } from './client';
 import { policy, rates } from './policy';
 import {
   clientFor,
@@ -124,11 +123,7 @@ function forwardsText(forwards: readonly ForwardInfo[]): string {
   );
 }
 
-const ORDERS = {
-  add: { method: 'POST', below: '' },
-  remove: { method: 'POST', below: '/remove' },
-  set: { method: 'PUT', below: '' },
-} as const;
+const ORDERS = ['add', 'remove', 'set'] as const;
 
 /** `8080:80`, `tcp/8080:80` and `udp/53` (which may stand among those of the other protocol). */
 function itemOf(word: string, udp: boolean): { readonly protocol: 'tcp' | 'udp'; readonly spec: string } {
@@ -150,15 +145,15 @@ const forward: Subcommand = {
       noMore(specs);
       list = (await client.forwards()).body;
     } else {
-      if (!Object.hasOwn(ORDERS, order)) throw usageError(`forward ${order}: give list, add, remove or set`, PROGRAM);
-      if (specs.length === 0 && order !== 'set')
+      const known = ORDERS.find((one) => one === order);
+      if (known === undefined) throw usageError(`forward ${order}: give list, add, remove or set`, PROGRAM);
+      if (specs.length === 0 && known !== 'set')
         throw usageError(`forward ${order}: give ports, such as 8080:80`, PROGRAM);
-      const { method, below } = ORDERS[order as keyof typeof ORDERS];
-      const path = `${line.values.has('outward') ? '/v1/outward' : '/v1/forwards'}${below}`;
-      const forwards = specs.map((word) => itemOf(word, line.values.has('udp')));
-      const query = line.values.has('close') ? { query: { closeFlows: 'true' } } : {};
-      const asked = { body: { forwards }, ...query, ...versionOf(line, PROGRAM) };
-      list = (await client.ask<ForwardList>(method, path, asked)).body;
+      list = await client.changeForwards(
+        known,
+        specs.map((word) => itemOf(word, line.values.has('udp'))),
+        { closeFlows: line.values.has('close'), outward: line.values.has('outward'), ...versionOf(line, PROGRAM) },
+      );
     }
     print(line, list, () => {
       const text = forwardsText(list.forwards);

@@ -1,5 +1,6 @@
 /** Ports of a namespace's loopback that lead to the host, changed by HTTP: all or none, in turn, within their bounds. */
-import { ControlClient, Denied, type ForwardList } from '../../../src/ctl/client';
+import type { ForwardList } from '../../../src/control/types';
+import { ControlClient, Denied } from '../../../src/ctl/client';
 import { parseScanSpec } from '../../../src/config/port-spec';
 import { OutwardForwards } from '../../../src/control/outward-forwards';
 import { InProcess, TAKEN_INSIDE } from '../../support/control/in-process';
