@@ -1,6 +1,10 @@
 /** The manual page, tubetti(1), made from the option table like the usage text, and of docs/manual.md. The build writes it to dist/. */
+import { FLOWS_OPTIONS } from '../ctl/flows';
+import { CTL_OPTIONS, SUBCOMMANDS } from '../ctl/main';
+import { TOP_OPTIONS } from '../ctl/top';
+import type { OptionNames } from './getopt';
 import { bold, italic, markdownRoff, plain } from './markdown-roff';
-import { GROUPS, type Group, OPTIONS, type OptionSpec } from './option-table';
+import { GROUPS, type Group, OPTIONS } from './option-table';
 import { qemuLines } from './summary';
 import { OPTION_SOURCES, SPEC_EXAMPLES } from './usage';
 
@@ -12,7 +16,7 @@ function entries(rows: readonly (readonly [string, string])[]): string {
   return rows.map(([name, text]) => tagged(bold(name), text)).join('\n');
 }
 
-function optionEntry(option: OptionSpec): string {
+function optionEntry(option: OptionNames & { readonly help: string }): string {
   const names = [option.short === '' ? [] : [`-${option.short}`], option.long.map((name) => `--${name}`)].flat();
   const argument = option.arg === '' ? '' : ` ${italic(option.arg)}`;
   return tagged(names.map(bold).join(', ') + argument, option.help);
@@ -41,6 +45,14 @@ const EXAMPLES: readonly (readonly [string, string])[] = [
   [
     'A guest of a network of its own, whose resolver is one of the internet:',
     'tubetti -s /tmp/vm.sock -a 10.0.2.15/24 -g 10.0.2.2 -D 192.0.2.53 --no-follow',
+  ],
+  [
+    'Untrusted code, which may fetch from GitHub and npm, and reach nobody else:',
+    'tubetti -s /tmp/vm.sock --allow github.com:443 --allow registry.npmjs.org:443',
+  ],
+  [
+    'One more port while the service runs, and who talks to whom:',
+    'tubetti -s /tmp/vm.sock --control /run/tubetti/vm.sock &\ntubetti ctl forward add 8080:80\ntubetti flows',
   ],
   [
     'In the background, with a log, a PID file and metrics:',
@@ -109,7 +121,14 @@ lists the guest's connections,
 shows them as they change.
 They take the socket from
 .BR \\-\\-control ,
-from TUBETTI_CONTROL, or take the only one in $XDG_RUNTIME_DIR/tubetti or /run/tubetti.`;
+from TUBETTI_CONTROL, or take the only one in $XDG_RUNTIME_DIR/tubetti or /run/tubetti.
+They exit with 0 if it was done, 1 if the service refused it, 2 if the command line cannot be used or no service answers.
+.SS tubetti ctl
+${entries(SUBCOMMANDS.map(({ name, words, help }) => [`${name} ${words}`.trimEnd(), help]))}
+.SS Options of tubetti ctl
+${CTL_OPTIONS.map(optionEntry).join('\n')}
+.SS Options of tubetti flows and tubetti top
+${[...new Set([...FLOWS_OPTIONS, ...TOP_OPTIONS])].map(optionEntry).join('\n')}`;
 
 /** The whole page in the man macros of roff, groff_man(7). `version`: e.g. "0.1.0"; `manual`: the text of docs/manual.md. */
 export function manPage(version: string, manual: string): string {
@@ -127,6 +146,12 @@ tubetti \\- unprivileged network for a virtual machine, as a vhost\\-user back\\
 .br
 .B tubetti ctl
 [\\fIOPTION\\fR]... \\fICOMMAND\\fR [\\fIWORD\\fR]...
+.br
+.B tubetti flows
+[\\fIOPTION\\fR]...
+.br
+.B tubetti top
+[\\fIOPTION\\fR]...
 .br
 .B tubetti probe
 \\-\\-socket \\fIPATH\\fR [\\fIOPTION\\fR]...

@@ -16,7 +16,8 @@ function scaled(value: number, unit: string): string {
 function digits(value: number): string {
   if (value === 0) return '0';
   if (value < 0.01) return value.toExponential(0);
-  return value >= 99.95 ? value.toFixed(0) : value >= 9.995 ? value.toFixed(1) : value.toFixed(2).replace(/\.?0+$/, '');
+  if (value >= 99.95) return value.toFixed(0);
+  return value.toFixed(value >= 9.995 ? 1 : 2).replace(/\.?0+$/, '');
 }
 
 export const NONE = '–';

@@ -109,6 +109,12 @@ describeWith('the page', whyNoNamespaces() ?? whyNoBrowser(), () => {
     expect(flow.slice(0, 5)).toEqual(['TCP', expect.stringMatching(`^${HOST_ADDRESS_4}:`), 'guest', peer, 'open']);
     expect(flow[5]).toMatch(/^\d+ s$/);
     expect(flow[7]).toMatch(/^[0-9.]+ [kMG]?B$/);
+    // On a phone as well a flow has a row of a few lines: addresses are not broken into columns of letters.
+    await browser.look('light', 320);
+    const highest =
+      "Math.max(...[...document.querySelectorAll('#flow-table tbody tr')].map((row) => row.offsetHeight))";
+    expect(await browser.evaluate<number>(highest)).toBeLessThan(60);
+    await browser.look('light');
     await browser.evaluate(
       "(() => { const s = document.querySelector('#flow-protocol'); s.value = 'udp'; s.dispatchEvent(new Event('change')); })()",
     );

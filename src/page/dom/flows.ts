@@ -102,6 +102,6 @@ export class FlowList {
     this.after = next;
     this.first.disabled = this.from === null;
     this.next.disabled = next === null;
-    say(this.note, `${flows.length} shown${next === null ? '' : ', there are more'}`);
+    say(this.note, flows.length === 0 ? '' : `${flows.length} shown${next === null ? '' : ', there are more'}`);
   }
 }

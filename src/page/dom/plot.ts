@@ -60,7 +60,7 @@ export class Plot {
     const values = make('div', 'table');
     this.details = make('details', '', make('summary', '', `The last ${ROWS} points as a table`), values);
     place.append(this.canvas, this.readout, summary, this.details);
-    const numbers = ['Now', 'Mean', 'Most'].map((each) => ({ title: each, kind: 'number' as const }));
+    const numbers = ['Now', 'Mean', 'Highest'].map((each) => ({ title: each, kind: 'number' as const }));
     this.summary = new Table(summary, `${title} since the page was opened`, [{ title: 'Line' }, ...numbers], '');
     const columns = spec.series.map((one) => ({ title: one.title, kind: 'number' as const }));
     this.values = new Table(values, `${title}, newest first`, [{ title: 'Time' }, ...columns], 'Nothing yet.');
@@ -115,6 +115,8 @@ export class Plot {
           ...line,
           ticks: { stroke: () => colour('grid') },
           values: (_, ticks) => ticks.map(clock),
+          // Seconds are what a label shows.
+          incrs: [1, 2, 5, 10, 20, 30, 60, 120, 300],
           space: 90,
           size: 34,
         },

@@ -3,6 +3,9 @@ import { join } from 'node:path';
 import { markdownRoff } from '../../../src/cli/markdown-roff';
 import { manPage } from '../../../src/cli/man-page';
 import { OPTIONS } from '../../../src/cli/option-table';
+import { FLOWS_OPTIONS } from '../../../src/ctl/flows';
+import { CTL_OPTIONS, SUBCOMMANDS } from '../../../src/ctl/main';
+import { TOP_OPTIONS } from '../../../src/ctl/top';
 import { PROBE_OPTIONS } from '../../../src/probe/options';
 
 const manual = readFileSync(join(__dirname, '../../../docs/manual.md'), 'utf8');
@@ -52,13 +55,23 @@ test('has the prober with each of its options', () => {
   }
 });
 
+const ORDER_OPTIONS = [...CTL_OPTIONS, ...FLOWS_OPTIONS, ...TOP_OPTIONS];
+
+test('has the orders to a running service with each of their options', () => {
+  const text = shown(lines.slice(lines.indexOf('.SH ORDERS TO A RUNNING SERVICE')).join('\n'));
+  for (const { name, words } of SUBCOMMANDS) expect(text).toContain(`\n${`${name} ${words}`.trimEnd()}\n`);
+  for (const { long } of ORDER_OPTIONS) expect(text).toContain(`--${long[0]}`);
+});
+
 test('every option that the text names is one, and what it names as an environment variable of ours is one too', () => {
-  const known = new Set([...OPTIONS, ...PROBE_OPTIONS].flatMap(({ long }) => long.map((name) => `--${name}`)));
+  const known = new Set(
+    [...OPTIONS, ...PROBE_OPTIONS, ...ORDER_OPTIONS].flatMap(({ long }) => long.map((name) => `--${name}`)),
+  );
   const named = [...shown(page).matchAll(/(?<![\w-])--[a-z][a-z0-9-]*/g)].map(([name]) => name);
   expect(named.length).toBeGreaterThan(100);
   expect(named.filter((name) => !known.has(name))).toEqual([]);
   const variables = new Set(named.map((name) => `TUBETTI_${name.slice(2).replace(/-/g, '_').toUpperCase()}`));
-  const others = ['TUBETTI_OPTIONS', 'TUBETTI_OPTION', 'TUBETTI_NODE', 'TUBETTI_FEATURES'];
+  const others = ['TUBETTI_OPTIONS', 'TUBETTI_OPTION', 'TUBETTI_CONTROL', 'TUBETTI_NODE', 'TUBETTI_FEATURES'];
   const set = [...shown(page).matchAll(/TUBETTI_[A-Z_]+/g)].map(([name]) => name);
   expect(set.filter((name) => !variables.has(name) && !others.includes(name))).toEqual([]);
 });
