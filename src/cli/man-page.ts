@@ -52,7 +52,7 @@ const EXAMPLES: readonly (readonly [string, string])[] = [
   ],
   [
     'One more port while the service runs, and who talks to whom:',
-    'tubetti -s /tmp/vm.sock --control /run/tubetti/vm.sock &\ntubetti ctl forward add 8080:80\ntubetti flows',
+    'tubetti -s /tmp/vm.sock --control /run/tubetti/vm.control &\ntubetti ctl forward add 8080:80\ntubetti flows',
   ],
   [
     'In the background, with a log, a PID file and metrics:',
@@ -121,7 +121,7 @@ lists the guest's connections,
 shows them as they change.
 They take the socket from
 .BR \\-\\-control ,
-from TUBETTI_CONTROL, or take the only one in $XDG_RUNTIME_DIR/tubetti or /run/tubetti.
+from TUBETTI_CONTROL, or take the only *.control in $XDG_RUNTIME_DIR/tubetti or /run/tubetti.
 They exit with 0 if it was done, 1 if the service refused it, 2 if the command line cannot be used or no service answers.
 .SS tubetti ctl
 ${entries(SUBCOMMANDS.map(({ name, words, help }) => [`${name} ${words}`.trimEnd(), help]))}

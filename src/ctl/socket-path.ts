@@ -12,19 +12,29 @@ export function socketDirectories(env: NodeJS.ProcessEnv): string[] {
   return [...(runtime === undefined || runtime === '' ? [] : [join(runtime, 'tubetti')]), '/run/tubetti'];
 }
 
+/** What tells a control socket from those of front-ends and of metrics beside it. */
+const SUFFIX = '.control';
+/** Names that an error lists. */
+const MOST_NAMES = 5;
+
+/** Names of the sockets with the suffix; where there is none, of all. */
 function socketsIn(directory: string): string[] {
   try {
-    return readdirSync(directory)
-      .map((name) => join(directory, name))
-      .filter((path) => lstatSync(path).isSocket());
+    const all = readdirSync(directory).filter((name) => lstatSync(join(directory, name)).isSocket());
+    const own = all.filter((name) => name.endsWith(SUFFIX));
+    return (own.length === 0 ? all : own).sort();
   } catch {
     return [];
   }
 }
 
+function namesOf(sockets: readonly string[]): string {
+  return `${sockets.slice(0, MOST_NAMES).join(', ')}${sockets.length > MOST_NAMES ? ', …' : ''}`;
+}
+
 /**
- * `--control PATH`, else TUBETTI_CONTROL, else the only socket of the first directory that has any. Throws ConfigError,
- * which says what there is.
+ * `--control PATH`, else TUBETTI_CONTROL, else of the first directory that has sockets the only `*.control`, or the only one.
+ * Throws ConfigError, which says what there is.
  */
 export function controlPath(given: string | null, env: NodeJS.ProcessEnv): string {
   if (given !== null) return given;
@@ -33,11 +43,11 @@ export function controlPath(given: string | null, env: NodeJS.ProcessEnv): strin
   const directories = socketDirectories(env);
   for (const directory of directories) {
     const sockets = socketsIn(directory);
-    if (sockets.length === 1) return sockets[0];
+    if (sockets.length === 1) return join(directory, sockets[0]);
     if (sockets.length > 1)
       throw new ConfigError(
         'CFG_ERR_USAGE',
-        `${directory} has ${sockets.length} sockets: name one with --control PATH`,
+        `${directory} has ${sockets.length} sockets, name one with --control PATH: ${namesOf(sockets)}`,
       );
   }
   throw new ConfigError(

@@ -548,12 +548,15 @@ describe('which service', () => {
     const dir = join(runtime, 'tubetti');
     mkdirSync(dir);
     writeFileSync(join(dir, 'notes'), '');
-    const servers = [createServer(), createServer()];
+    const servers = [createServer(), createServer(), createServer()];
     try {
       for (const [i, server] of servers.entries()) {
-        await new Promise<void>((resolve) => server.listen(join(dir, `vm${i}`), resolve));
+        await new Promise<void>((resolve) => server.listen(join(dir, ['vm0', 'vm1', 'vm1.control'][i]), resolve));
         if (i === 0) expect(controlPath(null, env)).toBe(join(dir, 'vm0'));
-        else expect(() => controlPath(null, env)).toThrow(`${dir} has 2 sockets: name one with --control PATH`);
+        // Those of front-ends and metrics may be in the same directory.
+        else if (i === 2) expect(controlPath(null, env)).toBe(join(dir, 'vm1.control'));
+        else
+          expect(() => controlPath(null, env)).toThrow(`${dir} has 2 sockets, name one with --control PATH: vm0, vm1`);
       }
     } finally {
       for (const server of servers) server.close();
