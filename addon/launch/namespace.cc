@@ -189,6 +189,8 @@ int32_t ListenInside(const HolderAsk& ask) {
   if (ask.b == SOCK_STREAM) {
     SetOption(fd, SOL_SOCKET, SO_REUSEADDR);
     SetOption(fd, IPPROTO_TCP, TCP_NODELAY);
+    // See endsOnThisHost in src/stack/ip/socket-options.ts; what is accepted inherits it.
+    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
   }
   if (ask.a == AF_INET6 && (ask.flags & kDual) == 0) SetOption(fd, IPPROTO_IPV6, IPV6_V6ONLY);
   const bool device = (ask.flags & kOnLoopback) != 0;

@@ -216,7 +216,8 @@ export class SpliceTcp implements FlowView {
     const ports = keys[KEY_WORDS * slot + KEY_WORDS - 1];
     addrSlotWrite(io.addrs, ADDR_SLOT_SPLICE_TO, familyOf(keys, at), of ? ports & 0xffff : ports >>> 16, 0, keys, at);
     const a = this.accepted[slot];
-    endsOnThisHost(io, a);
+    // One of a listener in the namespace has it from there, since before it was connected.
+    if (!of) endsOnThisHost(io, a);
     endsOnThisHost(io, b);
     const result = io.connect(b, ADDR_SLOT_SPLICE_TO);
     io.spliceOpen(slot, a, b);
