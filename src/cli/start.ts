@@ -308,6 +308,9 @@ export async function start(options: Options, native: Native, log: Log, hooks: S
       host,
       rules: options.rules,
       skipped: opened.skipped,
+      policy: options.policy,
+      rates: options.rates,
+      control: options.control,
       metricsUrl,
     };
     // What the start needed; the service itself asks the C library for next to nothing.

@@ -4,7 +4,9 @@ import type { ResolvedHost } from '../config/host-config';
 import type { Skipped } from '../config/forward-listeners';
 import { describeRule, type PortRule } from '../config/port-spec';
 import type { FrontEnd } from './draft';
-import type { AddressBytes, StackConfig } from '../stack/config';
+import { policySummary, rateText } from '../policy-text';
+import type { AddressBytes, LinkRates, StackConfig } from '../stack/config';
+import type { Policy } from '../stack/policy/types';
 
 export type Endpoint =
   | { readonly kind: 'listen'; readonly path: string; readonly opened?: number }
@@ -24,6 +26,11 @@ export interface SummaryInput {
   readonly rules: readonly PortRule[];
   /** Options of weak rules and how many ports of theirs are left out. */
   readonly skipped: ReadonlyMap<string, Skipped>;
+  /** Whom the guest may talk to; null: everybody. */
+  readonly policy: Policy | null;
+  readonly rates: LinkRates;
+  /** The control socket's path, or null. */
+  readonly control: string | null;
   /** URL of the metrics, or null. */
   readonly metricsUrl: string | null;
 }
@@ -138,6 +145,14 @@ function forwardLines(rules: readonly PortRule[], skipped: ReadonlyMap<string, S
   return lines;
 }
 
+function limitLines({ policy, rates }: SummaryInput): string[] {
+  const lines: string[] = [];
+  if (policy !== null) lines.push(`  policy   ${policySummary(policy.rules.length, policy.otherwise, policy.audit)}`);
+  if (rates.in !== 0 || rates.out !== 0)
+    lines.push(`  rates    to the guest ${rateText(rates.in)}, from it ${rateText(rates.out)}`);
+  return lines;
+}
+
 /** The start-up report, one log line each. */
 export function summary(input: SummaryInput): string[] {
   const { endpoint } = input;
@@ -160,7 +175,9 @@ export function summary(input: SummaryInput): string[] {
     ...guestLines(input),
     ...hostLines(input.config),
     ...forwardLines(input.rules, input.skipped),
+    ...limitLines(input),
   ];
+  if (input.control !== null) lines.push(`  control  ${input.control}`);
   if (input.metricsUrl !== null) {
     lines.push(`  metrics  ${input.metricsUrl}`);
     if (input.metricsUrl.startsWith('http:')) lines.push(`  page     ${input.metricsUrl.replace(/metrics$/, '')}`);

@@ -2,6 +2,7 @@
 import { rateValue } from '../cli/option-values';
 import { readConfigFile } from '../cli/settings';
 import type { PolicyState } from '../control/types';
+import { rateText } from '../policy-text';
 import { clientFor, DONE, type Line, usageError, versionOf } from './command';
 import { allFlows } from './flows';
 import { Learnt, learnFrom } from './learn';
@@ -71,19 +72,6 @@ export const policy: Subcommand = {
     return show(line, answer, policyText(answer));
   },
 };
-
-/** `50 Mbit/s`, exact. */
-function rateText(rate: number): string {
-  if (rate === 0) return 'no limit';
-  const [unit, name] = (
-    [
-      [1e9, 'G'],
-      [1e6, 'M'],
-      [1e3, 'k'],
-    ] as const
-  ).find(([one]) => rate >= one) ?? [1, ''];
-  return `${rate / unit} ${name}bit/s`;
-}
 
 export const rates: Subcommand = {
   name: 'rates',

@@ -1,6 +1,8 @@
 /** The commands of `tubetti ctl`. */
-import type { ForwardInfo, ForwardList, ServiceStatus } from '../control/types';
+import type { ForwardInfo, ForwardList, PolicyState, Rates, ServiceStatus } from '../control/types';
+import { policySummary, rateText } from '../policy-text';
 import { CAPTURE_OPTIONS, runCapture } from './capture';
+import { Denied } from './client';
 import { policy, rates } from './policy';
 import {
   clientFor,
@@ -60,7 +62,23 @@ function since(at: number): string {
   return first < 0 ? '0 s' : `${parts[first]} ${['d', 'h', 'min', 's'][first]}`;
 }
 
-function statusText(status: ServiceStatus): string {
+/** Null: a service that has none of it. */
+interface Limits {
+  readonly policy: PolicyState | null;
+  readonly rates: Rates | null;
+}
+
+function limitRows({ policy, rates }: Limits): [string, string][] {
+  const rows: [string, string][] = [];
+  const set = policy?.policy ?? null;
+  if (set !== null)
+    rows.push(['policy', policySummary(set.rules?.length ?? 0, set.default ?? 'deny', set.audit === true)]);
+  if (rates !== null && (rates.in !== 0 || rates.out !== 0))
+    rows.push(['rates', `to the guest ${rateText(rates.in)}, from it ${rateText(rates.out)}`]);
+  return rows;
+}
+
+function statusText(status: ServiceStatus, limits: Limits): string {
   const { guest } = status;
   const off = status.sandbox.filter(({ state }) => state !== 'on').map(({ layer, state }) => `${layer} ${state}`);
   const rows: [string, string][] = [
@@ -72,6 +90,7 @@ function statusText(status: ServiceStatus): string {
       'forward',
       `${one.protocol} ${one.spec}: ${one.listeners} listening, ${one.connections} connections`,
     ]),
+    ...limitRows(limits),
     ['sandbox', off.length === 0 ? 'all of it is on' : `on, but ${off.join(', ')}`],
     ...Object.entries(status.labels).map(([name, value]): [string, string] => [`label`, `${name}=${value}`]),
   ];
@@ -84,8 +103,16 @@ const status: Subcommand = {
   help: 'what the service is, and what it knows of its guest',
   run: async (line) => {
     noMore(line.words);
-    const now = await clientFor(line).status();
-    print(line, now, () => statusText(now));
+    const client = clientFor(line);
+    const now = await client.status();
+    const isMissing = (error: unknown): null => {
+      if (error instanceof Denied && error.status === 501) return null;
+      throw error;
+    };
+    const [policy, rates] = line.values.has('json')
+      ? [null, null]
+      : await Promise.all([client.policy().catch(isMissing), client.rates().catch(isMissing)]);
+    print(line, now, () => statusText(now, { policy, rates }));
     return DONE;
   },
 };

@@ -1,5 +1,7 @@
 /** The report at the start: what the guest gets, and lines for the hypervisor that can be pasted as they are. */
 import { shellWord, summary, type SummaryInput, xmlText } from '../../../src/cli/summary';
+import { policyOf } from '../../../src/config/policy';
+import { parseRule } from '../../../src/config/policy-rule';
 import { parsePortSpec } from '../../../src/config/port-spec';
 import { ip } from '../../support/stack/addresses';
 import { stackConfig } from '../../support/stack/stack-config';
@@ -18,6 +20,9 @@ function input(over: Partial<SummaryInput> = {}): SummaryInput {
     host: { ip4: config.ip4, ip6: config.ip6, search: [], template4: 'eth0', template6: null, notes: [] },
     rules: [],
     skipped: new Map(),
+    policy: null,
+    rates: { in: 0, out: 0 },
+    control: null,
     metricsUrl: null,
     ...over,
   };
@@ -127,6 +132,20 @@ test('forwarded ports, a few of them, and those that were left out', () => {
   ]);
   const many = forwards('1001,1003,1005,1007,1009,1011,1013,1015,1017,1019');
   expect(many.slice(7, 9)).toEqual(['  forward  tcp *:1015 -> 1015', '  forward  … and 2 more']);
+});
+
+test('whom the guest may talk to and how much, and where orders are taken', () => {
+  const of = (over: Partial<SummaryInput>): string[] =>
+    lines(over).filter((line) => /^ {2}(policy|rates|control)/.test(line));
+  const policy = policyOf([parseRule('allow', 'github.com:443'), parseRule('deny', 'lan')], false);
+  expect(of({ policy, rates: { in: 50e6, out: 0 }, control: '/run/c' })).toEqual([
+    '  policy   2 rules, else deny',
+    '  rates    to the guest 50 Mbit/s, from it no limit',
+    '  control  /run/c',
+  ]);
+  expect(of({ policy: policyOf([parseRule('deny', 'host')], true) })).toEqual([
+    '  policy   1 rule, else allow; audit: what would be refused passes, and is logged',
+  ]);
 });
 
 test('where the metrics are; a page for browsers where there is HTTP', () => {

@@ -142,6 +142,16 @@ describe('status', () => {
     });
   });
 
+  test('whom the guest may talk to, and how much', async () => {
+    const file = join(service.dir, 'policy.yaml');
+    writeFileSync(file, 'rules: [{allow: [a.example, 192.0.2.1]}]\naudit: true\n');
+    await ctl('policy', 'set', file);
+    await ctl('rates', '0', '10M');
+    const { out } = await ctl('status');
+    expect(out).toContain('\npolicy    2 rules, else deny; audit: what would be refused passes, and is logged\n');
+    expect(out).toContain('\nrates     to the guest no limit, from it 10 Mbit/s\n');
+  });
+
   test('as JSON', async () => {
     const ran = await ctl('status', '--json');
     expect([ran.status, printed(ran)]).toEqual([0, STATUS]);
