@@ -109,7 +109,9 @@ int32_t Shutdown(Thread&, int32_t fd, int32_t how) { return ::shutdown(fd, how) 
 int32_t Close(Thread& thread, int32_t fd) {
   thread.Forget(fd);
   // Linux frees the descriptor before anything can interrupt: closing again after EINTR would hit a stranger.
-  return ::close(fd) == 0 || errno == EINTR ? 0 : -errno;
+  if (::close(fd) != 0 && errno != EINTR) return -errno;
+  Progress(thread.watched);
+  return 0;
 }
 
 int32_t Abort(Thread& thread, int32_t fd) {

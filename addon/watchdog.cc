@@ -42,7 +42,8 @@ namespace {
 constexpr int kSlots = 16;
 constexpr int64_t kLookUs = 100000;
 constexpr int64_t kSuspectLookUs = 50000;
-// No turn of a data plane that works takes so much processor time: it handles 256 frames, some tens of sockets and timers.
+// No turn of a data plane that works takes so much processor time without a descriptor that it closes: it handles 256
+// frames, some tens of sockets and timers. Closing all of its flows takes longer.
 constexpr int64_t kLoopUs = 600000;
 // Asleep in a system call: the control plane looks whether it can help (a full eventfd), then gives up. Longer than a
 // disk under load takes for a write of the capture.

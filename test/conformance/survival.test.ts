@@ -120,6 +120,15 @@ describeWith('the service survives', whyNoNamespaces(), () => {
     expect(guest.violations).toEqual([]);
   });
 
+  test('a turn that closes very many flows is no hang', async () => {
+    const guest = await startGuest(native, bench.service);
+    await expectAlive(guest, bench);
+    const before = await restarts('hung');
+    await bringAbout('close', guest);
+    await answered(guest);
+    expect(await restarts('hung')).toBe(before);
+  });
+
   test('a capture ends with the data plane that wrote it, and the next one has captures of its own', async () => {
     const client = new ControlClient(join(dir, 'control'));
     const guest = await startGuest(native, bench.service);
