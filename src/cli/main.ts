@@ -52,7 +52,7 @@ function calledAs(launched: Launched | null): string {
 function openLogFile(options: Options, program: Program, launched: Launched | null): LogFile | null {
   if (options.logFile === null) return null;
   try {
-    const header = `tubetti ${version()}: ${calledAs(launched)} (${launched?.pid ?? process.pid})`;
+    const header = `${program} ${version()}: ${calledAs(launched)} (${launched?.pid ?? process.pid})`;
     return new LogFile(options.logFile, options.logSize, header, { format: options.logFormat, program });
   } catch (error) {
     throw new ConfigError(

@@ -136,6 +136,13 @@ describe.each(callers)('called by $name', (caller) => {
     expect((await rig.run(['--no-pidns', 'sh', '-c', 'kill -KILL $$'])).status).toBe(128 + 9);
   });
 
+  once('the log file begins with the name that callers know it by', async () => {
+    const log = join(dir, 'log');
+    const { status } = await rig.run(['-q', '-l', log, '--', 'true']);
+    expect(status).toBe(0);
+    expect(readFileSync(log, 'utf8')).toMatch(/^pasta [0-9.]+: .* \([0-9]+\)\n/);
+  });
+
   once('TCP and UDP to the host’s loopback and beyond, both families', async () => {
     const { echo, udp } = world.host.ports;
     const remote = world.remote.ports;
