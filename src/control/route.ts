@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type Static, type TSchema, Type } from '@sinclair/typebox';
 import { Value } from '@sinclair/typebox/value';
+import { mistakesOf } from './mistakes';
 import type { ControlParts } from './parts';
 import { Refused } from './problem';
 
@@ -101,16 +102,7 @@ const MOST_ERRORS = 32;
 /** Throws Refused with an error for each field that does not fit. `at`: where the value stands in the request. */
 export function check(schema: TSchema, value: unknown, at: string): void {
   if (Value.Check(schema, value)) return;
-  const errors = [];
-  const seen = new Set<string>();
-  for (const { path, message } of Value.Errors(schema, value)) {
-    const place = `${at}${path}`;
-    if (seen.has(place)) continue;
-    seen.add(place);
-    errors.push({ at: place, code: 'invalid', message });
-    if (errors.length === MOST_ERRORS) break;
-  }
-  throw new Refused(400, errors);
+  throw new Refused(400, mistakesOf(schema, value, at).slice(0, MOST_ERRORS));
 }
 
 /** Words of a query become the numbers and truths that the schema wants; the rest stays as it is, and is refused. */

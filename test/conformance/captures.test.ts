@@ -152,7 +152,7 @@ describeWith('captures of a running service', whyNoTshark(), () => {
     }
     const timed = await ctl('capture', '-w', join(service.dir, 't.pcap'), '--json', '--seconds', '0.2').done;
     expect([timed.status, JSON.parse(timed.out.toString())]).toMatchObject([0, { reason: 'time', lost: 0 }]);
-    expect((await ctl('capture', 'stop', '99').done).err).toBe('tubetti ctl: id: no capture 99 runs\n');
+    expect((await ctl('capture', 'stop', '99').done).err).toBe('tubetti ctl: capture stop 99: no capture 99 runs\n');
     const counts = files.map((file) => frameCount(file));
     expect(Math.min(...counts)).toBeGreaterThan(4);
     expect(frameCount(kept)).toBeGreaterThan(Math.max(...counts));

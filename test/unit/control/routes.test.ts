@@ -88,7 +88,7 @@ describe('gvproxy', () => {
     // Its clients show the text that they read.
     expect(await said(expose('8080', 'guest:80'))).toEqual([400, 'local: give ADDRESS:PORT\n']);
     expect(await said(expose(':8080', 'guest'))).toEqual([400, 'remote: give ADDRESS:PORT\n']);
-    expect(await said(expose(':8080', 'guest:80', 'sctp'))).toEqual([400, 'protocol: Expected union value\n']);
+    expect(await said(expose(':8080', 'guest:80', 'sctp'))).toEqual([400, 'protocol: give "tcp" or "udp" or "unix"\n']);
     expect(await said(expose(`:${TAKEN}`, 'guest:80'))).toEqual([
       409,
       `tcp ${TAKEN}:80: cannot bind port ${TAKEN}: address already in use\n`,
