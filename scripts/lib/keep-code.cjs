@@ -6,6 +6,7 @@
 const { openSync, writeSync } = require('node:fs');
 const { join } = require('node:path');
 const vm = require('node:vm');
+const { setFlagsFromString } = require('node:v8');
 const { isMainThread } = require('node:worker_threads');
 
 const file = openSync(join(process.env.KEEP_CODE, isMainThread ? 'tubetti.js' : 'data-plane.js'), 'w');
@@ -15,6 +16,8 @@ vm.Script = class extends vm.Script {
   constructor(source, options) {
     super(source, options);
     process.on('exit', () => {
+      // V8 takes code under the flags that it was made under only: those of a start (src/supervisor/young-generation.ts).
+      setFlagsFromString('--semi-space-growth-factor=2');
       writeSync(file, this.createCachedData());
     });
   }

@@ -11,6 +11,7 @@ import { Worker } from 'node:worker_threads';
 import type { Native } from '../native';
 import { readableStack } from '../stack-trace';
 import type { Command, CommandMessage, WorkerGate, WorkerMessage, WorkerSetup } from '../dataplane/commands';
+import { holdYoungGeneration, letYoungGenerationGrow } from './young-generation';
 
 /** The worker's entry: beside the bundle, or where the compiler puts modules (an installation without esbuild). */
 const WORKER_FILE = join(__dirname, basename(__dirname) === 'supervisor' ? '../dataplane/worker.js' : 'worker.js');
@@ -56,6 +57,7 @@ export class WorkerHandle {
     this.native = native;
     this.events = events;
     this.gate = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+    letYoungGenerationGrow();
     this.worker = new Worker(file ?? WORKER_FILE, {
       workerData: { gate: this.gate } satisfies WorkerGate,
       name: 'tubetti-dataplane',
@@ -115,6 +117,7 @@ export class WorkerHandle {
       return;
     }
     this.running = true;
+    holdYoungGeneration();
     this.events.ready(this);
   }
 }

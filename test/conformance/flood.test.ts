@@ -20,11 +20,6 @@ jest.setTimeout(120_000);
 
 const MIB = 1 << 20;
 const GROWTH = 20 * MIB;
-/**
- * What V8's young generation may grow by behind a warm-up, before it collects. From Node 24 on it does so up to 64 MiB: after 9000
- * pairs of front-ends the service has 80 MiB more than at its start, after 15,000 the same, of which 6 MiB live.
- */
-const GARBAGE = Number(process.versions.node.split('.')[0]) < 24 ? GROWTH : 64 * MIB;
 const FRAMES = 200_000;
 const BATCH = 200;
 /** Soon enough for whoever waits, on a machine that does other things too. */
@@ -172,7 +167,7 @@ test('front-ends that come and go in a loop, two at a time', async () => {
   await pairs(750);
   const before = residentBytes(service.pid);
   await pairs(1500);
-  expect(residentBytes(service.pid) - before).toBeLessThan(GARBAGE);
+  expect(residentBytes(service.pid) - before).toBeLessThan(GROWTH);
   const seconds = Math.ceil((performance.now() - started) / 1000) + 1;
   for (const text of [/front-end connected/g, /front-end disconnected/g, /second front-end refused/g]) {
     const count = service.stderr().match(text)?.length ?? 0;

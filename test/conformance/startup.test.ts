@@ -140,6 +140,23 @@ test('--metrics loads what it needs', async () => {
   expect(files.some((file) => file.includes('/prom-client/'))).toBe(true);
 });
 
+test("the young generation is held when the service is ready, and the threads start under V8's own flags", async () => {
+  const preload = join(dir, 'flags.cjs');
+  const flags = join(dir, 'flags');
+  // Opened at once: the sandbox has no such directory.
+  const script = `const { openSync, writeSync } = require('node:fs');
+    const v8 = require('node:v8');
+    const fd = openSync(${JSON.stringify(flags)}, 'a');
+    const { setFlagsFromString } = v8;
+    v8.setFlagsFromString = (flag) => {
+      writeSync(fd, flag + '\\n');
+      setFlagsFromString(flag);
+    };`;
+  writeFileSync(preload, script);
+  await ended(await started(['--require', preload]));
+  expect(readFileSync(flags, 'latin1')).toBe('--semi-space-growth-factor=2\n--semi-space-growth-factor=1\n');
+});
+
 test("V8 takes the code that the build made, and refuses another program's", () => {
   // In a process of its own: V8 also refuses code made under other flags, and other tests change flags of this one.
   const isRejected = (file: string, cache: string): string => {
