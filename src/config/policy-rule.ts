@@ -80,8 +80,16 @@ function splitPorts(text: string): { host: string; ports: string | null } {
     return { host: inner + length, ports };
   }
   const colon = text.indexOf(':');
+  if (colon < 0) return { host: text, ports: null };
   // More than one colon: IPv6 without ports.
-  if (colon < 0 || text.includes(':', colon + 1)) return { host: text, ports: null };
+  if (text.includes(':', colon + 1)) {
+    const match = /^(.*):([1-9][0-9]{0,4})$/.exec(text);
+    if (match !== null && parseIp(text) !== null && parseIp(match[1]) !== null)
+      throw new RuleError(
+        `is ${match[2]} a port? Write [${match[1]}]:${match[2]} if it is, [${text}] if it is part of the address`,
+      );
+    return { host: text, ports: null };
+  }
   return { host: text.slice(0, colon), ports: text.slice(colon + 1) };
 }
 

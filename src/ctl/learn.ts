@@ -15,7 +15,7 @@ type Seen = Pick<FlowInfo, 'protocol' | 'origin' | 'peer' | 'name'> & { readonly
 /** The rule that allows the flow; null: it is none of the guest's, or one that was refused. */
 export function ruleFor({ protocol, origin, peer, name, reason }: Seen): string | null {
   if (origin !== 'guest' || reason === 'denied') return null;
-  if (protocol === 'icmp') return `icmp/${name ?? peer.address}`;
+  if (protocol === 'icmp') return `icmp/${name ?? (peer.address.includes(':') ? `[${peer.address}]` : peer.address)}`;
   return `${protocol}/${hostPort(name ?? peer.address, peer.port)}`;
 }
 

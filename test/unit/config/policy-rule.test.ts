@@ -19,6 +19,8 @@ test.each([
     },
   ],
   ['2001:db8::1', { host: { kind: 'prefix', address: ip('2001:db8::1'), length: 128 } }],
+  ['[2001:db8::1:443]', { host: { kind: 'prefix', address: ip('2001:db8::1:443'), length: 128 }, ports: [] }],
+  ['2001:db8::443', { host: { kind: 'prefix', address: ip('2001:db8::443'), length: 128 }, ports: [] }],
   ['2001:db8::/32', { host: { kind: 'prefix', address: ip('2001:db8::'), length: 32 } }],
   ['[2001:db8::1]:443', { host: { kind: 'prefix', address: ip('2001:db8::1'), length: 128 }, ports: [[443, 443]] }],
   [
@@ -52,6 +54,10 @@ test.each([
   ['any:', 'ports are numbers from 1 to 65535, like 443, 80,443 or 8000-8999, not ""'],
   ['any:0', 'ports are numbers from 1 to 65535, like 443, 80,443 or 8000-8999, not "0"'],
   ['any:9-8', 'ports are numbers from 1 to 65535, like 443, 80,443 or 8000-8999, not "9-8"'],
+  [
+    '2001:db8::1:443',
+    'is 443 a port? Write [2001:db8::1]:443 if it is, [2001:db8::1:443] if it is part of the address',
+  ],
   ['icmp/any:1', 'ICMP has no ports: leave them out, or give tcp/ or udp/'],
   ['[2001:db8::1', 'write IPv6 with ports like [2001:db8::1]:443'],
   ['localhost', '"localhost" is the guest itself there; write "host" for this host'],

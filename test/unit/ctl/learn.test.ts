@@ -21,7 +21,7 @@ test.each<[Partial<FlowInfo & { reason: string }>, string | null]>([
   [{}, 'tcp/198.51.100.7:443'],
   [{ name: 'www.example' }, 'tcp/www.example:443'],
   [{ protocol: 'udp', peer: { address: '2001:db8::7', port: 53 } }, 'udp/[2001:db8::7]:53'],
-  [{ protocol: 'icmp', peer: { address: '2001:db8::7', port: 77 } }, 'icmp/2001:db8::7'],
+  [{ protocol: 'icmp', peer: { address: '2001:db8::7', port: 77 } }, 'icmp/[2001:db8::7]'],
   [{ origin: 'host' }, null],
   [{ reason: 'denied' }, null],
   [{ reason: 'closed' }, 'tcp/198.51.100.7:443'],
