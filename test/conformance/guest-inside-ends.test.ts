@@ -1,12 +1,12 @@
 /** How service and front-end survive each other's end, and a guest that attacks its rings. */
 import { loadNative } from '../../src/native';
-import { describeWith, setUpBench, type Bench } from '../e2e/support';
+import { describeWith, type Bench } from '../e2e/support';
 import {
   OFFENCES,
   REMOTES,
   RingWords,
   SERVICE_ARGS,
-  closeGuests,
+  useBench,
   configure,
   echo,
   expectAlive,
@@ -27,14 +27,8 @@ describeWith('the guest inside', whyNoNamespaces(), () => {
   const native = loadNative();
   let bench: Bench;
 
-  beforeAll(async () => {
-    bench = await setUpBench(SERVICE_ARGS);
-  });
-
-  afterEach(closeGuests);
-
-  afterAll(async () => {
-    await bench.destroy();
+  useBench(SERVICE_ARGS, (made) => {
+    bench = made;
   });
 
   test.each(['qemu7', 'qemu10', 'uml'] as const)(

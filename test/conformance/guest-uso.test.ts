@@ -13,7 +13,7 @@ import {
   FORWARDED_PORT,
   GUEST_PORT,
   SERVICE_ARGS,
-  closeGuests,
+  useBench,
   configure,
   datagrams,
   sha256,
@@ -21,7 +21,7 @@ import {
   stopGuest,
 } from '../support/guest/exercises';
 import { GATEWAY_4, GATEWAY_6, whyNoNamespaces } from '../support/world/host-world';
-import { describeWith, setUpBench, type Bench } from '../e2e/support';
+import { describeWith, type Bench } from '../e2e/support';
 
 jest.setTimeout(30_000);
 
@@ -75,14 +75,8 @@ describeWith('datagrams in one frame', whyNoNamespaces(), () => {
   const native = loadNative();
   let bench: Bench;
 
-  beforeAll(async () => {
-    bench = await setUpBench(SERVICE_ARGS);
-  });
-
-  afterEach(closeGuests);
-
-  afterAll(async () => {
-    await bench.destroy();
+  useBench(SERVICE_ARGS, (made) => {
+    bench = made;
   });
 
   test.each([

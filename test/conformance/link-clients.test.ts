@@ -1,7 +1,7 @@
 /** The service as it is run: who gets the address, what MTU is offered, and tags that have a priority only. */
 import { loadNative } from '../../src/native';
 import { describeWith, setUpBench, type Bench } from '../e2e/support';
-import { closeGuests, startGuest, stopGuest } from '../support/guest/exercises';
+import { useBench, startGuest, stopGuest } from '../support/guest/exercises';
 import { GATEWAY_4, HOST_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
 import { datagram, bytes } from '../support/stack/link-rig';
 import { StreamClient } from '../support/stream/stream-client';
@@ -81,12 +81,8 @@ describeWith('NET_SET_MTU', whyNoNamespaces(), () => {
   const native = loadNative();
   let bench: Bench;
 
-  beforeAll(async () => {
-    bench = await setUpBench([]);
-  });
-  afterEach(closeGuests);
-  afterAll(async () => {
-    await bench.destroy();
+  useBench([], (made) => {
+    bench = made;
   });
 
   test('what the front-end says is offered, for as long as it is there', async () => {

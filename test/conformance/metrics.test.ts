@@ -1,18 +1,11 @@
 /** What the metrics of the real service say, beside what its guest and its peers count themselves. */
 import { loadNative } from '../../src/native';
-import {
-  closeGuests,
-  FORWARDED_PORT,
-  GUEST_PORT,
-  SERVICE_ARGS,
-  startGuest,
-  stopGuest,
-} from '../support/guest/exercises';
+import { useBench, FORWARDED_PORT, GUEST_PORT, SERVICE_ARGS, startGuest, stopGuest } from '../support/guest/exercises';
 import { noise } from '../support/guest/noise';
 import { REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
 import { poll } from '../support/world/processes';
 import { sumOfSamples } from '../support/world/service';
-import { describeWith, setUpBench, type Bench } from '../e2e/support';
+import { describeWith, type Bench } from '../e2e/support';
 
 jest.setTimeout(30_000);
 
@@ -26,14 +19,8 @@ describeWith('metrics', whyNoNamespaces(), () => {
   const native = loadNative();
   let bench: Bench;
 
-  beforeAll(async () => {
-    bench = await setUpBench(SERVICE_ARGS);
-  });
-
-  afterEach(closeGuests);
-
-  afterAll(async () => {
-    await bench.destroy();
+  useBench(SERVICE_ARGS, (made) => {
+    bench = made;
   });
 
   const metric = (name: string, labels: Record<string, string> = {}): Promise<number> =>

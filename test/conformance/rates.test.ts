@@ -1,7 +1,7 @@
 /** --rate-in and --rate-out of the running service, and that nothing is dropped for them. */
 import { loadNative } from '../../src/native';
-import { describeWith, setUpBench, type Bench } from '../e2e/support';
-import { closeGuests, startGuest } from '../support/guest/exercises';
+import { describeWith, type Bench } from '../e2e/support';
+import { useBench, startGuest } from '../support/guest/exercises';
 import { REMOTE_ADDRESS_4, whyNoNamespaces } from '../support/world/host-world';
 
 jest.setTimeout(60_000);
@@ -18,14 +18,8 @@ describeWith('rates', whyNoNamespaces(), () => {
   const native = loadNative();
   let bench: Bench;
 
-  beforeAll(async () => {
-    bench = await setUpBench(['--rate-in', '20M', '--rate-out', '10M']);
-  });
-
-  afterEach(closeGuests);
-
-  afterAll(async () => {
-    await bench.destroy();
+  useBench(['--rate-in', '20M', '--rate-out', '10M'], (made) => {
+    bench = made;
   });
 
   const bytesAt = (rate: number, seconds: number): number => Math.floor((rate / 8) * seconds);

@@ -1,9 +1,9 @@
 /** TCP of the running service under floods and on odd paths: what one party does is not felt by others. */
 import { readFileSync } from 'node:fs';
 import { loadNative } from '../../src/native';
-import { describeWith, setUpBench, type Bench } from '../e2e/support';
+import { describeWith, type Bench } from '../e2e/support';
 import { GUEST_FLOODS, floodFromGuest, floodFromOutside } from '../support/guest/floods';
-import { FORWARDED_PORT, GUEST_PORT, closeGuests, openFds, sha256, startGuest } from '../support/guest/exercises';
+import { FORWARDED_PORT, GUEST_PORT, useBench, openFds, sha256, startGuest } from '../support/guest/exercises';
 import { be16, concat } from '../support/guest/bytes';
 import { DRIVER_FEATURES, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6 } from '../support/guest/constants';
 import { PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, icmp, ipHeader, type IpPacket } from '../support/guest/packets';
@@ -22,14 +22,8 @@ describeWith('bounds of TCP', whyNoNamespaces(), () => {
   const native = loadNative();
   let bench: Bench;
 
-  beforeAll(async () => {
-    bench = await setUpBench(['-t', `${FORWARDED_PORT}:${GUEST_PORT}`, '-t', `${OTHER_PORT}:${OTHER_GUEST_PORT}`]);
-  });
-
-  afterEach(closeGuests);
-
-  afterAll(async () => {
-    await bench.destroy();
+  useBench(['-t', `${FORWARDED_PORT}:${GUEST_PORT}`, '-t', `${OTHER_PORT}:${OTHER_GUEST_PORT}`], (made) => {
+    bench = made;
   });
 
   test('a scan of hosts that do not answer: connections go on, new ones are made, descriptors are bounded', async () => {

@@ -20,6 +20,7 @@ import {
   REMOTE_ADDRESS_6,
   type HostWorld,
 } from '../world/host-world';
+import { setUpBench, type Bench } from '../../e2e/support';
 import { poll } from '../world/processes';
 import type { Service } from '../world/service';
 import { openFdsOf } from '../open-fds';
@@ -150,6 +151,20 @@ export function killGuest(guest: Guest): void {
 /** What tests left: after each of them, because the service serves one front-end at a time. */
 export function closeGuests(): void {
   for (const guest of guests) killGuest(guest);
+}
+
+/**
+ * For all tests of the `describe` that calls it: a bench whose service has the arguments `args`, given to `use` before the
+ * first test and destroyed behind the last one.
+ */
+export function useBench(args: readonly string[], use: (bench: Bench) => void): void {
+  let bench: Bench | null = null;
+  beforeAll(async () => {
+    bench = await setUpBench(args);
+    use(bench);
+  });
+  afterEach(closeGuests);
+  afterAll(() => bench?.destroy());
 }
 
 /** DHCP, router advertisement, DHCPv6: the host's addresses. */
