@@ -368,8 +368,9 @@ export class DataPlane extends HostOrders {
     const since = counters[C_STARVED_SINCE];
     counters[C_STARVED_SINCE] = 0;
     if (since !== 0) counters[C_STARVED_US] += this.native.nowUs() - since;
+    const hung = end === 'hung';
     const verdict =
-      this.strays.size > MAX_STRAYS ? 'give-up' : this.policy.died(this.mirror.ofFrontEnd, performance.now());
+      this.strays.size > MAX_STRAYS ? 'give-up' : this.policy.died(this.mirror.ofFrontEnd, performance.now(), hung);
     if (verdict === 'give-up') {
       const error = new Error(`the data plane cannot be kept alive: ${DEATHS[end]}: ${why}`);
       this.close(error.message);

@@ -191,6 +191,27 @@ describeWith('the service survives', whyNoNamespaces(), () => {
     expect(performance.now() - began).toBeLessThan(END_MS);
   });
 
+  test('hangs that take seconds to be noticed, one after the other, cost the session and not the service', async () => {
+    const { service } = bench;
+    const guest = await startGuest(native, service);
+    await expectAlive(guest, bench);
+    const mark = service.process.mark();
+    const ended = service.process.waitForLine(/the data plane died 3 times with this front-end's rings/, 30_000, mark);
+    const { connection } = guest.frontEnd;
+    for (let hangs = 0; hangs < 3; hangs++) {
+      await answered(guest);
+      const hung = service.process.waitForLine(/data plane hangs, starting a new one/, 20_000, service.process.mark());
+      await bringAbout('block', guest);
+      await hung;
+    }
+    await ended;
+    await poll('the end of the session', () => (connection.isClosed ? true : null), 5000);
+    closeGuests();
+    await expectAlive(await startGuest(native, service), bench);
+    // Three of its threads wait for ever by now.
+    await service.stop('SIGKILL');
+  });
+
   test.each(['loop', 'block'])('SIGTERM while the data plane hangs ("%s")', async (name) => {
     const { service } = bench;
     const guest = await startGuest(native, service);

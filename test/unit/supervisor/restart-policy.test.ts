@@ -19,6 +19,15 @@ describe('RestartPolicy', () => {
     expect(die(policy, false, SERVICE_DEATHS).filter((v) => v === 'give-up')).toHaveLength(1);
   });
 
+  it('has a longer memory for hangs, each of which takes seconds to be noticed', () => {
+    for (const ofFrontEnd of [true, false]) {
+      const policy = new RestartPolicy();
+      const deaths = ofFrontEnd ? SESSION_DEATHS : SERVICE_DEATHS;
+      const verdicts = Array.from({ length: deaths }, (_, n) => policy.died(ofFrontEnd, (n * WINDOW_MS) / 1.5, true));
+      expect(verdicts.filter((verdict) => verdict !== 'replace')).toEqual([ofFrontEnd ? 'end-session' : 'give-up']);
+    }
+  });
+
   it('forgets what was long ago, and what another front-end did', () => {
     const policy = new RestartPolicy();
     die(policy, true, SESSION_DEATHS - 1);
