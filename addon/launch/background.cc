@@ -36,6 +36,12 @@ pid_t service = -1;
 
 void Forward(int signal) { kill(service, signal); }
 
+// nohup(1) and shells without job control have a program ignore what the terminal says to it. Node would undo that.
+bool IsIgnored(int signal) {
+  struct sigaction action = {};
+  return (signal == SIGHUP || signal == SIGINT) && sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 // fork(2), in a new PID namespace: this process stays in its own.
 pid_t Fork(unsigned long flags) { return static_cast<pid_t>(syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0)); }
 
@@ -84,7 +90,9 @@ int WaitForService() {
   CloseFrom(kFirstAfterStreams, ready);
   struct sigaction action = {};
   action.sa_handler = Forward;
-  for (const int signal : kForwarded) sigaction(signal, &action, nullptr);
+  for (const int signal : kForwarded) {
+    if (!IsIgnored(signal)) sigaction(signal, &action, nullptr);
+  }
   Put(ready, static_cast<int>(service));
   char said = 0;
   if (Get(ready, said) && said == kReady) _exit(0);

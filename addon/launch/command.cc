@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "namespace.h"
 
@@ -23,7 +24,9 @@ namespace {
 constexpr char kDefaultShell[] = "/bin/sh";
 constexpr char kPingGroups[] = "/proc/sys/net/ipv4/ping_group_range";
 constexpr int kFirstAfterStreams = 3;
-constexpr int kSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGCHLD};
+constexpr int kSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP};
+// Those that the caller ignores, as nohup(1) does; the command does too.
+bool ignored[std::size(kSignals)];
 
 void WriteSetting(const char* path, const char* text) {
   const int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -55,7 +58,9 @@ void WriteSetting(const char* path, const char* text) {
   int32_t first = 0;
   // Nothing comes if the one who would let us go is gone: then nothing is left of us.
   if (read(start, &first, sizeof(first)) != static_cast<ssize_t>(sizeof(first))) _exit(1);
-  for (const int signal : kSignals) (void)::signal(signal, SIG_DFL);
+  for (size_t i = 0; i < std::size(kSignals); i++) {
+    if (!ignored[i]) (void)signal(kSignals[i], SIG_DFL);
+  }
   if (first < 0) BeShell(start);
   execvp(words[first], words + first);
   const int error = errno;
@@ -72,6 +77,11 @@ bool HasSignal(const char* status, const char* line, int signal) {
 }
 
 }  // namespace
+
+void IgnoreSignals() {
+  for (size_t i = 0; i < std::size(kSignals); i++) ignored[i] = signal(kSignals[i], SIG_IGN) == SIG_IGN;
+  (void)signal(SIGCHLD, SIG_DFL);
+}
 
 void LeaveStreams() {
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);

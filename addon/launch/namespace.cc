@@ -412,8 +412,7 @@ void Look(int socket) {
 [[noreturn]] void BeHolder(int socket, char** command_line) {
   if (fork() != 0) _exit(0);  // nobody's child: it is nobody's to wait for
   // It stays in its caller's session: the command has its terminal from us.
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP}) (void)::signal(signal, SIG_IGN);
-  (void)::signal(SIGCHLD, SIG_DFL);
+  IgnoreSignals();
   prctl(PR_SET_NAME, "tubetti-netns");
   fcntl(socket, F_SETFD, FD_CLOEXEC);
   CloseFrom(3, socket);

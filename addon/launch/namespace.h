@@ -26,6 +26,8 @@ struct Command {
   pid_t pid = -1;
   int start = -1;  // a word lets it go, and an errno comes back where it cannot be executed
 };
+// What the terminal or a user says to all processes here is not for the holder. The command has of it what the caller had.
+void IgnoreSignals();
 // In new namespaces (CLONE_NEW*). False: errno.
 bool ForkCommand(Command& command, unsigned long namespaces, const char* host, char** words);
 // Lets it execute the words from `first` on, or a shell (-1). 0 or -errno; `failed` gets the program's name.

@@ -308,6 +308,25 @@ describe.each(callers)('called by $name', (caller) => {
   });
 });
 
+test('the command ignores the signals that its caller ignores, and no others; a hang-up of nohup’s is no end', async () => {
+  const script = ['-q', '--', 'sh', '-c', 'grep SigIgn /proc/self/status; read line'];
+  for (const [traps, ignored] of [
+    ['', '0000000000000000'],
+    ['trap "" HUP TSTP; ', '0000000000080001'],
+  ]) {
+    const prefix = [...USER.prefix, 'sh', '-c', `${traps}exec "$@"`, 'sh'];
+    const rig = new PastaRig(world, { name: 'a user’s script', prefix });
+    const { ended, stdout, input } = rig.start(script);
+    await until(() => stdout().endsWith('\n'), 10_000, stdout);
+    expect(stdout()).toBe(`SigIgn:\t${ignored}\n`);
+    const status = readFileSync(`/proc/${rig.pidsOf('tubetti-launch')[0]}/status`, 'latin1');
+    const handled = Number.parseInt(/SigCgt:\t[0-9a-f]*([0-9a-f])\n/.exec(status)?.[1] ?? '', 16);
+    expect(handled & 1).toBe(traps === '' ? 1 : 0); // SIGHUP
+    input.end('\n');
+    expect((await ended).status).toBe(0);
+  }
+});
+
 async function pidsOnce(rig: PastaRig, name: string): Promise<number[]> {
   await until(
     () => rig.pidsOf(name).length > 0,
