@@ -177,7 +177,9 @@ export const ROUTES: readonly Route[] = [
     summary: 'Connects to a TCP port of the guest: behind the answer the connection carries its bytes.',
     answers: {
       101: { text: 'The bytes that follow are the connection to the guest.' },
-      502: { text: 'No guest is connected, or it does not take the connection.' },
+      502: {
+        text: 'No guest is connected, or it has too many connections. A port that the guest refuses ends the connection behind 101.',
+      },
     },
     upgrades: 'tcp',
     run: ({ parts, id }) => {

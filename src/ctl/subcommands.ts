@@ -10,6 +10,7 @@ import {
   type CtlOption,
   DONE,
   type Line,
+  REFUSED,
   tableText,
   usageError,
   versionOf,
@@ -232,6 +233,14 @@ const connect: Subcommand = {
     if (head.length > 0) process.stdout.write(head);
     socket.pipe(process.stdout);
     process.stdin.pipe(socket);
+    // What has passed: a guest that ends it without a byte while there was more to come for it has refused.
+    const passed = { answer: head.length > 0, end: false };
+    socket.once('data', () => {
+      passed.answer = true;
+    });
+    process.stdin.once('end', () => {
+      passed.end = true;
+    });
     process.stdout.on('error', () => socket.destroy());
     await new Promise<void>((resolve) => {
       socket.on('error', () => undefined); // 'close' follows
@@ -241,7 +250,9 @@ const connect: Subcommand = {
     });
     // It may still wait for a terminal's next line.
     process.stdin.destroy();
-    return DONE;
+    if (passed.answer || passed.end) return DONE;
+    process.stderr.write(`${PROGRAM}: connect ${port}: the guest refused the connection, or ended it without a byte\n`);
+    return REFUSED;
   },
 };
 

@@ -291,6 +291,18 @@ test('ctl connect: a byte pipe into the guest without a port', async () => {
   expect(inside.violations).toEqual([]);
 });
 
+test('ctl connect: a port that the guest refuses', async () => {
+  await withGuest();
+  const child = spawn(BIN, ['ctl', '-c', service.control, 'connect', '23'], { stdio: ['pipe', 'ignore', 'pipe'] });
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
+  const [status] = (await once(child, 'close')) as [number];
+  expect([status, said]).toEqual([
+    1,
+    'tubetti ctl: connect 23: the guest refused the connection, or ended it without a byte\n',
+  ]);
+});
+
 test('ctl connect: without a guest there is none', async () => {
   service = await startOrdered();
   expect(await ctl('connect', '22')).toMatchObject({
