@@ -6,6 +6,7 @@
  * ends only when the call does. It is then a stray: its end is not awaited, its messages are ignored, and the addon
  * prevents its JavaScript from continuing after that call (glue.h).
  */
+import { writeSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Native } from '../native';
@@ -38,6 +39,14 @@ const MAX_HEAP_MIB = 128;
 /** Numbers of workers are the process's: the watchdog is, too. */
 let lastId = 0;
 
+function writeToStderr(bytes: Buffer): void {
+  try {
+    writeSync(2, bytes);
+  } catch {
+    // Nobody reads it, or not now.
+  }
+}
+
 export class WorkerHandle {
   readonly id = ++lastId;
   /** Settles when the thread is gone. */
@@ -62,7 +71,12 @@ export class WorkerHandle {
       workerData: { gate: this.gate } satisfies WorkerGate,
       name: 'tubetti-dataplane',
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB },
+      // Else Node joins them with ours, which makes a pipe non-blocking: for the caller too, and for a namespace's command.
+      stdout: true,
+      stderr: true,
     });
+    // The data plane writes to neither; what Node itself has to say there is not lost.
+    for (const stream of [this.worker.stdout, this.worker.stderr]) stream.on('data', writeToStderr);
     let failure: unknown = null;
     this.worker.on('message', (message: WorkerMessage) => {
       this.heard(message);

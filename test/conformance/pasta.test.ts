@@ -143,6 +143,17 @@ describe.each(callers)('called by $name', (caller) => {
     expect(readFileSync(log, 'utf8')).toMatch(/^pasta [0-9.]+: .* \([0-9]+\)\n/);
   });
 
+  once(
+    'streams are the command’s as its caller had them: no write to a pipe that is full for a while fails',
+    async () => {
+      const bytes = 3_000_000;
+      for (const to of ['', ' >&2']) {
+        const { status, stdout, stderr } = await rig.run(['-q', '--', 'sh', '-c', `head -c ${bytes} /dev/zero${to}`]);
+        expect({ status, bytes: stdout.length + stderr.length }).toEqual({ status: 0, bytes });
+      }
+    },
+  );
+
   once('TCP and UDP to the host’s loopback and beyond, both families', async () => {
     const { echo, udp } = world.host.ports;
     const remote = world.remote.ports;
