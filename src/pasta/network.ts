@@ -2,6 +2,7 @@
  * The network inside a namespace: the loopback interface, the tap's name, address and MTU and, with `--config-net`, its
  * addresses and routes. What DHCP and router advertisements would say is said by rtnetlink there.
  */
+import { readFileSync } from 'node:fs';
 import { formatIp } from '../config/address-text';
 import type { ResolvedHost } from '../config/host-config';
 import {
@@ -184,6 +185,20 @@ export interface Configured {
   readonly mac: Uint8Array | null;
 }
 
+/** Below /proc/sys/net, of the network namespace of the process that looks. */
+const CONGESTION_CONTROL = 'ipv4/tcp_congestion_control';
+/** Those that do not space segments out by a timer. */
+const UNPACED = ['cubic', 'reno'];
+
+/** What a new namespace has by default: the host's. */
+function isPaced(): boolean {
+  try {
+    return !UNPACED.includes(readFileSync(`/proc/sys/net/${CONGESTION_CONTROL}`, 'utf8').trim());
+  } catch {
+    return false; // not to be seen in this container
+  }
+}
+
 /** Sets up the network inside. Throws ConfigError. */
 export async function configureNetwork(native: NetlinkIo, holder: Holder, plan: NetworkPlan): Promise<Configured> {
   const inside = await Inside.open(native, holder);
@@ -209,6 +224,8 @@ export async function configureNetwork(native: NetlinkIo, holder: Holder, plan: 
       // No other host is on the link, and nothing is to be learned from routers: all is said here.
       await holder.setting(`ipv6/conf/${ifname}/accept_dad`, '0');
       await holder.setting(`ipv6/conf/${ifname}/accept_ra`, '0');
+      // The path of these connections is one from memory to memory; that of the host's sockets has the host's own.
+      if (isPaced()) await holder.setting(CONGESTION_CONTROL, 'reno');
       if (config.ip6 === null) await holder.setting(`ipv6/conf/${ifname}/disable_ipv6`, '1');
       const change = config.mtu === 0 ? { up: true } : { up: true, mtu: config.mtu };
       const result = await inside.change(changeLink(index, change));

@@ -122,6 +122,21 @@ test.each(LOOPBACKS)(
   },
 );
 
+test('connections of the namespace are not paced either', async () => {
+  const setting = '/proc/sys/net/ipv4/tcp_congestion_control';
+  // Those that a namespace may choose.
+  const words = (await command(world.inHost(['sysctl', '-n', 'net.ipv4.tcp_allowed_congestion_control']))).split(/\s+/);
+  for (const name of words.filter((word) => /^(cubic|bbr)/.test(word))) {
+    await command(world.inHost(['sh', '-c', `echo ${name} >${setting}`]));
+    await rig.start('-t', 'none', '-u', 'none', '-T', 'none', '-U', 'none');
+    const shell = ['nsenter', '--target', String(rig.container.pid), '--user', '--net', '--preserve-credentials'];
+    // The host's own is that of the first namespace of all, and not this one's.
+    const inside = (await command([...shell, 'cat', setting])).trim();
+    expect([name, inside === 'reno']).toEqual([name, name !== 'cubic']);
+    await rig.stop();
+  }
+});
+
 test('a reset ends a connection whose other side takes nothing', async () => {
   await rig.start('-t', '7131', '-u', 'none', '-T', 'none', '-U', 'none');
   const silent = await rig.serve('inside', 'silent', '::', 7131);
