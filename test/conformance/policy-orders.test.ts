@@ -89,7 +89,8 @@ test('a policy that is wrong, or of another version, changes nothing and says wh
   const wrong = await denial(ask({ rules: [{ allow: ['github.com', 'any:70000'] }] }));
   expect([wrong.status, wrong.errors[0].at]).toEqual([400, 'rules/0/allow/1']);
   expect((await denial(ask({ rule: [] }))).status).toBe(400);
-  expect((await denial(ask({}, 1))).status).toBe(412);
+  expect((await denial(ask({}))).status).toBe(400);
+  expect((await denial(ask({ rules: [], default: 'allow' }, 1))).status).toBe(412);
   await refused();
   const { body } = await client.ask<{ version: number }>('GET', '/v1/policy');
   expect(body.version).toBe(2);
@@ -110,7 +111,7 @@ test('rates are set and taken away again while data flows', async () => {
   };
   expect(ctl('rates', '4M', '0')).toMatchObject({
     status: 0,
-    out: 'to the guest: 4000000 bit/s\nfrom the guest: no limit\n',
+    out: 'to the guest: 4 Mbit/s\nfrom the guest: no limit\n',
   });
   // 2.4 Mbit take 600 ms at this rate.
   const slow = await round();
