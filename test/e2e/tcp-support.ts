@@ -1,5 +1,5 @@
 /** What the TCP cases count: the guest's own counters, and the service's descriptors, memory and time. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { parseResults, type CommandOptions, type Guest, type ResultFields } from '../support/world/guest';
 import { poll } from '../support/world/processes';
 import { sumOfSamples, type Service } from '../support/world/service';
@@ -106,6 +106,15 @@ export function processorSeconds(service: Service): number {
   const stat = readFileSync(`/proc/${String(service.process.pid)}/stat`, 'utf8');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
+/** How often its threads were given a processor since each began (proc(5), schedstat). */
+export function timesRun(service: Service): number {
+  const tasks = `/proc/${String(service.process.pid)}/task`;
+  return readdirSync(tasks).reduce((sum, thread) => {
+    const [, , times] = readFileSync(`${tasks}/${thread}/schedstat`, 'utf8').trim().split(' ');
+    return sum + Number(times);
+  }, 0);
 }
 
 export function openFlows(service: Service): Promise<number> {
