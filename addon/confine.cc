@@ -36,7 +36,7 @@ std::atomic<pid_t> done[kMaxThreads];
 std::atomic<int> listed{0};
 static_assert(sizeof(listed) == sizeof(uint32_t), "a futex");
 
-// With so many in the list the thread that waits is woken, once.
+// With this many in the list the thread that waits is woken, once.
 std::atomic<int> wanted{INT_MAX};
 
 // Written before any handler runs.

@@ -19,7 +19,7 @@ export interface SocketFile {
   readonly remove: () => void;
 }
 
-/** What is asked for: the option as the user gave it, for messages, and the use that the broker knows it by. */
+/** The listener that is wanted: the option as the user gave it, for messages, and the use that the broker knows it by. */
 export interface SocketAsked {
   readonly shown: string;
   readonly path: string;

@@ -213,7 +213,7 @@ describeWith('flows of the running service', whyNoNamespaces(), () => {
       }
       return most;
     };
-    // The heap grows first to where garbage collection keeps it, give or take what is due for collection; a leak goes on.
+    // The heap grows first to where garbage collection keeps it, give or take what is due for collection; a leak makes it grow further.
     let growth = Infinity;
     for (let most = await mostResident(), tries = 1; growth >= 8 * MIB && tries <= 3; tries++) {
       const now = await mostResident();

@@ -6,20 +6,13 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { describeWith } from '../e2e/support';
 import { PROGRAM } from '../support/program';
 import { whyNoNamespaces } from '../support/world/host-world';
 import { dieWithParent, ManagedProcess } from '../support/world/processes';
 
 const LAST_LINE = /<interface type='vhostuser'>/;
 const START_LIMIT_MS = 20_000;
-
-const why = whyNoNamespaces();
-/** `describe`, or what says why not; in CI nothing is skipped. */
-function describeThere(title: string, body: () => void): void {
-  if (why === null) describe(title, body);
-  else if (process.env.CI === 'true') throw new Error(`${title}: ${why}, and in CI nothing is skipped`);
-  else describe.skip(`${title} [${why}]`, body);
-}
 
 jest.setTimeout(30_000);
 
@@ -313,7 +306,7 @@ ip route add default via 192.0.2.1`,
   },
 ];
 
-describeThere('the template interface', () => {
+describeWith('the template interface', whyNoNamespaces(), () => {
   test.each(LAYOUTS)('$name', async ({ net, argv, ip4, ip6 }) => {
     const summary = await summaryOf({ net, ...(argv === undefined ? {} : { argv }) });
     expect({ ip4: summary.ip4, ip6: summary.ip6 }).toEqual({ ip4, ip6 });
@@ -417,7 +410,7 @@ options ndots:2`,
   },
 ];
 
-describeThere('resolvers', () => {
+describeWith('resolvers', whyNoNamespaces(), () => {
   test.each(NAMES)('$name', async ({ resolvConf, argv = [], dns4, dns6, lines = [], search, warning }) => {
     const summary = await summaryOf({ net: ONE_UPLINK, resolvConf, argv });
     const told = (dns: string | null | undefined): string => (dns === null || dns === undefined ? '' : `, DNS ${dns}`);
@@ -451,7 +444,7 @@ function switches(program: ManagedProcess): number {
     .reduce((sum, match) => sum + Number(match[1]), 0);
 }
 
-describeThere('all ports', () => {
+describeWith('all ports', whyNoNamespaces(), () => {
   const TCP_LISTEN = '0A';
   const UDP_OPEN = '07';
   const firstPorts = (count: number): number[] => Array.from({ length: count }, (_, i) => 1 + i);

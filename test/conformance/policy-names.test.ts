@@ -29,7 +29,7 @@ const NAMES = {
   'good.example': [SHARED, SHARED_6],
   'bad.example': [SHARED],
   'alone.example': [ALONE],
-  // Whoever owns the name points it at the host's loopback, and at the cloud's.
+  // The owner of the name points it at the host's loopback, and at the cloud's.
   'rebinding.example': [GATEWAY_4, '169.254.169.254'],
 };
 
@@ -279,7 +279,7 @@ describeWith('a policy of names', whyNoNamespaces(), () => {
     const count = 20_000;
     const garbage = Buffer.from(quicHello('good.example', randomBytes(8)));
     for (let i = 0; i < count; i++) {
-      // Another destination each: the keys are derived anew.
+      // Another destination each, so the keys are derived again.
       garbage.writeUInt32BE(i, 6);
       await socket.send(SHARED, 443, garbage);
       if (i % 200 === 0) await guest.driver.drained();

@@ -120,7 +120,7 @@ describeWith('a policy of addresses', whyNoNamespaces(), () => {
     expect(await bench.service.metric('tubetti_drops_total', { reason: 'destination_invalid' })).toBe(mapped + 1);
   });
 
-  test('what comes in by a forwarded port is answered whoever sends it', async () => {
+  test('what comes in by a forwarded port is answered, from every sender', async () => {
     const listener = guest.tcpListen(22);
     const client = bench.world.remote.call('tcpEcho', { address: HOST_ADDRESS_4, port: 2222, bytes: 1000 });
     const stream = await listener.accept();

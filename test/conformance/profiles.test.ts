@@ -135,7 +135,7 @@ withTool('systemd-analyze')('systemd: the socket is that which the service is to
 withTool('systemd-analyze')('systemd: the slice of all services, in which the unit puts each', () => {
   const slice = readUnit('tubetti.slice');
   writeFileSync(join(dir, 'tubetti.slice'), slice);
-  // What it does not know it warns of, and goes on.
+  // What it does not know it warns of, and continues.
   const { status, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', join(dir, 'tubetti.slice')], {
     encoding: 'utf8',
   });

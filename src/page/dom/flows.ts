@@ -1,4 +1,4 @@
-/** The list of open flows, a page at a time. It is asked for only while it can be seen: it costs the data plane time. */
+/** The list of open flows, a page at a time. The page requests it only while it is in view: it costs the data plane time. */
 import type { FlowEnd, FlowInfo, FlowPage } from '../../control/types';
 import { age, bytes, NONE, seconds } from '../format';
 import { Refused, type Service } from './service';

@@ -1,5 +1,5 @@
 /**
- * What a guest is told of booting by network: in DHCP the server and file of the fixed part with the options 66 and 67, in
+ * What the service says to a guest that boots by network: in DHCP the server and file of the fixed part with the options 66 and 67, in
  * DHCPv6 a URL (RFC 5970). HTTP boot of UEFI takes an offer only if it names its own class again (UEFI 2.10 §24.7.3).
  */
 import type { Boot, StackConfig } from '../config';

@@ -138,7 +138,7 @@ export class PolicyGate {
 
   /**
    * May the guest look up `name` (lower case)? Yes, if a rule allows flows to it, or TCP to everybody, or if no rule speaks
-   * of names. (Pings and the time from everybody are no reason to look up any name: a query says something to whoever
+   * of names. (Pings and the time from everybody are no reason to look up any name: a query says something to everybody who
    * serves the name.)
    */
   maySeek(name: string): boolean {
